@@ -1,0 +1,1 @@
+"""lrq: long documents in; preference pairs and a better long-context model out."""
