@@ -1,0 +1,234 @@
+"""Settings: flags over environment over lrq.yaml over defaults; read once, at the edge of each process."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import orjson
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from lrq.domain.errors import UsageError
+from lrq.domain.records import Role
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Price(_Part):
+    """Money per million tokens, in the currency the user counts in."""
+
+    input: float = Field(ge=0)
+    output: float = Field(default=0.0, ge=0)
+    cached: float | None = Field(default=None, ge=0)  # None: cached input costs what input costs
+
+
+class Endpoint(_Part):
+    """One server that answers paid requests, with the limits its owner told us."""
+
+    name: str = "default"
+    url: str  # the base that clients of this kind expect, with its /v1
+    model: str
+    api_key: SecretStr | None = None
+    rpm: int | None = Field(default=None, gt=0)
+    tpm: int | None = Field(default=None, gt=0)
+    concurrency: int | None = Field(default=None, gt=0)
+    price: Price | None = None
+    timeout: float = Field(default=600.0, gt=0)  # seconds for one request
+    extra: dict[str, Any] = {}  # further fields of every request body, e.g. reasoning_effort
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if urlsplit(url).scheme not in {"http", "https"}:
+            raise ValueError(f"an endpoint's url starts with http:// or https://, not {url!r}")
+        return url.rstrip("/")
+
+    def secret(self) -> str | None:
+        """The key for this endpoint alone; OPENAI_API_KEY goes to OpenAI's own host only."""
+        if self.api_key is not None:
+            return self.api_key.get_secret_value()
+        if urlsplit(self.url).hostname == "api.openai.com":
+            return os.environ.get("OPENAI_API_KEY")
+        return None
+
+
+class RoleSettings(_Part):
+    """The endpoints of one role: one in short form, or several by name."""
+
+    url: str | None = None
+    model: str | None = None
+    api_key: SecretStr | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+    price: Price | None = None
+    timeout: float = 600.0
+    extra: dict[str, Any] = {}
+    endpoints: tuple[Endpoint, ...] = ()
+
+    def all_endpoints(self) -> tuple[Endpoint, ...]:
+        if self.endpoints or not self.url:
+            return self.endpoints
+        short = {name: getattr(self, name) for name in Endpoint.model_fields if name not in {"name", "model"}}
+        return (Endpoint(model=self.model or "default", **short),)
+
+
+class JudgeSettings(RoleSettings):
+    batch_statements: bool = False  # all statements of a response in one call
+    votes: int = Field(default=1, ge=1)  # asks per score; their mean counts
+    dimensions: dict[str, str] = {}  # dimension -> name of the endpoint that judges it
+
+
+class PolicySettings(RoleSettings):
+    path: str | None = None  # folder, or a name in the local hub cache
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+class SampleSettings(_Part):
+    """How the policy is sampled (LongReward, section 3.3: ten responses at temperature 1)."""
+
+    responses: int | None = Field(default=None, ge=1)  # None: what the recipe says
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=1024, gt=0)
+    max_prompt_tokens: int | None = None  # None: what the model can take
+    over_long: Literal["cut", "refuse"] = "cut"
+    seed: int = 0
+
+
+class Settings(_Part):
+    home: Path = Path(".lrq")
+    redis_url: SecretStr | None = None
+    broker_url: SecretStr | None = None
+    database_url: SecretStr | None = None
+    recipe: str = "longreward"
+    settings: dict[str, Any] = {}  # the recipe's own, over its defaults
+    judge: JudgeSettings = JudgeSettings()
+    teacher: RoleSettings = RoleSettings()
+    embedding: RoleSettings = RoleSettings()
+    policy: PolicySettings = PolicySettings()
+    sample: SampleSettings = SampleSettings()
+    train: dict[str, Any] = {}  # the trainer's own; lrq.trainer validates it
+    token_file: str | None = None  # a local tokenizer file for chunks instead of our own unit
+    judge_threads: int = Field(default=32, ge=1)  # steps at once in one judge process
+
+    def endpoints(self, role: Role) -> tuple[Endpoint, ...]:
+        part: RoleSettings = getattr(self, role)
+        return part.all_endpoints()
+
+    def endpoint(self, role: Role, name: str) -> Endpoint | None:
+        return next((e for e in self.endpoints(role) if e.name == name), None)
+
+    @property
+    def runtime(self) -> Path:
+        """A short folder of this LRQ_HOME for sockets and locks, readable by its owner alone."""
+        digest = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:12]
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        return Path(base) / f"lrq-{os.getuid()}-{digest}"
+
+    def ledger_url(self) -> str:
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.home.resolve() / 'ledger.db'}"
+
+    def redis(self) -> str:
+        """Where limiter and leases live: the user's Redis, else the embedded broker's socket."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        return f"unix://{self.runtime / 'redis.sock'}"
+
+    def broker(self) -> str:
+        if self.broker_url is not None:
+            return self.broker_url.get_secret_value()
+        url = self.redis()
+        return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
+
+
+_PLAIN = {
+    "LRQ_HOME": "home",
+    "LRQ_REDIS_URL": "redis_url",
+    "LRQ_BROKER_URL": "broker_url",
+    "LRQ_DATABASE_URL": "database_url",
+}
+_OF_ROLE = {
+    "URL": "url",
+    "MODEL": "model",
+    "API_KEY": "api_key",
+    "RPM": "rpm",
+    "TPM": "tpm",
+    "CONCURRENCY": "concurrency",
+}
+OVERRIDES = "LRQ_OVERRIDES"  # flags of a parent process, handed to its children as JSON
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, env: Mapping[str, str] = os.environ) -> Settings:
+    """Merge all sources. Raises UsageError with the field at fault."""
+    merged = _from_file(env)
+    for source in (_from_environment(env), orjson.loads(env.get(OVERRIDES, "{}")), dict(flags or {})):
+        merged = _merge(merged, source)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise UsageError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def parse_flag(text: str) -> dict[str, Any]:
+    """`judge.rpm=500` as nested settings; the value is read as YAML."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise UsageError(f"--set wants key=value, for example judge.rpm=500, not {text!r}")
+    nested: Any = yaml.safe_load(value)
+    for name in reversed(path.split(".")):
+        nested = {name: nested}
+    return dict(nested)
+
+
+def merge_flags(texts: tuple[str, ...]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for text in texts:
+        merged = _merge(merged, parse_flag(text))
+    return merged
+
+
+def _from_file(env: Mapping[str, str]) -> dict[str, Any]:
+    named = env.get("LRQ_CONFIG")
+    path = Path(named or "lrq.yaml")
+    if not path.is_file():
+        if named:
+            raise UsageError(f"no settings file at {named}; set LRQ_CONFIG or --config to one that exists")
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no settings; its top level is key: value lines")
+    return content
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {field: env[name] for name, field in _PLAIN.items() if env.get(name)}
+    for role in ("judge", "teacher", "embedding", "policy"):
+        values = {field: env[key] for tail, field in _OF_ROLE.items() if env.get(key := f"LRQ_{role.upper()}_{tail}")}
+        if values:
+            found[role] = values
+    policy = env.get("LRQ_POLICY")
+    if policy:
+        found.setdefault("policy", {})["url" if policy.startswith(("http://", "https://")) else "path"] = policy
+    return found
+
+
+def _merge(low: dict[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for name, value in high.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merge(merged[name], value) if both else value
+    return merged
