@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from harbour import CHINESE, ENGLISH, LANGUAGES, Fact, Language, answer, choose_parts, draw_facts
+from harbour import CHINESE, ENGLISH, LANGUAGES, Fact, Language, answer, draw_facts
 from journal import rambling, write_journal
 
 Line = dict[str, Any]
@@ -35,7 +35,7 @@ def document(rng: random.Random, language: Language, sentences: int) -> tuple[st
 def item(rng: random.Random, name: str, language: Language) -> tuple[Line, list[Fact], list[Fact]]:
     """Return one item with the right answer, its facts, and those it asks for."""
     text, facts = document(rng, language, rng.randint(*SENTENCES[language.code]))
-    asked = choose_parts(rng, facts, rng.choice((2, 2, 3)))
+    asked = rng.sample(facts, rng.choice((2, 2, 3)))
     return _line(rng, name, language, text, asked), facts, asked
 
 
