@@ -1,0 +1,95 @@
+"""The forms in which rows and scores leave lrq: one record in, one JSON object out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lrq.domain.records import Item, Message, Response, Reward, Score
+
+_SHAREGPT = {"user": "human", "assistant": "gpt"}
+
+
+def trl_pair(prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, Any]:
+    """A preference row of TRL: conversational, with an explicit prompt."""
+    return {"prompt": _chat(prompt), "chosen": _assistant(chosen), "rejected": _assistant(rejected)}
+
+
+def trl_demonstration(prompt: Sequence[Message], answer: str) -> dict[str, Any]:
+    """A prompt-completion row of TRL, conversational."""
+    return {"prompt": _chat(prompt), "completion": _assistant(answer)}
+
+
+def longreward_pair(item: Item, chosen: str, rejected: str) -> dict[str, Any]:
+    """A row of LongReward's published preference data."""
+    return {
+        "idx": item.id,
+        "context": item.context,
+        "query": item.question,
+        "win_response": chosen,
+        "lose_response": rejected,
+    }
+
+
+def llama_factory_pair(prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, Any]:
+    """A preference row of LLaMA-Factory in its sharegpt form; `llama_factory_entry` describes the file."""
+    system, chat = _split_system(prompt)
+    return {
+        "system": system,
+        "conversations": [_said(message["role"], message["content"]) for message in chat],
+        "chosen": _said("assistant", chosen),
+        "rejected": _said("assistant", rejected),
+    }
+
+
+def llama_factory_entry(file_name: str) -> dict[str, Any]:
+    """What dataset_info.json must say of a file of such rows."""
+    columns = {name: name for name in ("system", "chosen", "rejected")}
+    return {
+        "file_name": file_name,
+        "formatting": "sharegpt",
+        "ranking": True,
+        "columns": {"messages": "conversations", **columns},
+    }
+
+
+def score_row(item: str, response: Response, scores: Iterable[Score], reward: Reward | None) -> dict[str, Any]:
+    """All scores of one response. What is no value is null, with its reason under the same name.
+
+    The reward keeps the recipe's scale. A reason of its own ("the mean of three") stands under `reward`. Round and
+    prompt are named where a run has more than the first.
+    """
+    scores = list(scores)
+    reasons = {score.dimension: score.reason or score.state for score in scores if score.state != "value"}
+    if reward is None or reward.reason or reward.value is None:
+        reasons["reward"] = (reward.reason if reward else "") or _why_none(reasons)
+    return {
+        "id": item,
+        **{name: place for name, place in (("round", response.round), ("prompt", response.prompt)) if place},
+        "response": response.k,
+        "answer": response.text,
+        "scores": {score.dimension: score.value if score.state == "value" else None for score in scores},
+        "reward": reward.value if reward else None,
+        "reasons": reasons,
+    }
+
+
+def _why_none(reasons: Mapping[str, str]) -> str:
+    return f"without {', '.join(reasons)}" if reasons else "not scored yet"
+
+
+def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _assistant(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _said(role: str, text: str) -> dict[str, str]:
+    return {"from": _SHAREGPT[role], "value": text}
+
+
+def _split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
+    """The system message has a column of its own there."""
+    if messages and messages[0]["role"] == "system":
+        return messages[0]["content"], messages[1:]
+    return "", messages
