@@ -1,0 +1,279 @@
+"""The backlog: which work is open, what goes out next, and what an ended task brings about.
+
+A task's row lives from the start of its work to its end. Ending it is deleting it: whoever deletes the row has the
+right to write the effects, so a task that is delivered twice has its effects once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from lrq.domain.records import NoRow, Pair, Reward, Score
+from lrq.ledger import items as items_
+from lrq.ledger.engine import Ledger
+from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, trainings
+
+_TRIES = 3  # deliveries that may end in an unforeseen error before the item is set to failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    id: int
+    run: int
+    item: int  # 0: the whole run
+    round: int
+    name: str  # sample, a step's name, aggregate, train.<window>
+    queue: str
+    delivery: int
+
+
+def find_task(conn: sa.Connection, id_: int) -> Task | None:
+    """The task, or None when it is at its end already."""
+    row = conn.execute(sa.select(tasks).where(tasks.c.id == id_, tasks.c.state != "failed")).one_or_none()
+    return None if row is None else _task(row)
+
+
+def _task(row: sa.Row[Any]) -> Task:
+    return Task(
+        id=row.id,
+        run=row.run_id,
+        item=row.item_id,
+        round=row.round,
+        name=row.name,
+        queue=row.queue,
+        delivery=row.delivery,
+    )
+
+
+def is_hungry(conn: sa.Connection, run: int, window: int) -> bool:
+    """Whether the run has work that could go out now; a read that costs the same for any size of run."""
+    ready = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.state == "ready").limit(1)
+    return conn.execute(ready).first() is not None or any(_startable(conn, run, window).values())
+
+
+_STAGES = {"unsampled": "sampling", "unjudged": "judging"}
+
+
+def _startable(conn: sa.Connection, run: int, window: int) -> dict[str, list[int]]:
+    """Items that may be started now, by their state: at most a window of each stage is open."""
+    found = {}
+    for before, during in _STAGES.items():
+        room = window - _counted(conn, run, during, window)
+        query = sa.select(items.c.id).where(items.c.run_id == run, items.c.state == before).order_by(items.c.id)
+        found[before] = list(conn.execute(query.limit(room)).scalars()) if room > 0 else []
+    return found
+
+
+def _counted(conn: sa.Connection, run: int, state: str, most: int) -> int:
+    some = sa.select(items.c.id).where(items.c.run_id == run, items.c.state == state).limit(most).subquery()
+    return int(conn.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
+
+
+def start_items(ledger: Ledger, conn: sa.Connection, run: int, steps: Mapping[str, str], window: int) -> None:
+    """Start as many items as the window has room for. `steps`: name of each step of judging → its queue."""
+    startable = _startable(conn, run, window)
+    for id_ in startable["unsampled"]:
+        _open_tasks(ledger, conn, run, id_, {"sample": "sample"}, state="sampling")
+    for id_ in startable["unjudged"]:
+        start_judging(ledger, conn, run, id_, steps)
+
+
+def start_judging(ledger: Ledger, conn: sa.Connection, run: int, item: int, steps: Mapping[str, str]) -> None:
+    """Open the item's steps; an item with no response to judge, or a recipe without steps, goes on to aggregate."""
+    texts = sa.select(responses.c.id).join(items, items.c.id == responses.c.item_id)
+    texts = texts.where(items.c.id == item, responses.c.round == items.c.round, responses.c.text.is_not(None))
+    if steps and conn.execute(texts.limit(1)).first() is not None:
+        _open_tasks(ledger, conn, run, item, steps, state="judging")
+    else:
+        _open_tasks(ledger, conn, run, item, {"aggregate": "aggregate"}, state="aggregating")
+
+
+def _open_tasks(
+    ledger: Ledger, conn: sa.Connection, run: int, item: int, names: Mapping[str, str], *, state: str
+) -> None:
+    update = items.update().where(items.c.id == item).values(state=state, open_steps=len(names))
+    round_ = conn.execute(update.returning(items.c.round)).scalar_one()
+    opened = [
+        {"run_id": run, "item_id": item, "round": round_, "name": name, "queue": queue, "state": "ready"}
+        for name, queue in names.items()
+    ]
+    conn.execute(ledger.insert(tasks).on_conflict_do_nothing(), opened)
+
+
+def take_ready(ledger: Ledger, conn: sa.Connection, run: int, window: int) -> list[Task]:
+    """Mark as sent what the window of each queue has room for, oldest first, and return it for sending."""
+    in_queue = sa.select(tasks.c.queue, tasks.c.state, sa.func.count().label("number")).where(tasks.c.run_id == run)
+    counts = {
+        (row.queue, row.state): row.number for row in conn.execute(in_queue.group_by(tasks.c.queue, tasks.c.state))
+    }
+    taken: list[Task] = []
+    for queue in sorted({queue for queue, state in counts if state == "ready"}):
+        room = window - counts.get((queue, "sent"), 0)
+        if room > 0:
+            taken += _take(ledger, conn, run, queue, room)
+    return taken
+
+
+def _take(ledger: Ledger, conn: sa.Connection, run: int, queue: str, room: int) -> list[Task]:
+    ready = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.queue == queue, tasks.c.state == "ready")
+    ids = conn.execute(ready.order_by(tasks.c.id).limit(room).with_for_update(skip_locked=True)).scalars().all()
+    mark = tasks.update().where(tasks.c.id.in_(ids), tasks.c.state == "ready")
+    mark = mark.values(state="sent", delivery=tasks.c.delivery + 1, sent_at=ledger.now(conn)).returning(tasks)
+    return sorted((_task(row) for row in conn.execute(mark)), key=lambda task: task.id)
+
+
+def sent_tasks(ledger: Ledger, conn: sa.Connection, older_than: float) -> set[int]:
+    """Tasks whose messages went out at least that many seconds ago and should still be with the broker."""
+    query = sa.select(tasks.c.id).where(tasks.c.state == "sent", tasks.c.sent_at < ledger.now(conn) - older_than)
+    return set(conn.execute(query).scalars())
+
+
+def put_back(conn: sa.Connection, ids: Sequence[int]) -> None:
+    """These tasks are to go out again: their messages are lost, or their work stopped before its end."""
+    conn.execute(tasks.update().where(tasks.c.id.in_(ids), tasks.c.state == "sent").values(state="ready"))
+
+
+def _end(conn: sa.Connection, task: Task) -> bool:
+    """End the task; False when another delivery has done so, and the effects are not ours to write."""
+    return conn.execute(tasks.delete().where(tasks.c.id == task.id)).rowcount == 1
+
+
+def end_sample(ledger: Ledger, conn: sa.Connection, task: Task, steps: Mapping[str, str]) -> bool:
+    """The item's prompts are answered; its responses were added in the same transaction."""
+    if not _end(conn, task):
+        return False
+    start_judging(ledger, conn, task.run, task.item, steps)
+    return True
+
+
+def end_step(ledger: Ledger, conn: sa.Connection, task: Task, found: Sequence[Score]) -> bool:
+    """One step's scores; the last step of the item opens its aggregation."""
+    if not _end(conn, task):
+        return False
+    items_.add_scores(ledger, conn, task.item, task.round, found)
+    less = items.update().where(items.c.id == task.item).values(open_steps=items.c.open_steps - 1)
+    if conn.execute(less.returning(items.c.open_steps)).scalar_one() == 0:
+        _open_tasks(ledger, conn, task.run, task.item, {"aggregate": "aggregate"}, state="aggregating")
+    return True
+
+
+def end_aggregate(
+    ledger: Ledger, conn: sa.Connection, task: Task, found: Sequence[Reward], made: Sequence[Pair | NoRow]
+) -> bool:
+    """Rewards and rows of an item: its end in this round."""
+    if not _end(conn, task):
+        return False
+    items_.set_rewards(conn, task.item, task.round, found)
+    items_.set_rows(conn, task.run, task.item, task.round, made)
+    _end_item(conn, task, "done", "; ".join(row.reason for row in made if isinstance(row, NoRow)))
+    return True
+
+
+def fail_task(ledger: Ledger, conn: sa.Connection, task: Task, reason: str) -> None:
+    """An unforeseen error: try again a few times, then the item is failed with the reason."""
+    more = (
+        tasks.update().where(tasks.c.id == task.id).values(failures=tasks.c.failures + 1, state="ready", reason=reason)
+    )
+    failures = conn.execute(more.returning(tasks.c.failures)).scalar()
+    if failures is None or failures < _TRIES:
+        return
+    conn.execute(tasks.delete().where(tasks.c.item_id == task.item, tasks.c.run_id == task.run))
+    if task.item:
+        _end_item(conn, task, "failed", reason)
+    else:
+        set_training(conn, task, state="failed", reason=reason, ended_at=ledger.now(conn))
+
+
+def _end_item(conn: sa.Connection, task: Task, state: str, reason: str) -> None:
+    conn.execute(items.update().where(items.c.id == task.item).values(state=state, reason=reason[:1000]))
+    conn.execute(runs.update().where(runs.c.id == task.run).values(open_items=runs.c.open_items - 1))
+
+
+def settle_run(ledger: Ledger, conn: sa.Connection, run: int, train_every: int | None) -> None:
+    """After the end of a task: open the trainings that are due; a run with neither open items nor tasks is done.
+
+    train_every: rows a training's window holds, 0 for all in one, None for no training.
+    """
+    while train_every is not None and _open_training(ledger, conn, run, train_every):
+        pass
+    open_tasks = sa.select(tasks.c.id).where(tasks.c.run_id == run).limit(1)
+    if conn.execute(open_tasks).first() is None:
+        done = runs.update().where(runs.c.id == run, runs.c.open_items == 0, runs.c.state == "active")
+        conn.execute(done.values(state="done"))
+
+
+def _open_training(ledger: Ledger, conn: sa.Connection, run: int, every: int) -> bool:
+    """Open the next training if it is due; exactly one per (run, round, window)."""
+    row = conn.execute(sa.select(runs).where(runs.c.id == run)).one()
+    counted = sa.select(sa.func.count()).where(rows.c.run_id == run, rows.c.round == row.round)
+    total = conn.execute(counted).scalar_one()
+    past = sa.select(sa.func.count()).where(trainings.c.run_id == run, trainings.c.round == row.round)
+    window = conn.execute(past).scalar_one()
+    begin = window * every
+    is_full = every > 0 and total >= begin + every
+    is_last = row.open_items == 0 and (total > begin or window == 0) and (every > 0 or window == 0)
+    if not (is_full or is_last):
+        return False
+    size = every if is_full else total - begin
+    values = {"run_id": run, "round": row.round, "window": window, "state": "waiting", "rows": size}
+    if conn.execute(ledger.insert(trainings).values(**values).on_conflict_do_nothing()).rowcount != 1:
+        return False
+    task = {"run_id": run, "item_id": 0, "round": row.round, "name": f"train.{window}", "queue": "train"}
+    conn.execute(tasks.insert().values(state="ready", **task))
+    return True
+
+
+def set_training(conn: sa.Connection, task: Task, **values: Any) -> None:
+    known = trainings.c.run_id == task.run, trainings.c.round == task.round, trainings.c.window == window_of(task)
+    conn.execute(trainings.update().where(*known).values(**values))
+
+
+def window_of(task: Task) -> int:
+    return int(task.name.partition(".")[2])
+
+
+def end_training(conn: sa.Connection, task: Task, **values: Any) -> bool:
+    """The end of a training, whatever it is: its state and reason stand in the values."""
+    if not _end(conn, task):
+        return False
+    set_training(conn, task, **values)
+    return True
+
+
+def reopen_unscored(
+    ledger: Ledger, conn: sa.Connection, run: int, step_of: Mapping[str, str], steps: Mapping[str, str]
+) -> int:
+    """Open the steps whose dimension left a response unscored, and failed items; how many items.
+
+    step_of: dimension → name of its step; steps: name of a step → its queue.
+    """
+    ended = items.c.run_id == run, items.c.state.in_(("done", "failed"))
+    unscored = sa.select(scores.c.item_id, scores.c.dimension).join(items, items.c.id == scores.c.item_id)
+    unscored = unscored.where(*ended, scores.c.round == items.c.round, scores.c.state == "unscored").distinct()
+    by_item: dict[int, dict[str, str]] = {}
+    for row in conn.execute(unscored):
+        name = step_of[row.dimension]
+        by_item.setdefault(row.item_id, {})[name] = steps[name]
+    for id_, names in by_item.items():
+        _open_tasks(ledger, conn, run, id_, names, state="judging")
+    failed = sa.select(items.c.id, items.c.given).where(items.c.run_id == run, items.c.state == "failed")
+    again = list(conn.execute(failed))
+    for row in again:
+        has_text = conn.execute(
+            sa.select(responses.c.id).where(responses.c.item_id == row.id, responses.c.text.is_not(None)).limit(1)
+        )
+        state = "unjudged" if has_text.first() is not None else "unsampled"
+        conn.execute(items.update().where(items.c.id == row.id).values(state=state, reason=""))
+    count = len(by_item) + len(again)
+    if count:
+        more = {
+            "open_items": runs.c.open_items + count,
+            "series": runs.c.series + 1,
+            "state": "active",
+            "halt": "",
+            "reason": "",
+        }
+        conn.execute(runs.update().where(runs.c.id == run).values(**more))
+    return count

@@ -1,0 +1,416 @@
+"""Claim and settle: the write-ahead row of every paid call, and the money it reserves.
+
+claimed → sent → done | failed | unknown. A call whose process died, or whose delivery ended without an answer from
+the server, is unknown: its money stays charged, and the next asker takes the row over for a new delivery.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from lrq.domain.errors import RunHalted
+from lrq.domain.records import Call, Purpose, Usage
+from lrq.ledger.engine import Ledger
+from lrq.ledger.processes import is_dead
+from lrq.ledger.schema import calls, runs, usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What a call may cost at most."""
+
+    cost: int = 0  # micro-units of money; 0 where it is unpriced
+    tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """The row is ours: send it."""
+
+    id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The reply was committed before."""
+
+    reply: bytes
+    usage: Usage
+    cost: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """The call came to an end without a reply."""
+
+    error: str  # refused, failed
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Another living process has it, or the budget waits for calls in flight: ask again soon."""
+
+
+ClaimResult = Claimed | Known | Ended | Held | RunHalted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    key: str
+    call: Call
+    purpose: Purpose
+    owner: str
+    bound: Bound
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Claim]") -> Sequence[ClaimResult]:
+        found = _find(conn, [write.key for write in writes])
+        _bury_dead(ledger, conn, found)
+        results = {write.key: _known(found.get(write.key), write) for write in writes}
+        wanted = sorted((write for write in writes if results[write.key] is None), key=lambda write: write.key)
+        results |= _reserve(conn, wanted)
+        granted = [write for write in wanted if results[write.key] is None]
+        results |= _insert(ledger, conn, granted, found)
+        return [results[write.key] or Held() for write in writes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Send:
+    """Mark a claimed call as sent; False when it is no longer ours."""
+
+    id: int
+    owner: str
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Send]") -> Sequence[bool]:
+        by_owner: dict[str, list[int]] = defaultdict(list)
+        for write in writes:
+            by_owner[write.owner].append(write.id)
+        ours: set[int] = set()
+        for owner, ids in by_owner.items():
+            mark = calls.update().where(calls.c.id.in_(sorted(ids)), calls.c.owner == owner, calls.c.state == "claimed")
+            mark = mark.values(state="sent", deliveries=calls.c.deliveries + 1).returning(calls.c.id)
+            ours.update(conn.execute(mark).scalars())
+        return [write.id in ours for write in writes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settle:
+    """Commit a reply with its usage and money, and release what was reserved."""
+
+    id: int
+    reply: bytes
+    usage: Usage
+    cost: int | None
+    latency_ms: int
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Settle]") -> Sequence[None]:
+        now = ledger.now(conn)
+        rows = _lock(conn, [write.id for write in writes])
+        fresh = {write.id: write for write in writes if rows[write.id].state != "done"}
+        if not fresh:
+            return [None] * len(writes)
+        money = _Money()
+        for id_, write in fresh.items():
+            money.release(rows[id_])
+            tokens = write.usage.prompt_tokens + write.usage.completion_tokens
+            money.spend(rows[id_].run_id, write.cost or 0, tokens)
+            money.count(rows[id_], _counts(write))
+        update = calls.update().where(calls.c.id == sa.bindparam("id_"))
+        values = ("reply", "cost", "prompt_tokens", "completion_tokens", "cached_tokens", "latency_ms")
+        update = update.values(
+            state="done",
+            reserved_cost=0,
+            reserved_tokens=0,
+            settled_at=now,
+            **{name: sa.bindparam(f"{name}_") for name in values},
+        )
+        conn.execute(update, [_settled(write) for write in fresh.values()])
+        money.write(ledger, conn)
+        return [None] * len(writes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fail:
+    """End a call without a reply; it is not charged unless its last delivery's outcome is unknown."""
+
+    id: int
+    error: str  # refused, failed
+    reason: str
+    unknown: bool
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Fail]") -> Sequence[None]:
+        now = ledger.now(conn)
+        rows = _lock(conn, [write.id for write in writes])
+        money = _Money()
+        for write in writes:
+            row = rows[write.id]
+            if row.state == "done":
+                continue
+            money.drop(row, unknown=write.unknown)
+            money.count(row, {"failed": 1})
+            ended = {"state": "failed", "error": write.error, "reason": write.reason, "settled_at": now}
+            conn.execute(calls.update().where(calls.c.id == row.id).values(**ended, reserved_cost=0, reserved_tokens=0))
+        money.write(ledger, conn)
+        return [None] * len(writes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """Give a call up, so that whoever asks next may send it."""
+
+    id: int
+    owner: str
+    unknown: bool  # its last delivery's outcome is unknown: the money stays charged
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Release]") -> Sequence[None]:
+        rows = _lock(conn, [write.id for write in writes])
+        money = _Money()
+        for write in writes:
+            row = rows.get(write.id)
+            if row is not None and row.owner == write.owner and row.state in {"claimed", "sent"}:
+                money.drop(row, unknown=write.unknown)
+                _set_free(conn, [row.id], ledger.now(conn))
+        money.write(ledger, conn)
+        return [None] * len(writes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reuse:
+    """Count answers that were had without a call."""
+
+    purpose: Purpose
+    role: str
+    endpoint: str
+    model: str
+    times: int = 1
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Reuse]") -> Sequence[None]:
+        money = _Money()
+        for write in writes:
+            purpose = write.purpose
+            group = (
+                purpose.run,
+                write.role,
+                write.endpoint,
+                write.model,
+                purpose.step,
+                purpose.dimension,
+                purpose.kind,
+            )
+            money.counts[group].update({"reused": write.times})
+        money.write(ledger, conn)
+        return [None] * len(writes)
+
+
+def bury(ledger: Ledger, conn: sa.Connection, owner: str) -> int:
+    """Turn the open calls of a dead process into unknown ones; how many. What was sent stays charged."""
+    dead = calls.c.owner == owner, calls.c.settled_at.is_(None)
+    rows = conn.execute(sa.select(calls).where(*dead).order_by(calls.c.key).with_for_update()).all()
+    if not rows:
+        return 0
+    money = _Money()
+    for row in rows:
+        money.drop(row, unknown=row.state == "sent")
+    _set_free(conn, [row.id for row in rows], ledger.now(conn))
+    money.write(ledger, conn)
+    return len(rows)
+
+
+def bury_all(ledger: Ledger, conn: sa.Connection) -> int:
+    """Bury every dead owner of an open call."""
+    owners = conn.execute(sa.select(calls.c.owner).where(calls.c.settled_at.is_(None)).distinct()).scalars().all()
+    return sum(bury(ledger, conn, owner) for owner in owners if is_dead(ledger, conn, owner))
+
+
+def _find(conn: sa.Connection, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:
+    rows = conn.execute(sa.select(calls).where(calls.c.key.in_(keys)))
+    return {row.key: row for row in rows}
+
+
+def _bury_dead(ledger: Ledger, conn: sa.Connection, found: dict[str, sa.Row[Any]]) -> None:
+    owners = {row.owner for row in found.values() if row.state in {"claimed", "sent"}}
+    dead = [owner for owner in sorted(owners) if is_dead(ledger, conn, owner)]
+    buried = sum(bury(ledger, conn, owner) for owner in dead)
+    if buried:
+        found.update(_find(conn, list(found)))
+
+
+def _known(row: sa.Row[Any] | None, write: Claim) -> ClaimResult | None:
+    """What a row says of a claim; None where there is none or it is free to take."""
+    if row is None or row.state == "unknown":
+        return None
+    if row.state == "done":
+        counted = Usage(
+            prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens, cached_tokens=row.cached_tokens
+        )
+        return Known(reply=row.reply, usage=counted, cost=row.cost)
+    if row.state == "failed":
+        another_run = row.run_id != write.purpose.run and row.error == "failed"
+        return None if another_run else Ended(error=row.error, reason=row.reason)
+    return Held()
+
+
+def _reserve(conn: sa.Connection, wanted: Sequence[Claim]) -> dict[str, ClaimResult | None]:
+    by_run: dict[int, list[Claim]] = defaultdict(list)
+    for write in wanted:
+        by_run[write.purpose.run].append(write)
+    results: dict[str, ClaimResult | None] = {}
+    for run, writes in sorted(by_run.items()):
+        if _take(conn, run, writes):
+            results |= dict.fromkeys((write.key for write in writes), None)
+        else:
+            results |= {write.key: None if _take(conn, run, [write]) else _why_not(conn, write) for write in writes}
+    return results
+
+
+def _take(conn: sa.Connection, run: int, writes: Sequence[Claim]) -> bool:
+    """Reserve for all of them or none."""
+    cost, tokens = sum(write.bound.cost for write in writes), sum(write.bound.tokens for write in writes)
+    fits_cost = runs.c.max_cost.is_(None) | (runs.c.spent_cost + runs.c.reserved_cost + cost <= runs.c.max_cost)
+    fits_tokens = runs.c.max_tokens.is_(None) | (
+        runs.c.spent_tokens + runs.c.reserved_tokens + tokens <= runs.c.max_tokens
+    )
+    taken = runs.update().where(runs.c.id == run, runs.c.state == "active", fits_cost, fits_tokens)
+    taken = taken.values(reserved_cost=runs.c.reserved_cost + cost, reserved_tokens=runs.c.reserved_tokens + tokens)
+    return conn.execute(taken).rowcount == 1
+
+
+def _why_not(conn: sa.Connection, write: Claim) -> ClaimResult:
+    run = conn.execute(sa.select(runs).where(runs.c.id == write.purpose.run)).one()
+    if run.state != "active":
+        return RunHalted(run.reason or f"the run is {run.state}")
+    if run.reserved_tokens > 0:
+        return Held()  # calls in flight will give back what they do not use
+    reason = "the budget is used up: what is left does not cover the next call; `lrq budget` raises it"
+    conn.execute(runs.update().where(runs.c.id == run.id).values(state="stopped", halt="budget", reason=reason))
+    return RunHalted(reason)
+
+
+def _insert(
+    ledger: Ledger, conn: sa.Connection, granted: Sequence[Claim], found: Mapping[str, sa.Row[Any]]
+) -> dict[str, ClaimResult | None]:
+    if not granted:
+        return {}
+    now = ledger.now(conn)
+    old = [write for write in granted if write.key in found]
+    for write in old:
+        free = calls.c.state.in_(("unknown", "failed"))
+        take = calls.update().where(calls.c.key == write.key, free)
+        conn.execute(take.values(**_row(write, now), settled_at=None, error="", reason=""))
+    new = [write for write in granted if write.key not in found]
+    if new:
+        conn.execute(ledger.insert(calls).on_conflict_do_nothing(), [_row(write, now) for write in new])
+    rows = conn.execute(
+        sa.select(calls.c.id, calls.c.key, calls.c.owner).where(calls.c.key.in_([write.key for write in granted]))
+    )
+    ours = {row.key: row.id for row in rows if row.owner == granted[0].owner}
+    money = _Money()
+    for write in granted:
+        if write.key not in ours:  # another process was a moment earlier
+            money.runs[write.purpose.run].update(
+                {"reserved_cost": -write.bound.cost, "reserved_tokens": -write.bound.tokens}
+            )
+    money.write(ledger, conn)
+    return {key: Claimed(id=id_) for key, id_ in ours.items()}
+
+
+def _row(write: Claim, now: float) -> dict[str, Any]:
+    call, purpose = write.call, write.purpose
+    return {
+        "key": write.key,
+        "run_id": purpose.run,
+        "item_id": purpose.item or 0,
+        "role": call.role,
+        "endpoint": call.endpoint,
+        "model": call.model,
+        "step": purpose.step,
+        "dimension": purpose.dimension,
+        "kind": purpose.kind,
+        "draw": call.draw,
+        "attempt": call.attempt,
+        "series": call.series,
+        "state": "claimed",
+        "owner": write.owner,
+        "reserved_cost": write.bound.cost,
+        "reserved_tokens": write.bound.tokens,
+        "claimed_at": now,
+    }
+
+
+def _lock(conn: sa.Connection, ids: Iterable[int]) -> dict[int, sa.Row[Any]]:
+    """The rows, locked in the order of their keys so that two processes cannot wait for each other."""
+    query = sa.select(calls).where(calls.c.id.in_(list(ids))).order_by(calls.c.key).with_for_update()
+    return {row.id: row for row in conn.execute(query)}
+
+
+def _set_free(conn: sa.Connection, ids: Sequence[int], now: float) -> None:
+    free = {"state": "unknown", "owner": "", "reserved_cost": 0, "reserved_tokens": 0, "settled_at": now}
+    conn.execute(calls.update().where(calls.c.id.in_(ids)).values(**free))
+
+
+def _settled(write: Settle) -> dict[str, Any]:
+    counted = write.usage
+    return {
+        "id_": write.id,
+        "reply_": write.reply,
+        "cost_": write.cost,
+        "prompt_tokens_": counted.prompt_tokens,
+        "completion_tokens_": counted.completion_tokens,
+        "cached_tokens_": counted.cached_tokens,
+        "latency_ms_": write.latency_ms,
+    }
+
+
+def _counts(write: Settle) -> dict[str, int]:
+    return {
+        "calls": 1,
+        "unpriced": int(write.cost is None),
+        "cost": write.cost or 0,
+        "prompt_tokens": write.usage.prompt_tokens,
+        "completion_tokens": write.usage.completion_tokens,
+        "cached_tokens": write.usage.cached_tokens,
+        "latency_ms": write.latency_ms,
+    }
+
+
+@dataclass
+class _Money:
+    """What a transaction changes in the sums, written once per run and group."""
+
+    runs: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    counts: defaultdict[tuple[Any, ...], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def release(self, row: sa.Row[Any]) -> None:
+        self.runs[row.run_id].update({"reserved_cost": -row.reserved_cost, "reserved_tokens": -row.reserved_tokens})
+
+    def spend(self, run: int, cost: int, tokens: int) -> None:
+        self.runs[run].update({"spent_cost": cost, "spent_tokens": tokens})
+
+    def drop(self, row: sa.Row[Any], *, unknown: bool) -> None:
+        self.release(row)
+        if unknown:
+            self.spend(row.run_id, row.reserved_cost, row.reserved_tokens)
+            self.runs[row.run_id].update({"unknown_cost": row.reserved_cost})
+            self.count(row, {"unknown": 1})
+
+    def count(self, row: sa.Row[Any], counted: Mapping[str, int]) -> None:
+        group = (row.run_id, row.role, row.endpoint, row.model, row.step, row.dimension, row.kind)
+        self.counts[group].update(counted)
+
+    def write(self, ledger: Ledger, conn: sa.Connection) -> None:
+        for run, changed in sorted(self.runs.items()):
+            conn.execute(runs.update().where(runs.c.id == run).values({n: runs.c[n] + v for n, v in changed.items()}))
+        names = ("run_id", "role", "endpoint", "model", "step", "dimension", "kind")
+        for group, counted in sorted(self.counts.items()):
+            insert = ledger.insert(usage).values(**dict(zip(names, group, strict=True)), **counted)
+            more = {name: usage.c[name] + insert.excluded[name] for name in counted}
+            conn.execute(insert.on_conflict_do_update(index_elements=names, set_=more))

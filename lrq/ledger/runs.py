@@ -1,0 +1,195 @@
+"""Runs: one dataset under one recipe and one frozen configuration, with its budget."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from lrq.domain.errors import LrqError, UsageError
+from lrq.ledger.engine import Ledger
+from lrq.ledger.schema import items, runs, scores, set_aside, tasks, trainings, usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    id: int
+    name: str
+    recipe: str
+    config: Mapping[str, Any]  # frozen
+    state: str  # active, paused, stopped, done
+    halt: str  # who halted it: user, account, budget; empty while it is not halted
+    reason: str
+    round: int
+    series: int
+    open_items: int
+    max_cost: int | None  # micro-units
+    max_tokens: int | None
+    spent_cost: int
+    spent_tokens: int
+    reserved_cost: int
+    reserved_tokens: int
+    unknown_cost: int
+    created_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageRow:
+    """Sums of the calls of one run for one endpoint, step, dimension and kind of prompt."""
+
+    run: str
+    role: str
+    endpoint: str
+    model: str
+    step: str
+    dimension: str
+    kind: str
+    calls: int
+    reused: int
+    failed: int
+    unknown: int
+    unpriced: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cost: int
+    latency_ms: int
+
+
+def create_run(
+    ledger: Ledger,
+    conn: sa.Connection,
+    name: str,
+    config: Mapping[str, Any],
+    *,
+    max_cost: int | None = None,
+    max_tokens: int | None = None,
+) -> Run:
+    """Find the run of that name, or create it. Raises UsageError where its frozen settings differ."""
+    found = find_run(conn, name)
+    if found is not None:
+        _same(name, found.config, config)
+        return found
+    values = {"max_cost": max_cost, "max_tokens": max_tokens, "created_at": ledger.now(conn)}
+    insert = ledger.insert(runs).values(
+        name=name, recipe=config["recipe"], config=orjson.dumps(config).decode(), **values
+    )
+    conn.execute(insert.on_conflict_do_nothing())
+    return get_run(conn, name)
+
+
+def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    differ = sorted(_differences(frozen, orjson.loads(orjson.dumps(asked))))
+    if differ:
+        more = f" and {len(differ) - 6} more" if len(differ) > 6 else ""
+        raise UsageError(
+            f"run {name!r} is frozen with other settings: {', '.join(differ[:6])}{more}; "
+            "use its settings, or --name for a new run"
+        )
+
+
+def _differences(one: Any, other: Any, path: str = "") -> set[str]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = set(one) | set(other)
+        return set().union(*(_differences(one.get(n), other.get(n), f"{path}.{n}".lstrip(".")) for n in names))
+    return set() if one == other else {path}
+
+
+def find_run(conn: sa.Connection, name: str) -> Run | None:
+    row = conn.execute(sa.select(runs).where(runs.c.name == name)).one_or_none()
+    return None if row is None else _run(row)
+
+
+def get_run(conn: sa.Connection, name: str) -> Run:
+    run = find_run(conn, name)
+    if run is None:
+        known = conn.execute(sa.select(runs.c.name).order_by(runs.c.id.desc()).limit(5)).scalars().all()
+        raise UsageError(
+            f"no run named {name!r}; there is {', '.join(known) or 'none yet, `lrq enqueue FILE` makes one'}"
+        )
+    return run
+
+
+def run_by_id(conn: sa.Connection, id_: int) -> Run:
+    return _run(conn.execute(sa.select(runs).where(runs.c.id == id_)).one())
+
+
+def all_runs(conn: sa.Connection) -> list[Run]:
+    return [_run(row) for row in conn.execute(sa.select(runs).order_by(runs.c.id))]
+
+
+def _run(row: sa.Row[Any]) -> Run:
+    values = {name: getattr(row, name) for name in Run.__dataclass_fields__ if name != "config"}
+    return Run(config=orjson.loads(row.config), **values)
+
+
+def halt(conn: sa.Connection, run: int, *, state: str, by: str, reason: str) -> bool:
+    """Stop giving out work of an active run; False if it is halted already."""
+    update = runs.update().where(runs.c.id == run, runs.c.state == "active")
+    return conn.execute(update.values(state=state, halt=by, reason=reason)).rowcount == 1
+
+
+def activate(conn: sa.Connection, run: int) -> None:
+    conn.execute(runs.update().where(runs.c.id == run).values(state="active", halt="", reason=""))
+
+
+def set_budget(conn: sa.Connection, run: int, *, max_cost: int | None, max_tokens: int | None) -> None:
+    """Change the limits that are given; a run that its budget stopped goes on."""
+    given = {name: value for name, value in (("max_cost", max_cost), ("max_tokens", max_tokens)) if value is not None}
+    if not given:
+        raise LrqError("name the new limit: --max-cost or --max-tokens")
+    conn.execute(runs.update().where(runs.c.id == run).values(**given))
+    stopped = runs.c.id == run, runs.c.halt == "budget"
+    conn.execute(runs.update().where(*stopped).values(state="active", halt="", reason=""))
+
+
+def usage_of(conn: sa.Connection, run: int | None = None) -> list[UsageRow]:
+    query = sa.select(usage, runs.c.name.label("run")).join(runs, runs.c.id == usage.c.run_id)
+    query = query.order_by(usage.c.run_id, usage.c.role, usage.c.endpoint, usage.c.step, usage.c.kind)
+    if run is not None:
+        query = query.where(usage.c.run_id == run)
+    names = UsageRow.__dataclass_fields__
+    return [UsageRow(**{name: getattr(row, name) for name in names}) for row in conn.execute(query)]
+
+
+def item_states(conn: sa.Connection, run: int) -> dict[str, int]:
+    query = (
+        sa.select(items.c.state, sa.func.count().label("number")).where(items.c.run_id == run).group_by(items.c.state)
+    )
+    return {row.state: row.number for row in conn.execute(query)}
+
+
+def item_reasons(conn: sa.Connection, run: int, state: str) -> dict[str, int]:
+    ended = items.c.run_id == run, items.c.state == state
+    query = sa.select(items.c.reason, sa.func.count().label("number")).where(*ended).group_by(items.c.reason)
+    return {row.reason: row.number for row in conn.execute(query.order_by(sa.desc("number")).limit(50))}
+
+
+def score_states(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
+    """Per dimension and state: how many, and the mean value."""
+    query = sa.select(
+        scores.c.dimension, scores.c.state, sa.func.count().label("count"), sa.func.avg(scores.c.value).label("mean")
+    )
+    query = query.join(items, items.c.id == scores.c.item_id).where(
+        items.c.run_id == run, scores.c.round == items.c.round
+    )
+    return list(conn.execute(query.group_by(scores.c.dimension, scores.c.state).order_by(scores.c.dimension)))
+
+
+def task_states(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
+    query = sa.select(tasks.c.queue, tasks.c.state, sa.func.count().label("count")).where(tasks.c.run_id == run)
+    return list(conn.execute(query.group_by(tasks.c.queue, tasks.c.state).order_by(tasks.c.queue)))
+
+
+def lines_set_aside(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
+    return list(
+        conn.execute(
+            sa.select(set_aside).where(set_aside.c.run_id == run).order_by(set_aside.c.source, set_aside.c.line)
+        )
+    )
+
+
+def trainings_of(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
+    query = sa.select(trainings).where(trainings.c.run_id == run)
+    return list(conn.execute(query.order_by(trainings.c.round, trainings.c.window)))

@@ -1,0 +1,279 @@
+"""The tables of the ledger. Times are seconds since 1970 in UTC, money is in millionths of the currency."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite numbers rows only by INTEGER PRIMARY KEY
+
+
+def _count(name: str, type_: type[sa.types.TypeEngine[int]] = sa.Integer) -> sa.Column[int]:
+    return sa.Column(name, type_, nullable=False, server_default="0")
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False, server_default="")
+
+
+meta = sa.Table("meta", metadata, sa.Column("name", sa.String(64), primary_key=True), _text("value"))
+
+contexts = sa.Table(
+    "contexts",
+    metadata,
+    sa.Column("hash", sa.String(64), primary_key=True),  # SHA-256 of the text's bytes, hex
+    sa.Column("chars", sa.Integer, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),  # zstd
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("name", sa.String(200), nullable=False, unique=True),
+    sa.Column("recipe", sa.String(200), nullable=False),
+    sa.Column("config", sa.Text, nullable=False),  # the frozen configuration, JSON
+    sa.Column("state", sa.String(16), nullable=False, server_default="active"),  # active, paused, stopped, done
+    sa.Column("halt", sa.String(16), nullable=False, server_default=""),  # who halted it: user, account, budget
+    _text("reason"),
+    sa.Column("created_at", sa.Float, nullable=False),
+    _count("round"),
+    _count("series"),
+    _count("open_items"),  # items of the current round that are not at an end
+    sa.Column("max_cost", sa.BigInteger),
+    sa.Column("max_tokens", sa.BigInteger),
+    _count("spent_cost", sa.BigInteger),
+    _count("spent_tokens", sa.BigInteger),
+    _count("reserved_cost", sa.BigInteger),
+    _count("reserved_tokens", sa.BigInteger),
+    _count("unknown_cost", sa.BigInteger),  # the part of spent that belongs to deliveries of unknown outcome
+    _count("fed_at", sa.BigInteger),  # the feeder's turn counter: runs take turns
+)
+
+items = sa.Table(
+    "items",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("key", sa.String(200), nullable=False),  # the user's id
+    _count("line"),
+    sa.Column("context_hash", sa.String(64), nullable=False, server_default=""),
+    sa.Column("body", sa.Text, nullable=False),  # question, answer and further fields, JSON
+    sa.Column(
+        "state", sa.String(16), nullable=False
+    ),  # unsampled, sampling, unjudged, judging, aggregating, done, failed
+    _text("reason"),
+    _count("round"),
+    _count("open_steps"),
+    _count("given"),  # how many responses it brought
+    sa.UniqueConstraint("run_id", "key"),
+    sa.Index(None, "run_id", "state", "id"),
+)
+
+set_aside = sa.Table(
+    "set_aside",
+    metadata,
+    sa.Column("run_id", sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("source", sa.String(200), primary_key=True),
+    sa.Column("line", sa.Integer, primary_key=True, autoincrement=False),
+    _text("reason"),
+)
+
+tasks = sa.Table(  # the backlog: a row lives from the start of its work to its end
+    "tasks",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
+    _count("item_id"),  # 0: a task of the whole run
+    _count("round"),
+    sa.Column("name", sa.String(64), nullable=False),  # sample, a step's name, aggregate, train
+    sa.Column("queue", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # ready, sent, failed
+    _count("delivery"),
+    _count("failures"),
+    sa.Column("sent_at", sa.Float),
+    _text("reason"),
+    sa.UniqueConstraint("run_id", "item_id", "round", "name"),
+    sa.Index(None, "run_id", "queue", "state", "id"),
+    sqlite_autoincrement=True,  # ids of ended tasks are never given again: an old message must not meet a new task
+)
+
+prompts = sa.Table(
+    "prompts",
+    metadata,
+    sa.Column("item_id", sa.ForeignKey("items.id"), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("prompt", sa.Integer, primary_key=True, autoincrement=False),
+    _text("body"),  # what was cut, tokens, seconds, the policy's fingerprint; JSON
+)
+
+responses = sa.Table(
+    "responses",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("item_id", sa.ForeignKey("items.id"), nullable=False),
+    _count("round"),
+    _count("prompt"),
+    sa.Column("k", sa.Integer, nullable=False),
+    sa.Column("text", sa.Text),  # NULL: there is none, and the reason says why
+    _text("reason"),
+    _count("tokens"),
+    sa.Column("finish", sa.String(16), nullable=False, server_default="stop"),
+    sa.UniqueConstraint("item_id", "round", "prompt", "k"),
+)
+
+scores = sa.Table(
+    "scores",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("item_id", sa.ForeignKey("items.id"), nullable=False),
+    _count("round"),
+    _count("prompt"),
+    sa.Column("k", sa.Integer, nullable=False),
+    sa.Column("dimension", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # value, not_applicable, unscored
+    sa.Column("value", sa.Float),
+    _text("reason"),
+    _text("evidence"),  # JSON
+    sa.UniqueConstraint("item_id", "round", "prompt", "k", "dimension"),
+)
+
+rewards = sa.Table(
+    "rewards",
+    metadata,
+    sa.Column("item_id", sa.ForeignKey("items.id"), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("prompt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("k", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("value", sa.Float),
+    _text("reason"),
+)
+
+rows = sa.Table(
+    "rows",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("item_id", sa.ForeignKey("items.id"), nullable=False),
+    _count("round"),
+    _count("prompt"),
+    sa.Column("chosen", sa.Integer, nullable=False),
+    sa.Column("rejected", sa.Integer),
+    sa.Column("margin", sa.Float),
+    sa.Column("p_w", sa.Float),
+    sa.Column("p_l", sa.Float),
+    sa.UniqueConstraint("item_id", "round", "prompt"),
+    sa.Index(None, "run_id", "round", "id"),
+)
+
+calls = sa.Table(
+    "calls",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("key", sa.String(40), nullable=False, unique=True),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
+    _count("item_id"),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("endpoint", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("step", sa.String(64), nullable=False, server_default=""),
+    sa.Column("dimension", sa.String(64), nullable=False, server_default=""),
+    sa.Column("kind", sa.String(64), nullable=False, server_default=""),
+    _count("draw"),
+    _count("attempt"),
+    _count("series"),
+    sa.Column("state", sa.String(16), nullable=False),  # claimed, sent, done, failed, unknown
+    sa.Column("owner", sa.String(40), nullable=False),
+    _count("deliveries"),
+    _count("reserved_cost", sa.BigInteger),
+    _count("reserved_tokens", sa.BigInteger),
+    sa.Column("cost", sa.BigInteger),  # NULL: unpriced
+    _count("prompt_tokens"),
+    _count("completion_tokens"),
+    _count("cached_tokens"),
+    sa.Column("reply", sa.LargeBinary),  # choices and vectors, JSON, zstd where that is smaller
+    sa.Column("error", sa.String(16), nullable=False, server_default=""),  # refused, failed
+    _text("reason"),
+    sa.Column("claimed_at", sa.Float, nullable=False),
+    sa.Column("settled_at", sa.Float),
+    _count("latency_ms"),
+    sa.Index(None, "item_id"),
+)
+# Calls nobody has settled yet: few at any time, and asked for whenever a process has died.
+sa.Index(
+    "ix_calls_open",
+    calls.c.owner,
+    sqlite_where=calls.c.settled_at.is_(None),
+    postgresql_where=calls.c.settled_at.is_(None),
+)
+
+usage = sa.Table(  # sums of calls, kept with each settle so that asking for them costs the same for any run
+    "usage",
+    metadata,
+    sa.Column("run_id", sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("role", sa.String(16), primary_key=True),
+    sa.Column("endpoint", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("step", sa.String(64), primary_key=True),
+    sa.Column("dimension", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(64), primary_key=True),
+    _count("calls"),
+    _count("reused"),
+    _count("failed"),
+    _count("unknown"),
+    _count("unpriced"),
+    _count("prompt_tokens", sa.BigInteger),
+    _count("completion_tokens", sa.BigInteger),
+    _count("cached_tokens", sa.BigInteger),
+    _count("cost", sa.BigInteger),
+    _count("latency_ms", sa.BigInteger),
+)
+
+processes = sa.Table(
+    "processes",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("host", sa.String(200), nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("seen_at", sa.Float, nullable=False),
+    _text("note"),  # what it says of itself, JSON: tokens per second, waiting, limits
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(40), nullable=False),
+    sa.Column("until", sa.Float, nullable=False),
+)
+
+trainings = sa.Table(
+    "trainings",
+    metadata,
+    sa.Column("run_id", sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("window", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.String(16), nullable=False),  # waiting, running, done, nothing, failed
+    _text("reason"),
+    _count("rows"),
+    _text("model"),  # the folder it wrote, below the run's
+    sa.Column("started_at", sa.Float),
+    sa.Column("ended_at", sa.Float),
+)
+
+metrics = sa.Table(
+    "metrics",
+    metadata,
+    sa.Column("run_id", sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("window", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("step", sa.Integer, primary_key=True, autoincrement=False),
+    _text("body"),  # JSON
+)

@@ -1,0 +1,148 @@
+"""Group commit: one thread per process writes what many coroutines ask for, several in one transaction.
+
+A commit with full sync costs some hundred microseconds whatever it holds, so writes that arrive within a few
+milliseconds share one (SQLite, 50 calls a commit: about 20 µs of CPU each).
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
+
+import sqlalchemy as sa
+
+from lrq.ledger.engine import Ledger
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_LINGER_SECONDS = 0.003  # waits this long for company; far below any judge's latency
+_MOST_AT_ONCE = 500
+_TRIES = 5  # a transaction that met a deadlock or a lost connection is tried again
+
+
+class Write(Protocol[T_co]):
+    """One thing to write. Equal kinds are applied together, in the order they came."""
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: Sequence[Any]) -> Sequence[Any]:
+        """Write them all; one result for each, an exception instance for one that is to be raised."""
+        ...
+
+
+@dataclass(frozen=True)
+class Together(Generic[T]):
+    """Any function of a connection as a write of its own."""
+
+    function: Callable[[sa.Connection], T]
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: Sequence[Any]) -> Sequence[Any]:
+        return [write.function(conn) for write in writes]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    write: Write[Any]
+    future: asyncio.Future[Any]
+
+
+class Writer:
+    """The writing thread of a process. `write` from the event loop; `close` when it has ended."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    async def write(self, write: Write[T]) -> T:
+        """Commit this write; returns when it is on disk. A cancelled wait does not undo it."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Waiting(write, future))
+        return await future
+
+    async def together(self, function: Callable[[sa.Connection], T]) -> T:
+        return await self.write(Together(function))
+
+    def close(self) -> None:
+        """Write what is waiting, then end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        last = False
+        while not last:
+            batch: list[_Waiting] = []
+            first = self._queue.get()
+            if first is None:
+                return
+            batch.append(first)
+            last = self._gather(batch)
+            self._commit(batch)
+
+    def _gather(self, batch: list[_Waiting]) -> bool:
+        """Take what comes within the linger; True when the writer is to end."""
+        until = time.monotonic() + _LINGER_SECONDS
+        while len(batch) < _MOST_AT_ONCE:
+            try:
+                more = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+            except Empty:
+                return False
+            if more is None:
+                return True
+            batch.append(more)
+        return False
+
+    def _commit(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            results = self._transaction(batch)
+        except Exception as error:  # one bad write must not fail the others: each once more on its own
+            results = [error] if len(batch) == 1 else [self._alone(waiting) for waiting in batch]
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+        for waiting, result in zip(batch, results, strict=True):
+            by_loop.setdefault(waiting.future.get_loop(), []).append((waiting.future, result))
+        for loop, ended in by_loop.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_resolve, ended)
+
+    def _alone(self, waiting: _Waiting) -> Any:
+        try:
+            return self._transaction([waiting])[0]
+        except Exception as error:
+            return error
+
+    def _transaction(self, batch: Sequence[_Waiting]) -> list[Any]:
+        for trial in range(_TRIES):
+            try:
+                return self._apply(batch)
+            except sa.exc.OperationalError:  # deadlock, lost connection, busy
+                if trial == _TRIES - 1:
+                    raise
+                time.sleep(0.05 * 2**trial)
+        raise AssertionError("unreachable")
+
+    def _apply(self, batch: Sequence[_Waiting]) -> list[Any]:
+        groups: dict[type[Any], list[int]] = {}
+        for place, waiting in enumerate(batch):
+            groups.setdefault(type(waiting.write), []).append(place)
+        results: list[Any] = [None] * len(batch)
+        with self._ledger.writing() as conn:
+            for kind, places in groups.items():
+                ended = kind.apply(self._ledger, conn, [batch[place].write for place in places])
+                for place, result in zip(places, ended, strict=True):
+                    results[place] = result
+        return results
+
+
+def _resolve(ended: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+    for future, result in ended:
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
