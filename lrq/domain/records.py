@@ -160,6 +160,6 @@ class Reply:
     key: str
     choices: Sequence[Choice] = ()
     vectors: Sequence[Sequence[float]] = ()  # embeddings, in the order of the input
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost_micros: int | None = None  # millionths of the currency; None: unpriced
     reused: bool = False  # found in the ledger or shared with another asker
