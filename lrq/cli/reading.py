@@ -1,0 +1,129 @@
+"""Datasets and sampled responses: which items a file holds, and which of its lines are set aside."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from lrq.cli.sources import Line, Source
+from lrq.domain.lines import BadLine, Entry, Given, parse_entry, parse_response
+from lrq.domain.records import Response
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+MAX_NAMES = 100  # ignored field names that are counted one by one
+
+
+class Dataset:
+    """The items of a dataset, line by line; a line that cannot be used comes with its reason.
+
+    `needs` are the fields that the recipe cannot do without; `ignored` counts the fields that no recipe reads.
+    `source.position` of `source.total` says how far reading is. Duplicate ids are the ledger's to notice: it knows all
+    ids, and a reader of a million lines should not.
+    """
+
+    def __init__(self, path: str, needs: Collection[str] = (), responses: "ResponsesFile | None" = None) -> None:
+        self.source = Source(path)
+        self.ignored: Counter[str] = Counter()
+        self._needs = frozenset(needs)
+        self._responses = responses
+
+    def __iter__(self) -> Iterator[Line[Entry]]:
+        for line in self.source:
+            entry = _read(line, self._entry)
+            if entry.value is not None:
+                self._count(entry.value.ignored)
+            yield entry
+
+    def _entry(self, line: Mapping[str, Any]) -> Entry:
+        if self._responses is None:
+            return parse_entry(line, self._needs)
+        entry = parse_entry(line, self._needs - {"responses"})
+        sampled = self._responses.of(entry.item.id)
+        if sampled and entry.responses:
+            raise BadLine("responses stand both in this line and in the file of responses; keep one")
+        if not sampled and not entry.responses and "responses" in self._needs:
+            raise BadLine("responses are missing, here and in the file of responses")
+        return replace(entry, responses=sampled or entry.responses)
+
+    def _count(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            known = name in self.ignored or len(self.ignored) < MAX_NAMES
+            self.ignored[name if known else "(others)"] += 1
+
+
+class ResponsesFile:
+    """Sampled responses in LongReward's form, in any order, looked up item by item.
+
+    They are indexed in a temporary file that SQLite removes by itself, so memory stays flat. Of two texts for the same
+    (item, k) the first stands and another one is set aside; an equal one is harmless. `count` is what can be used.
+    """
+
+    def __init__(self, path: str, progress: Callable[[int, int | None], None] | None = None) -> None:
+        source = Source(path)
+        self._base = sqlite3.connect("", isolation_level=None)  # no name: a private file on disk
+        self._base.executescript(_TABLES)
+        for line in source:
+            self._add(_read(line, parse_response))
+            if progress is not None and line.number % 1000 == 0:
+                progress(source.position, source.total)
+        self.count: int = self._one("SELECT count(*) FROM sampled")[0]
+
+    def of(self, item: str) -> tuple[Response, ...]:
+        """The responses of one item in the order of k; none if it has none."""
+        found = self._base.execute("SELECT k, text FROM sampled WHERE item = ? ORDER BY k", (item,)).fetchall()
+        if found:
+            self._base.execute("INSERT OR IGNORE INTO used VALUES (?)", (item,))
+        return tuple(Response(text=text, k=k) for k, text in found)
+
+    def set_aside(self) -> Iterator[Line[Given]]:
+        """The lines that cannot be used, in the order of the file."""
+        for number, reason in self._base.execute("SELECT number, reason FROM set_aside ORDER BY number"):
+            yield Line(number=number, reason=reason)
+
+    def unused(self) -> Iterator[str]:
+        """Ids of items that nobody has asked for, in the order of the file."""
+        for (item,) in self._base.execute(_UNUSED):
+            yield item
+
+    def close(self) -> None:
+        self._base.close()
+
+    def _add(self, line: Line[Given]) -> None:
+        if line.value is None:
+            self._set_aside(line.number, line.reason)
+            return
+        key, text = (line.value.item, line.value.response.k), line.value.response.text
+        if self._base.execute("INSERT OR IGNORE INTO sampled VALUES (?, ?, ?, ?)", (*key, line.number, text)).rowcount:
+            return
+        first, standing = self._one("SELECT number, text FROM sampled WHERE item = ? AND k = ?", *key)
+        if text != standing:
+            self._set_aside(line.number, f"line {first} holds another text for the same response")
+
+    def _set_aside(self, number: int, reason: str) -> None:
+        self._base.execute("INSERT INTO set_aside VALUES (?, ?)", (number, reason))
+
+    def _one(self, question: str, *values: Any) -> Any:
+        return self._base.execute(question, values).fetchone()
+
+
+_TABLES = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+CREATE TABLE sampled (item TEXT, k INTEGER, number INTEGER, text TEXT, UNIQUE (item, k));
+CREATE TABLE set_aside (number INTEGER, reason TEXT);
+CREATE TABLE used (item TEXT PRIMARY KEY) WITHOUT ROWID;
+BEGIN;
+"""  # one transaction that nobody commits: nothing here outlives the process
+_UNUSED = "SELECT item FROM sampled WHERE item NOT IN (SELECT item FROM used) GROUP BY item ORDER BY min(number)"
+
+
+def _read(line: Line[T], read: Callable[[T], U]) -> Line[U]:
+    if line.value is None:
+        return Line(number=line.number, reason=line.reason)
+    try:
+        return Line(number=line.number, value=read(line.value))
+    except BadLine as bad:
+        return Line(number=line.number, reason=str(bad))

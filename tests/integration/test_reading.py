@@ -1,0 +1,313 @@
+"""Datasets and sampled responses as files on disk."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import zstandard
+
+from lrq.cli import sources
+from lrq.cli.reading import MAX_NAMES, Dataset, ResponsesFile
+from lrq.domain.errors import UsageError
+
+LONGREWARD = {"context", "question"}
+EXAMPLE = Path(
+    os.environ.get("LRQ_EXAMPLE_DATA") or Path(__file__).parents[2] / "../shared/data/longreward-example"
+).resolve()
+
+
+def line(at: object, **fields: Any) -> bytes:
+    return orjson.dumps({"id": at, "context": "Text.", "question": "Why?"} | fields) + b"\n"
+
+
+def write(path: Path, *parts: bytes) -> str:
+    path.write_bytes(b"".join(parts))
+    return str(path)
+
+
+def found(dataset: Iterable[Any]) -> list[tuple[int, str]]:
+    """Number and id, or reason, of every line."""
+    return [(read.number, read.value.item.id if read.value else read.reason) for read in dataset]
+
+
+def sampled(of: str, text: str) -> bytes:
+    return orjson.dumps({"idx": of, "query": "Why?", "answer": text}) + b"\n"
+
+
+def test_bad_lines_are_set_aside_with_their_numbers_and_the_rest_goes_on(tmp_path: Path):
+    """One bad line costs one line."""
+    path = write(
+        tmp_path / "d.jsonl",
+        line("a"),
+        b'{"id": "b",\n',
+        b"[1]\n",
+        b'{"id": "c", "context": "\xff"}\n',
+        line("d", context=""),
+        line("e\x07"),
+        line("f"),
+        b'{"id": "g", "context": "Te',
+    )
+    assert found(Dataset(path, LONGREWARD)) == [
+        (1, "a"),
+        (2, "not JSON (unexpected end of data at column 1)"),
+        (3, "not a JSON object"),
+        (4, "not UTF-8 (byte 25 of the line)"),
+        (5, "context is empty"),
+        (6, "id (or idx) holds a character that cannot be printed (U+0007)"),
+        (7, "f"),
+        (8, "torn: the last line has no end and is not JSON (unexpected end of data)"),
+    ]
+
+
+def test_editors_habits_are_tolerated(tmp_path: Path):
+    """A byte order mark, CRLF, blank lines and a last line without its end; numbers stay those of the file."""
+    path = write(tmp_path / "d.jsonl", b"\xef\xbb\xbf", line("a")[:-1], b"\r\n\r\n  \n", line("b")[:-1])
+    assert found(Dataset(path, LONGREWARD)) == [(1, "a"), (4, "b")]
+
+
+def test_an_over_long_line_is_skipped_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its tail is not read as lines of their own; a line at the bound passes."""
+    monkeypatch.setattr(sources, "MAX_LINE", len(line("a")))
+    path = write(tmp_path / "d.jsonl", line("a"), line("b", context="x" * 3_000_000), line("c"), line("dd"))
+    assert found(Dataset(path, LONGREWARD)) == [
+        (1, "a"),
+        (2, "the line is longer than 0 MB"),
+        (3, "c"),
+        (4, "the line is longer than 0 MB"),
+    ]
+
+
+def test_an_empty_file_has_no_lines(tmp_path: Path):
+    """Nothing is neither an item nor an error."""
+    assert found(Dataset(write(tmp_path / "d.jsonl"), LONGREWARD)) == []
+    assert found(Dataset(write(tmp_path / "e.jsonl.zst"), LONGREWARD)) == []
+
+
+def compress(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def test_compressed_lines_are_read_over_several_frames(tmp_path: Path):
+    """Frames may end within a line; frames without content are passed over."""
+    data = b"".join(line(at) for at in range(1000))
+    skippable = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc"
+    path = write(tmp_path / "d.jsonl.zst", compress(data[:12345]), skippable, compress(b""), compress(data[12345:]))
+    assert [at for _, at in found(Dataset(path, LONGREWARD))] == [str(at) for at in range(1000)]
+
+
+def test_a_cut_compressed_file_does_not_pass_for_a_whole_one(tmp_path: Path):
+    """The lines before the cut count, and the cut is said."""
+    data = b"".join(line(at, context=os.urandom(200).hex()) for at in range(2000))
+    whole = compress(data)
+    *items, (number, reason) = found(Dataset(write(tmp_path / "d.jsonl.zst", whole[: len(whole) // 2]), LONGREWARD))
+    assert reason == "the compressed data is damaged or ends early (cut within a frame)"
+    assert items == [(at + 1, str(at)) for at in range(number - 1)]
+    assert 500 < number < 1500
+
+
+def test_what_is_no_zstd_at_all_is_refused(tmp_path: Path):
+    """A wrong file is a wrong command, not a file with a bad line."""
+    with pytest.raises(UsageError, match=r"d\.jsonl\.zst cannot be decompressed"):
+        found(Dataset(write(tmp_path / "d.jsonl.zst", line("a") * 10)))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("absent.jsonl", "cannot read .*: No such file or directory"),
+        ("folder.jsonl", "it is a folder"),
+        ("data.csv", r"lrq reads \.jsonl, \.jsonl\.zst and \.parquet files, or - for standard input"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, name: str, said: str):
+    """The line says what would do."""
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "data.csv").write_text("id,context\n")
+    with pytest.raises(UsageError, match=said) as caught:
+        Dataset(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_standard_input_is_read_and_left_open(monkeypatch: pytest.MonkeyPatch):
+    """`-` stands for it; nobody knows its size."""
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(line("a") + line("b"))))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    dataset = Dataset("-", LONGREWARD)
+    assert found(dataset) == [(1, "a"), (2, "b")]
+    assert dataset.source.total is None
+    assert not stdin.buffer.closed
+
+
+@pytest.mark.parametrize("pack", [bytes, compress])
+def test_reading_knows_how_far_it_is(tmp_path: Path, pack: Callable[[bytes], bytes]):
+    """The position grows to the size of the file on disk."""
+    data = b"".join(line(at, context=os.urandom(500).hex()) for at in range(5000))
+    name = "d.jsonl" if pack is bytes else "d.jsonl.zst"
+    dataset = Dataset(write(tmp_path / name, pack(data)), LONGREWARD)
+    seen = [dataset.source.position for _ in dataset]
+    assert seen == sorted(seen)
+    assert 0 < seen[0] < seen[-1] == dataset.source.total == os.path.getsize(tmp_path / name)
+
+
+def test_ignored_fields_are_counted_and_the_count_stays_small(tmp_path: Path):
+    """Names are data, so a file of ever new names must not fill the memory."""
+    path = write(tmp_path / "d.jsonl", *(line(at, source="web", **{f"new{at}": 1}) for at in range(2 * MAX_NAMES)))
+    dataset = Dataset(path, LONGREWARD)
+    found(dataset)
+    assert dataset.ignored["source"] == 2 * MAX_NAMES
+    assert len(dataset.ignored) == MAX_NAMES + 1
+    assert dataset.ignored["(others)"] == MAX_NAMES + 1
+
+
+def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> str:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table(columns), path, **options)
+    return str(path)
+
+
+def test_parquet_rows_are_items(tmp_path: Path):
+    """Rows over several row groups; null cells count as absent, columns nobody reads as ignored."""
+    columns = {
+        "idx": list(range(50)),
+        "context": ["Text."] * 50,
+        "query": [None if at == 7 else "Why?" for at in range(50)],
+        "responses": [["one", "two"]] * 50,
+        "source": ["web"] * 50,
+    }
+    dataset = Dataset(write_parquet(tmp_path / "d.parquet", columns, row_group_size=20), LONGREWARD)
+    expected = [(at + 1, str(at) if at != 7 else "question (or query) is missing") for at in range(50)]
+    assert found(dataset) == expected
+    assert dataset.ignored == {"source": 49}
+    assert (dataset.source.position, dataset.source.total) == (50, 50)
+
+
+def test_a_parquet_cell_that_is_not_utf8_costs_its_row(tmp_path: Path):
+    """Text columns can hold any bytes when written carelessly."""
+    arrow = pytest.importorskip("pyarrow")
+    raw = arrow.array([b"Text.", b"\xff", b"Text."], arrow.binary())
+    columns = {"id": ["a", "b", "c"], "context": raw.view(arrow.string()), "question": ["Why?"] * 3}
+    path = write_parquet(tmp_path / "d.parquet", columns)
+    assert found(Dataset(path, LONGREWARD)) == [(1, "a"), (2, "not UTF-8"), (3, "c")]
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path):
+    """A wrong file is a wrong command."""
+    pytest.importorskip("pyarrow")
+    with pytest.raises(UsageError, match=r"d\.parquet is no Parquet file"):
+        found(Dataset(write(tmp_path / "d.parquet", b"PAR1 nothing PAR1")))
+
+
+def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """pyarrow is an extra."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"pip install 'lrq\[parquet\]'"):
+        found(Dataset(write(tmp_path / "d.parquet", b"PAR1")))
+
+
+def test_sampled_responses_are_found_item_by_item(tmp_path: Path):
+    """In any order, in the order of k; what no item asked for is known afterwards."""
+    path = write(
+        tmp_path / "s.jsonl", sampled("a-2", "A2"), sampled("b-c-0", "B"), sampled("z-0", "Z"), sampled("a-0", "A0")
+    )
+    responses = ResponsesFile(path)
+    assert [(response.k, response.text) for response in responses.of("a")] == [(0, "A0"), (2, "A2")]
+    assert responses.of("b") == ()
+    assert list(responses.unused()) == ["b-c", "z"]
+    assert responses.count == 4
+
+
+def test_sampled_responses_that_cannot_be_used_are_set_aside(tmp_path: Path):
+    """Equal repeats are harmless; of two different texts the first stands."""
+    path = write(
+        tmp_path / "s.jsonl",
+        sampled("a-0", "one"),
+        sampled("a-0", "one"),
+        sampled("a-0", "two"),
+        sampled("11", "x"),
+        b"{\n",
+    )
+    responses = ResponsesFile(path)
+    assert [(bad.number, bad.reason) for bad in responses.set_aside()] == [
+        (3, "line 1 holds another text for the same response"),
+        (4, "idx does not end in -<k>, the response's number from 0 to 999999"),
+        (5, "not JSON (unexpected end of data at column 1)"),
+    ]
+    assert [response.text for response in responses.of("a")] == ["one"]
+
+
+def test_items_take_their_responses_from_the_second_file(tmp_path: Path):
+    """A line may bring its own or find them there, not both; where the recipe needs them they may not lack."""
+    items = write(tmp_path / "d.jsonl", line("a"), line("b", responses=["x"]), line("c"), line("d", responses=["x"]))
+    second = write(tmp_path / "s.jsonl", sampled("a-1", "A1"), sampled("a-0", "A0"), sampled("b-0", "B"))
+    lines = list(Dataset(items, LONGREWARD | {"responses"}, ResponsesFile(second)))
+    assert [[response.text for response in read.value.responses] if read.value else read.reason for read in lines] == [
+        ["A0", "A1"],
+        "responses stand both in this line and in the file of responses; keep one",
+        "responses are missing, here and in the file of responses",
+        ["x"],
+    ]
+    (_, _, third, _) = Dataset(items, LONGREWARD, ResponsesFile(second))
+    assert third.value is not None
+    assert third.value.responses == ()
+
+
+def test_indexing_says_how_far_it_is(tmp_path: Path):
+    """Every thousand lines, for a progress bar."""
+    path = write(tmp_path / "s.jsonl", *(sampled(f"a-{k}", "x") for k in range(2500)))
+    seen: list[tuple[int, int | None]] = []
+    ResponsesFile(path, lambda position, total: seen.append((position, total)))
+    assert seen == [(os.path.getsize(path), os.path.getsize(path))] * 2  # all of it lies in the first buffer
+
+
+FLAT = """
+import sys
+from lrq.cli.reading import Dataset, ResponsesFile
+
+def peak():  # KiB; of this program alone, unlike getrusage's, which a child inherits
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+def read(folder):
+    responses = ResponsesFile(folder + "/s.jsonl")
+    items = sum(line.value is not None for line in Dataset(folder + "/d.jsonl", {"context"}, responses))
+    return items, responses.count
+
+read(sys.argv[1])
+before = peak()
+print(*read(sys.argv[2]), peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
+def test_memory_does_not_grow_with_the_file(tmp_path: Path):
+    """65 MB in 100,000 items and 50,000 responses grow the reader by less than a tenth of that."""
+    for folder, count in (("small", 2000), ("large", 50_000)):
+        (tmp_path / folder).mkdir()
+        with open(tmp_path / folder / "d.jsonl", "wb") as items, open(tmp_path / folder / "s.jsonl", "wb") as second:
+            for at in range(count):
+                items.write(line(2 * at, context="x" * 300) + line(2 * at + 1, context="x" * 300))
+                second.write(sampled(f"{at * 7919 % count}-0", "y" * 500))
+    program = [sys.executable, "-c", FLAT, str(tmp_path / "small"), str(tmp_path / "large")]
+    out = subprocess.run(program, check=True, capture_output=True, text=True).stdout.split()
+    assert out[:2] == ["100000", "50000"]
+    assert int(out[2]) < 6_500
+
+
+@pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the published example is not at hand; set LRQ_EXAMPLE_DATA")
+def test_the_published_example_is_read():
+    """One item with its ten sampled responses, given in another order."""
+    responses = ResponsesFile(str(EXAMPLE / "sampled_responses.jsonl"))
+    (read,) = Dataset(str(EXAMPLE / "sft.jsonl"), LONGREWARD, responses)
+    assert read.value is not None
+    assert read.value.item.id == "11"
+    assert [response.k for response in read.value.responses] == list(range(10))
+    assert read.value.ignored == ()
+    assert not list(responses.unused())
+    assert not list(responses.set_aside())
