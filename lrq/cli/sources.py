@@ -68,7 +68,7 @@ class Source:
     def _rows(self) -> Iterator[Line[Mapping[str, Any]]]:
         arrow, parquet = _pyarrow()
         try:
-            file = parquet.ParquetFile(self.path, buffer_size=BUFFER)
+            file = parquet.ParquetFile(self.path, buffer_size=BUFFER, pre_buffer=False)
         except (arrow.ArrowException, OSError) as error:
             raise UsageError(f"{self.path} is no Parquet file: {_short(error)}") from None
         with closing(file):

@@ -266,26 +266,36 @@ def test_indexing_says_how_far_it_is(tmp_path: Path):
     assert seen == [(os.path.getsize(path), os.path.getsize(path))] * 2  # all of it lies in the first buffer
 
 
-FLAT = """
+PEAK = """
 import sys
+from pathlib import Path
 from lrq.cli.reading import Dataset, ResponsesFile
 
 def peak():  # KiB; of this program alone, unlike getrusage's, which a child inherits
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
 
 def read(folder):
-    responses = ResponsesFile(folder + "/s.jsonl")
-    items = sum(line.value is not None for line in Dataset(folder + "/d.jsonl", {"context"}, responses))
-    return items, responses.count
+    second = Path(folder, "s.jsonl")
+    responses = ResponsesFile(str(second)) if second.exists() else None
+    (first,) = Path(folder).glob("d.*")
+    items = sum(line.value is not None for line in Dataset(str(first), {"context"}, responses))
+    return items, responses.count if responses else 0
 
 read(sys.argv[1])
 before = peak()
 print(*read(sys.argv[2]), peak() - before)
 """
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
+def growth(small: Path, large: Path) -> list[int]:
+    """Items, responses, and by how many KiB the larger file's reading exceeds the peak of the smaller one's."""
+    program = [sys.executable, "-c", PEAK, str(small), str(large)]
+    return [int(word) for word in subprocess.run(program, check=True, capture_output=True).stdout.split()]
+
+
+@needs_proc
 def test_memory_does_not_grow_with_the_file(tmp_path: Path):
     """65 MB in 100,000 items and 50,000 responses grow the reader by less than a tenth of that."""
     for folder, count in (("small", 2000), ("large", 50_000)):
@@ -294,10 +304,21 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path):
             for at in range(count):
                 items.write(line(2 * at, context="x" * 300) + line(2 * at + 1, context="x" * 300))
                 second.write(sampled(f"{at * 7919 % count}-0", "y" * 500))
-    program = [sys.executable, "-c", FLAT, str(tmp_path / "small"), str(tmp_path / "large")]
-    out = subprocess.run(program, check=True, capture_output=True, text=True).stdout.split()
-    assert out[:2] == ["100000", "50000"]
-    assert int(out[2]) < 6_500
+    items_read, responses_read, grown = growth(tmp_path / "small", tmp_path / "large")
+    assert (items_read, responses_read) == (100_000, 50_000)
+    assert grown < 6_500
+
+
+@needs_proc
+def test_memory_does_not_grow_with_a_parquet_file(tmp_path: Path):
+    """Nor with its row groups: 60 MB in one of them cost hardly more than 20 MB."""
+    for folder, count in (("small", 20_000), ("large", 60_000)):
+        (tmp_path / folder).mkdir()
+        columns = {"id": list(range(count)), "context": [os.urandom(500).hex() for _ in range(count)]}
+        write_parquet(tmp_path / folder / "d.parquet", columns, row_group_size=count)
+    items_read, _, grown = growth(tmp_path / "small", tmp_path / "large")
+    assert items_read == 60_000
+    assert grown < 10_000
 
 
 @pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the published example is not at hand; set LRQ_EXAMPLE_DATA")
