@@ -1,0 +1,44 @@
+"""One module per paper; a new one is a module and a line in RECIPES."""
+
+from collections.abc import Mapping
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from lrq.domain.errors import UsageError
+from lrq.recipes.longreward import LONGREWARD
+from lrq.recipes.recipe import Recipe
+
+RECIPES: Mapping[str, Recipe] = {
+    "longreward": LONGREWARD,
+}
+
+
+def load_recipe(name: str) -> Recipe:
+    """Return the recipe of that name, or the one called NAME in a file, for `my_recipe.py:NAME`. Raises UsageError."""
+    if name in RECIPES:
+        return RECIPES[name]
+    path, colon, attribute = name.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        raise UsageError(
+            f"no recipe {name!r}; there is {', '.join(RECIPES)}, or name one of yours as my_recipe.py:NAME"
+        )
+    recipe = _attribute(Path(path), attribute)
+    if not isinstance(recipe, Recipe):
+        raise UsageError(f"{attribute} in {path} is no Recipe; name one as my_recipe.py:NAME")
+    return recipe
+
+
+def _attribute(path: Path, attribute: str) -> object:
+    if not path.is_file():
+        raise UsageError(f"no recipe file {path}; give the path of a Python file before the colon")
+    spec = spec_from_file_location(f"lrq_recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be loaded as Python")
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file does wrong, its first line tells
+        raise UsageError(
+            f"{path} fails on loading: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        ) from error
+    return getattr(module, attribute, None)
