@@ -1,0 +1,91 @@
+"""The commands; each is loaded when it is asked for, so that `lrq --help` needs no torch and no database."""
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+from lrq.domain.errors import LrqError, UsageError
+
+COMMANDS: Mapping[str, str] = {
+    "run": "from a file to its result, on this machine",
+    "enqueue": "put a dataset into the queues",
+    "status": "what runs, what it costs, what failed",
+    "show": "explain every score of an item",
+    "export": "write pairs and scores in other tools' forms",
+    "resume": "go on with a run, and repair it",
+    "pause": "let a run take no further calls",
+    "budget": "change what a run may spend",
+    "estimate": "calls, tokens, money and hours before the first call",
+    "rescore": "judge a dimension again",
+    "train": "DPO under DeepSpeed on a preference file",
+    "evaluate": "mean rewards of a policy on held-out items",
+    "up": "start all processes and stay",
+    "broker": "the embedded broker, in the foreground",
+    "worker": "one worker process: sampler, judge, aggregator or trainer",
+    "flower": "tasks, workers and judge usage in a browser",
+    "doctor": "what is installed, reachable and set",
+    "judge-sim": "an offline stand-in for a judge (no language model)",
+}
+EXIT_ERROR, EXIT_USAGE, EXIT_PARTLY, EXIT_BUDGET, EXIT_ACCOUNT, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"lrq.cli.{cmd_name.replace('-', '_')}")
+        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="lrq")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def _lrq(debug: bool) -> None:
+    """Long documents in; preference pairs and a better long-context model out.
+
+    Example: lrq run dataset.jsonl
+    """
+    if debug:
+        os.environ["LRQ_DEBUG"] = "1"
+
+
+def main(arguments: list[str] | None = None, **extra: Any) -> None:
+    """Run a command; errors the user can mend are one line."""
+    try:
+        code = _lrq.main(arguments, prog_name="lrq", standalone_mode=False, **extra)
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has had enough
+        code = 0
+    except Exception as error:
+        if os.environ.get("LRQ_DEBUG"):
+            raise
+        code = _say(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(error: Exception) -> int:
+    if isinstance(error, LrqError):
+        click.echo(f"lrq: {error}", err=True)
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR
+    first = (str(error).splitlines() or [""])[0]
+    click.echo(f"lrq: {type(error).__name__}: {first} (lrq --debug shows where)", err=True)
+    return EXIT_ERROR

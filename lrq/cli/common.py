@@ -1,0 +1,65 @@
+"""What commands share: settings from flags, JSON output, numbers for people."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+import orjson
+
+from lrq.config import OVERRIDES, Settings, load_settings, merge_flags
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --config and --set and passes `settings`; child processes inherit both."""
+
+    @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Settings file instead of ./lrq.yaml.")
+    @click.option(
+        "--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting, e.g. judge.rpm=500; repeatable."
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, config: str | None, flags: tuple[str, ...], **named: Any) -> Any:
+        return command(*args, settings=apply_settings(config, merge_flags(flags)), **named)
+
+    return wrapped
+
+
+def apply_settings(config: str | None, flags: dict[str, Any]) -> Settings:
+    """Load the settings, and hand flags and file to the processes started from here."""
+    if config is not None:
+        os.environ["LRQ_CONFIG"] = os.path.abspath(config)
+    if flags:
+        os.environ[OVERRIDES] = orjson.dumps(flags).decode()
+    return load_settings()
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Facts as JSON.")
+
+
+def echo_json(value: object) -> None:
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+
+
+def money(micros: int | None) -> str:
+    """Micro-units as units of the currency."""
+    return "unpriced" if micros is None else f"{micros / 1_000_000:,.4f}"
+
+
+def parse_money(text: str | None) -> int | None:
+    """Units of the currency as micro-units."""
+    if text is None:
+        return None
+    try:
+        value = round(float(text) * 1_000_000)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no amount of money; give it like 12.50") from None
+    if value <= 0:
+        raise click.BadParameter("a budget is more than nothing")
+    return value
+
+
+def seconds(value: float) -> str:
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s" if minutes else f"{value:.1f}s"

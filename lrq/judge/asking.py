@@ -1,0 +1,88 @@
+"""Asking the judge until its reply can be read: the one place where re-asks are made."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from lrq.domain.errors import CallFailed, CallRefused, Unreadable, Unscored
+from lrq.domain.records import Call, Purpose, Reply
+from lrq.recipes.ports import Answer
+
+T = TypeVar("T")
+
+ATTEMPTS = 5  # in all (LongReward's scripts)
+FIRST_TEMPERATURE = 0.01
+AGAIN_TEMPERATURE = 0.95  # another sample of the same judge may be readable
+_BLOCKED = {"content_filter"}  # the text is a notice, not an answer
+
+
+class Obtain(Protocol):
+    """Whoever obtains replies; lrq.calls.client.Caller in earnest."""
+
+    async def call(self, call: Call, purpose: Purpose) -> Reply: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeModel:
+    """The endpoint and model that a run has frozen for a dimension."""
+
+    endpoint: str
+    model: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """Fulfils the port `Ask` for one step of one item."""
+
+    caller: Obtain
+    models: Callable[[str, str], JudgeModel]  # of a dimension and a prompt
+    purpose: Purpose
+    series: int = 0  # how often the run's unscored were retried: an earlier series' replies are read first
+    vote: int = 0
+
+    async def __call__(
+        self, kind: str, prompt: str, read: Callable[[str], T], *, dimension: str, max_tokens: int, draw: int = 0
+    ) -> Answer[T]:
+        model = self.models(dimension, prompt)
+        asked = Call(
+            role="judge",
+            endpoint=model.endpoint,
+            model=model.model,
+            messages=({"role": "user", "content": prompt},),
+            extra=model.extra,
+            draw=self.vote + draw,
+        )
+        purpose = replace(self.purpose, dimension=dimension, kind=kind)
+        keys: list[str] = []
+        reason = ""
+        for series in range(self.series + 1):
+            try:
+                return await self._ask(replace(asked, series=series), purpose, read, max_tokens, keys)
+            except Unscored as unscored:
+                reason = f"{dimension}, {kind}: {unscored}"
+        raise Unscored(reason)
+
+    async def _ask(
+        self, asked: Call, purpose: Purpose, read: Callable[[str], T], max_tokens: int, keys: list[str]
+    ) -> Answer[T]:
+        problem = ""
+        for attempt in range(ATTEMPTS):
+            temperature = AGAIN_TEMPERATURE if attempt else FIRST_TEMPERATURE
+            call = replace(asked, attempt=attempt, temperature=temperature, max_tokens=max_tokens)
+            try:
+                reply = await self.caller.call(call, purpose)
+            except (CallRefused, CallFailed) as failure:
+                raise Unscored(str(failure)) from None
+            keys.append(reply.key)
+            choice = reply.choices[0]
+            try:
+                if choice.finish in _BLOCKED:
+                    raise Unreadable("the reply was withheld by a content filter")
+                if choice.finish == "length":
+                    max_tokens *= 2
+                    raise Unreadable("the reply was cut by its length")
+                return Answer(value=read(choice.text), text=choice.text, calls=tuple(keys))
+            except Unreadable as unreadable:
+                problem = str(unreadable)
+        raise Unscored(f"no readable reply in {ATTEMPTS} attempts: {problem}")

@@ -1,0 +1,92 @@
+"""What a worker process holds once for all its tasks: ledger, writer, limiter, HTTP client, presence."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import redis.asyncio
+
+from lrq.calls.client import Caller
+from lrq.calls.limiter import Limiter
+from lrq.calls.transport import Transport
+from lrq.config import Settings
+from lrq.judge.passages import PassageCache
+from lrq.ledger import Ledger, Writer, open_ledger
+from lrq.ledger import runs as runs_
+from lrq.ledger.processes import Presence
+from lrq.queue.celery import prefix_of, settings_in_use
+from lrq.workers import loop
+from lrq.workers.frozen import Frozen, thaw
+
+
+@dataclass(kw_only=True)
+class Engine:
+    settings: Settings
+    ledger: Ledger
+    writer: Writer
+    presence: Presence
+    limiter: Limiter
+    caller: Caller
+    passages: PassageCache
+    frozen: dict[int, Frozen]
+    notes: dict[str, Any]  # what this process says of itself in `lrq status`
+
+    def run(self, id_: int) -> tuple[runs_.Run, Frozen]:
+        """The run as it stands now, and its frozen configuration, read once."""
+        with self.ledger.reading() as conn:
+            run = runs_.run_by_id(conn, id_)
+        if id_ not in self.frozen:
+            self.frozen[id_] = thaw(run.recipe, run.config)
+        return run, self.frozen[id_]
+
+
+_engine: Engine | None = None
+_opening = asyncio.Lock()
+
+
+def engine() -> Engine:
+    """This process's engine; opened by its first task. Call it from a pool thread."""
+    return _engine or loop.run(_open())
+
+
+async def _open() -> Engine:
+    global _engine
+    async with _opening:
+        if _engine is None:
+            _engine = await open_engine(settings_in_use(), "worker")
+            loop.at_close(partial(close_engine, _engine))
+        return _engine
+
+
+async def open_engine(settings: Settings, type_: str) -> Engine:
+    """Everything a process needs to make calls; to be closed on the same event loop."""
+    ledger = open_ledger(settings)
+    notes: dict[str, Any] = {}
+    presence = Presence(ledger, type_, notes.copy)
+    client = redis.asyncio.Redis.from_url(settings.redis(), socket_connect_timeout=5)
+    limiter = Limiter(client, prefix_of(ledger.id), owner=presence.id)
+    writer = Writer(ledger)
+    caller = Caller(settings, ledger, writer, limiter, Transport(), presence.id)
+    return Engine(
+        settings=settings,
+        ledger=ledger,
+        writer=writer,
+        presence=presence,
+        limiter=limiter,
+        caller=caller,
+        passages=PassageCache(),
+        frozen={},
+        notes=notes,
+    )
+
+
+async def close_engine(opened: Engine) -> None:
+    """Commit what is in flight, then leave."""
+    global _engine
+    await opened.caller.stop()
+    await opened.limiter.close()
+    await asyncio.to_thread(opened.writer.close)
+    await asyncio.to_thread(opened.presence.close)
+    opened.ledger.close()
+    _engine = None

@@ -1,0 +1,128 @@
+"""The feeder: keeps a bounded number of messages out and notices when some are lost.
+
+It runs as a thread in every aggregator; a lease in the ledger lets one of them work. `lrq enqueue` uses the same
+code for its first window.
+"""
+
+import logging
+import threading
+import time
+
+import redis
+import sqlalchemy as sa
+
+from lrq.config import Settings
+from lrq.ledger import Ledger, backlog
+from lrq.ledger import runs as runs_
+from lrq.ledger.calls import bury_all
+from lrq.ledger.processes import SEEN_EVERY, take_lease
+from lrq.ledger.runs import Run
+from lrq.queue.celery import is_redis
+from lrq.queue.messages import BrokerDown, present, send
+from lrq.workers.frozen import thaw
+
+WINDOW = 64  # items started, and messages out, per queue and run: two for each of a judge process's 32 threads
+_BUSY_PAUSE = 0.1  # seconds between looks while there is work
+_IDLE_PAUSE = 0.5
+_LEASE_SECONDS = 6.0
+_RECONCILE_EVERY = 3.0  # seconds
+_SETTLED_AFTER = 3.0  # a message younger than this may still be on its way to the broker
+
+log = logging.getLogger(__name__)
+
+
+def feed(ledger: Ledger, *, window: int = WINDOW) -> int:
+    """Send what the windows of all active runs have room for; how many messages. Raises BrokerDown."""
+    with ledger.reading() as conn:
+        active = [run for run in runs_.all_runs(conn) if run.state == "active"]
+        hungry = [run for run in active if backlog.is_hungry(conn, run.id, window)]
+    return sum(_feed_run(ledger, run, window) for run in hungry)
+
+
+def _feed_run(ledger: Ledger, run: Run, window: int) -> int:
+    steps = thaw(run.recipe, run.config).steps
+    with ledger.writing() as conn:
+        backlog.start_items(ledger, conn, run.id, steps, window)
+        taken = backlog.take_ready(ledger, conn, run.id, window)
+    for place, task in enumerate(taken):
+        try:
+            send(task.queue, task=task.id, delivery=task.delivery)
+        except BrokerDown:
+            with ledger.writing() as conn:
+                backlog.put_back(conn, [unsent.id for unsent in taken[place:]])
+            raise
+    return len(taken)
+
+
+class Reconciler:
+    """Finds messages that should be with the broker and are not, twice in a row, and has them sent again."""
+
+    def __init__(self, ledger: Ledger, client: redis.Redis) -> None:
+        self._ledger = ledger
+        self._client = client
+        self._missed: set[int] = set()
+
+    def look(self) -> int:
+        """One look; how many tasks are put back. An emptied broker is made good at the second."""
+        with self._ledger.reading() as conn:
+            expected = backlog.sent_tasks(self._ledger, conn, _SETTLED_AFTER)
+        missing = expected - present(self._client) if expected else set()
+        lost = missing & self._missed
+        self._missed = missing - lost
+        if lost:
+            log.warning("%d messages are gone from the broker; sending them again", len(lost))
+            with self._ledger.writing() as conn:
+                backlog.put_back(conn, sorted(lost))
+        return len(lost)
+
+
+class Feeder:
+    """The thread of an aggregator process."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, owner: str) -> None:
+        self._ledger = ledger
+        self._owner = owner
+        self._ended = threading.Event()
+        self._leading = False
+        self._lease_due = self._look_due = 0.0
+        watched = is_redis(settings.broker())
+        client = redis.Redis.from_url(settings.broker().replace("redis+socket://", "unix://")) if watched else None
+        self._reconciler = Reconciler(ledger, client) if client is not None else None
+        self._thread = threading.Thread(target=self._work, name="feeder", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        pause = 0.0
+        while not self._ended.wait(pause):
+            try:
+                pause = self._turn()
+            except (BrokerDown, redis.RedisError, sa.exc.OperationalError) as error:
+                log.warning("the feeder waits: %s", str(error).splitlines()[0])
+                pause = SEEN_EVERY
+
+    def _turn(self) -> float:
+        """One look at the backlog; seconds until the next."""
+        now = time.monotonic()
+        if now >= self._lease_due:
+            self._leading = self._renew()
+            self._lease_due = now + _LEASE_SECONDS / 3
+        if not self._leading:
+            return _IDLE_PAUSE
+        if now >= self._look_due:
+            self._housekeep()
+            self._look_due = now + _RECONCILE_EVERY
+        return _BUSY_PAUSE if feed(self._ledger) else _IDLE_PAUSE
+
+    def _renew(self) -> bool:
+        with self._ledger.writing() as conn:
+            return take_lease(self._ledger, conn, "feeder", self._owner, _LEASE_SECONDS)
+
+    def _housekeep(self) -> None:
+        with self._ledger.writing() as conn:
+            bury_all(self._ledger, conn)
+        if self._reconciler is not None:
+            self._reconciler.look()

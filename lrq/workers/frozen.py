@@ -1,0 +1,90 @@
+"""A run's frozen configuration: made once from the settings, read by every worker ever after."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from typing import Any
+
+from lrq.config import Settings
+from lrq.domain.errors import UsageError
+from lrq.domain.tokens import TOKEN_RULE
+from lrq.judge.asking import JudgeModel
+from lrq.recipes import load_recipe
+from lrq.recipes.recipe import Recipe
+
+
+def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
+    """Everything a run's results depend on; no secret, no URL, no limit is part of it."""
+    recipe = load_recipe(settings.recipe)
+    unknown = sorted(settings.settings.keys() - recipe.settings.keys())
+    if unknown:
+        raise UsageError(
+            f"recipe {recipe.name} has no setting {unknown[0]!r}; it has {', '.join(sorted(recipe.settings))}"
+        )
+    own = {**recipe.settings, **settings.settings}
+    if "batch_statements" in own:
+        own["batch_statements"] = settings.judge.batch_statements or own["batch_statements"]
+    sample = settings.sample.model_dump()
+    sample["responses"] = sample["responses"] or own.get("responses", 1)
+    return {
+        "recipe": settings.recipe,
+        "settings": own,
+        "prompts": recipe.prompts(),
+        "tokens": TOKEN_RULE,
+        "judge": _models(settings, "judge") | {"dimensions": settings.judge.dimensions, "votes": settings.judge.votes},
+        "embedding": _models(settings, "embedding"),
+        "policy": {"path": settings.policy.path, "dtype": settings.policy.dtype} | _models(settings, "policy"),
+        "sample": sample,
+        "train": {**recipe.loss, **settings.train} if train else None,
+    }
+
+
+def _models(settings: Settings, role: Any) -> dict[str, Any]:
+    found = [{"endpoint": e.name, "model": e.model, "extra": e.extra} for e in settings.endpoints(role)]
+    return {"models": found}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """A run's configuration as the workers use it."""
+
+    config: Mapping[str, Any]
+    recipe: Recipe
+
+    @property
+    def steps(self) -> dict[str, str]:
+        """Name of each step of judging → its queue."""
+        return {step.name: step.queue for step in self.recipe.steps}
+
+    @property
+    def step_of(self) -> dict[str, str]:
+        """Dimension → name of the step that scores it."""
+        return {dimension.name: step.name for step in self.recipe.steps for dimension in step.dimensions}
+
+    @property
+    def train_every(self) -> int | None:
+        """Rows in a training's window, 0 for all at the end, None for no training."""
+        train = self.config["train"]
+        return None if train is None else int(train.get("every_rows", 0))
+
+    def judge_of(self, dimension: str, prompt: str) -> JudgeModel:
+        """The judge of a dimension; where several serve it, the prompt decides, so that the same question meets
+        the same judge again."""
+        judge = self.config["judge"]
+        models: Sequence[Mapping[str, Any]] = judge["models"]
+        named = judge["dimensions"].get(dimension)
+        fit = [model for model in models if named in {None, model["endpoint"]}]
+        if not fit:
+            raise UsageError(f"no judge endpoint named {named!r} for {dimension}; name it under judge.endpoints")
+        chosen = fit[0] if len(fit) == 1 else fit[int(sha256(prompt.encode()).hexdigest()[:8], 16) % len(fit)]
+        return JudgeModel(endpoint=chosen["endpoint"], model=chosen["model"], extra=chosen["extra"])
+
+
+def thaw(name: str, config: Mapping[str, Any]) -> Frozen:
+    return Frozen(config=config, recipe=_recipe(name))
+
+
+@cache
+def _recipe(name: str) -> Recipe:
+    return load_recipe(name)

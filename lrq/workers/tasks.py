@@ -1,0 +1,91 @@
+"""The Celery tasks: one for each queue; what arrives is a key, the ledger knows the rest."""
+
+import logging
+from typing import Any
+
+from celery import signals
+
+from lrq.domain.errors import RunHalted, Stopping
+from lrq.ledger import backlog
+from lrq.ledger.backlog import Task
+from lrq.queue.celery import app, settings_in_use
+from lrq.queue.routes import QUEUES, WORKERS, task_name
+from lrq.workers import loop
+from lrq.workers.aggregator import aggregate
+from lrq.workers.engine import Engine, engine
+from lrq.workers.feeder import Feeder
+from lrq.workers.judge import judge
+
+log = logging.getLogger(__name__)
+
+_feeder: Feeder | None = None
+
+
+def work(task: int, delivery: int) -> None:
+    """Do one task to its end, or put it back; nothing is raised, so that the message is always settled."""
+    held = engine()
+    with held.ledger.reading() as conn:
+        found = backlog.find_task(conn, task)
+    if found is None:
+        return  # a second delivery of what has ended
+    try:
+        _do(held, found)
+    except (Stopping, RunHalted) as halt:
+        log.info("task %d goes back: %s", task, halt or "this process is stopping")
+        _put_back(held, found)
+    except Exception as error:
+        log.exception("task %d, %s of item %d, failed", found.id, found.name, found.item)
+        _fail(held, found, f"{type(error).__name__} in {found.name}: {error}".splitlines()[0])
+
+
+def _do(held: Engine, task: Task) -> None:
+    loop.check()
+    run, frozen = held.run(task.run)
+    if run.state != "active":
+        raise RunHalted(run.reason or f"the run is {run.state}")
+    if task.name == "aggregate":
+        aggregate(held, task, run, frozen)
+    elif task.name == "sample":
+        from lrq.workers.sampler import sample  # noqa: PLC0415 - only samplers load a policy
+
+        sample(held, task, run, frozen)
+    elif task.name.startswith("train."):
+        from lrq.workers.trainer import train  # noqa: PLC0415
+
+        train(held, task, run, frozen)
+    else:
+        judge(held, task, run, frozen)
+
+
+def _put_back(held: Engine, task: Task) -> None:
+    with held.ledger.writing() as conn:
+        backlog.put_back(conn, [task.id])
+
+
+def _fail(held: Engine, task: Task, reason: str) -> None:
+    _, frozen = held.run(task.run)
+    with held.ledger.writing() as conn:
+        backlog.fail_task(held.ledger, conn, task, reason)
+        backlog.settle_run(held.ledger, conn, task.run, frozen.train_every)
+
+
+for _queue in QUEUES:
+    app.task(work, name=task_name(_queue), bind=False, ignore_result=True)
+
+
+@signals.worker_ready.connect
+def _start_feeder(sender: Any, **_: object) -> None:
+    """An aggregator also feeds: whoever consumes its queue does."""
+    global _feeder
+    consumed = {queue.name for queue in sender.task_consumer.queues}
+    if set(WORKERS["aggregator"]) & consumed:
+        held = engine()
+        _feeder = Feeder(settings_in_use(), held.ledger, held.presence.id)
+
+
+@signals.worker_shutting_down.connect
+def _stop_feeder(**_: object) -> None:
+    global _feeder
+    if _feeder is not None:
+        _feeder.close()
+        _feeder = None

@@ -1,0 +1,114 @@
+"""The trainer worker: one training of a window of rows, in processes of its own, resumed where it was killed."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from lrq.domain import exports
+from lrq.domain.errors import LrqError, Stopping
+from lrq.ledger import backlog
+from lrq.ledger.backlog import Task
+from lrq.ledger.runs import Run
+from lrq.ledger.schema import metrics
+from lrq.policy.folder import find
+from lrq.trainer import launch
+from lrq.trainer.job import JobFolder, Result, TrainJob, prepare
+from lrq.workers import loop
+from lrq.workers.accelerator import Accelerator, is_single
+from lrq.workers.engine import Engine
+from lrq.workers.frozen import Frozen
+from lrq.workers.rows import TrainingRow, training_rows
+
+OWN_SETTINGS = {"every_rows"}  # of the train section: ours, the rest is the trainer's
+
+
+def train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
+    """Train to the end, whatever it is; its state and reason go to the ledger."""
+    try:
+        result = _train(engine, task, run, frozen)
+    except LrqError as error:
+        result = Result(state="failed", reason=str(error))
+    if result.state == "stopped":
+        raise Stopping
+    with engine.ledger.writing() as conn:
+        ended = {"state": result.state, "reason": result.reason, "model": str(result.model or "")}
+        backlog.end_training(conn, task, **ended, ended_at=engine.ledger.now(conn))
+        backlog.settle_run(engine.ledger, conn, run.id, frozen.train_every)
+
+
+def _train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> Result:
+    with engine.ledger.writing() as conn:
+        backlog.set_training(conn, task, state="running", started_at=engine.ledger.now(conn))
+    folder = _prepare(engine, task, run, frozen)
+    if folder is None:
+        return Result(state="nothing", reason="no pairs: no item has two responses whose rewards differ")
+    if not is_single("auto"):
+        return _follow(engine, task, folder)
+    with Accelerator().alone(loop.stopping) as had:
+        return _follow(engine, task, folder) if had else Result(state="stopped")
+
+
+def _follow(engine: Engine, task: Task, folder: JobFolder) -> Result:
+    def keep(metric: Mapping[str, Any]) -> None:
+        known = {"run_id": task.run, "round": task.round, "window": backlog.window_of(task), "step": metric["step"]}
+        insert = engine.ledger.insert(metrics).values(**known, body=orjson.dumps(metric).decode())
+        with engine.ledger.writing() as conn:
+            conn.execute(insert.on_conflict_do_nothing())
+
+    return launch.run(folder, on_metric=keep, cancel=loop.stopping)
+
+
+def _prepare(engine: Engine, task: Task, run: Run, frozen: Frozen) -> JobFolder | None:
+    """Write the window's rows and the job; None where there are no rows."""
+    home = run_folder(engine.settings.home, run.name)
+    name = f"round-{task.round}-window-{backlog.window_of(task)}"
+    path = home / "training" / name
+    path.mkdir(parents=True, exist_ok=True)
+    rows = path / "pairs.jsonl"
+    if not rows.exists() and not _write_rows(engine, task, run, frozen, rows):
+        return None
+    is_first = task.round == 0 and backlog.window_of(task) == 0
+    output = home / "model" if is_first else home / "models" / name
+    return prepare(path, TrainJob(model=_model(frozen), rows=rows, output=output, **train_settings(frozen.config)))
+
+
+def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path) -> int:
+    every = frozen.train_every or 0
+    window = backlog.window_of(task)
+    found = training_rows(engine.ledger, frozen, run.id, task.round, begin=window * every, count=every or None)
+    written = 0
+    temporary = path.with_suffix(".part")
+    with temporary.open("wb") as stream:
+        for row in found:
+            stream.write(orjson.dumps(_trl(row), option=orjson.OPT_APPEND_NEWLINE))
+            written += 1
+    if written:
+        temporary.replace(path)
+    return written
+
+
+def _trl(row: TrainingRow) -> dict[str, Any]:
+    if row.rejected is None:
+        return exports.trl_demonstration(row.messages, row.chosen)
+    return exports.trl_pair(row.messages, row.chosen, row.rejected)
+
+
+def _model(frozen: Frozen) -> Path:
+    path = frozen.config["policy"]["path"]
+    if not path:
+        raise LrqError("the policy is behind a URL and cannot be trained from there; set policy.path to its folder")
+    return find(path)
+
+
+def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config["train"].items() if name not in OWN_SETTINGS}
+
+
+def run_folder(home: Path, run: str) -> Path:
+    """The folder of a run's results; its name is checked when the run is made."""
+    if not re.fullmatch(r"[\w.-]+", run):
+        raise LrqError(f"run {run!r} has no name that can be a folder")
+    return home.resolve() / "runs" / run
