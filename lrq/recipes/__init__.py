@@ -1,5 +1,6 @@
 """One module per paper; a new one is a module and a line in RECIPES."""
 
+import sys
 from collections.abc import Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -35,6 +36,7 @@ def _attribute(path: Path, attribute: str) -> object:
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} cannot be loaded as Python")
     module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # records defined in the file look their module up
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a user's file does wrong, its first line tells
