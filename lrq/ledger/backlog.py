@@ -135,6 +135,11 @@ def put_back(conn: sa.Connection, ids: Sequence[int]) -> None:
     conn.execute(tasks.update().where(tasks.c.id.in_(ids), tasks.c.state == "sent").values(state="ready"))
 
 
+def put_back_all(conn: sa.Connection, run: int) -> None:
+    """Have every open task of a run sent again, wherever its message may be; effects happen once all the same."""
+    conn.execute(tasks.update().where(tasks.c.run_id == run, tasks.c.state == "sent").values(state="ready"))
+
+
 def _end(conn: sa.Connection, task: Task) -> bool:
     """End the task; False when another delivery has done so, and the effects are not ours to write."""
     return conn.execute(tasks.delete().where(tasks.c.id == task.id)).rowcount == 1
@@ -200,8 +205,8 @@ def settle_run(ledger: Ledger, conn: sa.Connection, run: int, train_every: int |
         pass
     open_tasks = sa.select(tasks.c.id).where(tasks.c.run_id == run).limit(1)
     if conn.execute(open_tasks).first() is None:
-        done = runs.update().where(runs.c.id == run, runs.c.open_items == 0, runs.c.state == "active")
-        conn.execute(done.values(state="done"))
+        at_end = runs.c.open_items == 0, runs.c.taking_in == 0, runs.c.state == "active"
+        conn.execute(runs.update().where(runs.c.id == run, *at_end).values(state="done"))
 
 
 def _open_training(ledger: Ledger, conn: sa.Connection, run: int, every: int) -> bool:
@@ -213,7 +218,8 @@ def _open_training(ledger: Ledger, conn: sa.Connection, run: int, every: int) ->
     window = conn.execute(past).scalar_one()
     begin = window * every
     is_full = every > 0 and total >= begin + every
-    is_last = row.open_items == 0 and (total > begin or window == 0) and (every > 0 or window == 0)
+    at_end = row.open_items == 0 and row.taking_in == 0
+    is_last = at_end and (total > begin or window == 0) and (every > 0 or window == 0)
     if not (is_full or is_last):
         return False
     size = every if is_full else total - begin

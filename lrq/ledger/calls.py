@@ -80,7 +80,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Send:
-    """Mark a claimed call as sent; False when it is no longer ours."""
+    """Mark a claimed call as sent; False when it is no longer ours or its run has been halted."""
 
     id: int
     owner: str
@@ -91,8 +91,10 @@ class Send:
         for write in writes:
             by_owner[write.owner].append(write.id)
         ours: set[int] = set()
+        active = calls.c.run_id.in_(sa.select(runs.c.id).where(runs.c.state == "active"))
         for owner, ids in by_owner.items():
-            mark = calls.update().where(calls.c.id.in_(sorted(ids)), calls.c.owner == owner, calls.c.state == "claimed")
+            mine = calls.c.id.in_(sorted(ids)), calls.c.owner == owner, calls.c.state == "claimed"
+            mark = calls.update().where(*mine, active)
             mark = mark.values(state="sent", deliveries=calls.c.deliveries + 1).returning(calls.c.id)
             ours.update(conn.execute(mark).scalars())
         return [write.id in ours for write in writes]

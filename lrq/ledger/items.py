@@ -1,6 +1,7 @@
 """Items, their contexts, responses and results."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import orjson
 import sqlalchemy as sa
 import zstandard
 
+from lrq.domain.exports import score_row
 from lrq.domain.records import Item, NoRow, Pair, Response, Reward, Score
 from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import contexts, items, prompts, responses, rewards, rows, runs, scores, set_aside
@@ -205,3 +207,17 @@ def find_items(conn: sa.Connection, key: str, run: int | None = None) -> list[sa
     query = sa.select(items, runs.c.name.label("run")).join(runs, runs.c.id == items.c.run_id)
     query = query.where(items.c.key == key)
     return list(conn.execute(query if run is None else query.where(items.c.run_id == run)))
+
+
+def score_lines(conn: sa.Connection, id_: int) -> list[dict[str, Any]]:
+    """The scores of an item's responses in the form of the `scores` export."""
+    row = conn.execute(sa.select(items.c.key, items.c.round).where(items.c.id == id_)).one()
+    by_response: dict[tuple[int, int], list[Score]] = defaultdict(list)
+    for score in load_scores(conn, id_, row.round):
+        by_response[score.prompt, score.k].append(score)
+    reward_of = {(one.prompt, one.k): one for one in load_rewards(conn, id_, row.round)}
+    found = load_responses(conn, id_, row.round)
+    names = [(one.prompt, one.k) for one in found]
+    return [
+        score_row(row.key, one, by_response[name], reward_of.get(name)) for one, name in zip(found, names, strict=True)
+    ]

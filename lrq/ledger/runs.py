@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from lrq.domain.errors import LrqError, UsageError
 from lrq.ledger.engine import Ledger
-from lrq.ledger.schema import items, runs, scores, set_aside, tasks, trainings, usage
+from lrq.ledger.schema import items, metrics, responses, runs, scores, set_aside, tasks, trainings, usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +124,11 @@ def _run(row: sa.Row[Any]) -> Run:
     return Run(config=orjson.loads(row.config), **values)
 
 
+def set_taking_in(conn: sa.Connection, run: int, taking_in: bool) -> None:
+    """While lines are being added a run is never at its end."""
+    conn.execute(runs.update().where(runs.c.id == run).values(taking_in=int(taking_in)))
+
+
 def halt(conn: sa.Connection, run: int, *, state: str, by: str, reason: str) -> bool:
     """Stop giving out work of an active run; False if it is halted already."""
     update = runs.update().where(runs.c.id == run, runs.c.state == "active")
@@ -169,7 +174,7 @@ def item_reasons(conn: sa.Connection, run: int, state: str) -> dict[str, int]:
 def score_states(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
     """Per dimension and state: how many, and the mean value."""
     query = sa.select(
-        scores.c.dimension, scores.c.state, sa.func.count().label("count"), sa.func.avg(scores.c.value).label("mean")
+        scores.c.dimension, scores.c.state, sa.func.count().label("number"), sa.func.avg(scores.c.value).label("mean")
     )
     query = query.join(items, items.c.id == scores.c.item_id).where(
         items.c.run_id == run, scores.c.round == items.c.round
@@ -178,7 +183,7 @@ def score_states(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
 
 
 def task_states(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
-    query = sa.select(tasks.c.queue, tasks.c.state, sa.func.count().label("count")).where(tasks.c.run_id == run)
+    query = sa.select(tasks.c.queue, tasks.c.state, sa.func.count().label("number")).where(tasks.c.run_id == run)
     return list(conn.execute(query.group_by(tasks.c.queue, tasks.c.state).order_by(tasks.c.queue)))
 
 
@@ -193,3 +198,27 @@ def lines_set_aside(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
 def trainings_of(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
     query = sa.select(trainings).where(trainings.c.run_id == run)
     return list(conn.execute(query.order_by(trainings.c.round, trainings.c.window)))
+
+
+def failures(conn: sa.Connection, run: Run) -> list[dict[str, str]]:
+    """Every line set aside, item failed, response without text and score unscored, with its reason."""
+    found = [{"what": f"{row.source}, line {row.line}", "reason": row.reason} for row in lines_set_aside(conn, run.id)]
+    failed = sa.select(items.c.key, items.c.reason).where(items.c.run_id == run.id, items.c.state == "failed")
+    found += [{"what": f"item {row.key}", "reason": row.reason} for row in conn.execute(failed.order_by(items.c.id))]
+    empty = sa.select(items.c.key, responses.c.k, responses.c.reason).join(items, items.c.id == responses.c.item_id)
+    empty = empty.where(items.c.run_id == run.id, responses.c.text.is_(None)).order_by(responses.c.id)
+    found += [{"what": f"item {row.key}, response {row.k}", "reason": row.reason} for row in conn.execute(empty)]
+    missing = sa.select(items.c.key, scores.c.k, scores.c.dimension, scores.c.reason)
+    missing = missing.join(items, items.c.id == scores.c.item_id).where(items.c.run_id == run.id)
+    missing = missing.where(scores.c.state == "unscored").order_by(scores.c.id)
+    for row in conn.execute(missing):
+        found.append({"what": f"item {row.key}, response {row.k}, {row.dimension}", "reason": row.reason})
+    return [{"run": run.name, **failure} for failure in found]
+
+
+def last_metric(conn: sa.Connection, run: int) -> dict[str, Any] | None:
+    """The latest step of the latest training."""
+    query = sa.select(metrics.c.body).where(metrics.c.run_id == run)
+    ordered = query.order_by(metrics.c.round.desc(), metrics.c.window.desc(), metrics.c.step.desc())
+    body = conn.execute(ordered.limit(1)).scalar()
+    return None if body is None else dict(orjson.loads(body))

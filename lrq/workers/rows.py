@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from lrq.domain import exports
 from lrq.domain.records import Item, Message
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
@@ -57,3 +58,10 @@ def sampled_messages(frozen: Frozen, item: Item, prompt: int, stored: Any) -> Se
     if cut:
         item = replace(item, context=item.context[: cut[0]] + item.context[cut[1] :])
     return frozen.recipe.policy_messages(item, prompt)
+
+
+def trl_row(row: TrainingRow) -> dict[str, Any]:
+    """The row in TRL's form, as the trainer reads it."""
+    if row.rejected is None:
+        return exports.trl_demonstration(row.messages, row.chosen)
+    return exports.trl_pair(row.messages, row.chosen, row.rejected)

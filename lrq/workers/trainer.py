@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 
-from lrq.domain import exports
 from lrq.domain.errors import LrqError, Stopping
 from lrq.ledger import backlog
 from lrq.ledger.backlog import Task
@@ -20,7 +19,7 @@ from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
-from lrq.workers.rows import TrainingRow, training_rows
+from lrq.workers.rows import training_rows, trl_row
 
 OWN_SETTINGS = {"every_rows"}  # of the train section: ours, the rest is the trainer's
 
@@ -83,17 +82,11 @@ def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as stream:
         for row in found:
-            stream.write(orjson.dumps(_trl(row), option=orjson.OPT_APPEND_NEWLINE))
+            stream.write(orjson.dumps(trl_row(row), option=orjson.OPT_APPEND_NEWLINE))
             written += 1
     if written:
         temporary.replace(path)
     return written
-
-
-def _trl(row: TrainingRow) -> dict[str, Any]:
-    if row.rejected is None:
-        return exports.trl_demonstration(row.messages, row.chosen)
-    return exports.trl_pair(row.messages, row.chosen, row.rejected)
 
 
 def _model(frozen: Frozen) -> Path:

@@ -1,0 +1,42 @@
+"""lrq budget: change what a run may spend."""
+
+import click
+
+from lrq.cli.common import echo_json, json_option, money, parse_money, settings_options
+from lrq.config import Settings
+from lrq.ledger import open_ledger
+from lrq.ledger import runs as runs_
+
+
+@click.command()
+@click.argument("run")
+@click.option("--max-cost", metavar="MONEY", help="The new limit, e.g. 25.00.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="The new limit.")
+@json_option
+@settings_options
+def budget(run: str, max_cost: str | None, max_tokens: int | None, as_json: bool, settings: Settings) -> None:
+    """Show what a run has spent, or change its limits; a run that its budget stopped goes on.
+
+    Example: lrq budget my-run --max-cost 25
+    """
+    ledger = open_ledger(settings)
+    with ledger.writing() as conn:
+        found = runs_.get_run(conn, run)
+        if max_cost is not None or max_tokens is not None:
+            runs_.set_budget(conn, found.id, max_cost=parse_money(max_cost), max_tokens=max_tokens)
+            found = runs_.get_run(conn, run)
+    facts = {
+        "run": run,
+        "spent": found.spent_cost / 1e6,
+        "max_cost": None if found.max_cost is None else found.max_cost / 1e6,
+        "tokens": found.spent_tokens,
+        "max_tokens": found.max_tokens,
+        "state": found.state,
+    }
+    if as_json:
+        echo_json(facts)
+        return
+    limits = f"{money(found.max_cost) if found.max_cost else 'no limit'}; {found.max_tokens or 'no limit'} tokens"
+    click.echo(
+        f"run {run}, {found.state}: spent {money(found.spent_cost)}, {found.spent_tokens:,} tokens; limits: {limits}"
+    )

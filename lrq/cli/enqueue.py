@@ -1,0 +1,59 @@
+"""lrq enqueue: put a dataset into the queues."""
+
+from typing import Any
+
+import click
+
+from lrq.cli.common import apply_settings, echo_json, json_option, parse_money
+from lrq.cli.intake import Intent, exit_code, flags_of, intake_options, report, take_in
+from lrq.config import merge_flags
+from lrq.ledger import open_ledger
+
+
+@click.command()
+@intake_options
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Settings file instead of ./lrq.yaml.")
+@click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting, e.g. judge.rpm=500; repeatable.")
+@json_option
+def enqueue(
+    config: str | None,
+    flags: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Put a dataset into the queues; workers started by `lrq up` do the rest.
+
+    Lines that cannot be used are set aside with their reason, and the exit code is 3. The same file again adds
+    nothing; a longer one adds its new lines.
+
+    Example: lrq enqueue dataset.jsonl --responses sampled.jsonl --no-train
+    """
+    settings = apply_settings(config, merge_flags(flags) | _own_flags(options))
+    ledger = open_ledger(settings, create=True)
+    intake = take_in(ledger, settings, intent_of(options))
+    ledger.close()
+    if as_json:
+        echo_json(report(intake))
+    else:
+        click.echo(
+            f"run {intake.run.name}: {intake.added} items added, {intake.known} known, {intake.set_aside} set aside"
+        )
+        if intake.set_aside:
+            click.echo(f"`lrq status {intake.run.name} --failed` says why", err=True)
+    return exit_code(intake)
+
+
+def _own_flags(options: dict[str, Any]) -> dict[str, Any]:
+    return flags_of(options["recipe"], options["loss"], options["price"])
+
+
+def intent_of(options: dict[str, Any]) -> Intent:
+    return Intent(
+        file=options["file"],
+        name=options["name"],
+        responses=options["responses"],
+        strict=options["strict"],
+        train=not options["no_train"],
+        max_cost=parse_money(options["max_cost"]),
+        max_tokens=options["max_tokens"],
+    )

@@ -1,0 +1,107 @@
+"""lrq export: pairs and scores in the forms other tools read."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import click
+import orjson
+
+from lrq.cli.common import settings_options
+from lrq.config import Settings
+from lrq.domain import exports
+from lrq.domain.errors import UsageError
+from lrq.ledger import Ledger, open_ledger
+from lrq.ledger import items as items_
+from lrq.ledger import runs as runs_
+from lrq.ledger.runs import Run
+from lrq.workers.frozen import thaw
+from lrq.workers.rows import TrainingRow, training_rows, trl_row
+from lrq.workers.trainer import run_folder
+
+
+def _longreward(row: TrainingRow) -> dict[str, Any]:
+    return exports.longreward_pair(row.item, row.chosen, row.rejected or "")
+
+
+def _llama_factory(row: TrainingRow) -> dict[str, Any]:
+    return exports.llama_factory_pair(row.messages, row.chosen, row.rejected or "")
+
+
+_FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {
+    "trl": trl_row,
+    "longreward": _longreward,
+    "llama-factory": _llama_factory,
+}
+
+
+@click.command()
+@click.argument("run")
+@click.option("--format", "form", type=click.Choice([*_FORMS, "scores"]), default="trl", show_default=True)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    default="-",
+    help="A file; - is standard output.",
+)
+@settings_options
+def export(run: str, form: str, output: str, settings: Settings) -> None:
+    """Write the pairs of a run, or the scores of all its responses, as JSON lines.
+
+    Example: lrq export my-run --format longreward -o pairs.jsonl
+    """
+    ledger = open_ledger(settings)
+    with ledger.reading() as conn:
+        found = runs_.get_run(conn, run)
+    lines = scores(ledger, found) if form == "scores" else pairs(ledger, found, form)
+    with click.open_file(output, "wb") as stream:
+        count = write(lines, stream)
+    click.echo(f"{count} lines", err=True)
+    if form == "llama-factory" and output != "-":
+        entry = {Path(output).stem: exports.llama_factory_entry(Path(output).name)}
+        click.echo(f"for dataset_info.json: {orjson.dumps(entry).decode()}", err=True)
+
+
+def pairs(ledger: Ledger, run: Run, form: str = "trl") -> Iterator[dict[str, Any]]:
+    frozen = thaw(run.recipe, run.config)
+    for row in training_rows(ledger, frozen, run.id, run.round):
+        if form == "longreward" and row.rejected is None:
+            raise UsageError("this run has demonstrations, not pairs: export it with --format trl")
+        yield _FORMS[form](row)
+
+
+def scores(ledger: Ledger, run: Run) -> Iterator[dict[str, Any]]:
+    """One line per response, in the order of items and responses."""
+    after = 0
+    while True:
+        with ledger.reading() as conn:
+            page = items_.item_ids(conn, run.id, after=after)
+            for id_ in page:
+                yield from items_.score_lines(conn, id_)
+        if not page:
+            return
+        after = page[-1]
+
+
+def write(lines: Iterator[dict[str, Any]], stream: IO[bytes]) -> int:
+    count = 0
+    for line in lines:
+        stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        count += 1
+    return count
+
+
+def write_results(ledger: Ledger, settings: Settings, run: Run) -> list[Path]:
+    """Write runs/<run>/{pairs,scores}.jsonl; a reader sees the old file or the new."""
+    folder = run_folder(settings.home, run.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, lines in (("pairs", pairs(ledger, run)), ("scores", scores(ledger, run))):
+        path = folder / f"{name}.jsonl"
+        temporary = path.with_suffix(".part")
+        with temporary.open("wb") as stream:
+            write(lines, stream)
+        temporary.replace(path)
+        written.append(path)
+    return written

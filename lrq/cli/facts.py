@@ -1,0 +1,120 @@
+"""What is known of a run, as plain data: `status`, `run` and their --json print it."""
+
+from collections import defaultdict
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from lrq.ledger import Ledger
+from lrq.ledger import processes as processes_
+from lrq.ledger import runs as runs_
+from lrq.ledger.items import count_rows
+from lrq.ledger.runs import Run, UsageRow
+from lrq.ledger.schema import items, responses, rewards
+
+
+def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
+    """Items, scores, pairs, calls and money of one run."""
+    with ledger.reading() as conn:
+        usage = runs_.usage_of(conn, run.id)
+        return {
+            "run": run.name,
+            "recipe": run.recipe,
+            "state": run.state,
+            "halted_by": run.halt,
+            "reason": run.reason,
+            "items": runs_.item_states(conn, run.id),
+            "set_aside": len(runs_.lines_set_aside(conn, run.id)),
+            "responses": _responses(conn, run),
+            "scores": _scores(conn, run),
+            "rewards": _rewards(conn, run),
+            "pairs": count_rows(conn, run.id, run.round),
+            "no_pair": {reason: n for reason, n in runs_.item_reasons(conn, run.id, "done").items() if reason},
+            "failed": runs_.item_reasons(conn, run.id, "failed"),
+            "queues": _queues(conn, run),
+            "calls": _calls(usage),
+            "money": _money(run, usage),
+            "usage": [_usage(row) for row in usage],
+            "trainings": [_training(row) for row in runs_.trainings_of(conn, run.id)],
+        }
+
+
+def process_facts(ledger: Ledger) -> list[dict[str, Any]]:
+    """The living processes and what they say of themselves."""
+    with ledger.reading() as conn:
+        return [
+            {"type": row.type, "host": row.host, "pid": row.pid, "note": orjson.loads(row.note or "{}")}
+            for row in processes_.living(ledger, conn)
+        ]
+
+
+def unscored(ledger: Ledger, run: Run) -> int:
+    facts = run_facts(ledger, run)
+    missing = sum(int(one["unscored"]) for one in facts["scores"].values())
+    return missing + sum(facts["failed"].values())
+
+
+def _responses(conn: sa.Connection, run: Run) -> dict[str, Any]:
+    counted = sa.func.count().label("number"), sa.func.sum(responses.c.tokens).label("tokens")
+    query = sa.select(responses.c.reason, *counted).join(items, items.c.id == responses.c.item_id)
+    query = query.where(items.c.run_id == run.id).group_by(responses.c.reason)
+    rows = conn.execute(query).all()
+    return {
+        "count": sum(row.number for row in rows),
+        "tokens": sum(row.tokens or 0 for row in rows),
+        "without_text": {row.reason: row.number for row in rows if row.reason},
+    }
+
+
+def _scores(conn: sa.Connection, run: Run) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = defaultdict(
+        lambda: {"mean": None, "value": 0, "not_applicable": 0, "unscored": 0}
+    )
+    for row in runs_.score_states(conn, run.id):
+        found[row.dimension][row.state] = row.number
+        if row.state == "value":
+            found[row.dimension]["mean"] = round(row.mean, 3)
+    return dict(found)
+
+
+def _rewards(conn: sa.Connection, run: Run) -> dict[str, Any]:
+    query = sa.select(sa.func.count(rewards.c.value), sa.func.avg(rewards.c.value), sa.func.count())
+    query = query.join(items, items.c.id == rewards.c.item_id).where(items.c.run_id == run.id)
+    values, mean, total = conn.execute(query).one()
+    return {"mean": None if mean is None else round(mean, 3), "values": values, "none": total - values}
+
+
+def _queues(conn: sa.Connection, run: Run) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in runs_.task_states(conn, run.id):
+        found[row.queue][row.state] = row.number
+    return dict(found)
+
+
+def _calls(usage: list[UsageRow]) -> dict[str, int]:
+    names = ("calls", "reused", "failed", "unknown", "prompt_tokens", "completion_tokens", "cached_tokens")
+    return {name: sum(getattr(row, name) for row in usage) for name in names}
+
+
+def _money(run: Run, usage: list[UsageRow]) -> dict[str, Any]:
+    return {
+        "spent": run.spent_cost / 1e6,
+        "unknown_outcome": run.unknown_cost / 1e6,
+        "reserved": run.reserved_cost / 1e6,
+        "max_cost": None if run.max_cost is None else run.max_cost / 1e6,
+        "tokens": run.spent_tokens,
+        "max_tokens": run.max_tokens,
+        "unpriced_calls": sum(row.unpriced for row in usage),
+    }
+
+
+def _usage(row: UsageRow) -> dict[str, Any]:
+    facts = {name: getattr(row, name) for name in UsageRow.__dataclass_fields__ if name not in {"run", "latency_ms"}}
+    latency = round(row.latency_ms / row.calls / 1000, 3) if row.calls else None
+    return facts | {"cost": row.cost / 1e6, "mean_latency": latency}
+
+
+def _training(row: sa.Row[Any]) -> dict[str, Any]:
+    names = ("round", "window", "state", "reason", "rows", "model", "started_at", "ended_at")
+    return {name: getattr(row, name) for name in names}

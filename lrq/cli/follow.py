@@ -1,0 +1,177 @@
+"""Following a run to its end with the processes it needs: what `run` and `resume` do after the ledger is filled."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
+from lrq.cli.export import write_results
+from lrq.cli.facts import run_facts
+from lrq.cli.status import run_tables
+from lrq.config import Settings
+from lrq.domain.errors import LrqError
+from lrq.ledger import Ledger
+from lrq.ledger import runs as runs_
+from lrq.ledger.runs import Run
+from lrq.queue import broker
+from lrq.workers.supervisor import Supervisor, is_up, unable
+
+_LOOK_EVERY = 0.3  # seconds
+_HALTED = {"budget": EXIT_BUDGET, "account": EXIT_ACCOUNT}
+
+
+def follow_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option("--samplers", type=click.IntRange(min=1), default=1, help="Sampler processes.")(command)
+    return click.option("--judges", type=click.IntRange(min=1), default=1, help="Judge processes.")(command)
+
+
+def work_on(ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1) -> int:
+    """Work on a run until it is at an end or halted; returns the exit code. Uses a running `up`, else its own."""
+    run = _run(ledger, name)
+    if run.state == "active":
+        with _processes(ledger, settings, run, {"judge": judges, "sampler": samplers}) as poll:
+            interrupted = _follow(ledger, name, poll)
+        run = _run(ledger, name)
+        if interrupted:
+            click.echo(f"interrupted; replies in flight are kept; `lrq resume {name}` goes on", err=True)
+            return EXIT_INTERRUPTED
+    return _conclude(ledger, settings, run)
+
+
+def _run(ledger: Ledger, name: str) -> Run:
+    with ledger.reading() as conn:
+        return runs_.get_run(conn, name)
+
+
+@contextmanager
+def _processes(ledger: Ledger, settings: Settings, run: Run, counts: dict[str, int]) -> Iterator[Callable[[], None]]:
+    if is_up(settings):
+        yield lambda: None
+        return
+    supervisor = Supervisor(settings, _needed(ledger, settings, run), counts)
+    supervisor.start()
+
+    def poll() -> None:
+        for said in supervisor.poll():
+            click.echo(said, err=True)
+        if supervisor.failing:
+            raise LrqError(supervisor.failing)
+
+    def at_once(*_: object) -> None:
+        supervisor.stop(at_once=True)
+
+    try:
+        yield poll
+    finally:
+        handler = signal.signal(signal.SIGINT, at_once)
+        supervisor.stop()
+        signal.signal(signal.SIGINT, handler)
+
+
+def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
+    """The processes this run needs. Raises LrqError where one of them cannot run here."""
+    with ledger.reading() as conn:
+        states = runs_.item_states(conn, run.id)
+    needed = ["judge", "aggregator"]
+    if states.get("unsampled") or states.get("sampling"):
+        needed.append("sampler")
+    if run.config["train"] is not None:
+        needed.append("trainer")
+    if broker.is_embedded(settings):
+        needed.insert(0, "redis")
+    missing = unable(settings)
+    for name in needed:
+        if name in missing:
+            raise LrqError(f"this run needs a {name}, which cannot run here: {missing[name]}{_or_else(name)}")
+    if not settings.endpoints("judge"):
+        raise LrqError("no judge is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL (`lrq judge-sim` is an offline one)")
+    return needed
+
+
+def _or_else(name: str) -> str:
+    return "; or stop at the pairs with --no-train" if name == "trainer" else ""
+
+
+def _follow(ledger: Ledger, name: str, poll: Callable[[], None]) -> bool:
+    """Wait for the end, showing how far it is; True when interrupted."""
+    try:
+        with _Bars() as bars:
+            while (run := _run(ledger, name)).state == "active":
+                poll()
+                bars.show(ledger, run)
+                time.sleep(_LOOK_EVERY)
+            bars.show(ledger, run)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+class _Bars:
+    """Items and training steps; a line now and then where the output is no terminal."""
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        self._console = Console(stderr=True)
+        self._progress = Progress(*columns, TextColumn("{task.fields[said]}"), console=self._console)
+        self._tasks: dict[str, Any] = {}
+        self._due = 0.0
+
+    def __enter__(self) -> "_Bars":
+        if sys.stderr.isatty():
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if sys.stderr.isatty():
+            self._progress.stop()
+
+    def show(self, ledger: Ledger, run: Run) -> None:
+        with ledger.reading() as conn:
+            states = runs_.item_states(conn, run.id)
+            bought = sum(row.calls for row in runs_.usage_of(conn, run.id))
+            step = runs_.last_metric(conn, run.id)
+        ended = states.get("done", 0) + states.get("failed", 0)
+        self._bar("items", ended, sum(states.values()), f"{bought} calls")
+        if step is not None:
+            self._bar("training", step["step"], step["of"], f"loss {step['loss']:.4f}")
+        if not sys.stderr.isatty() and time.monotonic() >= self._due:
+            self._due = time.monotonic() + 10
+            trained = "" if step is None else f", training step {step['step']} of {step['of']}"
+            click.echo(f"{run.name}: {ended} of {sum(states.values())} items, {bought} calls{trained}", err=True)
+
+    def _bar(self, name: str, done: int, total: int, said: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, said=said)
+        self._progress.update(self._tasks[name], completed=done, total=total, said=said)
+
+
+def _conclude(ledger: Ledger, settings: Settings, run: Run) -> int:
+    """Write the result files, print what came out, and say by the exit code how it ended."""
+    facts = run_facts(ledger, run)
+    console = Console()
+    if run.state != "done":
+        click.echo(f"run {run.name} is {run.state}: {run.reason}", err=True)
+        return _HALTED.get(run.halt, EXIT_ERROR)
+    written = write_results(ledger, settings, run)
+    for part in run_tables(facts):
+        console.print(part)
+    items = facts["items"]
+    mean = facts["rewards"]["mean"]
+    console.print(
+        f"{sum(items.values())} items, {facts['responses']['count']} responses, mean reward "
+        f"{'–' if mean is None else mean}, {facts['pairs']} pairs"
+    )
+    models = [training["model"] for training in facts["trainings"] if training["model"]]
+    for path in (*map(str, written), *models):
+        console.print(path, soft_wrap=True)
+    if any(training["state"] == "failed" for training in facts["trainings"]):
+        return EXIT_ERROR
+    left = sum(one["unscored"] for one in facts["scores"].values()) + items.get("failed", 0)
+    return EXIT_PARTLY if left or facts["set_aside"] else 0

@@ -1,0 +1,32 @@
+"""lrq run: from a file to its result, on this machine."""
+
+from typing import Any
+
+import click
+
+from lrq.cli.common import apply_settings
+from lrq.cli.enqueue import intent_of
+from lrq.cli.follow import follow_options, work_on
+from lrq.cli.intake import flags_of, intake_options, take_in
+from lrq.config import merge_flags
+from lrq.ledger import open_ledger
+
+
+@click.command()
+@intake_options
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Settings file instead of ./lrq.yaml.")
+@click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting, e.g. judge.rpm=500; repeatable.")
+@follow_options
+def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, **options: Any) -> int:
+    """Work on a dataset from its lines to pairs and, unless --no-train, to a trained model.
+
+    Starts and stops the processes it needs, or uses those of a running `lrq up`. Run it again after any interruption:
+    what was sampled, judged or trained is not done again.
+
+    Example: lrq run dataset.jsonl --responses sampled.jsonl --no-train
+    """
+    own = flags_of(options["recipe"], options["loss"], options["price"])
+    settings = apply_settings(config, merge_flags(flags) | own)
+    ledger = open_ledger(settings, create=True)
+    intake = take_in(ledger, settings, intent_of(options), send=False)
+    return work_on(ledger, settings, intake.run.name, judges=judges, samplers=samplers)
