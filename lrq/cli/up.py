@@ -1,0 +1,102 @@
+"""lrq up: all processes of this machine."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from lrq.cli.common import settings_options
+from lrq.config import Settings
+from lrq.domain.errors import UsageError
+from lrq.ledger import open_ledger
+from lrq.queue import broker
+from lrq.workers.supervisor import PROCFILE, Supervisor, unable
+
+_LOOK_SECONDS = 0.2
+
+
+@click.command()
+@click.option("--judges", type=click.IntRange(1), default=1, show_default=True, help="Judge processes.")
+@click.option("--samplers", type=click.IntRange(1), default=1, show_default=True, help="Sampler processes.")
+@click.option("--only", metavar="NAMES", help=f"Just these, by commas, of {', '.join(PROCFILE)}.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show the processes' logs.")
+@settings_options
+def up(settings: Settings, judges: int, samplers: int, only: str | None, quiet: bool) -> int:
+    """Start all processes that can run here and keep them running; their logs lie in LRQ_HOME/logs.
+
+    Ctrl-C once: calls in flight are committed, then all ends, the broker last. Twice: at once.
+
+    Example: lrq up --judges 2
+    """
+    names = _choose(settings, only)
+    open_ledger(settings, create=True).close()
+    supervisor = Supervisor(settings, names, {"judge": judges, "sampler": samplers})
+    signals = _Signals(supervisor)
+    lines = _Lines([child.log for child in supervisor.children])
+    supervisor.start()
+    click.echo(f"up: {', '.join(child.name for child in supervisor.children)}; Ctrl-C stops them")
+    try:
+        while not signals.count:
+            for line in [*supervisor.poll(), *([] if quiet else lines.fresh())]:
+                click.echo(line)
+            time.sleep(_LOOK_SECONDS)
+        click.echo("stopping: calls in flight are committed; Ctrl-C again ends all at once")
+    finally:
+        supervisor.stop()
+    return 130 if signals.count > 1 else 0
+
+
+def _choose(settings: Settings, only: str | None) -> list[str]:
+    """The processes to start, the broker first; says which cannot run here."""
+    why = unable(settings)
+    if only is None:
+        for name, reason in why.items():
+            if name != "redis":
+                click.echo(f"without {name}: {reason}")
+        return [name for name in PROCFILE if name not in why]
+    asked = [name.strip() for name in only.split(",") if name.strip()]
+    for name in asked:
+        if name not in PROCFILE:
+            raise UsageError(f"--only knows {', '.join(PROCFILE)}, not {name}")
+        if name in why:
+            raise UsageError(f"{name} cannot run here: {why[name]}")
+    needed = {"redis"} if broker.is_embedded(settings) else set()
+    return [name for name in PROCFILE if name in {*asked, *needed}]
+
+
+class _Signals:
+    """Counts Ctrl-C and SIGTERM; the second one kills."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.count = 0
+        self._supervisor = supervisor
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 1:
+            self._supervisor.kill()
+
+
+class _Lines:
+    """Whole new lines of log files, each headed by its process's name."""
+
+    def __init__(self, logs: list[Path]) -> None:
+        self._read = {log: log.stat().st_size if log.exists() else 0 for log in logs}
+        self._width = max((len(log.stem) for log in logs), default=0)
+
+    def fresh(self) -> Iterator[str]:
+        for log, offset in self._read.items():
+            if not log.exists():
+                continue
+            begin = min(offset, log.stat().st_size)
+            with log.open("rb") as file:
+                file.seek(begin)
+                whole = file.read(2**20).rpartition(b"\n")[0]
+            self._read[log] = begin + len(whole) + bool(whole)
+            for line in whole.decode("utf-8", "replace").splitlines():
+                yield f"{log.stem:<{self._width}} | {line}"

@@ -1,0 +1,36 @@
+"""Which worker consumes which queue. Every queue has one Celery task of its own, so runtimes are seen per queue."""
+
+from lrq.config import Settings
+
+WORKERS: dict[str, tuple[str, ...]] = {
+    "sampler": ("sample", "expand"),
+    "judge": (
+        "judge.helpfulness",
+        "judge.logicality",
+        "judge.faithfulness",
+        "judge.completeness",
+        "judge.pairwise",
+        "judge.rubric",
+    ),
+    "aggregator": ("aggregate",),
+    "trainer": ("train",),
+}
+QUEUES: tuple[str, ...] = tuple(queue for queues in WORKERS.values() for queue in queues)
+
+
+def task_name(queue: str) -> str:
+    """The Celery task of a queue: `lrq.judge.faithfulness` of `judge.faithfulness`."""
+    return f"lrq.{queue}"
+
+
+def concurrency(worker: str, settings: Settings) -> int:
+    """How many messages one process of this type works on at once."""
+    if worker == "judge" or (worker == "sampler" and settings.endpoints("policy")):
+        return settings.judge_threads  # they wait for servers
+    return 4 if worker == "aggregator" else 1  # short transactions; one model in memory
+
+
+def concurrency_of(queues: tuple[str, ...], settings: Settings) -> int:
+    """The same for a process that consumes just these queues: what its most careful type allows."""
+    types = [worker for worker, own in WORKERS.items() if not queues or set(own) & set(queues)]
+    return min((concurrency(worker, settings) for worker in types), default=settings.judge_threads)
