@@ -1,0 +1,31 @@
+"""`python -m lrq.trainer JOB`: under torchrun one process of the training, else the training as a whole."""
+
+import os
+import sys
+from pathlib import Path
+
+from lrq.domain.errors import LrqError
+from lrq.trainer.job import JobFolder
+from lrq.trainer.launch import PARENT
+from lrq.trainer.parent import watch_parent
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        print("usage: python -m lrq.trainer JOB-FOLDER", file=sys.stderr)
+        return 2
+    folder = JobFolder(Path(sys.argv[1]).absolute())
+    if "LOCAL_RANK" in os.environ:
+        watch_parent(int(os.environ.get(PARENT, os.getppid())), lambda: os._exit(1))  # before the long imports
+        from lrq.trainer.worker import main as work  # noqa: PLC0415
+    else:
+        from lrq.trainer.agent import main as work  # noqa: PLC0415
+    try:
+        return work(folder)
+    except LrqError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""torchrun within this process: starts the training's processes, hands an orderly stop to them, notes a failure.
+
+torchrun gives its processes 30 seconds after a SIGTERM, which may be less than one step; so the signal becomes a file
+that they look for after each step.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
+
+from lrq.domain.errors import UsageError
+from lrq.trainer.job import JobFolder, Result, TrainJob, finished, write_json
+from lrq.trainer.launch import PARENT, environment, torchrun_arguments
+from lrq.trainer.parent import watch_parent
+
+log = logging.getLogger("lrq.trainer")
+
+EXIT_STATUS = {"done": 0, "nothing": 0, "failed": 1, "stopped": 130}
+
+
+def main(folder: JobFolder) -> int:
+    """Train, or continue, in as many processes as the job wants; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    job = folder.load()
+    with _alone(folder):
+        result = finished(folder, job) or _train(folder, job)
+        write_json(folder.result, result)
+    log.info("%s %s", result.state, result.reason)
+    return EXIT_STATUS[result.state]
+
+
+@contextmanager
+def _alone(folder: JobFolder) -> Iterator[None]:
+    """Wait until no other start of this job is at work: one whose parent was killed is saving its checkpoint."""
+    with folder.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _train(folder: JobFolder, job: TrainJob) -> Result:
+    for leftover in (folder.stop, folder.failure, folder.result):
+        leftover.unlink(missing_ok=True)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: folder.stop.touch())
+    if parent := os.environ.pop(PARENT, None):
+        watch_parent(int(parent), folder.stop.touch)
+    os.environ[PARENT] = str(os.getpid())
+    os.environ.update(environment(os.environ))
+    try:
+        job.accumulation(processes := _processes(job))
+        torchrun(torchrun_arguments(folder, processes))
+    except (ChildFailedError, UsageError) as error:
+        return folder.load_result() or _failed(folder, error)
+    return folder.load_result() or Result(state="failed", reason=f"no process left a result (see {folder.log})")
+
+
+def _processes(job: TrainJob) -> int:
+    if job.processes:
+        return job.processes
+    return max(1, torch.cuda.device_count()) if job.device != "cpu" else 1
+
+
+def _failed(folder: JobFolder, error: Any) -> Result:
+    if isinstance(error, UsageError):
+        return Result(state="failed", reason=str(error))
+    if folder.failure.exists():
+        return Result(state="failed", reason=folder.failure.read_text())
+    if folder.stop.exists():
+        return Result(state="stopped", reason="stopped before the first step")
+    _, failure = error.get_first_failure()
+    if failure.exitcode == -signal.SIGKILL:
+        return Result(state="failed", reason="a training process was killed, most likely because memory ran out")
+    return Result(state="failed", reason=f"a training process ended with status {failure.exitcode} (see {folder.log})")

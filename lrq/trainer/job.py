@@ -1,0 +1,253 @@
+"""One training as a folder: what is asked for (`job.json`), how far it is, and how it ended (`result.json`).
+
+Nothing here loads torch: the processes that start and follow a training use this module.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lrq.domain.errors import UsageError
+
+Losses = tuple[str, ...]
+State = Literal["done", "nothing", "stopped", "failed"]
+
+NOTE = "training.json"  # in the model's folder: figures of the training, and whose work it is
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class TrainJob(_Record):
+    """What is trained on what, and how.
+
+    The defaults of loss, beta, learning rate and batch are LongReward's (arXiv 2410.21252); its other settings were
+    not published, and each choice of ours is argued in docs/design/training.md.
+    """
+
+    model: Path  # a folder with safetensors and a tokenizer: policy at the start, and reference
+    rows: Path  # a TRL preference file, JSON lines
+    output: Path  # the folder of the trained model; must not exist yet
+
+    loss_type: Losses = ("sigmoid", "sft")  # names as TRL's DPOConfig knows them
+    loss_weights: tuple[float, ...] = (1.0, 0.1)
+    beta: float = Field(default=0.15, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0)
+    batch_size: int = Field(default=16, gt=0)  # pairs in one step, over all processes
+    micro_batch: int = Field(default=1, gt=0)  # pairs in one forward pass of one process
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)  # overrides epochs
+    warmup: float = Field(default=0.1, ge=0)  # share of the steps, or their number if 1 or more
+    scheduler: str = "cosine"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    seed: int = 42
+
+    max_length: int | None = Field(default=None, gt=0)  # tokens of prompt and response; none: nothing is cut
+    overlong: Literal["cut", "drop"] = "cut"  # cut: the middle of the prompt goes
+    max_dropped: float = Field(default=0.01, ge=0, le=1)  # share of the rows
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    processes: int | None = Field(default=None, gt=0)  # none: one per GPU, or one
+    zero_stage: Literal[0, 2, 3] = 2  # 0: without DeepSpeed
+    deepspeed: dict[str, Any] = {}  # laid over the DeepSpeed configuration
+    bf16: bool | None = None  # none: on a GPU that can
+    gradient_checkpointing: bool = True
+    shared_prefix: bool = True
+    reference: Path | None = None  # file of reference log-probabilities, to be shared by trainings; none: the job's own
+
+    save_steps: int = Field(default=50, gt=0)
+    keep_checkpoints: bool = False  # after the end
+
+    @model_validator(mode="after")
+    def _weights_match(self) -> Self:
+        if len(self.loss_type) != len(self.loss_weights):
+            raise ValueError(
+                f"loss_type names {len(self.loss_type)} losses and loss_weights has {len(self.loss_weights)}"
+            )
+        return self
+
+    def accumulation(self, processes: int) -> int:
+        """Forward passes per process that make one step."""
+        whole, rest = divmod(self.batch_size, self.micro_batch * processes)
+        if rest or not whole:
+            raise UsageError(
+                f"batch_size {self.batch_size} is no multiple of {processes} processes × micro_batch "
+                f"{self.micro_batch}: change one of them"
+            )
+        return whole
+
+
+def make_job(settings: Mapping[str, Any]) -> TrainJob:
+    """Raises UsageError, in one line, on a setting that does not exist or cannot be."""
+    if unknown := settings.keys() - TrainJob.model_fields.keys():
+        raise UsageError(
+            f"{min(unknown)} is no setting of a training; there are: {', '.join(sorted(TrainJob.model_fields))}"
+        )
+    try:
+        return TrainJob(**settings)
+    except ValidationError as error:
+        raise UsageError(f"the training's settings: {_first_line(error)}") from error
+
+
+class Spread(_Record):
+    """Lengths in tokens."""
+
+    min: int = 0
+    median: int = 0
+    max: int = 0
+
+
+class Preflight(_Record):
+    """What became of the rows before the first step."""
+
+    rows: int = 0  # lines of the file that are not blank
+    kept: int = 0  # the cut ones included
+    cut: int = 0
+    dropped: int = 0  # too long
+    set_aside: int = 0  # not readable as a preference row
+    reasons: tuple[str, ...] = ()  # of the first rows dropped or set aside, with their line numbers
+    prompt: Spread = Spread()
+    chosen: Spread = Spread()
+    rejected: Spread = Spread()
+    total: Spread = Spread()  # prompt and the longer response
+    shared_prefix: str = ""  # "yes", or why not
+    model: str = ""  # fingerprint of the starting policy
+
+
+class Result(_Record):
+    """How a training ended."""
+
+    state: State
+    reason: str = ""
+    steps: int = 0
+    seconds: float = 0.0  # spent in steps, interrupted starts included
+    model: Path | None = None
+    preflight: Preflight | None = None
+    metrics: dict[str, float | None] = {}  # of the last step
+
+
+class JobFolder:
+    """The files of one training; every writer and reader goes by these names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.job = path / "job.json"
+        self.metrics = path / "metrics.jsonl"
+        self.stage = path / "stage.json"
+        self.preflight = path / "preflight.json"
+        self.rows = path / "rows.arrow"
+        self.reference = path / "reference.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.result = path / "result.json"
+        self.failure = path / "failure"  # why, of the process that failed first
+        self.stop = path / "stop"  # its presence asks for a checkpoint and the end
+        self.lock = path / "lock"
+        self.log = path / "train.log"
+
+    def load(self) -> TrainJob:
+        """Raises UsageError where there is no readable job."""
+        try:
+            return TrainJob.model_validate_json(self.job.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise UsageError(f"{self.job} holds no training job: {_first_line(error)}") from error
+
+    def load_result(self) -> Result | None:
+        return Result.model_validate_json(self.result.read_bytes()) if self.result.exists() else None
+
+    def load_metrics(self) -> Iterator[dict[str, Any]]:
+        """All complete lines, one per step."""
+        for line in self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else ():
+            if line.endswith(b"\n"):
+                yield orjson.loads(line)
+
+
+def prepare(path: Path, job: TrainJob) -> JobFolder:
+    """Write the job into its folder, or find the same job there; paths become absolute.
+
+    Raises UsageError if the folder holds a begun training with other settings, or the job's files cannot be used.
+    """
+    job = job.model_copy(update={name: getattr(job, name).absolute() for name in ("model", "rows", "output")})
+    folder = JobFolder(path.absolute())
+    if folder.job.exists() and _same(folder, job):
+        return folder
+    check_model(job.model)
+    if not job.rows.is_file():
+        raise UsageError(f"{job.rows} is no file: name a preference file in JSON lines")
+    if job.output.exists():
+        raise UsageError(f"{job.output} exists: name another output folder, or remove it")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(folder.job, job)
+    return folder
+
+
+def _same(folder: JobFolder, job: TrainJob) -> bool:
+    before, now = folder.load().model_dump(), job.model_dump()
+    differing = sorted(name for name in now if now[name] != before[name])
+    if differing and folder.metrics.exists():
+        raise UsageError(
+            f"{folder.path} holds a training with other settings ({', '.join(differing)}): "
+            "remove it, or name another output"
+        )
+    for outdated in (folder.preflight, folder.rows, folder.result) if differing else ():
+        outdated.unlink(missing_ok=True)
+    return not differing
+
+
+def check_model(model: Path) -> None:
+    """Raises UsageError unless the folder holds a model in safetensors."""
+    if not (model / "config.json").is_file():
+        raise UsageError(f"{model} holds no model (no config.json): name a local model folder")
+    if not any(model.glob("*.safetensors")):
+        raise UsageError(f"{model} holds no safetensors: save the model with save_pretrained first")
+
+
+def fingerprint(model: Path) -> str:
+    """SHA-256 over configuration and weights of a model folder."""
+    digest = hashlib.sha256()
+    for file in [model / "config.json", *sorted(model.glob("*.safetensors"))]:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def identity(job: TrainJob) -> str:
+    """What a finished model folder names, so that a restart recognises its own work."""
+    return hashlib.sha256(job.model_dump_json().encode()).hexdigest()
+
+
+def finished(folder: JobFolder, job: TrainJob) -> Result | None:
+    """The result of a training that needs no further start, be its model published and the result not yet written."""
+    result = folder.load_result()
+    if result and result.state in {"done", "nothing"}:
+        return result
+    note = job.output / NOTE
+    if not note.exists():
+        return None
+    content = orjson.loads(note.read_bytes())
+    return Result(**content["result"], model=job.output) if content["job"] == identity(job) else None
+
+
+def write_json(path: Path, content: BaseModel | dict[str, Any]) -> None:
+    """Replace the file in one step: readers see the old content or the new."""
+    data = content.model_dump(mode="json") if isinstance(content, BaseModel) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as stream:
+        stream.write(orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'settings'}: {first['msg']}"
+    return str(error).splitlines()[0]

@@ -1,0 +1,91 @@
+"""TRL's DPOTrainer over rows that are token ids already, with kept reference log-probabilities and shared prefixes."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from trl import DPOTrainer
+from trl.models import prepare_deepspeed
+
+from lrq.domain.errors import Stopping
+from lrq.trainer.checkpoints import mark_complete
+from lrq.trainer.job import JobFolder
+from lrq.trainer.prefix import share_prefix
+from lrq.trainer.progress import Progress, stop_asked
+from lrq.trainer.reference import ReferenceStore
+
+log = logging.getLogger(__name__)
+
+
+class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
+    """Its loss, metrics and steps are TRL's.
+
+    A loss of another form overrides `_compute_loss`; a reference that sees another prompt than the policy does
+    (LongPO, arXiv 2502.13922) replaces `prompt_ids` and the keys of the rows in `_precompute_ref_logps`.
+    """
+
+    def __init__(
+        self, *, folder: JobFolder, store: ReferenceStore, progress: Progress, shared_prefix: bool, **kwargs: Any
+    ) -> None:
+        self._folder, self._store, self._progress, self._shared_prefix = folder, store, progress, shared_prefix
+        super().__init__(**kwargs)
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """Add the columns ref_chosen_logps and ref_rejected_logps: sums of log π_ref over each response, in nats."""
+        if self._shared_prefix:  # the first moment at which the model carries TRL's fused head
+            share_prefix(self.model)
+        keys = {side: dataset[f"{side}_key"] for side in ("chosen", "rejected")}
+        pairs = list(zip(keys["chosen"], keys["rejected"], strict=True))
+        known = self._known(pairs)
+        missing = [row for row, pair in enumerate(pairs) if not known.keys() >= set(pair)]
+        if missing:
+            self._compute_missing(dataset.select(missing), [pairs[row] for row in missing], known, batch_size)
+        for side, column in keys.items():
+            dataset = dataset.add_column(f"ref_{side}_logps", [known[key] for key in column])
+        return dataset
+
+    def _known(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
+        """What the store holds for these rows, as the first process sees it."""
+        kept = self._store.load() if self.accelerator.is_main_process else {}
+        wanted = {key for pair in pairs for key in pair}
+        shared = [{key: logp for key, logp in kept.items() if key in wanted}]
+        broadcast_object_list(shared, from_process=0)
+        return shared[0]
+
+    def _compute_missing(
+        self, dataset: Dataset, pairs: Sequence[tuple[str, str]], known: dict[str, float], batch_size: int
+    ) -> None:
+        loader = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
+        # Parameters may lie on the CPU or be sharded until training wraps the model: an engine brings them in place.
+        model = prepare_deepspeed(self.model, self.accelerator) if self.is_deepspeed_enabled else self.model
+        done = 0
+        for batch in self.accelerator.prepare(loader):
+            logps = self.accelerator.gather_for_metrics(self.compute_ref_log_probs(model, batch))
+            chosen, rejected = (part.float().tolist() for part in logps)
+            fresh: dict[str, float] = {}
+            for pair, *values in zip(pairs[done : done + len(chosen)], chosen, rejected, strict=True):
+                fresh.update(zip(pair, values, strict=True))
+            if self.accelerator.is_main_process:
+                self._store.append(fresh)
+            known.update(fresh)
+            done += len(chosen)
+            self._progress.stage("reference", done, len(pairs))
+            if stop_asked(self._folder):
+                raise Stopping
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Checkpoints need none; the finished model gets ours."""

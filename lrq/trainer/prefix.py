@@ -1,0 +1,175 @@
+"""Shared prefix: one forward pass over prompt + chosen + rejected instead of two over prompt + response.
+
+A pair is laid out in one row as two branches behind one prompt of P tokens::
+
+    index     0 … P-1   P … P+C-1   P+C                 P+C+1 … P+C+R
+    token     prompt    chosen      last prompt token   rejected
+    position  0 … P-1   P … P+C-1   P-1                 P … P+R-1
+
+Prompt and chosen are an ordinary causal sequence. The rejected branch attends to the prompt and to itself, never to
+the chosen one; it starts with the last prompt token once more, whose logits predict the first rejected token.
+
+The forward pass computes P + C + R + 1 positions instead of 2P + C + R, with the same log-probabilities.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+ATTENTION = "lrq_shared_prefix"
+
+# Decoders whose layers pass keyword arguments down to the attention function and whose position ids alone decide the
+# positions; each is compared with the plain forward pass in the tests.
+SUPPORTED = frozenset(
+    {"cohere", "glm", "glm4", "granite", "helium", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairLayout:
+    """Where one pair's tokens lie in its row."""
+
+    prompt: int  # P, tokens
+    chosen: int  # P + C: end of the chosen branch
+    rejected: int  # P + R: length of prompt and rejected, unpacked
+    mask: torch.Tensor  # [R + 1, P + R] bool: which keys the rejected branch sees
+
+    @property
+    def end(self) -> int:
+        """Length of the packed row."""
+        return self.chosen + self.rejected - self.prompt + 1
+
+
+def unsupported(config: Any) -> str | None:
+    """Why a model of this configuration cannot share prefixes; None if it can."""
+    if config.model_type not in SUPPORTED:
+        return f"its architecture {config.model_type!r} is not among those known to work"
+    windows = {kind for kind in getattr(config, "layer_types", None) or () if kind != "full_attention"}
+    if windows or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
+        return "it attends through sliding windows"
+    return None
+
+
+def shared_prefix_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    pairs: Sequence[PairLayout] | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within each pair: two SDPA calls, no N×N mask.
+
+    Shapes: query [B, heads, N, d], key and value [B, groups, N, d]; returns [B, N, heads, d]. Without `pairs` the batch
+    is taken as plain causal sequences padded on the right.
+    """
+    if pairs is None:
+        return sdpa_attention_forward(module, query, key, value, None, **kwargs)  # type: ignore[no-any-return]
+    rows = []
+    for row, pair in enumerate(pairs):
+        q, k, v = query[row : row + 1], key[row : row + 1], value[row : row + 1]
+        rows.append(_attend_pair(module, q, k, v, pair, **kwargs))
+    return torch.cat(rows), None
+
+
+def _attend_pair(
+    module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pair: PairLayout, **kwargs: Any
+) -> torch.Tensor:
+    first, branch = slice(pair.chosen), slice(pair.chosen, pair.end)
+    chosen, _ = sdpa_attention_forward(module, q[:, :, first], k[:, :, first], v[:, :, first], None, **kwargs)
+    seen = slice(pair.prompt - 1)  # the branch brings its own last prompt token
+    keys, values = (torch.cat((x[:, :, seen], x[:, :, branch]), dim=2) for x in (k, v))
+    rejected, _ = sdpa_attention_forward(module, q[:, :, branch], keys, values, pair.mask, **kwargs)
+    return F.pad(torch.cat((chosen, rejected), dim=1), (0, 0, 0, 0, 0, q.shape[2] - pair.end))
+
+
+AttentionInterface.register(ATTENTION, shared_prefix_attention)
+
+
+def share_prefix(model: PreTrainedModel) -> None:
+    """Make the model's fused forward pass compute each pair of a TRL preference batch with a shared prefix.
+
+    The model must have been loaded with `attn_implementation=ATTENTION` and carry TRL's fused head. Callers see no
+    difference: they pass [2B, L] token ids, the chosen half first, and receive [2B, L - 1] per-token figures.
+    """
+    plain = model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if args or not kwargs.get("fused_lm_head") or not _has_prompts(kwargs["labels"]):
+            return plain(*args, **kwargs)
+        return _forward_pairs(plain, **kwargs)
+
+    model.forward = forward
+
+
+def _has_prompts(labels: torch.Tensor) -> bool:
+    return bool((labels[:, 0] == -100).all() and (labels != -100).any(dim=1).all())
+
+
+def _forward_pairs(
+    plain: Callable[..., Any],
+    *,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    labels: torch.Tensor,
+    **kwargs: Any,
+) -> Any:
+    pairs = layouts(attention_mask, labels)
+    width = max(pair.end for pair in pairs)
+    packed = plain(
+        input_ids=_pack(input_ids, pairs, width, fill=0),
+        labels=_pack(labels, pairs, width, fill=-100),
+        position_ids=_pack(_positions(input_ids), pairs, width, fill=0),
+        attention_mask=None,
+        pairs=pairs,
+        **kwargs,
+    )
+    fields = {name: _unpack(getattr(packed, name), pairs, labels.shape[1] - 1) for name in _PER_TOKEN}
+    return replace(packed, **fields, label_mask=labels[:, 1:] != -100)
+
+
+_PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+
+
+def layouts(attention_mask: torch.Tensor, labels: torch.Tensor) -> list[PairLayout]:
+    """Read the layout of each pair off a right-padded batch; both arguments are [2B, L], labels -100 on prompts."""
+    prompts = (labels != -100).int().argmax(dim=1).tolist()
+    lengths = attention_mask.sum(dim=1).tolist()
+    half = len(lengths) // 2
+    return [_layout(prompts[i], lengths[i], lengths[half + i], labels.device) for i in range(half)]
+
+
+def _layout(prompt: int, chosen: int, rejected: int, device: torch.device) -> PairLayout:
+    branch = rejected - prompt + 1
+    mask = torch.ones(branch, rejected, dtype=torch.bool, device=device).tril(prompt - 1)
+    return PairLayout(prompt=prompt, chosen=chosen, rejected=rejected, mask=mask)
+
+
+def _positions(input_ids: torch.Tensor) -> torch.Tensor:
+    return torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+
+
+def _pack(batch: torch.Tensor, pairs: Sequence[PairLayout], width: int, *, fill: int) -> torch.Tensor:
+    """[2B, L] to [B, width]: the chosen sequence, then the rejected one from its last prompt token on."""
+    rows = []
+    for chosen, rejected, pair in zip(*batch.chunk(2), pairs, strict=True):
+        row = torch.cat((chosen[: pair.chosen], rejected[pair.prompt - 1 : pair.rejected]))
+        rows.append(F.pad(row, (0, width - pair.end), value=fill))
+    return torch.stack(rows)
+
+
+def _unpack(field: torch.Tensor | None, pairs: Sequence[PairLayout], width: int) -> torch.Tensor | None:
+    """[B, N - 1] to [2B, width]: what is not a response stays 0."""
+    if field is None:
+        return None
+    chosen = [row[: pair.chosen - 1] for row, pair in zip(field, pairs, strict=True)]
+    rejected = [
+        F.pad(row[pair.chosen : pair.end - 1], (pair.prompt - 1, 0)) for row, pair in zip(field, pairs, strict=True)
+    ]
+    return torch.stack([F.pad(row, (0, width - len(row))) for row in chosen + rejected])

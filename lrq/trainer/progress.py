@@ -1,0 +1,124 @@
+"""What a training tells while it runs: a line of metrics per step, the stage it is in; and its orderly stop."""
+
+import math
+import signal
+import time
+from typing import Any
+
+import orjson
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lrq.domain.errors import LrqError
+from lrq.trainer.job import JobFolder, write_json
+
+STAGE_SECONDS = 1.0  # between two writes of the stage
+
+
+class Progress:
+    """Writes for whoever follows; silent in all processes but the first."""
+
+    def __init__(self, folder: JobFolder, *, speaks: bool) -> None:
+        self._folder, self._speaks = folder, speaks
+        self._spoke = 0.0
+        self.last: dict[str, Any] = {}  # the last step's metrics
+        self.seconds = 0.0  # spent in steps
+
+    def recall(self) -> None:
+        """Go on from the steps of an earlier start."""
+        for line in self._folder.load_metrics():
+            self.last, self.seconds = line, line["seconds"]
+
+    def stage(self, name: str, done: int = 0, of: int = 0) -> None:
+        """Say where the work is before its first step."""
+        now = time.monotonic()
+        if self._speaks and (not done or done == of or now - self._spoke > STAGE_SECONDS):
+            self._spoke = now
+            write_json(self._folder.stage, {"stage": name, "done": done, "of": of})
+
+    def step(self, line: dict[str, Any]) -> None:
+        self.last = line
+        if self._speaks:
+            with self._folder.metrics.open("ab") as stream:
+                stream.write(orjson.dumps(line) + b"\n")
+
+
+_signalled = False
+
+
+def _note_signal(*_: Any) -> None:
+    global _signalled
+    _signalled = True
+
+
+def stop_on_signals() -> None:
+    """From now on SIGTERM and SIGINT ask for a checkpoint and the end."""
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, _note_signal)
+
+
+def stop_asked(folder: JobFolder) -> bool:
+    """The same answer in all processes, which must ask together: one of them told is enough."""
+    asked = torch.tensor(int(_signalled or folder.stop.exists()))
+    if torch.distributed.is_initialized():
+        asked = asked.cuda() if torch.distributed.get_backend() == "nccl" else asked
+        torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+    return bool(asked)
+
+
+class StepCallback(TrainerCallback):  # type: ignore[misc]
+    """A metrics line per step; stops in order, or with a reason when the loss is no number."""
+
+    def __init__(self, folder: JobFolder, progress: Progress) -> None:
+        self._folder, self._progress = folder, progress
+        self._began = time.monotonic()
+        self._tokens = 0.0
+        self.stopped = False
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._began = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if state.global_step < state.max_steps and stop_asked(self._folder):
+            self.stopped = True
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:  # the summary at the end
+            return
+        if not math.isfinite(logs["loss"]):
+            raise LrqError(
+                f"the loss is no number at step {state.global_step}: lower learning_rate, or look at the rows"
+            )
+        self._progress.step(self._line(state, logs))
+
+    def _line(self, state: TrainerState, logs: dict[str, float]) -> dict[str, Any]:
+        now = time.monotonic()
+        taken, self._began = now - self._began, now
+        tokens, self._tokens = logs["num_tokens"] - self._tokens, logs["num_tokens"]
+        self._progress.seconds += taken
+        return {
+            "step": state.global_step,
+            "of": state.max_steps,
+            "epoch": state.epoch,
+            "loss": logs["loss"],
+            "margin": logs["rewards/margins"],
+            "accuracy": logs["rewards/accuracies"],
+            "reward_chosen": logs["rewards/chosen"],
+            "reward_rejected": logs["rewards/rejected"],
+            "learning_rate": logs["learning_rate"],
+            "grad_norm": logs.get("grad_norm"),
+            "tokens": tokens,  # prompt and response of both sides
+            "tokens_per_second": tokens / taken,
+            "seconds": self._progress.seconds,
+        }

@@ -1,0 +1,104 @@
+"""Reading preference rows: any TRL preference file in JSON lines, one bad line at the cost of one row.
+
+A row holds `prompt`, `chosen`, `rejected`, each a text, or each a list of messages; without `prompt` the common
+beginning of the two is the prompt. Of lrq's own fields, `cut` says that the prompt was shortened before.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+Text = str | list[dict[str, Any]]  # a plain text, or messages
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceRow:
+    """One pair; the three are all texts or all messages."""
+
+    line: int
+    prompt: Any
+    chosen: Any
+    rejected: Any
+    cut: bool = False  # before it came here
+    template: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the chat template
+
+    @property
+    def conversational(self) -> bool:
+        return isinstance(self.prompt, list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRow:
+    """A line that is no preference row, and why."""
+
+    line: int
+    reason: str
+
+
+def read_rows(path: Path) -> Iterator[PreferenceRow | BadRow]:
+    """Yield one record per line that is not blank, in order."""
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield read_row(line, number)
+
+
+def read_row(line: bytes, number: int) -> PreferenceRow | BadRow:
+    try:
+        data = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return BadRow(line=number, reason="is not JSON")
+    try:
+        return _row(data, number)
+    except ValueError as error:
+        return BadRow(line=number, reason=str(error))
+
+
+def _row(data: Any, number: int) -> PreferenceRow:
+    if not isinstance(data, dict):
+        raise ValueError("is no JSON object")  # noqa: TRY004 - one kind of error for one kind of trouble
+    chosen, rejected = _text(data, "chosen"), _text(data, "rejected")
+    if type(chosen) is not type(rejected):
+        raise ValueError("mixes a text and messages")
+    prompt = _text(data, "prompt") if "prompt" in data else _common(chosen, rejected)
+    if "prompt" not in data:
+        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+    if type(prompt) is not type(chosen):
+        raise ValueError("mixes a text and messages")
+    for name, value in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+        if not value:
+            raise ValueError(f"has an empty {name!r}")
+    if chosen == rejected:
+        raise ValueError("has the same text as 'chosen' and 'rejected'")
+    template = {"tools": data.get("tools"), **(data.get("chat_template_kwargs") or {})}
+    return PreferenceRow(
+        line=number,
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        cut=bool(data.get("cut")),
+        template={name: value for name, value in template.items() if value is not None},
+    )
+
+
+def _text(data: dict[str, Any], name: str) -> Text:
+    value = data.get(name)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(_is_message(message) for message in value):
+        return value
+    raise ValueError(f"has no {name!r} that is a text or a list of messages with role and content")
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
+
+
+def _common(chosen: Text, rejected: Text) -> Text:
+    """The beginning that both share; of texts, up to the last space, so that no word is split."""
+    pairs = enumerate(zip(chosen, rejected, strict=False))
+    same = next((place for place, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
+    return chosen[: max(0, chosen.rfind(" ", 0, same + 1))] if isinstance(chosen, str) else chosen[:same]

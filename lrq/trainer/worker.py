@@ -1,0 +1,220 @@
+"""One process of a training: rows to tokens, reference, steps, and the finished folder."""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from lrq.domain.errors import LrqError, Stopping, UsageError
+from lrq.trainer.checkpoints import checkpoint_step, last_complete, remove_torn, rewind_metrics
+from lrq.trainer.finish import publish
+from lrq.trainer.job import JobFolder, Preflight, Result, TrainJob, fingerprint, write_json
+from lrq.trainer.prefix import ATTENTION, unsupported
+from lrq.trainer.progress import Progress, StepCallback, stop_on_signals
+from lrq.trainer.reference import ReferenceStore
+from lrq.trainer.rows import read_rows
+from lrq.trainer.tokens import check_dropped, tokenize
+
+log = logging.getLogger("lrq.trainer")
+
+# The first process tokenizes while the others wait; a process that died is noticed by torchrun, not by this.
+WAIT = timedelta(days=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where this process runs."""
+
+    rank: int
+    processes: int
+    gpu: bool
+    bf16: bool
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+
+def main(folder: JobFolder) -> int:
+    """Run this process's part; returns the exit status and leaves the result or the failure in the folder."""
+    stop_on_signals()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    try:
+        job = folder.load()
+        place = _join(job)
+        result = run(folder, job, place)
+    except Exception as error:
+        log.exception("The training failed")
+        _leave_failure(folder, _reason(error))
+        return 1
+    if place.first:
+        write_json(folder.result, result)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    return 0
+
+
+def _join(job: TrainJob) -> Place:
+    """Meet the other processes; must come before any configuration or model, or ZeRO-3 believes itself alone."""
+    gpu = job.device != "cpu" and torch.cuda.is_available()
+    if job.device == "gpu" and not gpu:
+        raise UsageError(
+            "device=gpu was asked for and torch sees no GPU: set device=cpu, or install a torch for this GPU"
+        )
+    backend = "nccl" if gpu else "gloo"
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if job.zero_stage:
+        _join_deepspeed(backend, gpu=gpu)
+    else:
+        torch.distributed.init_process_group(backend, timeout=WAIT)
+    return Place(
+        rank=torch.distributed.get_rank(),
+        processes=torch.distributed.get_world_size(),
+        gpu=gpu,
+        bf16=job.bf16 if job.bf16 is not None else gpu and torch.cuda.is_bf16_supported(),
+    )
+
+
+def _join_deepspeed(backend: str, *, gpu: bool) -> None:
+    if not gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed  # noqa: PLC0415 - chooses its accelerator when imported
+
+    if not gpu:  # its helper for gloo would want a compiler
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=WAIT)
+
+
+def run(folder: JobFolder, job: TrainJob, place: Place) -> Result:
+    """The whole training, or what is left of it."""
+    progress = Progress(folder, speaks=place.first)
+    tokenizer = AutoTokenizer.from_pretrained(job.model, trust_remote_code=False)
+    preflight = _preflight(folder, job, place, tokenizer, progress)
+    if not preflight.kept:
+        return Result(state="nothing", reason=_nothing(preflight), preflight=preflight)
+    checkpoint = _last_checkpoint(folder, place, progress)
+    try:
+        trainer = _trainer(folder, job, place, tokenizer, preflight, progress)
+    except Stopping:
+        return Result(state="stopped", reason="stopped before the first step", preflight=preflight)
+    return _train(trainer, folder, job, preflight, progress, checkpoint)
+
+
+def _preflight(
+    folder: JobFolder, job: TrainJob, place: Place, tokenizer: PreTrainedTokenizerBase, progress: Progress
+) -> Preflight:
+    """The first process makes the rows; all read what it found."""
+    if place.first and not folder.preflight.exists():
+        progress.stage("rows")
+        config = AutoConfig.from_pretrained(job.model, trust_remote_code=False)
+        model = fingerprint(job.model)
+        reference = f"{model}:{'bf16' if place.bf16 else 'fp32'}"
+        tally = tokenize(read_rows(job.rows), tokenizer, job, model=reference, target=folder.rows)
+        why_not = unsupported(config) if job.shared_prefix else "not asked for"
+        write_json(folder.preflight, tally.preflight(model=model, shared_prefix=why_not or "yes"))
+    torch.distributed.barrier()
+    preflight = Preflight.model_validate_json(folder.preflight.read_bytes())
+    check_dropped(preflight, job)
+    return preflight
+
+
+def _last_checkpoint(folder: JobFolder, place: Place, progress: Progress) -> Path | None:
+    """Where to go on; the metrics go back to the same step."""
+    if place.first:
+        remove_torn(folder.checkpoints)
+        checkpoint = last_complete(folder.checkpoints)
+        rewind_metrics(folder.metrics, checkpoint_step(checkpoint) if checkpoint else 0)
+        progress.recall()
+    torch.distributed.barrier()
+    return last_complete(folder.checkpoints)
+
+
+def _nothing(preflight: Preflight) -> str:
+    if not preflight.rows:
+        return "the file holds no rows"
+    return f"none of {preflight.rows} rows can be trained on; {preflight.reasons[0]}"
+
+
+def _trainer(
+    folder: JobFolder,
+    job: TrainJob,
+    place: Place,
+    tokenizer: PreTrainedTokenizerBase,
+    preflight: Preflight,
+    progress: Progress,
+) -> Any:
+    from lrq.trainer.preference import PreferenceTrainer  # noqa: PLC0415 - imports DeepSpeed, which looks around first
+    from lrq.trainer.settings import dpo_config  # noqa: PLC0415
+
+    shared = preflight.shared_prefix == "yes"
+    if job.shared_prefix and not shared:
+        log.warning("Prompts are encoded twice, not shared: %s", preflight.shared_prefix)
+    progress.stage("model")
+    args = dpo_config(job, folder, gpu=place.gpu, bf16=place.bf16, processes=place.processes)
+    model = AutoModelForCausalLM.from_pretrained(  # after the configuration: under ZeRO-3 it is sharded as it loads
+        job.model,
+        attn_implementation=ATTENTION if shared else "sdpa",
+        dtype=torch.bfloat16 if place.bf16 and job.zero_stage else torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    return PreferenceTrainer(
+        folder=folder,
+        store=ReferenceStore(job.reference or folder.reference),
+        progress=progress,
+        shared_prefix=shared,
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_file(str(folder.rows)),
+        processing_class=tokenizer,
+    )
+
+
+def _train(
+    trainer: Any, folder: JobFolder, job: TrainJob, preflight: Preflight, progress: Progress, checkpoint: Path | None
+) -> Result:
+    steps = StepCallback(folder, progress)
+    trainer.add_callback(steps)
+    progress.stage("train")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    taken = trainer.state.global_step
+    result = Result(
+        state="stopped",
+        reason=f"stopped after step {taken}, with a checkpoint",
+        steps=taken,
+        seconds=round(progress.seconds, 1),
+        preflight=preflight,
+        metrics=progress.last,
+    )
+    if steps.stopped:
+        return result
+    progress.stage("save")
+    result = result.model_copy(update={"state": "done", "reason": "", "model": job.output})
+    publish(trainer, folder, job, result)
+    return result
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, LrqError):
+        return str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the GPU's memory ran out: set zero_stage=3, a smaller max_length, or more processes"
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+
+
+def _leave_failure(folder: JobFolder, reason: str) -> None:
+    """The first failure is the cause; what the other processes say afterwards follows from it."""
+    try:
+        with folder.failure.open("x") as stream:
+            stream.write(reason)
+    except FileExistsError:
+        pass

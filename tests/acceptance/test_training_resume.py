@@ -1,0 +1,79 @@
+"""A training that is killed, stopped and started again ends as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from lrq.trainer.job import JobFolder, TrainJob, prepare
+from lrq.trainer.launch import environment, run
+from lrq.trainer.tiny import make_policy, make_rows
+
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(600)]
+STEPS = 24
+
+
+def job_in(path: Path, name: str) -> JobFolder:
+    job = TrainJob(
+        model=path / "policy",
+        rows=path / "rows.jsonl",
+        output=path / name,
+        batch_size=2,
+        learning_rate=1e-3,
+        save_steps=4,
+        device="cpu",
+    )
+    return prepare(path / f"{name}.job", job)
+
+
+def killed_at(folder: JobFolder, step: int) -> None:
+    """Start the training by hand and kill its whole group once it has taken the step."""
+    with folder.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lrq.trainer", str(folder.path)],
+            env=environment(os.environ),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    while len(list(folder.load_metrics())) < step:
+        assert process.poll() is None, folder.log.read_text()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_and_a_stopped_training_go_on_to_equal_losses(tmp_path: Path) -> None:
+    """SIGKILL of the group, then an orderly stop, then the rest: every step once, with the losses of one straight run."""
+    make_policy(tmp_path / "policy")
+    make_rows(tmp_path / "rows.jsonl", rows=2 * STEPS)
+    straight = job_in(tmp_path, "straight")
+    assert run(straight).state == "done"
+
+    broken = job_in(tmp_path, "broken")
+    killed_at(broken, 7)
+    assert (broken.checkpoints / "checkpoint-4" / "complete").exists()
+    assert not broken.result.exists()
+
+    cancel = threading.Event()
+    stopped = run(broken, on_metric=lambda metric: metric["step"] >= 11 and cancel.set(), cancel=cancel)
+    assert (stopped.state, stopped.steps >= 11) == ("stopped", True), stopped
+    assert stopped.steps < STEPS, "the orderly stop came too late to show anything"
+
+    told: list[int] = []
+    done = run(broken, on_metric=lambda metric: told.append(metric["step"]))
+    assert (done.state, done.steps) == ("done", STEPS), done
+    assert told == list(range(1, STEPS + 1))
+    expected, got = ({line["step"]: line["loss"] for line in job.load_metrics()} for job in (straight, broken))
+    assert got == expected
+    assert (tmp_path / "broken" / "model.safetensors").read_bytes() == (
+        tmp_path / "straight" / "model.safetensors"
+    ).read_bytes()
+    assert run(broken) == done, "a finished training is not started again"
