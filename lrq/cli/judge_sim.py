@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lrq.domain.errors import UsageError
 from lrq.sim.faults import FAULTS
 from lrq.sim.options import NOTICE, Options
 from lrq.sim.server import serve
@@ -47,7 +48,12 @@ COUNT = click.IntRange(min=1)
 @click.option("--reasoning", is_flag=True, help="Reason in reasoning_content, as reasoning judges do.")
 @click.option("--canned", is_flag=True, help="One fixed tiny reply to everything, for benchmarks of clients.")
 def judge_sim(**settings: Any) -> None:
-    asyncio.run(_serve(_options(settings)))
+    options = _options(settings)
+    try:
+        asyncio.run(_serve(options))
+    except OSError as wrong:
+        where = f"{options.host}:{options.port}"
+        raise UsageError(f"judge-sim cannot listen on {where} ({wrong.strerror}): choose another --port.") from wrong
 
 
 def _options(settings: Mapping[str, Any]) -> Options:
@@ -63,6 +69,6 @@ async def _serve(options: Options) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     async with serve(options) as running:
-        click.echo(f"judge-sim is {NOTICE}: it compares texts by rules, for tests and demonstrations.")
+        click.echo(f"judge-sim is {NOTICE}: it compares texts by rules, for tests and demonstrations.", err=True)
         click.echo(f"judge-sim listening on {running.url}")  # echo flushes: whoever started it waits for this line
         await stop.wait()

@@ -11,6 +11,7 @@ from lrq.sim.text import CJK, parts, sentences, units, value_of
 
 _CHINESE = re.compile(f"[{CJK}]")
 _LABEL = re.compile(r"^\s*(?:question|query|问题)\s*[:：]\s*", re.IGNORECASE)
+_FENCED = re.compile(r"^(~{4,})\n(.*?)\n\1$(.*)", re.DOTALL | re.MULTILINE)
 _NUMBER = re.compile(r"\d+")
 # Shares of the manners an answer may have when it is sampled; at temperature 0 it is the first.
 MANNERS: Sequence[tuple[str, float]] = (("right", 0.4), ("partial", 0.25), ("wrong", 0.2), ("refusal", 0.15))
@@ -25,12 +26,19 @@ class Asked:
 
 
 def take_apart(messages: Sequence[Mapping[str, str]]) -> Asked:
-    """The last paragraph of the last user message is the question, or its last sentence if there is but one."""
-    turns = [message["content"] for message in messages if message.get("role") == "user"] or [""]
-    before = "\n".join(message["content"] for message in messages if message.get("role") == "system")
-    document, _, question = turns[-1].strip().rpartition("\n")
-    if not document and (said := sentences(turns[-1])):
-        document, question = " ".join(said[:-1]), said[-1]
+    """The document and the question of the last user message.
+
+    A fenced document ends with its fence. Without one the last line is the question, or the last sentence if
+    there is but one line; the document may then stand in the messages before.
+    """
+    before = "\n".join(message["content"] for message in messages[:-1])
+    text = messages[-1]["content"].strip()
+    if fenced := _FENCED.search(text):
+        document, question = fenced[2], fenced[3].strip() or text[: fenced.start()].strip()
+    else:
+        document, _, question = text.rpartition("\n")
+        if not document and (said := sentences(text)):
+            document, question = " ".join(said[:-1]), said[-1]
     return Asked(document=document or before, question=_LABEL.sub("", question))
 
 

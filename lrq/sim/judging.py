@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from lrq.domain.marks import NO_STATEMENTS, NOTHING_RELEVANT, SUPPORT_VALUES
+from lrq.domain.marks import NO_STATEMENTS, NOTHING_RELEVANT
 from lrq.sim.sections import Prompt
+from lrq.sim.support import Supported, evidence, supported
 from lrq.sim.text import (
-    clauses,
     is_refusal,
     negated,
     overlap,
@@ -28,6 +28,7 @@ _OPENER = re.compile(
 _GENERIC = re.compile(
     r"\bsummar|\boverview\b|\bmain (?:idea|point|topic)|总结|概括|概述|摘要|主要内容|主旨", re.IGNORECASE
 )
+_PART = re.compile(r"(?:Part|第) ?\d+.*\d ?%")  # heading of a part in the list of points
 _SUM = re.compile(r"(?<![\d.])(\d{1,9}) ?([-+*×]) ?(\d{1,9}) ?= ?(\d{1,18})(?![\d.])")
 _MARK = re.compile(r"</?statement>|\[\[|\]\]", re.IGNORECASE)  # the answer's own, which would be read as ours
 LONG = 5000  # characters from which an answer is no longer better for being longer
@@ -120,42 +121,22 @@ def _states(sentence: str) -> bool:
     )
 
 
-SUPPORT = sorted(SUPPORT_VALUES, key=SUPPORT_VALUES.__getitem__)  # from none to full
-
-
 def support(prompt: Prompt) -> Verdict:
-    """Whether one sentence of the passages holds all units of the statement, some, or none."""
-    statement = prompt.first("statement")
-    evidence = [sentence for passage in prompt.sections.get("passage", ()) for sentence in sentences(passage)]
-    degree, share = supported(statement, evidence)
-    why = f"文段包含该陈述内容的{share:.0%}。" if prompt.chinese else f"The passages hold {share:.0%} of the statement."
-    return Verdict(text=f"[[{SUPPORT[degree]}]]", reasoning=why)
+    """Whether one place in the passages holds all units of the statement, some, or none."""
+    found = supported(prompt.first("statement"), evidence(prompt.sections.get("passage", ())))
+    return Verdict(text=f"[[{found.mark}]]", reasoning=_why(found, prompt.chinese))
 
 
-def supported(statement: str, evidence: list[str]) -> tuple[int, float]:
-    """Degree of support (0 none, 1 partial, 2 full) and the best share of units in one sentence.
-
-    A short value after a copula must stand in the same clause as the rest: other sentences often hold the
-    same words with another value. A clause with the same subject and another value denies the statement.
-    """
-    need, value = units(statement), units(value_of(statement))
-    if not need:
-        return 0, 0.0
-    subject = need - value
-    short = bool(subject) and 0 < len(value) <= 3
-    places = [clause for sentence in evidence for clause in clauses(sentence)] if short else evidence
-    agreeing = [place for place in places if negated(place) == negated(statement)]
-    if any(need <= units(place) for place in agreeing):
-        return 2, 1.0
-    share = max((overlap(need, place) for place in places), default=0.0)
-    if share == 1.0 or (short and any(_denies(place, subject, value) for place in agreeing)):
-        return 0, share
-    spread = overlap(need, "\n".join(evidence)) if evidence else 0.0
-    return (1 if share >= 0.35 or spread >= 0.8 else 0), share
+def support_batch(prompt: Prompt) -> Verdict:
+    """A line with its verdict for each of several statements."""
+    places = evidence(prompt.sections.get("passage", ()))
+    found = [supported(statement, places) for statement in prompt.sections.get("statement", ())]
+    lines = (f"{n}. {_why(one, prompt.chinese)} [[{n}: {one.mark}]]" for n, one in enumerate(found, 1))
+    return Verdict(text="\n".join(lines))
 
 
-def _denies(place: str, subject: frozenset[str], value: frozenset[str]) -> bool:
-    return subject <= units(place) and not value & units(place) and bool(units(value_of(place)))
+def _why(found: Supported, chinese: bool) -> str:
+    return f"文段包含该陈述内容的{found.share:.0%}。" if chinese else f"The passages hold {found.share:.0%} of it."
 
 
 def extraction(prompt: Prompt) -> Verdict:
@@ -189,7 +170,7 @@ def completeness(prompt: Prompt) -> Verdict:
 def _points(extracted: str) -> list[str]:
     """The distinct sentences of the list, without its headings and the parts that hold nothing."""
     nothing = units(NOTHING_RELEVANT)
-    found = {units(s): s for s in sentences(extracted) if _states(s) and units(s) != nothing and "%" not in s[:40]}
+    found = {units(s): s for s in sentences(extracted) if _states(s) and units(s) != nothing and not _PART.match(s)}
     return [point for held, point in found.items() if held]
 
 
@@ -203,6 +184,7 @@ DECISIONS: Mapping[str, Callable[[Prompt], Verdict]] = {
     "logicality": logicality,
     "statements": statements,
     "support": support,
+    "support_batch": support_batch,
     "extraction": extraction,
     "completeness": completeness,
 }

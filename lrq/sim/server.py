@@ -149,7 +149,8 @@ class Sim:
         if found := self.outcomes.get(digest):
             return found
         outcome = self.decide[path](body)
-        self.outcomes.put(digest, outcome)
+        if outcome.choices:  # vectors are large, and soon made again
+            self.outcomes.put(digest, outcome)
         return outcome
 
     def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> web.Response:
