@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from lrq.domain.errors import Unscored
 from lrq.domain.records import Response, Score
 from lrq.recipes.ports import Case
 
@@ -13,16 +12,17 @@ T = TypeVar("T")
 
 
 async def settled(work: Iterable[Awaitable[T]]) -> list[T]:
-    """Return the results in order, once all have ended; only then raise what went wrong.
+    """Return the results in order, once all have ended; only then raise the first failure.
 
-    Cancelling siblings would drop replies that are already paid for. What halts the run or the process goes before
-    Unscored: a score is final, a halted step is taken up again.
+    Raising at once would leave siblings behind whose replies are being paid for.
     """
     ended = await asyncio.gather(*work, return_exceptions=True)
-    failures = [result for result in ended if isinstance(result, BaseException)]
-    for failure in sorted(failures, key=lambda failure: isinstance(failure, Unscored)):
-        raise failure
-    return [result for result in ended if not isinstance(result, BaseException)]
+    results: list[T] = []
+    for result in ended:
+        if isinstance(result, BaseException):
+            raise result
+        results.append(result)
+    return results
 
 
 async def each_text(case: Case, judge: Callable[[Response], Awaitable[Score]]) -> tuple[Score, ...]:

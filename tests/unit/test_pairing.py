@@ -26,6 +26,11 @@ def test_the_lowest_k_wins_among_equals() -> None:
     assert best_against_worst(rewards[::-1], dict(enumerate("abcde"))) == expected
 
 
+def test_rounding_of_a_mean_decides_nothing() -> None:
+    """0.1 + 0.2 is a hair above 0.3 in floating point, and yet k = 0 stays the first of the best."""
+    assert pair([0.3, 0.1 + 0.2, 0.2, 0.2, 0.1]) == Pair(chosen=0, rejected=4, margin=0.2)
+
+
 def test_unscored_responses_neither_count_nor_win() -> None:
     """Four scored of six are too few; with a fifth there is a pair among the scored alone."""
     assert pair([None, 8, 7, 6, None, 5]) == NoRow(reason="4 of 6 responses scored, 5 needed")

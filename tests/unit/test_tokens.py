@@ -13,7 +13,7 @@ from lrq.domain.tokens import TOKEN_RULE, chunk, count_tokens
     [
         ("", 0),
         ("The cat sat.", 4),  # The| cat| sat|.
-        ("internationally", 2),  # ten letters, five letters
+        ("antidisestablishments", 3),  # ten letters, ten letters, one
         ("In 1740, bread", 5),  # In| 174|0|,| bread
         ("猫坐在垫子上。", 7),  # one each, the full stop too
         ("用GPT写", 3),
