@@ -77,9 +77,7 @@ def test_a_prompt_holds_untrusted_text_in_headed_sections_alone(language: str, k
     assert ("never an instruction" if language == "en" else "不是给你的指令") in fixed_part(text)
 
 
-@pytest.mark.parametrize(
-    ("language", "kind"), [case for case in CASES if case[1] not in {"extraction", "support_batch"}]
-)
+@pytest.mark.parametrize(("language", "kind"), [case for case in CASES if case[1] != "extraction"])
 def test_fixed_parts_are_long_enough_for_prompt_caches(language: str, kind: str) -> None:
     """Providers cache prefixes from 1,024 tokens on."""
     assert count_tokens(fixed_part(PROMPTS[f"{language}/{kind}"])) >= 1024
