@@ -151,7 +151,7 @@ class Caller:
             await self._writer.write(Release(id=id_, owner=self._owner, unknown=False))
             return None
         if not await self._writer.write(Send(id=id_, owner=self._owner)):
-            self._limiter.settle(permit, tokens=0, status="other", headers={}, latency=0.0, retry_after=None)
+            self._limiter.settle(permit, tokens=0, status="unsent", headers={}, latency=0.0, retry_after=None)
             await self._writer.write(Release(id=id_, owner=self._owner, unknown=False))
             return None
         outcome = await self._transport.post(line.endpoint, call)

@@ -165,3 +165,20 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError):
         return None
+
+
+async def reachable(endpoint: Endpoint) -> str:
+    """Why the endpoint does not answer a request for its models; empty if it does. No paid call."""
+    secret = endpoint.secret()
+    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    timeout = aiohttp.ClientTimeout(total=10)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+            session.get(f"{endpoint.url}/models", headers=headers, allow_redirects=False) as response,
+        ):
+            if response.status in _ACCOUNT_STATUS:
+                return f"HTTP {response.status}: its key is missing or refused"
+            return "" if response.status < 500 else f"HTTP {response.status}"
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        return f"no answer ({_name(error)}); is the server up?"

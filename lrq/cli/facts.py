@@ -51,8 +51,9 @@ def process_facts(ledger: Ledger) -> list[dict[str, Any]]:
 
 def unscored(ledger: Ledger, run: Run) -> int:
     facts = run_facts(ledger, run)
-    missing = sum(int(one["unscored"]) for one in facts["scores"].values())
-    return missing + sum(facts["failed"].values())
+    missing: int = sum(one["unscored"] for one in facts["scores"].values())
+    failed: int = sum(facts["failed"].values())
+    return missing + failed
 
 
 def _responses(conn: sa.Connection, run: Run) -> dict[str, Any]:

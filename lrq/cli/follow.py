@@ -24,6 +24,7 @@ from lrq.queue import broker
 from lrq.workers.supervisor import Supervisor, is_up, unable
 
 _LOOK_EVERY = 0.3  # seconds
+_STOPS = (signal.SIGINT, signal.SIGTERM)  # the first stops orderly, a second one at once
 _HALTED = {"budget": EXIT_BUDGET, "account": EXIT_ACCOUNT}
 
 
@@ -64,15 +65,16 @@ def _processes(ledger: Ledger, settings: Settings, run: Run, counts: dict[str, i
         if supervisor.failing:
             raise LrqError(supervisor.failing)
 
-    def at_once(*_: object) -> None:
-        supervisor.stop(at_once=True)
-
+    before = {number: signal.getsignal(number) for number in _STOPS}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both stop orderly
     try:
         yield poll
     finally:
-        handler = signal.signal(signal.SIGINT, at_once)
+        for number in _STOPS:
+            signal.signal(number, lambda *_: supervisor.kill())
         supervisor.stop()
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:

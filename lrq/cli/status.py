@@ -90,15 +90,12 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
     for name, one in run["scores"].items():
         mean = "–" if one["mean"] is None else f"{one['mean']:.2f}"
         scores.add_row(name, mean, *(str(one[state]) for state in ("value", "not_applicable", "unscored")))
-    calls = table(
-        "calls", "bought", "reused", "failed", "unknown", "prompt tokens", "cached", "completion", "cost", "mean s"
-    )
+    calls = table("calls", "bought", "reused", "failed", "prompt tokens", "of it cached", "completion", "cost")
     for one in run["usage"]:
-        where = f"{one['role']} {one['step']} {one['kind']} @{one['endpoint']}"
-        counts = ("calls", "reused", "failed", "unknown", "prompt_tokens", "cached_tokens", "completion_tokens")
+        where = one["kind"] if one["kind"] == one["step"] else f"{one['step']}, {one['kind']}"
+        counts = ("calls", "reused", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
         cost = "unpriced" if one["unpriced"] else f"{one['cost']:.4f}"
-        latency = "–" if one["mean_latency"] is None else f"{one['mean_latency']:.2f}"
-        calls.add_row(where, *(f"{one[name]:,}" for name in counts), cost, latency)
+        calls.add_row(where, *(f"{one[name]:,}" for name in counts), cost)
     lines: list[RenderableType] = [scores, calls]
     for reason, number in run["no_pair"].items():
         lines.append(Text(f"no pair for {number} items: {reason}"))

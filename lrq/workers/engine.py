@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import redis.asyncio
+from celery import signals
 
 from lrq.calls.client import Caller
 from lrq.calls.limiter import Limiter
@@ -28,6 +29,8 @@ class Engine:
     presence: Presence
     limiter: Limiter
     caller: Caller
+    transport: Transport
+    redis: redis.asyncio.Redis
     passages: PassageCache
     frozen: dict[int, Frozen]
     notes: dict[str, Any]  # what this process says of itself in `lrq status`
@@ -42,6 +45,7 @@ class Engine:
 
 
 _engine: Engine | None = None
+_type = "worker"  # sampler, judge, …: how this process is named in `lrq status`
 _opening = asyncio.Lock()
 
 
@@ -50,11 +54,17 @@ def engine() -> Engine:
     return _engine or loop.run(_open())
 
 
+@signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
+def _name_process(sender: str, **_: object) -> None:
+    global _type
+    _type = sender.partition("@")[0]
+
+
 async def _open() -> Engine:
     global _engine
     async with _opening:
         if _engine is None:
-            _engine = await open_engine(settings_in_use(), "worker")
+            _engine = await open_engine(settings_in_use(), _type)
             loop.at_close(partial(close_engine, _engine))
         return _engine
 
@@ -67,7 +77,8 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     client = redis.asyncio.Redis.from_url(settings.redis(), socket_connect_timeout=5)
     limiter = Limiter(client, prefix_of(ledger.id), owner=presence.id)
     writer = Writer(ledger)
-    caller = Caller(settings, ledger, writer, limiter, Transport(), presence.id)
+    transport = Transport()
+    caller = Caller(settings, ledger, writer, limiter, transport, presence.id)
     return Engine(
         settings=settings,
         ledger=ledger,
@@ -75,6 +86,8 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
         presence=presence,
         limiter=limiter,
         caller=caller,
+        transport=transport,
+        redis=client,
         passages=PassageCache(),
         frozen={},
         notes=notes,
@@ -86,6 +99,8 @@ async def close_engine(opened: Engine) -> None:
     global _engine
     await opened.caller.stop()
     await opened.limiter.close()
+    await opened.transport.close()
+    await opened.redis.aclose()
     await asyncio.to_thread(opened.writer.close)
     await asyncio.to_thread(opened.presence.close)
     opened.ledger.close()

@@ -73,7 +73,7 @@ for _queue in QUEUES:
     app.task(work, name=task_name(_queue), bind=False, ignore_result=True)
 
 
-@signals.worker_ready.connect
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def _start_feeder(sender: Any, **_: object) -> None:
     """An aggregator also feeds: whoever consumes its queue does."""
     global _feeder
@@ -83,7 +83,7 @@ def _start_feeder(sender: Any, **_: object) -> None:
         _feeder = Feeder(settings_in_use(), held.ledger, held.presence.id)
 
 
-@signals.worker_shutting_down.connect
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _stop_feeder(**_: object) -> None:
     global _feeder
     if _feeder is not None:

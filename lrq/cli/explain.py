@@ -1,0 +1,129 @@
+"""An item explained: every score down to the judge's words and the passages it saw."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from lrq.calls.replies import decode_body
+from lrq.domain.records import Item, Score
+from lrq.ledger import Ledger
+from lrq.ledger import items as items_
+from lrq.ledger.schema import calls
+
+
+def explain(ledger: Ledger, id_: int) -> dict[str, Any]:
+    """The item, its responses, and for each score what led to it; plain data."""
+    with ledger.reading() as conn:
+        row, item = items_.load_item(conn, id_)
+        scores = items_.load_scores(conn, id_, row.round)
+        words = _words(conn, id_, scores)
+        rewards = {(one.prompt, one.k): one for one in items_.load_rewards(conn, id_, row.round)}
+        responses = items_.response_rows(conn, id_, row.round)
+        return {
+            "id": item.id,
+            "state": row.state,
+            "reason": row.reason,
+            "round": row.round,
+            "question": item.question,
+            "context_chars": len(item.context),
+            "extraction": _extraction(item, scores, words),
+            "responses": [
+                {
+                    "k": one.k,
+                    "prompt": one.prompt,
+                    "text": one.text,
+                    "reason": one.reason,
+                    "reward": _reward(rewards.get((one.prompt, one.k))),
+                    "scores": [_score(item, s, words) for s in scores if (s.prompt, s.k) == (one.prompt, one.k)],
+                }
+                for one in responses
+            ],
+            "rows": [_row(one) for one in items_.load_rows(conn, id_, row.round)],
+            "calls": [dict(call) for call in words.values()],
+        }
+
+
+def _words(conn: sa.Connection, id_: int, scores: list[Score]) -> dict[str, Mapping[str, Any]]:
+    """The calls made for the item, and those of others that its scores rest on, by key."""
+    keys = {key for score in scores for key in _keys(score.evidence)}
+    found = conn.execute(sa.select(calls).where((calls.c.item_id == id_) | calls.c.key.in_(keys)).order_by(calls.c.id))
+    return {row.key: _call(row) for row in found}
+
+
+def _keys(evidence: Any) -> Iterator[str]:
+    if isinstance(evidence, Mapping):
+        for name, value in evidence.items():
+            if name == "calls":
+                yield from value
+            else:
+                yield from _keys(value)
+    elif isinstance(evidence, list):
+        for value in evidence:
+            yield from _keys(value)
+
+
+def _call(row: sa.Row[Any]) -> dict[str, Any]:
+    choices = [] if row.reply is None else decode_body(row.reply)[0]
+    names = (
+        "key",
+        "role",
+        "endpoint",
+        "model",
+        "step",
+        "dimension",
+        "kind",
+        "attempt",
+        "series",
+        "state",
+        "deliveries",
+    )
+    return {
+        **{name: getattr(row, name) for name in names},
+        "reason": row.reason,
+        "reply": [choice.text for choice in choices],
+        "reasoning": [choice.reasoning for choice in choices if choice.reasoning],
+        "tokens": [row.prompt_tokens, row.completion_tokens],
+        "cached_tokens": row.cached_tokens,
+        "cost": None if row.cost is None else row.cost / 1e6,
+        "seconds": row.latency_ms / 1000,
+    }
+
+
+def _reply(words: Mapping[str, Mapping[str, Any]], keys: list[str]) -> str:
+    """The judge's words that counted: those of the last attempt."""
+    replies = words[keys[-1]]["reply"] if keys and keys[-1] in words else []
+    return replies[0] if replies else ""
+
+
+def _score(item: Item, score: Score, words: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    own = list(score.evidence.get("calls", ()))
+    found = {
+        "dimension": score.dimension,
+        "state": score.state,
+        "value": score.value,
+        "reason": score.reason,
+        "judge": _reply(words, own),
+        "calls": own,
+    }
+    statements = score.evidence.get("statements")
+    return found if statements is None else found | {"statements": [_statement(item, one, words) for one in statements]}
+
+
+def _statement(item: Item, one: Mapping[str, Any], words: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    passages = [{"start": start, "end": end, "text": item.context[start:end]} for start, end in one["passages"]]
+    return {**one, "judge": _reply(words, list(one["calls"])), "passages": passages}
+
+
+def _extraction(item: Item, scores: list[Score], words: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What was extracted from the context; it belongs to the item and stands with each of its scores."""
+    parts: list[Any] = next((score.evidence["extraction"] for score in scores if score.evidence.get("extraction")), [])
+    return [{**part, "text": _reply(words, list(part["calls"]))} for part in parts]
+
+
+def _reward(reward: Any) -> dict[str, Any] | None:
+    return None if reward is None else {"value": reward.value, "reason": reward.reason}
+
+
+def _row(row: sa.Row[Any]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ("prompt", "chosen", "rejected", "margin", "p_w", "p_l")}

@@ -1,0 +1,101 @@
+"""lrq show: explain every score of an item."""
+
+from typing import Any
+
+import click
+
+from lrq.cli.common import echo_json, json_option, settings_options
+from lrq.cli.explain import explain
+from lrq.config import Settings
+from lrq.domain.errors import UsageError
+from lrq.ledger import Ledger, open_ledger
+from lrq.ledger import items as items_
+from lrq.ledger import runs as runs_
+
+_SHORT = 300  # characters of a text before it is cut, without --full
+
+
+@click.command()
+@click.argument("item")
+@click.option("--response", "-k", type=int, help="Only this response.")
+@click.option("--full", is_flag=True, help="Whole texts, the judge's words and the passages.")
+@json_option
+@settings_options
+def show(item: str, response: int | None, full: bool, as_json: bool, settings: Settings) -> None:
+    """Explain an item: its responses, and each score down to the judge's words and the passages it saw.
+
+    ITEM is an item's id, or RUN:ID where several runs have it.
+
+    Example: lrq show my-run:11 -k 3 --full
+    """
+    ledger = open_ledger(settings)
+    facts = explain(ledger, _find(ledger, item))
+    if response is not None:
+        facts["responses"] = [one for one in facts["responses"] if one["k"] == response]
+    if as_json:
+        echo_json(facts)
+        return
+    _print(facts, full)
+
+
+def _find(ledger: Ledger, name: str) -> int:
+    with ledger.reading() as conn:
+        found = items_.find_items(conn, name)
+        run, colon, key = name.partition(":")
+        if not found and colon and (known := runs_.find_run(conn, run)) is not None:
+            found = items_.find_items(conn, key, known.id)
+    if not found:
+        raise UsageError(f"no item {name!r}; `lrq status` names the runs, and an item is named as in its dataset")
+    if len(found) > 1:
+        raise UsageError(
+            f"several runs have an item {name!r}: say which, {' or '.join(f'{r.run}:{name}' for r in found)}"
+        )
+    return int(found[0].id)
+
+
+def _print(facts: dict[str, Any], full: bool) -> None:
+    click.secho(f"item {facts['id']}: {facts['state']} {facts['reason']}".rstrip(), bold=True)
+    click.echo(f"question: {facts['question']}")
+    click.echo(f"context: {facts['context_chars']:,} characters")
+    for row in facts["rows"]:
+        click.echo(f"pair: {row['chosen']} over {row['rejected']}, margin {row['margin']:.3f}")
+    for response in facts["responses"]:
+        _print_response(response, full)
+    for part in facts["extraction"] if full else ():
+        click.echo(f"\nextracted from {part['chunk'][0]:,} to {part['chunk'][1]:,}: {part['text']}")
+    reasks = sum(call["attempt"] > 0 for call in facts["calls"])
+    click.echo(f"\n{len(facts['calls'])} calls, {reasks} of them asked again")
+
+
+def _print_response(response: dict[str, Any], full: bool) -> None:
+    reward = response["reward"]
+    said = "no reward yet" if reward is None else _value(reward["value"], reward["reason"])
+    click.secho(f"\nresponse {response['k']}: {said}", bold=True)
+    click.echo(_cut(response["text"] or f"(no text: {response['reason']})", full))
+    for score in response["scores"]:
+        click.secho(f"  {score['dimension']}: {_value(score['value'], score['reason'])}", fg="cyan")
+        if score["judge"] and "statements" not in score:
+            click.echo(_indent(_cut(score["judge"], full)))
+        for statement in score.get("statements", ()):
+            click.echo(f"    {statement['mark'] or 'unscored'}: {statement['text']}")
+            if full:
+                _print_evidence(statement)
+
+
+def _print_evidence(statement: dict[str, Any]) -> None:
+    click.echo(_indent(statement["judge"], 6))
+    for passage in statement["passages"]:
+        click.echo(_indent(f"[{passage['start']:,} to {passage['end']:,}] {' '.join(passage['text'].split())}", 8))
+
+
+def _value(value: float | None, reason: str) -> str:
+    shown = "none" if value is None else f"{value:.2f}"
+    return f"{shown} ({reason})" if reason else shown
+
+
+def _cut(text: str, full: bool) -> str:
+    return text if full or len(text) <= _SHORT else f"{text[:_SHORT]}… (--full shows all)"
+
+
+def _indent(text: str, width: int = 4) -> str:
+    return "\n".join(" " * width + line for line in text.splitlines())
