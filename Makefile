@@ -1,0 +1,38 @@
+# make demo: documents in, a better policy out, offline, in minutes.   make test: everything checked.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_HOME ?= .demo
+
+.PHONY: help env demo test check acceptance clean
+
+help:
+	@echo "make demo        sample, judge, pair and train on a small dataset, offline"
+	@echo "make test        environment, style, types, layers, unit and integration tests"
+	@echo "make acceptance  the longer tests: whole runs with kills at every stage"
+	@echo "make clean       remove the environment and what the demo made"
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	@touch $@
+
+demo: env
+	$(BIN)/python examples/demo.py --home $(DEMO_HOME)
+
+test: check
+	$(BIN)/pytest tests/unit tests/integration
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+acceptance: env
+	$(BIN)/pytest tests/acceptance
+
+clean:
+	rm -rf $(VENV) $(DEMO_HOME) build dist *.egg-info
