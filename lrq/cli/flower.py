@@ -1,0 +1,36 @@
+"""`lrq flower`: the monitor."""
+
+import click
+
+from lrq.domain.errors import UsageError
+from lrq.ledger import open_ledger
+from lrq.queue.celery import app, settings_in_use
+
+
+@click.command(
+    "flower",
+    epilog="Example: FLOWER_BASIC_AUTH=me:secret lrq flower --address 0.0.0.0 --port 5555",
+)
+@click.option("--address", help="Where to listen.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="0 picks a free one.  [default: 5555]")
+def flower(address: str | None, port: int | None) -> None:
+    """Serve Flower: workers, tasks and queues, and what the judges cost.
+
+    Beside Flower's own pages there are /judge (calls, tokens, money and rates per run, endpoint and dimension), the
+    same as JSON at /api/judge/usage, and series for Prometheus at /metrics. FLOWER_* variables set Flower's options;
+    to be reached from other machines it wants FLOWER_BASIC_AUTH=user:password.
+    """
+    try:
+        from lrq.monitor.server import serve  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise UsageError("Flower is not installed: pip install 'lrq[monitor]'") from None
+    settings = settings_in_use()
+    ledger = open_ledger(settings)
+    try:
+        serve(app, ledger, settings, address=address, port=port, ready=_say)
+    finally:
+        ledger.close()
+
+
+def _say(at: str) -> None:
+    click.echo(f"Flower is at {at}, the paid calls at {at}/judge")  # echo flushes: whoever waits for us reads it

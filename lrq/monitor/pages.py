@@ -1,0 +1,107 @@
+"""What Flower shows of the paid calls: a page, the same figures as JSON, and as Prometheus series."""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import flower
+import prometheus_client
+from flower.app import Flower, rewrite_handler
+from flower.inspector import Inspector
+from flower.views import BaseHandler
+from flower.views.monitor import Metrics
+from kombu.utils.url import maybe_sanitize_url
+from tornado.template import DictLoader
+from tornado.web import authenticated, url
+
+from lrq.config import Settings
+from lrq.ledger import Ledger
+from lrq.monitor.metrics import families
+from lrq.monitor.usage import Reader, Totals, picture, told_limits
+
+_LINK = """<li class="nav-item">
+  <a class="nav-link{% if active_tab == 'judge' %} active{% end %}" href="{{ reverse_url('judge') }}">Judge usage</a>
+</li>"""
+
+
+class JudgeFlower(Flower):  # type: ignore[misc]
+    """Flower that also knows the ledger; `events` is a `lrq.monitor.server.UsageEvents`."""
+
+    def __init__(self, *, ledger: Ledger, own: Settings, **kwargs: Any) -> None:
+        super().__init__(template_loader=_templates(), **kwargs)
+        self.inspector = MaskedInspector(self.io_loop, self.capp, self.options.inspect_timeout / 1000)
+        self.reader = Reader(ledger)
+        self.told = told_limits(own)
+        self.add_handlers(r".*", _handlers(self.options.url_prefix))
+        prometheus_client.REGISTRY.register(_Collector(self))
+
+    async def picture(self) -> dict[str, Any]:
+        """What is known now; the ledger is asked beside the event loop."""
+        return self.shown(await asyncio.get_running_loop().run_in_executor(self.executor, self.reader.read))
+
+    def shown(self, totals: Totals) -> dict[str, Any]:
+        return picture(totals, self.events.live, self.told)
+
+
+class MaskedInspector(Inspector):  # type: ignore[misc]
+    """Celery leaves the password in what a worker tells of its broker, if that is a URL with a socket."""
+
+    def _on_update(self, workername: str, method: str, response: Any) -> None:
+        super()._on_update(workername, method, _masked(response) if method in {"stats", "conf"} else response)
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _masked(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_masked(each) for each in value]
+    return maybe_sanitize_url(value)
+
+
+class JudgePage(BaseHandler):  # type: ignore[misc]
+    @authenticated  # type: ignore[untyped-decorator]
+    async def get(self) -> None:
+        self.render("judge.html", shown=await self.application.picture())
+
+
+class JudgeUsage(BaseHandler):  # type: ignore[misc]
+    """Open to whoever may see the page, unlike Flower's own API: it only reads."""
+
+    @authenticated  # type: ignore[untyped-decorator]
+    async def get(self) -> None:
+        self.write(await self.application.picture())
+
+
+class JudgeMetrics(Metrics):  # type: ignore[misc]
+    async def get(self) -> None:
+        await self.application.picture()  # the collector must not wait, so fresh sums lie ready for it
+        await super().get()
+
+
+class _Collector:
+    def __init__(self, app: JudgeFlower) -> None:
+        self._app = app
+
+    def collect(self) -> Iterable[Any]:
+        return families(self._app.shown(self._app.reader.last))
+
+    def describe(self) -> Iterable[Any]:
+        return []  # else registering collects
+
+
+def _handlers(prefix: str | None) -> list[Any]:
+    ours = [
+        url(r"/judge", JudgePage, name="judge"),
+        url(r"/api/judge/usage", JudgeUsage),
+        url(r"/metrics", JudgeMetrics),
+    ]
+    return [rewrite_handler(each, prefix) for each in ours] if prefix else ours
+
+
+def _templates() -> DictLoader:
+    """Flower's templates with a link to our page in their navigation, and ours that extends them."""
+    folders = (Path(flower.__file__).parent / "templates", Path(__file__).parent / "templates")
+    texts = {path.name: path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.html")}
+    texts["navbar.html"] = texts["navbar.html"].replace("</ul>", f"{_LINK}</ul>", 1)
+    return DictLoader(texts)

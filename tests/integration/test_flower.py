@@ -1,0 +1,217 @@
+"""Flower as its own process, over a real broker and a real ledger."""
+
+import base64
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import redis
+from celery import Celery
+
+from lrq.config import load_settings
+from lrq.ledger import open_ledger
+from lrq.ledger.runs import create_run
+from lrq.ledger.schema import usage
+
+pytest.importorskip("flower")
+
+PASSWORD = "pw-of-the-broker"
+KEY = "sk-of-the-judge"
+RUN = "cases <script>alert(1)</script>"
+COMMAND = "import sys; from lrq.cli.flower import flower; flower(sys.argv[1:], standalone_mode=False)"
+
+
+@pytest.fixture
+def env(tmp_path: Path, redis_server: Any) -> dict[str, str]:
+    """Settings of a user with a password on the broker, a key for the judge, and one run in the ledger."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.execute_command("ACL", "SETUSER", "flower", "on", f">{PASSWORD}", "~*", "&*", "+@all")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("LRQ_", "FLOWER_"))}
+    env |= {
+        "LRQ_HOME": str(tmp_path / "home"),
+        "LRQ_REDIS_URL": redis_server.url.replace("unix://", f"unix://flower:{PASSWORD}@"),
+        "LRQ_JUDGE_URL": "http://127.0.0.1:9/v1",
+        "LRQ_JUDGE_MODEL": "glm<b>",
+        "LRQ_JUDGE_API_KEY": KEY,
+        "LRQ_JUDGE_RPM": "500",
+    }
+    fill(env)
+    return env
+
+
+def fill(env: dict[str, str]) -> None:
+    ledger = open_ledger(load_settings(env=env), create=True)
+    with ledger.writing() as conn:
+        run = create_run(ledger, conn, RUN, {"recipe": "longreward"})
+        names = {"role": "judge", "endpoint": "default", "model": "glm<b>", "step": "faithfulness", "kind": "support"}
+        counts = {"calls": 4321, "reused": 7, "prompt_tokens": 9000, "cached_tokens": 600, "cost": 1_250_000}
+        row = {"run_id": run.id, **names, "dimension": "faithfulness", **counts}
+        conn.execute(ledger.insert(usage).values(**row))
+    ledger.close()
+
+
+class Door:
+    """Asks a running Flower."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+    def get(self, path: str, *, user: str = "") -> tuple[int, str]:
+        """Status and body."""
+        headers = {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"} if user else {}
+        request = urllib.request.Request(self.url + path, headers=headers)
+        try:
+            with self._open(request, timeout=20) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def usage(self) -> dict[str, Any]:
+        status, body = self.get("/api/judge/usage")
+        assert status == 200, body
+        return dict(orjson.loads(body))
+
+
+@contextmanager
+def flower(env: dict[str, str], *flags: str) -> Iterator[Door]:
+    """A Flower process; it must end by SIGTERM with exit code 0."""
+    command = [sys.executable, "-c", COMMAND, "--port", "0", *flags]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        found = re.search(r"http://\S+?:\d+\S*?(?=,)", said)
+        assert found, said
+        yield Door(found[0])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def refused(env: dict[str, str], *flags: str) -> str:
+    """What a Flower that does not start says last."""
+    command = [sys.executable, "-c", COMMAND, *flags]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    return done.stderr.strip().splitlines()[-1]
+
+
+def until(holds: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_the_page_shows_the_sums_of_the_ledger_and_the_rates_of_the_workers(env: dict[str, str]):
+    """Sums are there at once; rates and queues come with the workers' events."""
+    app = Celery(broker=load_settings(env=env).broker(), set_as_current=False)
+    ledger = open_ledger(load_settings(env=env))
+    app.conf.broker_transport_options = {"global_keyprefix": f"lrq:{ledger.id}:"}
+    ledger.close()
+    tell = {"run": 1, "role": "judge", "endpoint": "default"}
+    usage_told = [{**tell, "dimension": "faithfulness", "calls": 5, "tokens": 700}]
+    lanes = [{**tell, "waiting": 31, "in_flight": 12, "rpm": 480, "tpm": None, "concurrency": 64}]
+    with flower(env) as door, app.events.default_dispatcher(hostname="judge@here") as dispatcher:
+        (row,) = door.usage()["usage"]
+        assert (row["run"], row["calls"], row["reused"], row["cost"]) == (RUN, 4321, 7, 1.25)
+        assert door.usage()["endpoints"][0]["rpm"] == 500
+
+        def rate() -> float:
+            dispatcher.send("judge-usage", usage=usage_told, lanes=lanes)
+            return float(door.usage()["usage"][0]["calls_per_minute"])
+
+        until(rate)
+        (lane,) = door.usage()["endpoints"]
+        assert (lane["waiting"], lane["in_flight"], lane["rpm"], lane["concurrency"]) == (31, 12, 480, 64)
+        _, page = door.get("/judge")
+        _, metrics = door.get("/metrics")
+    for shown in ("4,321", "31", "cases &lt;script&gt;alert(1)&lt;/script&gt;", "glm&lt;b&gt;", "1.2500"):
+        assert shown in page
+    assert "<script>alert(1)" not in page
+    assert page.count('href="/judge"') == 1
+    assert not re.search(
+        r"""(src|href)=["']https?://(?!(flower\.readthedocs|github))""", page
+    )  # nothing from elsewhere
+    assert re.search(r'lrq_calls_total\{.*outcome="bought".*\} 4321\.0', metrics)
+    assert re.search(r"flower_worker_online|flower_events_total", metrics)
+
+
+def test_flower_shows_no_password_and_no_key(env: dict[str, str], tmp_path: Path):
+    """Neither on its own pages, with a worker and its configuration on them, nor on ours."""
+    name = "judge@here"
+    command = [sys.executable, "-m", "celery", "-A", "lrq.queue", "worker", "-Q", "judge.faithfulness", "-n", name]
+    with open(tmp_path / "worker.log", "wb") as log:
+        worker = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    try:
+        with flower(env) as door:
+            until(lambda: door.get(f"/worker/{name}")[0] == 200, 60)
+            pages = {
+                path: door.get(path) for path in ("/", f"/worker/{name}", "/tasks", "/broker", "/judge", "/metrics")
+            }
+            pages["/api/judge/usage"] = door.get("/api/judge/usage")
+    finally:
+        worker.terminate()
+        worker.wait()
+    assert {status for status, _ in pages.values()} == {200}
+    for path, (_, body) in pages.items():
+        assert PASSWORD not in body, path
+        assert KEY not in body, path
+    assert "redis+socket://flower:**@" in pages["/broker"][1]
+    assert "broker_url" in pages[f"/worker/{name}"][1]  # its configuration is there, masked
+
+
+def test_only_the_figures_are_open_without_a_password(env: dict[str, str]):
+    """Flower's own API stays closed, and nobody is offered a button that would do something."""
+    with flower(env) as door:
+        assert door.url.startswith("http://127.0.0.1:")
+        assert door.get("/api/workers")[0] == 401
+        assert door.get("/api/judge/usage")[0] == 200
+
+
+def test_a_password_guards_the_figures_too(env: dict[str, str]):
+    """FLOWER_BASIC_AUTH is Flower's own switch; with it other machines may be let in, under a prefix as well."""
+    env = env | {"FLOWER_BASIC_AUTH": "me:secret", "FLOWER_URL_PREFIX": "flower"}
+    with flower(env, "--address", "0.0.0.0") as door:
+        assert door.url.endswith("/flower")
+        for path in ("/judge", "/api/judge/usage"):
+            assert door.get(path)[0] == 401
+            assert door.get(path, user="me:wrong")[0] == 401
+            assert door.get(path, user="me:secret")[0] == 200
+
+
+def test_a_ledger_that_cannot_be_read_is_said_on_the_page(env: dict[str, str]):
+    """The page stays up and tells why its figures are old."""
+    with flower(env) as door:
+        assert door.usage()["error"] == ""
+        ledger = open_ledger(load_settings(env=env))
+        with ledger.writing() as conn:
+            usage.drop(conn)
+        ledger.close()
+        until(lambda: "the ledger cannot be read" in door.usage()["error"])
+        status, page = door.get("/judge")
+        assert status == 200
+        assert "the ledger cannot be read" in page
+        assert "4,321" in page
+
+
+def test_what_cannot_be_served_is_refused_in_one_line(env: dict[str, str], tmp_path: Path):
+    """Open doors, unreadable options, and a ledger that is not there."""
+    assert "set FLOWER_BASIC_AUTH=user:password" in refused(env, "--address", "0.0.0.0")
+    assert "a FLOWER_ variable cannot be read" in refused(env | {"FLOWER_PORT": "many"})
+    assert "no ledger at" in refused(env | {"LRQ_HOME": str(tmp_path / "nowhere")})
