@@ -116,10 +116,15 @@ def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], late
 
 def _choice(one: Mapping[str, Any]) -> Choice:
     message = one.get("message") or {}
-    reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
-    return Choice(
-        text=message.get("content") or "", reasoning=str(reasoning), finish=str(one.get("finish_reason") or "stop")
-    )
+    inline, text = _split_reasoning(message.get("content") or "")
+    reasoning = message.get("reasoning_content") or message.get("reasoning") or inline
+    return Choice(text=text, reasoning=str(reasoning), finish=str(one.get("finish_reason") or "stop"))
+
+
+def _split_reasoning(text: str) -> tuple[str, str]:
+    """Servers without a reasoning parser leave it in the text, up to </think>; the opening mark may be missing."""
+    before, mark, after = text.rpartition("</think>")
+    return (before.removeprefix("<think>").strip(), after.lstrip()) if mark else ("", text)
 
 
 def _usage(body: Mapping[str, Any]) -> Usage:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 ATTEMPTS = 5  # in all (LongReward's scripts)
 FIRST_TEMPERATURE = 0.01
 AGAIN_TEMPERATURE = 0.95  # another sample of the same judge may be readable
-_BLOCKED = {"content_filter"}  # the text is a notice, not an answer
+_BLOCKED = {"content_filter", "sensitive"}  # the text is a notice, not an answer (OpenAI's word and GLM's)
 
 
 class Obtain(Protocol):

@@ -1,0 +1,217 @@
+"""Claim and settle on SQLite and PostgreSQL: one row, one reply, and money that adds up."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from lrq.domain.errors import RunHalted
+from lrq.domain.records import Call, Purpose, Usage
+from lrq.ledger import Ledger, Writer, runs
+from lrq.ledger.calls import Bound, Claim, Claimed, Ended, Fail, Held, Known, Release, Send, Settle, bury_all
+from lrq.ledger.processes import Presence
+from lrq.ledger.schema import calls
+from lrq.ledger.schema import runs as runs_table
+
+CALL = Call(role="judge", endpoint="default", model="m")
+USAGE = Usage(prompt_tokens=100, completion_tokens=20)
+
+
+@pytest.fixture
+def run(ledger: Ledger) -> runs.Run:
+    with ledger.writing() as conn:
+        return runs.create_run(ledger, conn, "r", {"recipe": "longreward"}, max_cost=1000, max_tokens=100_000)
+
+
+@pytest.fixture
+def writer(ledger: Ledger) -> Iterator[Writer]:
+    opened = Writer(ledger)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def owner(ledger: Ledger) -> Iterator[str]:
+    presence = Presence(ledger, "judge")
+    yield presence.id
+    presence.close()
+
+
+def claim(run: runs.Run, owner: str, key: str = "k", cost: int = 100, tokens: int = 500) -> Claim:
+    return Claim(key=key, call=CALL, purpose=Purpose(run=run.id), owner=owner, bound=Bound(cost=cost, tokens=tokens))
+
+
+def settle(id_: int, cost: int | None = 30) -> Settle:
+    return Settle(id=id_, reply=b'{"choices":[]}', usage=USAGE, cost=cost, latency_ms=5)
+
+
+def money(ledger: Ledger) -> tuple[int, int, int, int, int]:
+    with ledger.reading() as conn:
+        row = conn.execute(sa.select(runs_table)).one()
+    return row.spent_cost, row.reserved_cost, row.spent_tokens, row.reserved_tokens, row.unknown_cost
+
+
+async def test_a_settled_call_is_known_to_whoever_asks_again(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """The second claim of a key brings the reply, and the money is what the call cost."""
+    claimed = await writer.write(claim(run, owner))
+    assert isinstance(claimed, Claimed)
+    assert money(ledger) == (0, 100, 0, 500, 0)
+    assert await writer.write(Send(id=claimed.id, owner=owner))
+    await writer.write(settle(claimed.id))
+    assert money(ledger) == (30, 0, 120, 0, 0)
+    again = await writer.write(claim(run, owner))
+    assert again == Known(reply=b'{"choices":[]}', usage=USAGE, cost=30)
+    assert money(ledger) == (30, 0, 120, 0, 0)
+
+
+async def test_a_claimed_key_is_held_against_everyone_else(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """While a living process has a call, others wait."""
+    other = Presence(ledger, "judge")
+    await writer.write(claim(run, owner))
+    assert await writer.write(claim(run, other.id)) == Held()
+    other.close()
+
+
+async def test_a_dead_process_s_sent_call_stays_charged_and_is_taken_over(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """Nobody knows whether the server answered: its reservation is spent, and the next asker sends again."""
+    dead = Presence(ledger, "judge")
+    first = await writer.write(claim(run, dead.id))
+    await writer.write(Send(id=first.id, owner=dead.id))
+    dead.close()
+    second = await writer.write(claim(run, owner))
+    assert second == Claimed(id=first.id)
+    assert money(ledger) == (100, 100, 500, 500, 100)
+
+
+async def test_a_dead_process_s_unsent_call_costs_nothing(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """What was only claimed was never paid for."""
+    dead = Presence(ledger, "judge")
+    await writer.write(claim(run, dead.id))
+    dead.close()
+    with ledger.writing() as conn:
+        assert bury_all(ledger, conn) == 1
+    assert money(ledger) == (0, 0, 0, 0, 0)
+
+
+async def test_who_was_thought_dead_may_still_bring_the_reply(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """A reply that comes late is kept, and its successor does not send."""
+    late = Presence(ledger, "judge")
+    first = await writer.write(claim(run, late.id))
+    await writer.write(Send(id=first.id, owner=late.id))
+    late.close()
+    second = await writer.write(claim(run, owner))
+    await writer.write(settle(first.id))
+    assert await writer.write(Send(id=second.id, owner=owner)) is False
+    assert isinstance(await writer.write(claim(run, owner)), Known)
+    spent, reserved, *_ = money(ledger)
+    assert (spent, reserved) == (130, 0)
+
+
+async def test_a_refused_call_is_not_asked_again_and_costs_nothing(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """The server said no to the request itself."""
+    claimed = await writer.write(claim(run, owner))
+    await writer.write(Send(id=claimed.id, owner=owner))
+    await writer.write(Fail(id=claimed.id, error="refused", reason="too long", unknown=False))
+    assert await writer.write(claim(run, owner)) == Ended(error="refused", reason="too long")
+    assert money(ledger) == (0, 0, 0, 0, 0)
+
+
+async def test_another_run_may_try_what_failed_for_the_first(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """A server that was down then may be up now; within one run the failure stands."""
+    claimed = await writer.write(claim(run, owner))
+    await writer.write(Fail(id=claimed.id, error="failed", reason="down", unknown=False))
+    assert isinstance(await writer.write(claim(run, owner)), Ended)
+    with ledger.writing() as conn:
+        second = runs.create_run(ledger, conn, "second", {"recipe": "longreward"})
+    assert await writer.write(claim(second, owner)) == Claimed(id=claimed.id)
+
+
+async def test_a_released_call_of_unknown_outcome_stays_charged(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """A timeout may have been answered and billed."""
+    claimed = await writer.write(claim(run, owner))
+    await writer.write(Send(id=claimed.id, owner=owner))
+    await writer.write(Release(id=claimed.id, owner=owner, unknown=True))
+    assert money(ledger) == (100, 0, 500, 0, 100)
+    assert await writer.write(claim(run, owner)) == Claimed(id=claimed.id)
+
+
+async def test_the_budget_waits_for_calls_in_flight_and_then_stops_the_run(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """1000 to spend: a bound of 900 leaves no room for 200 until it is settled at 850; then the run stops."""
+    first = await writer.write(claim(run, owner, "a", cost=900))
+    assert await writer.write(claim(run, owner, "b", cost=200)) == Held()
+    await writer.write(Send(id=first.id, owner=owner))
+    await writer.write(settle(first.id, cost=850))
+    with pytest.raises(RunHalted, match="budget"):
+        await writer.write(claim(run, owner, "b", cost=200))
+    with ledger.reading() as conn:
+        stopped = runs.get_run(conn, "r")
+    assert (stopped.state, stopped.halt) == ("stopped", "budget")
+    with ledger.writing() as conn:
+        runs.set_budget(conn, run.id, max_cost=2000, max_tokens=None)
+    assert isinstance(await writer.write(claim(run, owner, "b", cost=200)), Claimed)
+
+
+async def test_a_halted_run_sends_nothing_more(ledger: Ledger, run: runs.Run, writer: Writer, owner: str) -> None:
+    """A call that was claimed before the pause is not sent after it."""
+    claimed = await writer.write(claim(run, owner))
+    with ledger.writing() as conn:
+        assert runs.halt(conn, run.id, state="paused", by="user", reason="later")
+    assert await writer.write(Send(id=claimed.id, owner=owner)) is False
+    with pytest.raises(RunHalted, match="later"):
+        await writer.write(claim(run, owner, "b"))
+
+
+@pytest.mark.parametrize("askers", [4])
+def test_two_hundred_keys_asked_for_by_four_writers_are_claimed_once_each(
+    ledger: Ledger, run: runs.Run, askers: int
+) -> None:
+    """Four processes race for the same keys: each key is claimed once and reserved once."""
+    free = replace(run, max_cost=None)
+    with ledger.writing() as conn:
+        conn.execute(runs_table.update().values(max_cost=None, max_tokens=None))
+    claimed: list[str] = []
+
+    def ask() -> None:
+        async def race() -> None:
+            presence, writer = Presence(ledger, "judge"), Writer(ledger)
+            keys = [f"k{n}" for n in range(200)]
+            results = await asyncio.gather(*(writer.write(claim(free, presence.id, key)) for key in keys))
+            claimed.extend(key for key, result in zip(keys, results, strict=True) if isinstance(result, Claimed))
+            writer.close()
+            presences.append(presence)
+
+        asyncio.run(race())
+
+    presences: list[Presence] = []
+    threads = [threading.Thread(target=ask) for _ in range(askers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == sorted(f"k{n}" for n in range(200))
+    with ledger.reading() as conn:
+        assert conn.execute(sa.select(sa.func.count()).select_from(calls)).scalar_one() == 200
+    assert money(ledger)[1] == 200 * 100
+    for presence in presences:
+        presence.close()
