@@ -59,7 +59,8 @@ async def _judge(judging: Judging, nearest: Nearest, response: Response) -> Scor
 async def _check(judging: Judging, nearest: Nearest, statements: Sequence[str]) -> list[Evidence]:
     """Evidence for each statement, in order; equal ones are asked about once and count as often as they stand."""
     distinct = tuple(dict.fromkeys(statements))
-    near = await nearest(distinct, count=judging.case.settings["passages"])
+    settings = judging.case.settings
+    near = await nearest(distinct, count=settings["passages"], chunk_tokens=settings["statement_chunk_tokens"])
     found = dict(zip(distinct, near, strict=True))
     verdicts = await _together(judging, found) if judging.case.settings.get("batch_statements") else {}
     alone = [statement for statement in distinct if statement not in verdicts]

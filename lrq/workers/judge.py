@@ -72,11 +72,10 @@ class _Step:
         )
         return await self.frozen.recipe.step(self.task.name).procedure(self.case, ask, self._nearest)
 
-    async def _nearest(self, queries: Sequence[str], *, count: int) -> Sequence[Sequence[Passage]]:
-        size = int(self.case.settings["statement_chunk_tokens"])
+    async def _nearest(self, queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
         embed = self._embedder()
-        name = (self.context_hash, size, embed and (embed.endpoint, embed.model))
-        passages = await self.engine.passages.get(name, self.item.context, size, embed)
+        name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model))
+        passages = await self.engine.passages.get(name, self.item.context, chunk_tokens, embed)
         return await passages(queries, count=count)
 
     def _embedder(self) -> Embedder | None:

@@ -69,7 +69,7 @@ class Near:
         ]
         self.queries: list[tuple[str, ...]] = []
 
-    async def __call__(self, queries: Sequence[str], *, count: int) -> Sequence[Sequence[Passage]]:
+    async def __call__(self, queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
         self.queries.append(tuple(queries))
         return [self.passages[:count] for _ in queries]
 
@@ -227,7 +227,7 @@ async def test_an_unreadable_list_makes_its_response_unscored() -> None:
 async def test_passages_that_cannot_be_had_make_it_unscored() -> None:
     """The paid list of statements stays as evidence."""
 
-    async def broken(queries: Sequence[str], *, count: int) -> Sequence[Sequence[Passage]]:
+    async def broken(queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
         raise Unscored("no embeddings")
 
     judge = Judge(statements=statements("A"))
