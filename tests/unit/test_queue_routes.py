@@ -1,0 +1,66 @@
+"""Queues, routes and the Celery configuration, without a broker."""
+
+import pytest
+
+from lrq.config import Settings
+from lrq.queue.celery import configuration
+from lrq.queue.routes import QUEUES, WORKERS, concurrency, concurrency_of, task_name
+
+
+def test_every_queue_has_one_worker_type_and_one_task():
+    """No queue is consumed by two worker types, and no two queues share a task name."""
+    assert sorted(QUEUES) == sorted(
+        ["sample", "expand", "aggregate", "train"]
+        + [f"judge.{step}" for step in ("helpfulness", "logicality", "faithfulness", "completeness")]
+        + ["judge.pairwise", "judge.rubric"]
+    )
+    assert len(set(QUEUES)) == len(QUEUES) == len({task_name(queue) for queue in QUEUES})
+    assert task_name("judge.faithfulness") == "lrq.judge.faithfulness"
+
+
+def test_routes_are_explicit():
+    """Each task goes to its own queue, bound by its own name, and a queue nobody knows is not made up."""
+    conf = configuration("redis://host", "abc")
+    assert conf["task_routes"] == {task_name(queue): {"queue": queue} for queue in QUEUES}
+    assert {queue.name: queue.routing_key for queue in conf["task_queues"]} == {queue: queue for queue in QUEUES}
+    assert conf["task_create_missing_queues"] is False
+
+
+@pytest.mark.parametrize("broker", ["redis://h", "rediss://h", "redis+socket:///s"])
+def test_ledgers_share_a_redis_by_their_prefix(broker: str):
+    """Over Redis every key begins with the ledger's id; a lease is short, and its sweep never waits long."""
+    options = configuration(broker, "abc")["broker_transport_options"]
+    assert options["global_keyprefix"] == "lrq:abc:"
+    sweep = options["unacked_restore_interval"] * options["unacked_restore_throttle"]
+    assert options["visibility_timeout"] + sweep < 15
+    assert options["unacked_mutex_expire"] + options["visibility_timeout"] <= 15
+
+
+def test_another_broker_gets_no_options_of_redis():
+    """RabbitMQ's client refuses options it does not know."""
+    assert configuration("amqp://guest@host//", "abc")["broker_transport_options"] == {}
+
+
+@pytest.mark.parametrize(
+    ("policy", "worker", "expected"),
+    [
+        ({}, "judge", 7),
+        ({"path": "model"}, "sampler", 1),  # one model in memory
+        ({"url": "http://policy/v1"}, "sampler", 7),  # a server takes many at once
+        ({}, "trainer", 1),
+        ({}, "aggregator", 4),
+    ],
+)
+def test_concurrency_suits_what_the_worker_waits_for(policy: dict[str, str], worker: str, expected: int):
+    """Who waits for servers works on many messages at once, who holds a model on one."""
+    settings = Settings.model_validate({"judge_threads": 7, "policy": policy})
+    assert concurrency(worker, settings) == expected
+    assert concurrency_of(WORKERS[worker], settings) == expected
+
+
+def test_concurrency_of_several_types_is_the_most_careful():
+    """A process that consumes everything samples one prompt at a time."""
+    settings = Settings.model_validate({"judge_threads": 7})
+    assert concurrency_of((), settings) == 1
+    assert concurrency_of(("judge.rubric", "aggregate"), settings) == 4
+    assert concurrency_of(("judge.rubric",), settings) == 7
