@@ -11,7 +11,7 @@ from lrq.ledger import processes as processes_
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import count_rows
 from lrq.ledger.runs import Run, UsageRow
-from lrq.ledger.schema import items, responses, rewards
+from lrq.ledger.schema import items, prompts, responses, rewards
 
 
 def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
             "items": runs_.item_states(conn, run.id),
             "set_aside": len(runs_.lines_set_aside(conn, run.id)),
             "responses": _responses(conn, run),
+            "sampling": _sampling(conn, run),
             "scores": _scores(conn, run),
             "rewards": _rewards(conn, run),
             "pairs": count_rows(conn, run.id, run.round),
@@ -66,6 +67,16 @@ def _responses(conn: sa.Connection, run: Run) -> dict[str, Any]:
         "tokens": sum(row.tokens or 0 for row in rows),
         "without_text": {row.reason: row.number for row in rows if row.reason},
     }
+
+
+def _sampling(conn: sa.Connection, run: Run) -> dict[str, Any]:
+    """Work of all samplers together; prompts are prefilled once for all their responses."""
+    names = ("prompt_tokens", "completion_tokens", "seconds")
+    sums = [sa.func.coalesce(sa.func.sum(prompts.c[name]), 0).label(name) for name in names]
+    query = sa.select(*sums).join(items, items.c.id == prompts.c.item_id).where(items.c.run_id == run.id)
+    row = conn.execute(query).one()
+    speed = round(row.completion_tokens / row.seconds, 1) if row.seconds else None
+    return {name: getattr(row, name) for name in names} | {"tokens_per_second": speed}
 
 
 def _scores(conn: sa.Connection, run: Run) -> dict[str, dict[str, Any]]:

@@ -122,9 +122,12 @@ def add_responses(
         conn.execute(ledger.insert(responses).on_conflict_do_nothing(), found)
 
 
-def add_prompt(ledger: Ledger, conn: sa.Connection, item: int, round_: int, prompt: int, body: object) -> None:
-    insert = ledger.insert(prompts).values(item_id=item, round=round_, prompt=prompt, body=orjson.dumps(body).decode())
-    conn.execute(insert.on_conflict_do_nothing())
+def add_prompt(
+    ledger: Ledger, conn: sa.Connection, item: int, round_: int, prompt: int, body: object, **counted: float
+) -> None:
+    """Keep what sampling a prompt brought; `counted`: prompt_tokens, completion_tokens, seconds."""
+    values = {"item_id": item, "round": round_, "prompt": prompt, "body": orjson.dumps(body).decode(), **counted}
+    conn.execute(ledger.insert(prompts).values(**values).on_conflict_do_nothing())
 
 
 def load_prompt(conn: sa.Connection, item: int, round_: int, prompt: int) -> Any:

@@ -109,7 +109,10 @@ prompts = sa.Table(
     sa.Column("item_id", sa.ForeignKey("items.id"), primary_key=True),
     sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("prompt", sa.Integer, primary_key=True, autoincrement=False),
-    _text("body"),  # what was cut, tokens, seconds, the policy's fingerprint; JSON
+    _text("body"),  # what was cut, the policy's fingerprint, the keys of its calls; JSON
+    _count("prompt_tokens"),
+    _count("completion_tokens"),
+    sa.Column("seconds", sa.Float, nullable=False, server_default="0"),  # at work on it
 )
 
 responses = sa.Table(

@@ -35,7 +35,8 @@ def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
     with engine.ledger.writing() as conn:
         for prompt, samples in zip(prompts, drawn, strict=True):
             fingerprint = _policies[_spec(engine.settings, frozen)].fingerprint
-            items_.add_prompt(engine.ledger, conn, task.item, task.round, prompt.index, _body(samples, fingerprint))
+            body, counted = _body(samples, fingerprint), _counted(samples)
+            items_.add_prompt(engine.ledger, conn, task.item, task.round, prompt.index, body, **counted)
             responses = [_response(one) for one in samples.responses]
             items_.add_responses(engine.ledger, conn, task.item, task.round, prompt.index, responses)
         backlog.end_sample(engine.ledger, conn, task, frozen.steps)
@@ -107,10 +108,15 @@ def _body(samples: Samples, fingerprint: str) -> dict[str, Any]:
     return {
         "policy": fingerprint,
         "cut": None if samples.cut is None else [samples.cut.start, samples.cut.end],
+        "calls": list(samples.calls),
+    }
+
+
+def _counted(samples: Samples) -> dict[str, float]:
+    return {
         "prompt_tokens": samples.prompt_tokens,
         "completion_tokens": samples.completion_tokens,
         "seconds": round(samples.seconds, 3),
-        "calls": list(samples.calls),
     }
 
 

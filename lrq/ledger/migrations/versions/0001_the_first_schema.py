@@ -236,6 +236,9 @@ def upgrade() -> None:
         sa.Column("round", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("prompt", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("body", sa.Text(), server_default="", nullable=False),
+        sa.Column("prompt_tokens", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("completion_tokens", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("seconds", sa.Float(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(
             ["item_id"],
             ["items.id"],
