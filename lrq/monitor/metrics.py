@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 _OUTCOMES = {"bought": "calls", "reused": "reused", "failed": "failed", "unknown": "unknown"}
 _KINDS = {"prompt": "prompt_tokens", "completion": "completion_tokens", "cached": "cached_tokens"}
 _OF_USAGE = ("run", "role", "endpoint", "model", "dimension")
-_OF_LANE = ("role", "endpoint")
+_OF_LANE = ("role", "endpoint", "model")
 
 
 def families(shown: Mapping[str, Any]) -> Iterable[Any]:

@@ -1,12 +1,13 @@
 """What Flower shows of the paid calls: a page, the same figures as JSON, and as Prometheus series."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import flower
 import prometheus_client
+import redis.asyncio
 from flower.app import Flower, rewrite_handler
 from flower.inspector import Inspector
 from flower.views import BaseHandler
@@ -15,10 +16,11 @@ from kombu.utils.url import maybe_sanitize_url
 from tornado.template import DictLoader
 from tornado.web import authenticated, url
 
+from lrq.calls.limiter import LaneView, read_lanes
 from lrq.config import Settings
 from lrq.ledger import Ledger
 from lrq.monitor.metrics import families
-from lrq.monitor.usage import Reader, Totals, picture, told_limits
+from lrq.monitor.usage import Reader, Totals, endpoints_by_lane, picture
 
 _LINK = """<li class="nav-item">
   <a class="nav-link{% if active_tab == 'judge' %} active{% end %}" href="{{ reverse_url('judge') }}">Judge usage</a>
@@ -26,22 +28,33 @@ _LINK = """<li class="nav-item">
 
 
 class JudgeFlower(Flower):  # type: ignore[misc]
-    """Flower that also knows the ledger; `events` is a `lrq.monitor.server.UsageEvents`."""
+    """Flower that also knows the ledger and the limits; `events` is a `lrq.monitor.server.UsageEvents`.
 
-    def __init__(self, *, ledger: Ledger, own: Settings, **kwargs: Any) -> None:
+    `prefix` is what every key of this ledger begins with in Redis.
+    """
+
+    def __init__(self, *, ledger: Ledger, own: Settings, prefix: str, **kwargs: Any) -> None:
         super().__init__(template_loader=_templates(), **kwargs)
         self.inspector = MaskedInspector(self.io_loop, self.capp, self.options.inspect_timeout / 1000)
-        self.reader = Reader(ledger)
-        self.told = told_limits(own)
+        self.shown = picture(Totals(), {}, {}, {})  # the last picture
+        self._reader = Reader(ledger)
+        self._told = endpoints_by_lane(own)
+        self._redis = redis.asyncio.Redis.from_url(own.redis(), socket_timeout=2, socket_connect_timeout=2)
+        self._prefix = prefix
         self.add_handlers(r".*", _handlers(self.options.url_prefix))
         prometheus_client.REGISTRY.register(_Collector(self))
 
-    async def picture(self) -> dict[str, Any]:
-        """What is known now; the ledger is asked beside the event loop."""
-        return self.shown(await asyncio.get_running_loop().run_in_executor(self.executor, self.reader.read))
+    async def look(self) -> dict[str, Any]:
+        """A picture of now; the ledger is asked beside the event loop."""
+        totals = await asyncio.get_running_loop().run_in_executor(self.executor, self._reader.read)
+        self.shown = picture(totals, self.events.live.rates(), await self._lanes(), self._told)
+        return self.shown
 
-    def shown(self, totals: Totals) -> dict[str, Any]:
-        return picture(totals, self.events.live, self.told)
+    async def _lanes(self) -> Mapping[str, LaneView]:
+        try:
+            return await read_lanes(self._redis, self._prefix)
+        except (redis.RedisError, OSError):
+            return {}  # Flower's own pages say so when the broker is away
 
 
 class MaskedInspector(Inspector):  # type: ignore[misc]
@@ -62,7 +75,7 @@ def _masked(value: Any) -> Any:
 class JudgePage(BaseHandler):  # type: ignore[misc]
     @authenticated  # type: ignore[untyped-decorator]
     async def get(self) -> None:
-        self.render("judge.html", shown=await self.application.picture())
+        self.render("judge.html", shown=await self.application.look())
 
 
 class JudgeUsage(BaseHandler):  # type: ignore[misc]
@@ -70,12 +83,12 @@ class JudgeUsage(BaseHandler):  # type: ignore[misc]
 
     @authenticated  # type: ignore[untyped-decorator]
     async def get(self) -> None:
-        self.write(await self.application.picture())
+        self.write(await self.application.look())
 
 
 class JudgeMetrics(Metrics):  # type: ignore[misc]
     async def get(self) -> None:
-        await self.application.picture()  # the collector must not wait, so fresh sums lie ready for it
+        await self.application.look()  # the collector must not wait, so a fresh picture lies ready for it
         await super().get()
 
 
@@ -84,7 +97,7 @@ class _Collector:
         self._app = app
 
     def collect(self) -> Iterable[Any]:
-        return families(self._app.shown(self._app.reader.last))
+        return families(self._app.shown)
 
     def describe(self) -> Iterable[Any]:
         return []  # else registering collects

@@ -16,6 +16,7 @@ from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger
 from lrq.monitor.live import USAGE_EVENT, Live
 from lrq.monitor.pages import JudgeFlower
+from lrq.queue.celery import prefix_of
 
 MAX_TASKS = 10_000  # tasks that Flower remembers; its own 100,000 take hundreds of MB
 
@@ -48,9 +49,8 @@ def serve(
     loop = IOLoop.current()
     kept = {"max_tasks_in_memory": options.max_tasks, "max_workers_in_memory": options.max_workers}
     events = UsageEvents(app, io_loop=loop, enable_events=options.enable_events, **kept)
-    server = JudgeFlower(
-        ledger=ledger, own=own, options=options, capp=app, events=events, io_loop=loop, **flower_settings
-    )
+    shared = {"options": options, "capp": app, "events": events, "io_loop": loop, **flower_settings}
+    server = JudgeFlower(ledger=ledger, own=own, prefix=prefix_of(ledger.id), **shared)
     ready(_listen(server))
     loop.asyncio_loop.add_signal_handler(signal.SIGTERM, loop.stop)
     try:

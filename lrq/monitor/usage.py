@@ -1,19 +1,20 @@
-"""What all paid calls came to: sums from the ledger, joined with the last minute."""
+"""What all paid calls came to: sums from the ledger, joined with the last minute and with how the limits stand."""
 
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
+from lrq.calls.limiter import LaneView
 from lrq.config import Endpoint, Settings
 from lrq.domain.records import ROLES
 from lrq.ledger import Ledger
 from lrq.ledger.runs import Run, UsageRow, all_runs, usage_of
-from lrq.monitor.live import Lane, Live, Rate, Source, Standing
+from lrq.monitor.live import Source
 
 READ_EVERY = 1.0  # seconds between two questions to the ledger, however many browsers look
 _COUNTS = ("calls", "reused", "failed", "unknown", "unpriced", "latency_ms")
@@ -37,14 +38,14 @@ class Reader:
         self._ledger = ledger
         self._lock = threading.Lock()
         self._next = 0.0
-        self.last = Totals()
+        self._last = Totals()
 
     def read(self) -> Totals:
         with self._lock:
             if time.monotonic() >= self._next:
-                self.last = self._read()
+                self._last = self._read()
                 self._next = time.monotonic() + READ_EVERY
-            return self.last
+            return self._last
 
     def _read(self) -> Totals:
         try:
@@ -52,22 +53,27 @@ class Reader:
                 return Totals(at=time.time(), runs=all_runs(conn), usage=usage_of(conn))
         except sa.exc.SQLAlchemyError as error:
             said = str(getattr(error, "orig", None) or error).splitlines()[0]
-            return replace(self.last, error=f"the ledger cannot be read: {said}")
+            return replace(self._last, error=f"the ledger cannot be read: {said}")
 
 
-def told_limits(settings: Settings) -> dict[Lane, Endpoint]:
-    """The endpoints of the settings, with the limits their owner told."""
-    return {Lane(role, endpoint.name): endpoint for role in ROLES for endpoint in settings.endpoints(role)}
+def endpoints_by_lane(settings: Settings) -> dict[str, tuple[str, Endpoint]]:
+    """Role and endpoint under the name of their lane in the limiter."""
+    told = [(role, endpoint) for role in ROLES for endpoint in settings.endpoints(role)]
+    return {f"{role}.{endpoint.name}.{endpoint.model}": (role, endpoint) for role, endpoint in told}
 
 
-def picture(totals: Totals, live: Live, told: Mapping[Lane, Endpoint]) -> dict[str, Any]:
+def picture(
+    totals: Totals,
+    rates: Mapping[Source, float],
+    lanes: Mapping[str, LaneView],
+    told: Mapping[str, tuple[str, Endpoint]],
+) -> dict[str, Any]:
     """Everything the page shows and `/api/judge/usage` returns. Money is in the user's currency, null if unpriced."""
-    rates = live.rates()
     return {
         "at": totals.at,
         "error": totals.error,
         "runs": [_run(run) for run in totals.runs],
-        "endpoints": _endpoints(live.standings(), rates, told),
+        "endpoints": [_endpoint(name, lanes.get(name), told.get(name)) for name in sorted(told.keys() | lanes.keys())],
         "usage": _usage(totals, rates),
     }
 
@@ -85,33 +91,39 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _endpoints(
-    standings: Mapping[Lane, Standing], rates: Mapping[Source, Rate], told: Mapping[Lane, Endpoint]
-) -> list[dict[str, Any]]:
-    by_lane: dict[Lane, list[Rate]] = defaultdict(list)
-    for source, rate in rates.items():
-        by_lane[source.lane].append(rate)
-    lanes = sorted(told.keys() | standings.keys() | by_lane.keys())
-    return [_endpoint(lane, standings.get(lane), by_lane[lane], told.get(lane)) for lane in lanes]
+def _endpoint(name: str, lane: LaneView | None, told: tuple[str, Endpoint] | None) -> dict[str, Any]:
+    role, _, rest = name.partition(".")
+    names = {"role": role, "endpoint": told[1].name if told else rest, "model": told[1].model if told else ""}
+    return names | (_standing(lane) if lane else _unused(told[1] if told else None))
 
 
-def _endpoint(lane: Lane, now: Standing | None, rates: Iterable[Rate], told: Endpoint | None) -> dict[str, Any]:
-    in_force: Standing | Endpoint = now or told or Standing()  # what a worker keeps to may be less than was told
+def _standing(lane: LaneView) -> dict[str, Any]:
     return {
-        "role": lane.role,
-        "endpoint": lane.endpoint,
-        "model": told.model if told else "",
-        "calls_per_minute": round(sum(rate.calls for rate in rates), 1),
-        "tokens_per_minute": round(sum(rate.tokens for rate in rates)),
-        "waiting": now.waiting if now else 0,
-        "in_flight": now.in_flight if now else 0,
-        "rpm": in_force.rpm,
-        "tpm": in_force.tpm,
-        "concurrency": in_force.concurrency,
+        "calls_per_minute": lane.requests.used,
+        "tokens_per_minute": lane.tokens.used,
+        "rpm": _whole(lane.requests.limit),
+        "tpm": _whole(lane.tokens.limit),
+        "concurrency": lane.concurrency,
+        "in_flight": lane.in_flight,
+        "waiting": lane.waiting,
+        "paused": round(lane.paused, 1),
+        "probing": lane.probing,
+        "learnt": lane.requests.learnt or lane.tokens.learnt,
     }
 
 
-def _usage(totals: Totals, rates: Mapping[Source, Rate]) -> list[dict[str, Any]]:
+def _unused(told: Endpoint | None) -> dict[str, Any]:
+    """An endpoint that nobody has called yet, or whose limiter cannot be asked: what its owner told."""
+    nothing = dict.fromkeys(("calls_per_minute", "tokens_per_minute", "in_flight", "waiting", "paused"), 0)
+    limits = {name: getattr(told, name, None) for name in ("rpm", "tpm", "concurrency")}
+    return {**nothing, **limits, "probing": False, "learnt": False}
+
+
+def _whole(limit: float | None) -> int | None:
+    return None if limit is None else int(limit)
+
+
+def _usage(totals: Totals, rates: Mapping[Source, float]) -> list[dict[str, Any]]:
     """One row for each run, role, endpoint, model and dimension: kinds of prompt are summed."""
     numbers = {run.name: run.id for run in totals.runs}
     groups: dict[tuple[str, ...], list[UsageRow]] = defaultdict(list)
@@ -119,9 +131,9 @@ def _usage(totals: Totals, rates: Mapping[Source, Rate]) -> list[dict[str, Any]]
         groups[row.run, row.role, row.endpoint, row.model, row.dimension].append(row)
     found = []
     for (run, role, endpoint, model, dimension), rows in groups.items():
-        rate = rates.get(Source(numbers.get(run, 0), role, endpoint, dimension), Rate())
+        rate = rates.get(Source(numbers.get(run, 0), role, endpoint, dimension), 0.0)
         names = {"run": run, "role": role, "endpoint": endpoint, "model": model, "dimension": dimension}
-        found.append({**names, **_sums(rows), "calls_per_minute": round(rate.calls, 1)})
+        found.append({**names, **_sums(rows), "calls_per_minute": round(rate, 1)})
     return found
 
 

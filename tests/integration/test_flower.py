@@ -1,5 +1,6 @@
 """Flower as its own process, over a real broker and a real ledger."""
 
+import asyncio
 import base64
 import os
 import re
@@ -16,13 +17,15 @@ from typing import Any
 
 import orjson
 import pytest
-import redis
+import redis.asyncio
 from celery import Celery
 
+from lrq.calls.limiter import Lane, Limiter, Limits
 from lrq.config import load_settings
 from lrq.ledger import open_ledger
 from lrq.ledger.runs import create_run
 from lrq.ledger.schema import usage
+from lrq.queue.celery import prefix_of
 
 pytest.importorskip("flower")
 
@@ -118,30 +121,31 @@ def until(holds: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.2)
 
 
-def test_the_page_shows_the_sums_of_the_ledger_and_the_rates_of_the_workers(env: dict[str, str]):
-    """Sums are there at once; rates and queues come with the workers' events."""
-    app = Celery(broker=load_settings(env=env).broker(), set_as_current=False)
+def bus(env: dict[str, str]) -> tuple[Celery, str]:
+    """An app on the same event bus, and what every key in Redis begins with."""
     ledger = open_ledger(load_settings(env=env))
-    app.conf.broker_transport_options = {"global_keyprefix": f"lrq:{ledger.id}:"}
+    app = Celery(broker=load_settings(env=env).broker(), set_as_current=False)
+    app.conf.broker_transport_options = {"global_keyprefix": prefix_of(ledger.id)}
     ledger.close()
-    tell = {"run": 1, "role": "judge", "endpoint": "default"}
-    usage_told = [{**tell, "dimension": "faithfulness", "calls": 5, "tokens": 700}]
-    lanes = [{**tell, "waiting": 31, "in_flight": 12, "rpm": 480, "tpm": None, "concurrency": 64}]
+    return app, prefix_of(ledger.id)
+
+
+def test_the_page_shows_the_sums_of_the_ledger_and_the_rates_of_the_workers(env: dict[str, str]):
+    """Sums are there at once; rates come with the workers' events."""
+    app, _ = bus(env)
+    told = [{"run": 1, "role": "judge", "endpoint": "default", "dimension": "faithfulness", "calls": 5}]
     with flower(env) as door, app.events.default_dispatcher(hostname="judge@here") as dispatcher:
         (row,) = door.usage()["usage"]
         assert (row["run"], row["calls"], row["reused"], row["cost"]) == (RUN, 4321, 7, 1.25)
-        assert door.usage()["endpoints"][0]["rpm"] == 500
 
         def rate() -> float:
-            dispatcher.send("judge-usage", usage=usage_told, lanes=lanes)
+            dispatcher.send("judge-usage", usage=told)
             return float(door.usage()["usage"][0]["calls_per_minute"])
 
         until(rate)
-        (lane,) = door.usage()["endpoints"]
-        assert (lane["waiting"], lane["in_flight"], lane["rpm"], lane["concurrency"]) == (31, 12, 480, 64)
         _, page = door.get("/judge")
         _, metrics = door.get("/metrics")
-    for shown in ("4,321", "31", "cases &lt;script&gt;alert(1)&lt;/script&gt;", "glm&lt;b&gt;", "1.2500"):
+    for shown in ("4,321", "cases &lt;script&gt;alert(1)&lt;/script&gt;", "glm&lt;b&gt;", "1.2500"):
         assert shown in page
     assert "<script>alert(1)" not in page
     assert page.count('href="/judge"') == 1
@@ -150,6 +154,29 @@ def test_the_page_shows_the_sums_of_the_ledger_and_the_rates_of_the_workers(env:
     )  # nothing from elsewhere
     assert re.search(r'lrq_calls_total\{.*outcome="bought".*\} 4321\.0', metrics)
     assert re.search(r"flower_worker_online|flower_events_total", metrics)
+
+
+async def test_the_page_shows_how_the_limits_stand(env: dict[str, str]):
+    """As told by the settings, and as the limiter of all processes knows them once calls are made."""
+    _, prefix = bus(env)
+    client = redis.asyncio.Redis.from_url(env["LRQ_REDIS_URL"])
+    limiter = Limiter(client, prefix, owner="someone")
+    lane = Lane(name="judge.default.glm<b>", limits=Limits(rpm=480, concurrency=1))
+    with flower(env) as door:
+        (before,) = (await asyncio.to_thread(door.usage))["endpoints"]
+        assert (before["rpm"], before["in_flight"], before["waiting"]) == (500, 0, 0)
+        await limiter.acquire(lane, tokens=10, run=1, started=True)
+        more = asyncio.create_task(limiter.acquire(lane, tokens=10, run=1, started=True))
+
+        def waits() -> bool:
+            (now,) = door.usage()["endpoints"]
+            return (now["concurrency"], now["in_flight"], now["waiting"]) == (1, 1, 1)
+
+        await asyncio.to_thread(until, waits)
+        more.cancel()
+        await asyncio.gather(more, return_exceptions=True)
+        await limiter.close()
+        await client.aclose()
 
 
 def test_flower_shows_no_password_and_no_key(env: dict[str, str], tmp_path: Path):

@@ -1,18 +1,18 @@
 """Rates of the last minute, and the figures made of them and of the ledger's sums."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("prometheus_client")
 
+from lrq.calls.limiter import LaneView, Rate
 from lrq.config import Endpoint
 from lrq.ledger.runs import Run, UsageRow
-from lrq.monitor.live import Lane, Live, Source, Standing
+from lrq.monitor.live import Live, Source
 from lrq.monitor.metrics import families
 from lrq.monitor.usage import Totals, picture
-
-JUDGE = Lane("judge", "default")
 
 
 class Clock:
@@ -33,14 +33,9 @@ def live(clock: Clock) -> Live:
     return Live(clock)
 
 
-def event(worker: str = "judge@one", calls: int = 6, *, run: int = 1, **lane: Any) -> dict[str, Any]:
-    line = {"role": "judge", "endpoint": "default", "waiting": 3, "in_flight": 2, "rpm": 500, "tpm": None}
-    usage = {"run": run, "role": "judge", "endpoint": "default", "dimension": "faithfulness"}
-    return {
-        "hostname": worker,
-        "usage": [{**usage, "calls": calls, "tokens": calls * 100}],
-        "lanes": [{**line, "concurrency": 8, **lane}],
-    }
+def event(calls: object = 6, run: object = 1) -> dict[str, Any]:
+    names = {"role": "judge", "endpoint": "default", "dimension": "faithfulness"}
+    return {"hostname": "judge@one", "usage": [{"run": run, **names, "calls": calls}]}
 
 
 def source(run: int = 1) -> Source:
@@ -52,64 +47,45 @@ def test_rates_look_back_one_minute(live: Live, clock: Clock):
     for _ in range(120):
         clock.now += 1
         live.add(event())
-    assert live.rates()[source()].calls == 60 * 6
+    assert live.rates() == {source(): 360}
     clock.now += 30
-    assert live.rates()[source()].calls == 30 * 6
+    assert live.rates() == {source(): 180}
     clock.now += 30
     assert live.rates() == {}
 
 
 def test_rates_of_a_short_while_are_not_understated(live: Live, clock: Clock):
-    """Ten seconds after the start, 60 calls are 360 a minute, and their 6,000 tokens 36,000."""
+    """Ten seconds after the start, 60 calls are 360 a minute."""
     for _ in range(10):
         clock.now += 1
         live.add(event())
-    assert live.rates()[source()].calls == pytest.approx(360)
-    assert live.rates()[source()].tokens == pytest.approx(36_000)
+    assert live.rates()[source()] == pytest.approx(360)
 
 
-def test_runs_are_kept_apart(live: Live, clock: Clock):
-    """Two runs may share an endpoint and a dimension."""
+def test_runs_are_kept_apart_and_workers_summed(live: Live, clock: Clock):
+    """Two runs may share an endpoint and a dimension; 6 + 5 calls of the first come from two workers."""
     clock.now += 60
-    live.add(event(run=1, calls=6))
-    live.add(event(run=2, calls=4))
-    assert {source: rate.calls for source, rate in live.rates().items()} == {source(1): 6, source(2): 4}
-
-
-def test_waiting_is_summed_over_workers_and_limits_are_the_last_told(live: Live, clock: Clock):
-    """Each worker tells its own queue; all keep to the same limit."""
-    live.add(event("one", waiting=3, in_flight=2, rpm=500))
-    clock.now += 1
-    live.add(event("two", waiting=4, in_flight=1, rpm=480))
-    assert live.standings() == {JUDGE: Standing(waiting=7, in_flight=3, rpm=480, concurrency=8)}
-
-
-def test_a_silent_worker_waits_for_nothing(live: Live, clock: Clock):
-    """A killed worker takes its queue with it."""
-    live.add(event("one"))
-    clock.now += 4
-    live.add(event("two", waiting=4, in_flight=1))
-    clock.now += 2
-    assert live.standings()[JUDGE].waiting == 4
+    for told in (event(6, run=1), event(5, run=1), event(4, run=2)):
+        live.add(told)
+    assert live.rates() == {source(1): 11, source(2): 4}
 
 
 @pytest.mark.parametrize(
     "broken",
     [
         {},
-        {"usage": 5, "lanes": []},
-        {"usage": [], "lanes": ["judge"]},
-        {"usage": [{"run": 1}], "lanes": []},
-        event(calls="many"),  # type: ignore[arg-type]
-        event(waiting=None),
-        event(rpm=float("inf")),
+        {"usage": 5},
+        {"usage": ["judge"]},
+        {"usage": [{"run": 1}]},
+        event("many"),
+        event(None),
+        event(1, run=float("inf")),
     ],
 )
 def test_an_event_of_another_form_is_dropped(live: Live, broken: dict[str, Any]):
     """Anyone on the bus can send; the page goes on."""
     live.add(broken)
     assert live.rates() == {}
-    assert live.standings() == {}
 
 
 def run(name: str, number: int) -> Run:
@@ -152,16 +128,27 @@ USAGE = [
 ]
 
 
-def shown(live: Live) -> dict[str, Any]:
-    told = {JUDGE: Endpoint(url="http://localhost/v1", model="glm", rpm=600)}
-    return picture(Totals(at=5.0, runs=[run("a", 1), run("b", 2)], usage=USAGE), live, told)
+NAME = "judge.default.glm-4.5"
+TOLD = {NAME: ("judge", Endpoint(url="http://localhost/v1", model="glm-4.5", rpm=600))}
+LANE = LaneView(
+    name=NAME,
+    requests=Rate(limit=480.0, used=390, learnt=True),
+    tokens=Rate(limit=None, used=120_000, learnt=False),
+    concurrency=64,
+    in_flight=12,
+    waiting=31,
+    paused=0.0,
+    probing=False,
+)
 
 
-def test_kinds_of_prompt_are_summed_and_rates_joined(live: Live, clock: Clock):
+def shown(lanes: dict[str, LaneView] | None = None, rates: dict[Source, float] | None = None) -> dict[str, Any]:
+    return picture(Totals(at=5.0, runs=[run("a", 1), run("b", 2)], usage=USAGE), rates or {}, lanes or {}, TOLD)
+
+
+def test_kinds_of_prompt_are_summed_and_rates_joined():
     """250,000 + 1,000,000 millionths are 1.25; (900 + 300) ms over 4 calls are 300 each."""
-    clock.now += 60
-    live.add(event(calls=6))
-    first, second = shown(live)["usage"]
+    first, second = shown(rates={source(): 6.04})["usage"]
     assert first == {
         "run": "a",
         "role": "judge",
@@ -184,27 +171,34 @@ def test_kinds_of_prompt_are_summed_and_rates_joined(live: Live, clock: Clock):
     assert second["calls_per_minute"] == 0.0
 
 
-def test_endpoints_show_the_limit_in_force(live: Live):
-    """What the settings tell, until a worker says what it keeps to."""
-    (before,) = shown(live)["endpoints"]
-    assert (before["rpm"], before["waiting"], before["model"]) == (600, 0, "glm")
-    live.add(event(rpm=480))
-    (after,) = shown(live)["endpoints"]
-    assert (after["rpm"], after["waiting"], after["in_flight"]) == (480, 3, 2)
+def test_endpoints_show_the_limits_in_force():
+    """What the settings tell, until the limiter knows better."""
+    (before,) = shown()["endpoints"]
+    assert (before["role"], before["endpoint"], before["model"]) == ("judge", "default", "glm-4.5")
+    assert (before["rpm"], before["waiting"], before["learnt"]) == (600, 0, False)
+    (after,) = shown({NAME: LANE})["endpoints"]
+    assert (after["rpm"], after["calls_per_minute"], after["waiting"], after["in_flight"]) == (480, 390, 31, 12)
+    assert after["learnt"]
 
 
-def test_runs_show_their_budget(live: Live):
+def test_an_endpoint_that_left_the_settings_is_still_shown():
+    """A run keeps the judges it was frozen with."""
+    gone = replace(LANE, name="judge.old.glm-3.5")
+    names = [(row["role"], row["endpoint"]) for row in shown({gone.name: gone})["endpoints"]]
+    assert names == [("judge", "default"), ("judge", "old.glm-3.5")]
+
+
+def test_runs_show_their_budget():
     """Money leaves the ledger's millionths."""
-    first = shown(live)["runs"][0]
+    first = shown()["runs"][0]
     assert (first["run"], first["spent"], first["max_cost"], first["max_tokens"]) == ("a", 1.25, 5.0, None)
 
 
-def test_metrics_hold_the_same_figures(live: Live):
+def test_metrics_hold_the_same_figures():
     """Counters by outcome and kind, gauges per endpoint."""
-    live.add(event())
     samples = {
         (sample.name, *sorted(sample.labels.values())): sample.value
-        for family in families(shown(live))
+        for family in families(shown({NAME: LANE}))
         for sample in family.samples
     }
     labels = ("a", "default", "faithfulness", "glm", "judge")
@@ -212,6 +206,7 @@ def test_metrics_hold_the_same_figures(live: Live):
     assert samples[("lrq_calls_total", *sorted((*labels, "reused")))] == 2
     assert samples[("lrq_tokens_total", *sorted((*labels, "cached")))] == 300
     assert samples[("lrq_cost_total", *sorted(labels))] == 1.25
-    assert samples[("lrq_calls_waiting", "default", "judge")] == 3
-    assert samples[("lrq_limit", "default", "judge", "rpm")] == 500
-    assert ("lrq_limit", "default", "judge", "tpm") not in samples
+    lane = ("default", "glm-4.5", "judge")
+    assert samples[("lrq_calls_waiting", *lane)] == 31
+    assert samples[("lrq_limit", *sorted((*lane, "rpm")))] == 480
+    assert ("lrq_limit", *sorted((*lane, "tpm"))) not in samples
