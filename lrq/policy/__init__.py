@@ -1,0 +1,34 @@
+"""The model that answers: in this process, or behind a server."""
+
+from lrq.domain.errors import UsageError
+from lrq.policy.port import CHAT_TEMPLATE, Policy, Prompt, Sampled, Samples, Sampling
+from lrq.policy.server import Ask, ServerPolicy
+
+__all__ = ["CHAT_TEMPLATE", "Policy", "Prompt", "Sampled", "Samples", "Sampling", "open_policy"]
+
+
+def open_policy(
+    spec: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    model: str = "",
+    endpoint: str = "default",
+    ask: Ask | None = None,
+) -> Policy:
+    """Open a folder, a name in the local hub cache, or a server's URL.
+
+    device ("auto", "cpu", "cuda", "cuda:1") and dtype ("auto": the folder's own) are for the first two; model, endpoint
+    and `ask`, which makes the paid requests, for the last. Raises UsageError with what to do.
+    """
+    if spec.startswith(("http://", "https://")):
+        if not model or ask is None:
+            raise UsageError("a policy behind a URL needs its model's name; set policy.model or LRQ_POLICY_MODEL")
+        return ServerPolicy(spec, model=model, endpoint=endpoint, ask=ask)
+    try:
+        from lrq.policy.local import LocalPolicy  # noqa: PLC0415  loads torch
+    except ModuleNotFoundError as error:
+        raise UsageError(f"sampling here needs {error.name}; install it with: pip install 'lrq[train]'") from None
+    from lrq.policy.folder import find  # noqa: PLC0415
+
+    return LocalPolicy(find(spec), device=device, dtype=dtype)

@@ -1,0 +1,68 @@
+"""Finding a policy's folder and saying which policy it is, without loading it."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from lrq.domain.errors import UsageError
+
+WEIGHTS = "*.safetensors"
+_WHOLE = 64 << 20  # bytes: weights up to this size are read whole
+_BLOCK, _BLOCKS = 4096, 256  # of larger ones, this many blocks spread evenly
+
+
+def find(spec: str) -> Path:
+    """The folder of that path, or of that name in the local hub cache; raises UsageError. Nothing is downloaded."""
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        return checked(folder)
+    if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        raise UsageError(f"there is no folder {spec}; name one that holds a model in safetensors form")
+    return checked(_in_cache(spec))
+
+
+def checked(folder: Path) -> Path:
+    for pattern, what in (("config.json", "config.json"), (WEIGHTS, "safetensors weights")):
+        if not any(folder.glob(pattern)):
+            raise UsageError(f"{folder} holds no {what}; save a model there with save_pretrained")
+    return folder
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of weights, configuration and tokenizer.
+
+    Of large weights size, header and 1 MiB of content are read: training moves weights everywhere, so that two policies
+    that differ in one weight of ten thousand still differ in the sample, and 16 GB need no minute of reading.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in {".safetensors", ".json", ".jinja", ".model", ".txt"}:
+            digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())
+            _add(digest, path)
+    return digest.hexdigest()
+
+
+def _add(digest: "hashlib.blake2b", path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        if size <= _WHOLE or path.suffix != ".safetensors":
+            digest.update(stream.read())
+            return
+        header = int.from_bytes(stream.read(8), "little")  # a safetensors file starts with the length of its header
+        digest.update(stream.read(min(header, _WHOLE)))
+        for block in range(_BLOCKS):
+            stream.seek((size - _BLOCK) * block // (_BLOCKS - 1))
+            digest.update(stream.read(_BLOCK))
+
+
+def _in_cache(name: str) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  only those who name a model need it
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        raise UsageError(
+            f"{name} is neither a folder nor in the local hub cache; get it with: hf download {name}"
+        ) from None

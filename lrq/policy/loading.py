@@ -1,0 +1,54 @@
+"""Loading a policy: safetensors alone, no code from the folder, nothing from the network."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from lrq.domain.errors import UsageError
+
+_OFFLINE = {"local_files_only": True, "trust_remote_code": False}
+_BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    SafetensorError,
+)  # what transformers raises for a folder it cannot use
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer; raises UsageError where there is none or it has no chat template."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_OFFLINE)
+    except _BROKEN as error:
+        raise UsageError(f"{folder} holds no tokenizer that can be loaded: {_line(error)}") from None
+    if not tokenizer.chat_template:
+        raise UsageError(f"{folder} has no chat template; add chat_template.jinja, or name a chat model")
+    return tokenizer
+
+
+def load_model(folder: Path, dtype: str) -> Any:
+    """The folder's causal language model, on the CPU; raises UsageError."""
+    wanted = dtype if dtype == "auto" else getattr(torch, dtype, None)
+    if wanted != "auto" and not isinstance(wanted, torch.dtype):
+        raise UsageError(f"policy.dtype is auto, float32, bfloat16 or float16, not {dtype}")
+    logging.disable_progress_bar()
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=wanted, use_safetensors=True, **_OFFLINE).eval()
+    except _BROKEN as error:
+        raise UsageError(f"{folder} holds no model that can be loaded: {_line(error)}") from None
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """All ids that end a response: the generation settings may name several."""
+    named = model.generation_config.eos_token_id
+    several = named if isinstance(named, list) else [named]
+    return frozenset(one for one in (*several, tokenizer.eos_token_id) if one is not None)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,142 @@
+"""The policy behind an OpenAI-compatible server (vLLM, SGLang): n responses of one paid request."""
+
+import asyncio
+import hashlib
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from lrq.domain.errors import CallFailed, CallRefused, Stopping
+from lrq.domain.records import Call, Choice, Message, Reply
+from lrq.domain.tokens import count_tokens
+from lrq.policy.cut import Fitted, OverLong, fit
+from lrq.policy.port import Prompt, Sampled, Samples, Sampling, ShouldStop, never
+
+Ask = Callable[[Call], Awaitable[Reply]]  # claims, sends and settles; raises as lrq.domain.errors says
+
+# A refusal that speaks of the parameter n: "n must be 1", "'n' > 1 is not supported"; a \n in quoted JSON is none.
+_SPEAKS_OF_N = re.compile(r"(?<![\w\\])n(?!\w)")
+
+
+class ServerPolicy:
+    """A server that keeps the policy; what was paid for is found again by its key."""
+
+    def __init__(self, url: str, *, model: str, endpoint: str, ask: Ask) -> None:
+        self.fingerprint = hashlib.blake2b(f"{url}\n{model}".encode(), digest_size=16).hexdigest()
+        self._model, self._endpoint, self._ask = model, endpoint, ask
+        self._one_by_one = False  # learned: this server takes no n above 1
+
+    async def sample(
+        self, prompt: Prompt, sampling: Sampling, *, ks: Sequence[int] | None = None, should_stop: ShouldStop = never
+    ) -> Samples:
+        """Ask for all n even where fewer `ks` are wanted: the same keys then find what was paid for; see Policy."""
+        started = time.perf_counter()
+        try:
+            fitted = _fit(prompt, sampling)
+        except OverLong:
+            drawn = _Drawn(reasons=dict.fromkeys(range(sampling.n), "over_long"))
+            fitted = Fitted(messages=tuple(prompt.messages), tokens=0)
+        else:
+            drawn = await self._draw(prompt, fitted.messages, sampling, should_stop)
+        return Samples(
+            responses=tuple(drawn.response(k) for k in (range(sampling.n) if ks is None else ks)),
+            messages=fitted.messages,
+            cut=fitted.cut,
+            prompt_tokens=drawn.prompt_tokens,
+            completion_tokens=drawn.completion_tokens,
+            seconds=time.perf_counter() - started,
+            calls=tuple(drawn.calls),
+        )
+
+    def release(self) -> None:
+        """The accelerator is the server's."""
+
+    def restore(self) -> None:
+        """The accelerator is the server's."""
+
+    async def _draw(
+        self, prompt: Prompt, messages: Sequence[Message], sampling: Sampling, should_stop: ShouldStop
+    ) -> "_Drawn":
+        """All in one request; what it does not bring, one by one."""
+        call, drawn = self._call(prompt, messages, sampling), _Drawn()
+        refused = self._one_by_one
+        if not refused:
+            try:
+                drawn.add(await self._asked(call, should_stop), range(call.n))
+            except (CallRefused, CallFailed) as error:
+                refused = isinstance(error, CallRefused) and call.n > 1 and bool(_SPEAKS_OF_N.search(str(error)))
+                if not refused:
+                    return _Drawn(reasons=dict.fromkeys(range(call.n), str(error)))
+        await self._draw_singly(call, drawn, should_stop)
+        self._one_by_one = refused and bool(drawn.choices)
+        return drawn
+
+    async def _draw_singly(self, call: Call, drawn: "_Drawn", should_stop: ShouldStop) -> None:
+        """One request for each response that is missing; a refused one costs one response."""
+        ks = [k for k in range(call.n) if k not in drawn.choices]
+        asked = [self._asked(replace(call, n=1, draw=k, seed=seed(call.seed, k)), should_stop) for k in ks]
+        # All are awaited even when one raises: the others are paid for and must be committed.
+        for k, reply in zip(ks, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(reply, CallRefused | CallFailed):
+                drawn.reasons[k] = str(reply)
+            elif isinstance(reply, BaseException):
+                raise reply
+            else:
+                drawn.add(reply, [k])
+
+    def _call(self, prompt: Prompt, messages: Sequence[Message], sampling: Sampling) -> Call:
+        return Call(
+            role="policy",
+            endpoint=self._endpoint,
+            model=self._model,
+            messages=messages,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_new_tokens,
+            n=sampling.n,
+            seed=seed(sampling.seed, prompt.item, prompt.round, prompt.index),
+        )
+
+    async def _asked(self, call: Call, should_stop: ShouldStop) -> Reply:
+        if should_stop():
+            raise Stopping("no further request is made")
+        return await self._ask(call)
+
+
+@dataclass
+class _Drawn:
+    choices: dict[int, Choice] = field(default_factory=dict)  # by k
+    reasons: dict[int, str] = field(default_factory=dict)  # by k, where there is no choice
+    calls: list[str] = field(default_factory=list)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, reply: Reply, ks: Sequence[int]) -> None:
+        self.choices |= dict(zip(ks, reply.choices, strict=False))  # a server may give fewer than asked for, or more
+        self.calls.append(reply.key)
+        self.prompt_tokens = max(self.prompt_tokens, reply.usage.prompt_tokens)
+        self.completion_tokens += reply.usage.completion_tokens
+
+    def response(self, k: int) -> Sampled:
+        choice = self.choices.get(k)
+        if choice is None:
+            return Sampled(k=k, text=None, reason=self.reasons.get(k, "no_choices"))
+        reason = "content_filter" if choice.finish == "content_filter" else "" if choice.text.strip() else "empty"
+        return Sampled(k=k, text=None if reason else choice.text, reason=reason, finish=choice.finish)
+
+
+def seed(*names: object) -> int:
+    """31 bits for the server: other items, rounds and draws get other noise, as far as the server minds it."""
+    return int.from_bytes(hashlib.blake2b(json.dumps(names).encode(), digest_size=4).digest(), "big") >> 1
+
+
+def _fit(prompt: Prompt, sampling: Sampling) -> Fitted:
+    return fit(
+        prompt.messages,
+        prompt.context,
+        count=lambda messages: sum(count_tokens(message["content"]) for message in messages),
+        limit=sampling.max_prompt_tokens,
+        over_long=sampling.over_long,
+    )
