@@ -34,16 +34,23 @@ def follow_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def work_on(ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1) -> int:
-    """Work on a run until it is at an end or halted; returns the exit code. Uses a running `up`, else its own."""
+    """Work on a run until it is at an end or halted, and print what came out; returns the exit code."""
+    code = finish(ledger, settings, name, judges=judges, samplers=samplers)
+    if _run(ledger, name).state == "done":
+        _print_results(ledger, settings, _run(ledger, name))
+    return code
+
+
+def finish(ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1) -> int:
+    """Work on a run until it is at an end or halted, with the processes of a running `up`, else with its own."""
     run = _run(ledger, name)
     if run.state == "active":
         with _processes(ledger, settings, run, {"judge": judges, "sampler": samplers}) as poll:
             interrupted = _follow(ledger, name, poll)
-        run = _run(ledger, name)
         if interrupted:
             click.echo(f"interrupted; replies in flight are kept; `lrq resume {name}` goes on", err=True)
             return EXIT_INTERRUPTED
-    return _conclude(ledger, settings, run)
+    return _exit_code(ledger, _run(ledger, name))
 
 
 def _run(ledger: Ledger, name: str) -> Run:
@@ -154,26 +161,30 @@ class _Bars:
         self._progress.update(self._tasks[name], completed=done, total=total, said=said)
 
 
-def _conclude(ledger: Ledger, settings: Settings, run: Run) -> int:
-    """Write the result files, print what came out, and say by the exit code how it ended."""
-    facts = run_facts(ledger, run)
-    console = Console()
+def _exit_code(ledger: Ledger, run: Run) -> int:
+    """How the run ended, as an exit code."""
     if run.state != "done":
         click.echo(f"run {run.name} is {run.state}: {run.reason}", err=True)
         return _HALTED.get(run.halt, EXIT_ERROR)
+    facts = run_facts(ledger, run)
+    if any(training["state"] == "failed" for training in facts["trainings"]):
+        return EXIT_ERROR
+    left = sum(one["unscored"] for one in facts["scores"].values()) + facts["items"].get("failed", 0)
+    return EXIT_PARTLY if left or facts["set_aside"] else 0
+
+
+def _print_results(ledger: Ledger, settings: Settings, run: Run) -> None:
+    """Write the result files and say what came out and where it lies."""
+    facts = run_facts(ledger, run)
     written = write_results(ledger, settings, run)
+    console = Console()
     for part in run_tables(facts):
         console.print(part)
-    items = facts["items"]
     mean = facts["rewards"]["mean"]
     console.print(
-        f"{sum(items.values())} items, {facts['responses']['count']} responses, mean reward "
+        f"{sum(facts['items'].values())} items, {facts['responses']['count']} responses, mean reward "
         f"{'–' if mean is None else mean}, {facts['pairs']} pairs"
     )
     models = [training["model"] for training in facts["trainings"] if training["model"]]
     for path in (*map(str, written), *models):
         console.print(path, soft_wrap=True)
-    if any(training["state"] == "failed" for training in facts["trainings"]):
-        return EXIT_ERROR
-    left = sum(one["unscored"] for one in facts["scores"].values()) + items.get("failed", 0)
-    return EXIT_PARTLY if left or facts["set_aside"] else 0

@@ -1,0 +1,139 @@
+"""The whole way on a small dataset, offline: sample, judge, pair, train, and the policy before and after.
+
+    python examples/demo.py --home .demo
+
+Every step is a command that is printed before it runs. Run again, nothing is bought or trained again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from make_dataset import write
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent
+LRQ = Path(sys.executable).with_name("lrq")
+POLICY = HERE / "small_policy" / "model"
+SEED = 7
+
+
+@click.command()
+@click.option("--home", type=click.Path(file_okay=False, path_type=Path), default=Path(".demo"), show_default=True)
+def main(home: Path) -> None:
+    """Show lrq's whole way on documents made for the purpose."""
+    begun = time.monotonic()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["LRQ_HOME"] = str(home / "lrq")
+    files = {name: write(home / "data", name, SEED) for name in ("demo", "long", "held_out")}
+    with judge(home):
+        lrq("run", files["long"], "--no-train")
+        lrq("run", files["demo"], "--config", HERE / "demo.yaml", "--set", f"policy.path={POLICY}")
+        model = Path(facts("demo")["trainings"][0]["model"])
+        policies = ("--policy", f"before={POLICY}", "--policy", f"after={model}")
+        compared = json.loads(
+            lrq("evaluate", files["held_out"], "--config", HERE / "demo.yaml", *policies, "--json", quiet=True)
+        )
+    summary(home, model, compared, time.monotonic() - begun)
+
+
+@contextmanager
+def judge(home: Path) -> Iterator[None]:
+    """judge-sim on a free port; it compares texts and is no language model."""
+    log = (home / "judge-sim.log").open("wb")
+    process = subprocess.Popen([LRQ, "judge-sim", "--port", "0"], stdout=subprocess.PIPE, stderr=log, text=True)
+    assert process.stdout is not None
+    url = next(line.split()[-1] for line in process.stdout if "listening on" in line)
+    os.environ.update(LRQ_JUDGE_URL=url, LRQ_JUDGE_MODEL="judge-sim")
+    print(f"$ lrq judge-sim    # {url}; it compares texts by rules and is no language model")
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+        log.close()
+
+
+def lrq(*words: str | Path, quiet: bool = False) -> str:
+    """Run a command as a user would; its progress goes to the terminal."""
+    shown = " ".join(_short(word) for word in words)
+    print(f"\n$ lrq {shown}", flush=True)
+    done = subprocess.run([LRQ, *words], stdout=subprocess.PIPE if quiet else None, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout or ""
+
+
+def _short(word: str | Path) -> str:
+    """Paths from here, for the eye."""
+    return str(word).replace(f"{Path.cwd()}/", "")
+
+
+def facts(run: str) -> dict[str, Any]:
+    found = subprocess.run([LRQ, "status", run, "--json"], stdout=subprocess.PIPE, check=True)
+    return dict(json.loads(found.stdout)["runs"][0])
+
+
+def summary(home: Path, model: Path, compared: list[dict[str, Any]], seconds: float) -> None:
+    runs = {name: facts(name) for name in ("demo", "long")}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="\nwhat came out", title_justify="left")
+    table.add_column("")
+    for name in ("48 documents, sampled", "2 documents of 64k tokens"):
+        table.add_column(name, justify="right")
+    for label, value in ROWS.items():
+        table.add_row(label, *(value(run) for run in runs.values()))
+    console = Console()
+    console.print(table)
+    before, after = compared
+    low, high = after["interval"]
+    console.print(
+        f"held-out reward: {before['reward']:.2f} before, {after['reward']:.2f} after training "
+        f"({after['difference']:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {after['items']} items)"
+    )
+    console.print(f"{seconds:.0f} seconds in all; this run's files:")
+    for path in (
+        home / "lrq" / "runs" / "demo" / "pairs.jsonl",
+        home / "lrq" / "runs" / "demo" / "scores.jsonl",
+        model,
+    ):
+        console.print(f"  {_short(path.resolve())}", soft_wrap=True)
+    console.print("next: LRQ_HOME=" + _short((home / "lrq").resolve()) + " lrq show demo:demo-001")
+
+
+def _score(dimension: str) -> Any:
+    def value(run: dict[str, Any]) -> str:
+        mean = run["scores"][dimension]["mean"]
+        return "–" if mean is None else f"{mean:.2f}"
+
+    return value
+
+
+def _training(run: dict[str, Any]) -> str:
+    trained = [one["ended_at"] - one["started_at"] for one in run["trainings"] if one["started_at"]]
+    return f"{sum(trained):.1f}" if trained else "–"
+
+
+ROWS: dict[str, Any] = {
+    "items": lambda run: str(sum(run["items"].values())),
+    "responses": lambda run: str(run["responses"]["count"]),
+    **{name: _score(name) for name in ("helpfulness", "logicality", "faithfulness", "completeness")},
+    "pairs": lambda run: str(run["pairs"]),
+    "judge calls": lambda run: f"{run['calls']['calls']:,}",
+    "answers reused": lambda run: f"{run['calls']['reused']:,}",
+    "judge tokens": lambda run: f"{run['calls']['prompt_tokens'] + run['calls']['completion_tokens']:,}",
+    "of them cached": lambda run: f"{run['calls']['cached_tokens']:,}",
+    "seconds of sampling": lambda run: f"{run['sampling']['seconds']:.1f}" if run["sampling"]["seconds"] else "–",
+    "seconds of training": _training,
+}
+
+if __name__ == "__main__":
+    main()
