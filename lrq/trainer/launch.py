@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-from lrq.trainer.job import JobFolder, Result, TrainJob, finished, write_json
+from lrq.trainer.job import JobFolder, Result, finished, write_json
+from lrq.trainer.rows import no_rows
 
 PARENT = "LRQ_TRAINER_PARENT"  # the process whose end ends the training
 POLL_SECONDS = 0.25
@@ -66,18 +68,24 @@ def run(
     too, the training saves a checkpoint and ends; after `grace` seconds it is killed.
     """
     job = folder.load()
-    follower = _Follower(folder, on_metric, on_stage)
+    look, look_at_stage = follow_metrics(folder, on_metric), follow_stage(folder, on_stage)
     if result := finished(folder, job):
-        follower.look()
+        look()
+        return result
+    if reason := no_rows(job.rows):
+        write_json(folder.result, result := Result(state="nothing", reason=reason))
         return result
     folder.result.unlink(missing_ok=True)
     process = _start(folder)
+    cancel = cancel or threading.Event()
     try:
-        _follow(process, follower, cancel or threading.Event())
+        while process.poll() is None and not cancel.wait(POLL_SECONDS):
+            look_at_stage()
+            look()
     finally:
         _end(process, grace)
-    follower.look()
-    return folder.load_result() or _died(folder, job, process, follower)
+        steps = look()
+    return folder.load_result() or _died(folder, process, steps)
 
 
 def _start(folder: JobFolder) -> subprocess.Popen[bytes]:
@@ -90,11 +98,6 @@ def _start(folder: JobFolder) -> subprocess.Popen[bytes]:
             env={**environment(os.environ), PARENT: str(os.getpid())},
             start_new_session=True,
         )
-
-
-def _follow(process: subprocess.Popen[bytes], follower: "_Follower", cancel: threading.Event) -> None:
-    while process.poll() is None and not cancel.wait(POLL_SECONDS):
-        follower.look()
 
 
 def _end(process: subprocess.Popen[bytes], grace: float) -> None:
@@ -111,50 +114,57 @@ def _end(process: subprocess.Popen[bytes], grace: float) -> None:
             raise
 
 
-class _Follower:
-    """Tells of each step once, though the file is written anew when a start resumes."""
+def follow_metrics(folder: JobFolder, on_metric: Metric) -> Callable[[], int]:
+    """Return what looks for new lines and passes each step on once, though a start that resumes writes the file anew.
 
-    def __init__(self, folder: JobFolder, on_metric: Metric, on_stage: Metric) -> None:
-        self._folder, self._on_metric, self._on_stage = folder, on_metric, on_stage
-        self._inode, self._offset = 0, 0
-        self._stage = b""
-        self.step = 0
+    It returns the last step seen.
+    """
+    seen = {"inode": 0, "offset": 0, "step": 0}
 
-    def look(self) -> None:
-        self._look_at_stage()
-        for line in self._new_lines():
+    def look() -> int:
+        for line in _new_lines(folder.metrics, seen):
             metric = orjson.loads(line)
-            if metric["step"] > self.step:
-                self.step = metric["step"]
-                self._on_metric(metric)
+            if metric["step"] > seen["step"]:
+                seen["step"] = metric["step"]
+                on_metric(metric)
+        return seen["step"]
 
-    def _look_at_stage(self) -> None:
-        stage = self._folder.stage.read_bytes() if self._folder.stage.exists() else b""
-        if stage != self._stage:
-            self._stage = stage
-            self._on_stage(orjson.loads(stage))
-
-    def _new_lines(self) -> list[bytes]:
-        if not self._folder.metrics.exists():
-            return []
-        with self._folder.metrics.open("rb") as stream:
-            inode = os.fstat(stream.fileno()).st_ino
-            if inode != self._inode:
-                self._inode, self._offset = inode, 0
-            stream.seek(self._offset)
-            data = stream.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return whole.splitlines()
+    return look
 
 
-def _died(folder: JobFolder, job: TrainJob, process: subprocess.Popen[bytes], follower: _Follower) -> Result:
+def _new_lines(path: Path, seen: dict[str, int]) -> list[bytes]:
+    if not path.exists():
+        return []
+    with path.open("rb") as stream:
+        inode = os.fstat(stream.fileno()).st_ino
+        if inode != seen["inode"]:
+            seen.update(inode=inode, offset=0)
+        stream.seek(seen["offset"])
+        data = stream.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    seen["offset"] += len(whole)
+    return whole.splitlines()
+
+
+def follow_stage(folder: JobFolder, on_stage: Metric) -> Callable[[], None]:
+    """Return what looks whether the stage changed."""
+    seen = b""
+
+    def look() -> None:
+        nonlocal seen
+        stage = folder.stage.read_bytes() if folder.stage.exists() else b""
+        if stage != seen:
+            seen = stage
+            on_stage(orjson.loads(stage))
+
+    return look
+
+
+def _died(folder: JobFolder, process: subprocess.Popen[bytes], steps: int) -> Result:
     """Killed, or ended before it could say why; the same command goes on from the last checkpoint."""
-    reason = (
-        f"the training was killed by signal {-process.returncode}" if process.returncode < 0 else _last_words(folder)
-    )
-    result = Result(state="failed", reason=reason, steps=follower.step)
-    write_json(folder.result, result)
+    killed = process.returncode < 0
+    reason = f"the training was killed by signal {-process.returncode}" if killed else _last_words(folder)
+    write_json(folder.result, result := Result(state="failed", reason=reason, steps=steps))
     return result
 
 

@@ -49,8 +49,9 @@ def unsupported(config: Any) -> str | None:
     """Why a model of this configuration cannot share prefixes; None if it can."""
     if config.model_type not in SUPPORTED:
         return f"its architecture {config.model_type!r} is not among those known to work"
-    windows = {kind for kind in getattr(config, "layer_types", None) or () if kind != "full_attention"}
-    if windows or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if kinds - {"full_attention"} or (window and window < config.max_position_embeddings):
         return "it attends through sliding windows"
     return None
 

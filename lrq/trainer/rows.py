@@ -46,6 +46,18 @@ def read_rows(path: Path) -> Iterator[PreferenceRow | BadRow]:
                 yield read_row(line, number)
 
 
+def no_rows(path: Path) -> str | None:
+    """Why nothing can be trained on, without reading past the first good row; None if there is one."""
+    bad: list[BadRow] = []
+    for row in read_rows(path):
+        if isinstance(row, PreferenceRow):
+            return None
+        bad.append(row)
+    return (
+        f"none of {len(bad)} rows can be read; line {bad[0].line} {bad[0].reason}" if bad else "the file holds no rows"
+    )
+
+
 def read_row(line: bytes, number: int) -> PreferenceRow | BadRow:
     try:
         data = orjson.loads(line)

@@ -87,7 +87,7 @@ def tokenize(
         rendered = _rendered(rows, tokenizer, tally)
         while chunk := list(islice(rendered, ROWS_AT_ONCE)):
             encoded = zip(chunk, encode(chunk, tokenizer), strict=True)
-            records = [_record(ids, model) for row, ids in encoded if _fits(row.row, ids, job, tally)]
+            records = [_record(ids, model) for row, ids in encoded if fits(row.row, ids, job, tally)]
             writer.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
     temporary.replace(target)
     return tally
@@ -154,8 +154,8 @@ def _same(left: list[int], right: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
-def _fits(row: PreferenceRow, ids: dict[str, list[int]], job: TrainJob, tally: Tally) -> bool:
-    """Shorten the row in place if it must be; count it."""
+def fits(row: PreferenceRow, ids: dict[str, list[int]], job: TrainJob, tally: Tally) -> bool:
+    """Whether the row can be trained on; its prompt is shortened in place if it must be, and it is counted."""
     if reason := _unusable(ids):
         tally.set_aside_row(row.line, reason)
         return False

@@ -33,6 +33,13 @@ def job_in(path: Path, name: str) -> JobFolder:
     return prepare(path / f"{name}.job", job)
 
 
+def read(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def killed_at(folder: JobFolder, step: int) -> None:
     """Start the training by hand and kill its whole group once it has taken the step."""
     with folder.log.open("ab") as log:
@@ -48,10 +55,12 @@ def killed_at(folder: JobFolder, step: int) -> None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    time.sleep(2)  # its processes are in sessions of their own and notice
+    assert not [name for name in Path("/proc").glob("[0-9]*/cmdline") if str(folder.path) in read(name)]
 
 
 def test_a_killed_and_a_stopped_training_go_on_to_equal_losses(tmp_path: Path) -> None:
-    """SIGKILL of the group, then an orderly stop, then the rest: every step once, with the losses of one straight run."""
+    """SIGKILL of the group, an orderly stop, then the rest: every step once, with the losses of one straight run."""
     make_policy(tmp_path / "policy")
     make_rows(tmp_path / "rows.jsonl", rows=2 * STEPS)
     straight = job_in(tmp_path, "straight")

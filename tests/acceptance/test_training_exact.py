@@ -1,0 +1,76 @@
+"""Shared prefixes, ZeRO and several processes change the cost of a training, not its course."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from lrq.trainer.job import TrainJob, prepare
+from lrq.trainer.launch import environment, run
+from lrq.trainer.tiny import make_policy, make_rows
+
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(600)]
+
+STEPS = 8
+SETTINGS = {"batch_size": 4, "beta": 0.15, "learning_rate": 1e-3, "warmup": 0.25, "scheduler": "linear", "seed": 7}
+
+# TRL as its documentation has it: its own tokenization, collator, reference model and forward passes.
+STOCK = """
+import json, sys
+from datasets import load_dataset
+from trl import DPOConfig, DPOTrainer
+
+model, rows, out, settings = *sys.argv[1:4], json.loads(sys.argv[4])
+args = DPOConfig(
+    output_dir=out, max_length=None, bf16=False, use_cpu=True, report_to="none", save_strategy="no", logging_steps=1,
+    loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.1], per_device_train_batch_size=1, num_train_epochs=1,
+    gradient_accumulation_steps=settings["batch_size"], beta=settings["beta"], warmup_steps=settings["warmup"],
+    learning_rate=settings["learning_rate"], lr_scheduler_type=settings["scheduler"], seed=settings["seed"],
+)
+trainer = DPOTrainer(model, args=args, train_dataset=load_dataset("json", data_files=rows, cache_dir=out)["train"])
+trainer.train()
+lines = [line for line in trainer.state.log_history if "loss" in line]
+print("LINES", json.dumps([[line["loss"], line["rewards/margins"]] for line in lines]))
+"""
+
+
+def stock_figures(path: Path) -> list[list[float]]:
+    """Loss and margin of each step."""
+    paths = [str(path / name) for name in ("policy", "rows.jsonl", "stock")]
+    done = subprocess.run(
+        [sys.executable, "-c", STOCK, *paths, json.dumps(SETTINGS)],
+        env=environment(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.split("LINES")[1].splitlines()[0])
+
+
+def our_figures(path: Path, name: str, **settings: object) -> list[list[float]]:
+    files = {"model": path / "policy", "rows": path / "rows.jsonl", "output": path / name}
+    folder = prepare(path / f"{name}.job", TrainJob(**files, **SETTINGS, device="cpu", **settings))
+    result = run(folder)
+    assert result.state == "done", result
+    assert result.preflight
+    assert result.preflight.shared_prefix == "yes"
+    return [[line["loss"], line["margin"]] for line in folder.load_metrics()]
+
+
+def test_losses_equal_those_of_stock_trl(tmp_path: Path) -> None:
+    """In fp32, loss and margin of every step agree to 1e-5: one process with ZeRO-2, and two ranks with ZeRO-3."""
+    make_policy(tmp_path / "policy")
+    make_rows(tmp_path / "rows.jsonl", rows=SETTINGS["batch_size"] * STEPS, prompt=60)
+    stock = stock_figures(tmp_path)
+    assert len(stock) == STEPS
+    assert len({round(loss, 4) for loss, _ in stock}) == STEPS, "a training in which nothing moves would show nothing"
+    one = our_figures(tmp_path, "one", zero_stage=2)
+    assert one == [pytest.approx(line, abs=1e-5) for line in stock]
+    two = our_figures(tmp_path, "two", zero_stage=3, processes=2)
+    assert two == [pytest.approx(line, abs=1e-5) for line in stock]

@@ -1,0 +1,72 @@
+"""Preference rows: what counts as one, and what a bad line costs."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lrq.trainer.rows import BadRow, PreferenceRow, read_row
+
+
+def read(row: Any) -> PreferenceRow | BadRow:
+    return read_row(json.dumps(row).encode(), 3)
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def test_a_conversational_row_keeps_its_messages() -> None:
+    """Prompt and responses as lists of messages are taken as they are."""
+    row = read({"prompt": [user("q")], "chosen": [assistant("a")], "rejected": [assistant("b")], "id": "x"})
+    assert row == PreferenceRow(line=3, prompt=[user("q")], chosen=[assistant("a")], rejected=[assistant("b")])
+
+
+def test_a_plain_row_keeps_its_texts() -> None:
+    """Texts stay texts, and lrq's own mark of a cut prompt is read."""
+    row = read({"prompt": "q ", "chosen": "a", "rejected": "b", "cut": True})
+    assert row == PreferenceRow(line=3, prompt="q ", chosen="a", rejected="b", cut=True)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt"),
+    [
+        ([user("q"), assistant("a")], [user("q"), assistant("b")], [user("q")]),
+        ("The sky is blue", "The sky is brown", "The sky is"),  # not "The sky is b"
+        ("The sky is blue", "The sky is", None),  # nothing is left of the rejected response
+        ("yes", "no", None),
+    ],
+)
+def test_without_a_prompt_the_common_beginning_is_it(chosen: Any, rejected: Any, prompt: Any) -> None:
+    """TRL's implicit prompts: the messages, or whole words, that both sides share."""
+    row = read({"chosen": chosen, "rejected": rejected})
+    assert (row.prompt if isinstance(row, PreferenceRow) else None) == prompt
+    if isinstance(row, PreferenceRow):
+        assert (row.prompt + row.chosen, row.prompt + row.rejected) == (chosen, rejected)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"prompt": "q", "chos', "is not JSON"),
+        (b"[1]", "is no JSON object"),
+        (b'{"prompt": "q", "chosen": "a"}', "has no 'rejected'"),
+        (b'{"prompt": "q", "chosen": "a", "rejected": 7}', "has no 'rejected'"),
+        (b'{"prompt": "q", "chosen": [{"role": "assistant"}], "rejected": "b"}', "has no 'chosen'"),
+        (b'{"prompt": "q", "chosen": "", "rejected": "b"}', "has an empty 'chosen'"),
+        (b'{"prompt": "q", "chosen": "a", "rejected": "a"}', "has the same text"),
+        (b'{"prompt": "q", "chosen": [{"role": "assistant", "content": "a"}], "rejected": "b"}', "mixes"),
+        (b'{"prompt": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"}', "mixes"),
+        (b'{"prompt": "q\xff", "chosen": "a", "rejected": "b"}', "is not JSON"),
+    ],
+)
+def test_a_bad_line_says_why(line: bytes, reason: str) -> None:
+    """Whatever is wrong with a line becomes a reason with its number, never an exception."""
+    row = read_row(line, 9)
+    assert isinstance(row, BadRow)
+    assert row.line == 9
+    assert row.reason.startswith(reason)

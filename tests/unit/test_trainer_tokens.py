@@ -1,0 +1,128 @@
+"""Preflight: rows as token ids, with what is kept, cut, dropped and set aside."""
+
+import pytest
+
+from lrq.domain.errors import UsageError
+from lrq.trainer.job import Preflight, TrainJob
+from lrq.trainer.reference import response_key
+
+pytest.importorskip("pyarrow")
+
+from lrq.trainer.rows import PreferenceRow
+from lrq.trainer.tokens import Tally, check_dropped, cut_middle, encode, fits, render
+
+FILES = {"model": "m", "rows": "r", "output": "o"}
+
+
+class LetterTokenizer:
+    """One token per character; its template marks roles, and ends a prompt in a way no conversation goes on."""
+
+    eos_token = "."
+
+    def __call__(self, texts: list[str], *, add_special_tokens: bool) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[0] * add_special_tokens + [ord(letter) for letter in text] for text in texts]}
+
+    def apply_chat_template(
+        self, messages: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool = False
+    ) -> str:
+        assert not tokenize
+        text = "".join(f"{message['role'][0]}{message['content']}." for message in messages)
+        return text + "a?" * add_generation_prompt
+
+
+def letters(ids: list[int]) -> str:
+    return "".join(map(chr, ids))
+
+
+def row(prompt: str, chosen: str = "yes", rejected: str = "no", *, chat: bool = False) -> PreferenceRow:
+    if not chat:
+        return PreferenceRow(line=1, prompt=prompt, chosen=chosen, rejected=rejected)
+    user, yes, no = (
+        [{"role": role, "content": text}]
+        for role, text in (("user", prompt), ("assistant", chosen), ("assistant", rejected))
+    )
+    return PreferenceRow(line=1, prompt=user, chosen=yes, rejected=no)
+
+
+def test_a_response_begins_where_the_conversation_leaves_the_prompt() -> None:
+    """The end of a generation prompt that no conversation repeats is left out; plain texts get special tokens."""
+    tokenizer = LetterTokenizer()
+    rows = [row("why", chat=True), row("why"), row("how", "yes.", chat=False)]
+    chat, plain, ended = encode([render(one, tokenizer) for one in rows], tokenizer)
+    assert [letters(chat[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")] == ["uwhy.a", "yes.", "no."]
+    assert [letters(plain[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")] == ["\0why", "yes.", "no."]
+    assert letters(ended["chosen_ids"]) == "yes.", "an end that is there is not doubled"
+
+
+@pytest.mark.parametrize(("room", "kept"), [(10, "0123456789"), (4, "0189"), (5, "01789"), (1, "9"), (9, "012356789")])
+def test_a_cut_takes_the_middle(room: int, kept: str) -> None:
+    """Beginning and end stay, the end keeps the odd token."""
+    assert cut_middle(list("0123456789"), room) == list(kept)  # type: ignore[arg-type,comparison-overlap]
+
+
+@pytest.mark.parametrize(
+    ("max_length", "overlong", "prompt", "counted"),
+    [
+        (None, "cut", 30, (30, 0, 0)),
+        (34, "cut", 30, (30, 0, 0)),  # 30 of prompt and 4 of the longer response
+        (33, "cut", 30, (29, 1, 0)),
+        (33, "drop", 30, (0, 0, 1)),
+        (20, "cut", 30, (16, 1, 0)),  # just enough prompt left
+        (19, "cut", 30, (0, 0, 1)),  # too little prompt left beside the response
+    ],
+)
+def test_long_rows_are_cut_or_dropped(
+    max_length: int | None, overlong: str, prompt: int, counted: tuple[int, int, int]
+) -> None:
+    """The prompt gives way, never a response; what leaves no prompt is dropped and counted."""
+    job = TrainJob.model_validate({**FILES, "max_length": max_length, "overlong": overlong})
+    ids = {"prompt_ids": [1] * prompt, "chosen_ids": [2] * 4, "rejected_ids": [3] * 2}
+    tally = Tally()
+    kept = fits(row("q"), ids, job, tally)
+    assert (len(ids["prompt_ids"]) * kept, tally.cut, tally.dropped) == counted
+    assert len(ids["chosen_ids"]) == 4
+
+
+def test_rows_without_a_difference_are_set_aside() -> None:
+    """Responses that come to the same tokens, or to none, teach nothing: a reason each, no crash."""
+    job, tally = TrainJob.model_validate(FILES), Tally()
+    assert not fits(row("q"), {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [2]}, job, tally)
+    assert not fits(row("q"), {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": []}, job, tally)
+    assert tally.set_aside == 2
+    assert "'rejected'" in tally.preflight().reasons[1]
+
+
+def test_lengths_are_told() -> None:
+    """Least, median and most tokens, of each part and of prompt with the longer response."""
+    tally = Tally(rows=3, lengths=[(10, 2, 3), (20, 5, 1), (90, 4, 4)])
+    told = tally.preflight(model="m")
+    assert (told.prompt.min, told.prompt.median, told.prompt.max) == (10, 20, 90)
+    assert (told.total.min, told.total.median, told.total.max) == (13, 25, 94)
+    assert told.kept == 3
+
+
+@pytest.mark.parametrize(
+    ("dropped", "rows", "allowed"), [(1, 100, True), (2, 100, False), (1, 99, False), (0, 1, True)]
+)
+def test_more_than_a_hundredth_dropped_is_an_error(dropped: int, rows: int, allowed: bool) -> None:
+    """The error counts them and names the remedy; what was cut is not dropped."""
+    preflight = Preflight(rows=rows, kept=rows - dropped, cut=rows - dropped, dropped=dropped)
+    job = TrainJob.model_validate({**FILES, "max_length": 50, "overlong": "drop"})
+    if allowed:
+        check_dropped(preflight, job)
+        return
+    with pytest.raises(UsageError, match=f"{dropped} of {rows} rows .* max_length 50 .* set overlong=cut"):
+        check_dropped(preflight, job)
+
+
+def test_a_reference_is_known_by_model_prompt_and_response() -> None:
+    """Any of the three changed, or a token moved from prompt to response, is another log-probability."""
+    keys = {
+        response_key("m", [1, 2], [3]),
+        response_key("n", [1, 2], [3]),
+        response_key("m", [1], [2, 3]),
+        response_key("m", [1, 2], [4]),
+        response_key("m", [1, 3], [3]),
+    }
+    assert len(keys) == 5
+    assert response_key("m", [1, 2], [3]) == response_key("m", (1, 2), (3,))
