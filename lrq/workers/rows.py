@@ -1,16 +1,18 @@
 """A run's rows as the trainer and the exports read them: the very prompt that was sampled, chosen, rejected."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from lrq.domain import exports
-from lrq.domain.records import Item, Message
+from lrq.domain.records import Chunk, Item, Message
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.schema import rows
+from lrq.policy.cut import without
+from lrq.policy.port import CHAT_TEMPLATE
 from lrq.workers.frozen import Frozen
 
 
@@ -54,14 +56,15 @@ def _row(conn: sa.Connection, frozen: Frozen, row: sa.Row[Any]) -> TrainingRow:
 
 def sampled_messages(frozen: Frozen, item: Item, prompt: int, stored: Any) -> Sequence[Message]:
     """The chat messages of a prompt with the cut of its sampling, if there was one."""
+    messages = frozen.recipe.policy_messages(item, prompt)
     cut = stored and stored.get("cut")
-    if cut:
-        item = replace(item, context=item.context[: cut[0]] + item.context[cut[1] :])
-    return frozen.recipe.policy_messages(item, prompt)
+    return without(messages, item.context, Chunk(start=cut[0], end=cut[1])) if cut else messages
 
 
 def trl_row(row: TrainingRow) -> dict[str, Any]:
     """The row in TRL's form, as the trainer reads it."""
     if row.rejected is None:
-        return exports.trl_demonstration(row.messages, row.chosen)
-    return exports.trl_pair(row.messages, row.chosen, row.rejected)
+        made = exports.trl_demonstration(row.messages, row.chosen)
+    else:
+        made = exports.trl_pair(row.messages, row.chosen, row.rejected)
+    return made | {"chat_template_kwargs": dict(CHAT_TEMPLATE)}
