@@ -59,7 +59,7 @@ def helpfulness(prompt: Prompt) -> Verdict:
     new = said - units(question)
     fitting = min(1.0, len(new) / max(1, len(asked)))
     overlong = max(0.0, len(answer) / LONG - 1)
-    score = 1 + fitting * (4 + 5 * topic) - min(3.0, overlong)
+    score = 1 + 4 * fitting + (5 * topic if new else 0) - min(3.0, overlong)
     return _scored(
         prompt,
         score,

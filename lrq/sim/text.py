@@ -102,10 +102,12 @@ def clauses(sentence: str) -> list[str]:
     return [piece for piece in _CLAUSE.split(sentence) if units(piece)]
 
 
+@lru_cache(maxsize=16384)
 def negated(text: str) -> bool:
     return _NEGATION.search(text) is not None
 
 
+@lru_cache(maxsize=16384)
 def value_of(sentence: str) -> str:
     """What follows the last copula ('red' in 'the colour is red'), or nothing."""
     found = list(_COPULA.finditer(sentence))

@@ -53,6 +53,8 @@ def test_a_full_answer_helps_more_than_a_partial_one_and_that_more_than_a_refusa
     """Helpfulness falls with the parts of the question that are left out."""
     found = scores(world, "helpfulness")
     assert found["full"] > found["partial"] > found["refusal"]
+    echo = judged("helpfulness", question=world["question"], answer=world["question"])
+    assert read_score(echo.text) == 1  # 1 for saying something, nothing for repeating the question
 
 
 @WORLDS

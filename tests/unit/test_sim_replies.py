@@ -7,6 +7,7 @@ import numpy as np
 import orjson
 import pytest
 
+from lrq.domain.fences import fenced
 from lrq.domain.tokens import count_tokens
 from lrq.sim.answering import MANNERS, manner, respond, take_apart
 from lrq.sim.embedding import embed
@@ -64,6 +65,12 @@ def test_the_policy_answers_chinese_in_chinese() -> None:
     )
     assert texts(outcome) == ["安娜的颜色是红色。本的大小是小号。"]
     assert texts(asked("下雨了。\n安娜的颜色是什么？", temperature=0)) == ["文档中没有提到。"]
+
+
+def test_a_fenced_document_ends_with_its_fence() -> None:
+    """What follows the fence is the question, of however many lines."""
+    parts = take_apart([{"role": "user", "content": f"{fenced('One ~~~~ .' + chr(10) + 'Two .')}\n\nWhat is\nthis?"}])
+    assert (parts.document, parts.question) == ("One ~~~~ .\nTwo .", "What is\nthis?")
 
 
 def test_shares_of_manners_add_up() -> None:
