@@ -45,9 +45,16 @@ def is_redis(url: str) -> bool:
     return url.startswith(("redis://", "rediss://", "redis+socket://"))
 
 
+def verified(url: str) -> str:
+    """A rediss:// URL that checks the server's certificate: kombu checks none unless the URL asks for it."""
+    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
+
+
 def configuration(broker: str, ledger_id: str, visibility: float = VISIBILITY_SECONDS) -> dict[str, Any]:
     return {
-        "broker_url": broker,
+        "broker_url": verified(broker),
         "broker_transport_options": transport_options(ledger_id, visibility) if is_redis(broker) else {},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a broker may be away for as long as it likes

@@ -115,6 +115,19 @@ def test_a_killed_broker_comes_back_with_everything(fast_leases: Bench):
     assert len(fast_leases.lines("begun")) == 2
 
 
+def test_a_cut_connection_does_not_start_a_task_again(fast_leases: Bench):
+    """The worker comes back to a broker that was never away, with its running task still its own."""
+    fast_leases.start_worker()
+    fast_leases.send("judge.faithfulness", task=1, delivery=5)
+    fast_leases.wait_for("begun 1")
+    fast_leases.start_worker()  # would gladly take it
+    fast_leases.wait(lambda: fast_leases.said.read_text().count("ready.") == 2)
+    assert fast_leases.client.client_kill_filter(_type="normal", skipme=True) > 0
+    fast_leases.wait_for("done 1")
+    fast_leases.wait(lambda: fast_leases.present() == set())
+    assert len(fast_leases.lines("begun")) == 1
+
+
 def test_an_emptied_broker_learns_again_what_runs(fast_leases: Bench):
     """A running task is present again by the next renewal, so that nobody sends it a second time."""
     fast_leases.start_worker()

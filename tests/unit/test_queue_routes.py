@@ -36,6 +36,20 @@ def test_ledgers_share_a_redis_by_their_prefix(broker: str):
     assert options["unacked_mutex_expire"] + options["visibility_timeout"] <= 15
 
 
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("rediss://h/0", "rediss://h/0?ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_ca_certs=/ca", "rediss://h/0?ssl_ca_certs=/ca&ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
+        ("redis://h/0", "redis://h/0"),
+    ],
+)
+def test_certificates_are_checked_unless_the_user_says_otherwise(given: str, used: str):
+    """kombu alone would send a password over TLS to whoever answers."""
+    assert configuration(given, "abc")["broker_url"] == used
+
+
 def test_another_broker_gets_no_options_of_redis():
     """RabbitMQ's client refuses options it does not know."""
     assert configuration("amqp://guest@host//", "abc")["broker_transport_options"] == {}
