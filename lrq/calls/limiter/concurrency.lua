@@ -1,0 +1,74 @@
+-- How many calls may be in flight. Where neither a number nor a rate is known it is found by climbing: the best
+-- concurrency n has the most power, throughput / n^0.3 (after Kleinrock 1979), so n grows while the tenth more of
+-- calls brings at least 3 % more throughput and falls back where only the waiting grows.
+
+local START, MOST = 16, 4096
+local PRICE = 0.3
+local LARGEST, SMALLEST = 2, 1.15 -- factors of a step
+
+local function new_climb()
+  return {now = START, best = START, step = LARGEST, up = true, changed = now, count = 0, work = 0, time = 0}
+end
+
+local function measure_anew(climb)
+  climb.changed, climb.count, climb.work, climb.time = now, 0, 0, 0
+end
+
+local function try_next(climb)
+  local factor = climb.up and climb.step or 1 / climb.step
+  local next = math.floor(climb.best * factor + 0.5)
+  if next == climb.best then next = climb.best + (climb.up and 1 or -1) end
+  climb.now = math.min(MOST, math.max(1, next))
+  if climb.now == climb.best then climb.up = not climb.up end
+end
+
+local function judge_trial(climb, power)
+  if not climb.power then
+    climb.power = power -- of `best`, to compare the next trial with
+    return try_next(climb)
+  end
+  if power > climb.power * 1.01 then
+    climb.best, climb.power = climb.now, power
+    climb.step = math.min(LARGEST, climb.step ^ 1.4)
+    return try_next(climb)
+  end
+  climb.now, climb.power, climb.up = climb.best, nil, not climb.up
+  climb.step = math.max(SMALLEST, math.sqrt(climb.step))
+end
+
+-- Throughput by Little's law: calls in flight over their mean latency, in tokens.
+local function climb_on(done, wanting)
+  local climb = state.concurrency
+  if done.count == 0 then return end
+  climb.latency = (climb.latency or 0) + (done.time / done.count - (climb.latency or 0)) * (climb.latency and 0.3 or 1)
+  if not wanting then return end -- nobody waits: this says nothing about more
+  if now - climb.changed < 1.5 * climb.latency then return end -- calls begun before the change
+  climb.count, climb.work, climb.time = climb.count + done.count, climb.work + done.work, climb.time + done.time
+  if climb.count < math.max(16, climb.now / 2) then return end
+  judge_trial(climb, climb.now ^ (1 - PRICE) * climb.work / climb.time)
+  measure_anew(climb)
+end
+
+local function is_rate_known()
+  for _, name in ipairs(RESOURCES) do
+    if given_limit(name) < math.huge then return true end
+  end
+  return false
+end
+
+local function find_concurrency()
+  local most = ask.told.concurrency
+  if not most then
+    if is_rate_known() then
+      state.concurrency = nil
+      most = math.huge
+    else
+      state.concurrency = state.concurrency or new_climb()
+      most = state.concurrency.now
+    end
+  end
+  if state.probing then return now >= state.probing.at and 1 or 0 end
+  -- A lane that was lost or failed fills up in seconds: the calls in flight of others are not all known yet.
+  local ramp = state.ramp or most < math.huge and state.born
+  return ramp and math.min(most, math.floor(4 * 4 ^ math.min(now - ramp, 20))) or most
+end

@@ -1,0 +1,65 @@
+"""Reading of rate-limit headers, OpenAI's `x-ratelimit-*` and Anthropic's `anthropic-ratelimit-*`."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a reply's headers say of one limit."""
+
+    limit: int
+    remaining: int | None
+    reset: float | None  # seconds until it is whole again
+
+
+def read_headers(headers: Mapping[str, str]) -> dict[str, Seen]:
+    """What is said of "requests" and of "tokens".
+
+    Args:
+        headers: names in any case if the mapping allows it, else in lower case.
+    """
+    found = {}
+    for kind in ("requests", "tokens"):
+        seen = _read(headers, f"x-ratelimit-{{}}-{kind}") or _read(headers, f"anthropic-ratelimit-{kind}-{{}}")
+        if seen:
+            found[kind] = seen
+    return found
+
+
+def _read(headers: Mapping[str, str], name: str) -> Seen | None:
+    limit = _count(headers.get(name.format("limit")))
+    if not limit:
+        return None
+    return Seen(
+        limit=limit,
+        remaining=_count(headers.get(name.format("remaining"))),
+        reset=read_duration(headers.get(name.format("reset"))),
+    )
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() else None
+
+
+def read_duration(text: str | None) -> float | None:
+    """Seconds from "6m0s", "20ms", "1.5" or a date in ISO 8601; None if it is none of these."""
+    if not text:
+        return None
+    parts = _PART.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp() - time.time()
+    except ValueError:
+        return None

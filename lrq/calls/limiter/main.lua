@@ -1,0 +1,2 @@
+if ask.look then return look() end
+return poll()

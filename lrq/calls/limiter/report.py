@@ -1,0 +1,103 @@
+"""What a process tells Redis about its calls since its last poll."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lrq.calls.limiter.headers import Seen, read_headers
+from lrq.calls.limiter.records import Outcome, Permit
+
+
+@dataclass(slots=True)
+class Report:
+    """Sums over settled calls; the script takes each report once."""
+
+    requests: Counter[int] = field(default_factory=Counter)  # corrections to the log, by bucket
+    tokens: Counter[int] = field(default_factory=Counter)
+    unused: Counter[int] = field(default_factory=Counter)  # calls granted to a run and not begun
+    headers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    headers_bucket: int = -1
+    throttled: dict[str, Any] | None = None
+    failures: int = 0
+    failures_bucket: int = -1
+    answered: int = 0
+    done: int = 0
+    work: int = 0  # tokens of the calls done
+    time: float = 0.0  # seconds they took, added up
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.requests or self.tokens or self.answered or self.failures)
+
+    def give_back(self, run: int, bucket: int, calls: int, tokens: int) -> None:
+        """A grant, or what is left of it, that is not used."""
+        self.unused[run] += calls
+        self.requests[bucket] -= calls
+        self.tokens[bucket] -= tokens
+
+    def add(
+        self, permit: Permit, tokens: int | None, status: Outcome, headers: Mapping[str, str], latency: float
+    ) -> None:
+        if status in ("throttled", "unsent"):  # the server counted neither
+            self.requests[permit.bucket] -= 1
+            self.tokens[permit.bucket] -= permit.tokens
+        else:
+            self.requests[permit.bucket] += 0  # settled: a slot is free, which alone is worth a poll
+            self.tokens[permit.bucket] += 0 if tokens is None else tokens - permit.tokens
+        if status == "failed":
+            self.failures += 1
+            self.failures_bucket = max(self.failures_bucket, permit.bucket)
+        elif status != "unsent":
+            self.answered += 1
+            self._learn(permit, status, read_headers(headers))
+        if status == "ok":
+            self.done += 1
+            self.work += permit.tokens if tokens is None else tokens
+            self.time += latency
+
+    def _learn(self, permit: Permit, status: Outcome, seen: Mapping[str, Seen]) -> None:
+        if seen and permit.bucket >= self.headers_bucket:
+            self.headers_bucket = permit.bucket
+            own = {"requests": permit.own_requests, "tokens": permit.own_tokens}
+            self.headers = {kind: _as_json(one, own[kind]) for kind, one in seen.items()}
+        if status == "throttled":
+            before = self.throttled or {"bucket": -1}
+            self.throttled = before | {"bucket": max(permit.bucket, before["bucket"])}
+            kind = _exhausted(seen)
+            if kind:
+                self.throttled["name"] = kind
+
+    def wait_after_429(self, seconds: float) -> None:
+        """The server's Retry-After, for the 429 just added."""
+        if self.throttled is not None:
+            self.throttled["after"] = max(seconds, self.throttled.get("after", 0.0))
+
+    def as_json(self) -> dict[str, Any]:
+        report: dict[str, Any] = {
+            "corrections": [
+                {"bucket": bucket, "requests": self.requests[bucket], "tokens": self.tokens[bucket]}
+                for bucket in self.requests.keys() | self.tokens.keys()
+            ],
+            "unused": [{"run": str(run), "calls": calls} for run, calls in self.unused.items()],
+            "headers": self.headers,
+            "answered": self.answered,
+            "done": {"count": self.done, "work": self.work, "time": self.time},
+        }
+        if self.throttled:
+            report["throttled"] = self.throttled
+        if self.failures:
+            report["failed"] = {"count": self.failures, "bucket": self.failures_bucket}
+        return report
+
+
+def _as_json(seen: Seen, own: int) -> dict[str, Any]:
+    said = {"limit": seen.limit, "remaining": seen.remaining, "reset": seen.reset, "own": own}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _exhausted(seen: Mapping[str, Seen]) -> str | None:
+    """Which limit a 429 speaks of, if its headers tell: the one of which least remains."""
+    left = {kind: one.remaining / one.limit for kind, one in seen.items() if one.remaining is not None}
+    kind = min(left, key=left.__getitem__, default=None)
+    return kind if kind and left[kind] < 0.5 else None

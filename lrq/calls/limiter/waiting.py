@@ -1,0 +1,73 @@
+"""Calls of one process that wait at one lane: by run, started items first, else first come, first served."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from lrq.calls.limiter.records import Permit
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One call that waits for its permit."""
+
+    run: int
+    started: bool
+    tokens: int
+    future: "asyncio.Future[Permit]"
+    permit: Permit | None = None
+
+
+_Line = OrderedDict[Waiter, None]  # a queue that can be left from its middle
+
+
+class Waiting:
+    """The waiting calls, each run in two lines: started items, and the rest."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, tuple[_Line, _Line]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, waiter: Waiter) -> None:
+        lines = self._runs.setdefault(waiter.run, (OrderedDict(), OrderedDict()))
+        lines[not waiter.started][waiter] = None
+        self._count += 1
+
+    def remove(self, waiter: Waiter) -> bool:
+        """False: it no longer waits."""
+        lines = self._runs.get(waiter.run)
+        if lines is None or waiter not in lines[not waiter.started]:
+            return False
+        del lines[not waiter.started][waiter]
+        self._count -= 1
+        if not any(lines):
+            del self._runs[waiter.run]
+        return True
+
+    def first(self, run: int) -> Waiter | None:
+        """Who of this run goes next."""
+        return next(self._in_order(run), None)
+
+    def _in_order(self, run: int) -> Iterator[Waiter]:
+        return chain(*self._runs.get(run, ()))
+
+    def all(self) -> list[Waiter]:
+        return [waiter for run in self._runs for waiter in self._in_order(run)]
+
+    def wants(self, most: int) -> list[dict[str, object]]:
+        """For each run: how many wait, and the tokens of up to `most` that go next."""
+        return [
+            {
+                "run": str(run),
+                "waiting": sum(map(len, lines)),
+                "costs": [waiter.tokens for waiter in islice(self._in_order(run), most)],
+                "taken": 0,
+                "tokens": 0,
+            }
+            for run, lines in self._runs.items()
+        ]
