@@ -103,7 +103,7 @@ def test_the_broker_starts_first_and_stops_last(settings: Settings, tmp_path: Pa
     try:
         made.start()
         assert broker.probe(settings)
-        until(lambda: Path(notes).exists())
+        until(lambda: Path(notes).exists() and "begins" in Path(notes).read_text())
         began = time.time()
         made.stop()
         assert [line.split()[1:] for line in Path(notes).read_text().splitlines()] == [
