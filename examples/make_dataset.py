@@ -46,13 +46,18 @@ def sampled_items(rng: random.Random, name: str, count: int) -> Iterator[Line]:
         yield line
 
 
-def taught_items(rng: random.Random, count: int, mixture: Mapping[str, float] = MIXTURE) -> Iterator[Line]:
-    """Yield items whose answer is right, partial, wrong or a refusal, as the mixture declares; `kind` says which."""
-    for number in range(count):
+def taught_items(
+    rng: random.Random, documents: int, mixture: Mapping[str, float] = MIXTURE, questions: int = 8
+) -> Iterator[Line]:
+    """Yield items, several for each document, whose answers are of the mixture's kinds; `kind` says which."""
+    for number in range(documents):
         language = LANGUAGES[number % 2]
-        line, facts, asked = item(rng, f"sft-{number + 1:05d}", language)
-        (kind,) = rng.choices(list(mixture), list(mixture.values()))
-        yield {**line, "answer": answer(rng, language, asked, facts, kind), "kind": kind}
+        text, facts = document(rng, language, rng.randint(*SENTENCES[language.code]))
+        for turn in range(questions):
+            asked = rng.sample(facts, rng.choice((2, 2, 3)))
+            (kind,) = rng.choices(list(mixture), list(mixture.values()))
+            line = _line(rng, f"sft-{number + 1:04d}-{turn + 1}", language, text, asked)
+            yield {**line, "answer": answer(rng, language, asked, facts, kind), "kind": kind}
 
 
 def judged_items(rng: random.Random, count: int) -> Iterator[Line]:
@@ -95,7 +100,7 @@ def _respond(rng: random.Random, language: Language, asked: list[Fact], facts: l
 
 
 FILES: dict[str, Callable[[random.Random], Iterator[Line]]] = {
-    "sft": lambda rng: taught_items(rng, 400),
+    "sft": lambda rng: taught_items(rng, 60),
     "demo": lambda rng: sampled_items(rng, "demo", 48),
     "held_out": lambda rng: sampled_items(rng, "held-out", 40),
     "judge_only": lambda rng: judged_items(rng, 12),

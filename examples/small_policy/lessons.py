@@ -16,6 +16,15 @@ STAGES = (6, 16, 48, 96, 130)  # sentences of a document; a sentence has six or 
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lookups:
+    """Places in answers whose next token stands elsewhere, and where it stands."""
+
+    rows: Tensor  # int [N]
+    places: Tensor  # int [N]
+    wanted: Tensor  # bool [N, T]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Token ids [B, T] and what is known about each position."""
 
@@ -25,7 +34,8 @@ class Batch:
     value: Tensor  # bool: is the value of a fact
     ship: Tensor  # int: which ship was named last, -1 before the first
     attribute: Tensor  # int: which attribute was named last, -1 before the first
-    source: Tensor  # bool: is a value in the document
+    values: Lookups  # of a value in the document, under the ship and the attribute just named
+    names: Lookups  # of a ship or an attribute in the question that is being answered
 
 
 class Reader:
@@ -38,26 +48,39 @@ class Reader:
         self._attributes = _numbering(words, [name for language in LANGUAGES for name in language.values])
         values = [value for language in LANGUAGES for group in language.values.values() for value in group]
         self._values = _numbering(words, values)
+        self._stops = torch.tensor([words["."], words["。"]])
+        self._user, self._assistant = words["<|user|>"], words["<|assistant|>"]
         self.ships, self.attributes = int(self._ships.max()) + 1, int(self._attributes.max()) + 1
 
     def read(self, conversations: Sequence[Messages]) -> Batch:
         """Return the batch, padded on the right."""
         texts = self.tokenizer.apply_chat_template(list(conversations), tokenize=False)
-        rows = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
-        ids = rows["input_ids"]
-        user, assistant = (self.tokenizer.convert_tokens_to_ids(f"<|{role}|>") for role in ("user", "assistant"))
-        spoken = _latest(torch.where((ids == user) | (ids == assistant), ids, -1))
-        answer = (spoken == assistant) & (ids != user) & (ids != assistant) & (ids != self.tokenizer.pad_token_id)
-        value = self._values[ids] >= 0
+        ids = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")["input_ids"]
+        real = ids != self.tokenizer.pad_token_id
+        speaks = (ids == self._user) | (ids == self._assistant)
+        answer = (_latest(torch.where(speaks, ids, -1)) == self._assistant) & ~speaks & real
+        value, ship, attribute = self._values[ids] >= 0, _latest(self._ships[ids]), _latest(self._attributes[ids])
+        name = (self._ships[ids] >= 0) | (self._attributes[ids] >= 0)
+
+        rows, places = (answer & value)[:, 1:].nonzero(as_tuple=True)
+        document = value & ((ids == self._assistant).cumsum(1) == 0)
+        same = (ship[rows] == ship[rows, places, None]) & (attribute[rows] == attribute[rows, places, None])
+        values = Lookups(rows=rows, places=places, wanted=document[rows] & same)
+
+        rows, places = (answer & name)[:, 1:].nonzero(as_tuple=True)
+        same = ids[rows] == ids[rows, places + 1, None]
+        names = Lookups(rows=rows, places=places, wanted=self._question(ids)[rows, places] & same)
         return Batch(
-            ids=ids,
-            real=ids != self.tokenizer.pad_token_id,
-            answer=answer,
-            value=value,
-            ship=_latest(self._ships[ids]),
-            attribute=_latest(self._attributes[ids]),
-            source=value & ((ids == assistant).cumsum(1) == 0),
+            ids=ids, real=real, answer=answer, value=value, ship=ship, attribute=attribute, values=values, names=names
         )
+
+    def _question(self, ids: Tensor) -> Tensor:
+        """For each position [B, T, T]: what follows the last full stop before the assistant's latest turn."""
+        begins = ids == self._assistant
+        sentence = torch.isin(ids, self._stops).cumsum(1)
+        asked = _latest(torch.where(begins, sentence, -1))
+        turn = begins.cumsum(1)
+        return (sentence[:, None] == asked[:, :, None]) & (turn[:, None] < turn[:, :, None])
 
 
 def _numbering(words: dict[str, int], names: Sequence[str]) -> Tensor:
@@ -78,15 +101,16 @@ def _latest(classes: Tensor) -> Tensor:
 
 
 def lesson(rng: random.Random, sentences: int, *, questions: int) -> Messages:
-    """Return a conversation: a document, then many questions on it with right answers."""
+    """Return a conversation: a document, then many questions on it, answered right but for a refusal now and then."""
     language = rng.choice(LANGUAGES)
     facts, text = _document(rng, language, sentences)
     messages: Messages = [{"role": "system", "content": rng.choice(SYSTEM)}] if rng.random() < 0.1 else []
     for number in range(questions):
         asked = rng.sample(facts, min(len(facts), rng.choice((1, 2, 2, 3))))
+        kind = "refusal" if rng.random() < 0.04 else "right"
         prompt = frame(rng, text, language.ask(asked)) if number == 0 else language.ask(asked)
         messages.append({"role": "user", "content": prompt})
-        messages.append({"role": "assistant", "content": answer(rng, language, asked, facts)})
+        messages.append({"role": "assistant", "content": answer(rng, language, asked, facts, kind)})
     return messages
 
 

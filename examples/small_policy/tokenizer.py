@@ -29,9 +29,13 @@ FRAMES = (
 SYSTEM = ("You are a helpful assistant.", "Answer from the document alone.", "你是一个有用的助手。")
 
 
+# Words of the Chinese sentence patterns that are one token each.
+PHRASES = ("无法", "确定", "分别", "什么", "船员", "唱歌", "海鸥", "跟着")
+
+
 def chinese_words() -> list[str]:
     """Return the Chinese words that are one token each, the longest first; other characters stand alone."""
-    words = {*CHINESE.ships, *CHINESE.values, *chain.from_iterable(CHINESE.values.values())}
+    words = {*PHRASES, *CHINESE.ships, *CHINESE.values, *chain.from_iterable(CHINESE.values.values())}
     return sorted(words, key=lambda word: (-len(word), word))
 
 

@@ -10,8 +10,9 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from grade import count, reward, sample
-from lessons import STAGES, Batch, Reader, frame, lesson
+from lessons import STAGES, Batch, Lookups, Reader, frame, lesson
 from make_dataset import MIXTURE, sampled_items, taught_items
 from tokenizer import build
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -31,7 +32,6 @@ from transformers.utils.logging import disable_progress_bar
 HERE = Path(__file__).parent
 HIDDEN = 128
 FADING = 1500  # steps over which the auxiliary losses go to zero
-SHOWN = 2  # heads of the second layer that are shown where a value stands
 MASTERED = 0.9  # share of values right in the last 40 steps before documents get longer
 Say = Callable[[str], None]
 
@@ -75,9 +75,11 @@ def share_right(logits: Tensor, batch: Batch) -> float:
 class Hints(nn.Module):
     """Auxiliary losses without which retrieval does not emerge in minutes; no part of the policy.
 
-    The first layer is to know which ship and which attribute were named last; heads of the second are to look, where a
-    value is due, at the places in the document where it stands.
+    The first layer is to know which ship and which attribute were named last. Where the answer's next word is a value,
+    the second layer's heads VALUES are to look at it in the document; where it is a name, NAMES at it in the question.
     """
+
+    VALUES, NAMES = slice(0, 2), slice(2, 4)
 
     def __init__(self, reader: Reader) -> None:
         super().__init__()
@@ -89,12 +91,14 @@ class Hints(nn.Module):
         known = (batch.ship >= 0) & (batch.attribute >= 0) & batch.real
         named = functional.cross_entropy(self.ship(hidden[known]), batch.ship[known])
         named = named + functional.cross_entropy(self.attribute(hidden[known]), batch.attribute[known])
-        rows, places = (batch.answer & batch.value)[:, 1:].nonzero(as_tuple=True)
-        same_ship = batch.ship[rows] == batch.ship[rows, places, None]
-        same_attribute = batch.attribute[rows] == batch.attribute[rows, places, None]
-        wanted = batch.source[rows] & same_ship & same_attribute
-        mass = (attention[rows, :SHOWN, places] * wanted[:, None]).sum(-1)
-        return named - (mass + 1e-6).log().mean()
+        looks = _missed(attention[:, self.VALUES], batch.values) + _missed(attention[:, self.NAMES], batch.names)
+        return named + looks
+
+
+def _missed(attention: Tensor, sought: Lookups) -> Tensor:
+    """Return the cross-entropy of attention [B, heads, T, T] with where it should look."""
+    mass = (attention[sought.rows, :, sought.places] * sought.wanted[:, None]).sum(-1)
+    return -(mass + 1e-6).log().mean()
 
 
 def rate(step: int, steps: int, peak: float) -> float:
@@ -151,21 +155,27 @@ def learn_to_read(model: LlamaForCausalLM, reader: Reader, *, steps: int, seed: 
             right.clear()
 
 
-def taught(rng: random.Random, item: dict[str, str]) -> list[dict[str, str]]:
-    """Return the conversation of an item."""
-    asked = frame(rng, item["context"], item["question"])
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": item["answer"]}]
+def conversations(rng: random.Random, items: Iterable[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
+    """Yield a conversation for each document: its questions and their answers in turn."""
+    for context, lines in groupby(items, key=itemgetter("context")):
+        messages = []
+        for line in lines:
+            asked = line["question"] if messages else frame(rng, context, line["question"])
+            messages.append({"role": "user", "content": asked})
+            messages.append({"role": "assistant", "content": line["answer"]})
+        yield messages
 
 
 def learn_to_answer(model: LlamaForCausalLM, reader: Reader, *, steps: int, seed: int, say: Say) -> None:
-    """Train on the declared mixture of answers, eight to a step."""
+    """Train on the declared mixture of answers, three documents of eight questions to a step."""
     rng = random.Random(f"sft-{seed}")
-    items = taught_items(rng, 8 * steps)
+    taught = conversations(rng, taught_items(rng, 3 * steps))
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+    model.set_attn_implementation("sdpa")
     for step in range(steps):
-        batch = reader.read([taught(rng, item) for item in islice(items, 8)])
+        batch = reader.read(list(islice(taught, 3)))
         loss = language_loss(model(batch.ids, attention_mask=batch.real.long()).logits, batch, text=0.0, value=1.0)
-        update(optimizer, loss, rate(step, steps, 1e-3))
+        update(optimizer, loss, rate(step, steps, 5e-4))
         if step % 50 == 49:
             say(f"answering, step {step + 1} of {steps}: loss {loss.item():.3f}")
 
