@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +102,12 @@ class SampleSettings(_Part):
     seed: int = 0
 
 
+def runtime_folder(name: str) -> Path:
+    """Where sockets and locks of that name lie: the same for a shell, a service and a cron job of one user, which a
+    folder of the session would not be; and short, for a socket's path has 104 bytes at most."""
+    return Path(os.environ.get("LRQ_RUNTIME", "/tmp")) / f"lrq-{os.getuid()}-{name}"  # noqa: S108 - checked where it is used
+
+
 class Settings(_Part):
     home: Path = Path(".lrq")
     redis_url: SecretStr | None = None
@@ -129,9 +134,7 @@ class Settings(_Part):
     @property
     def runtime(self) -> Path:
         """A short folder of this LRQ_HOME for sockets and locks, readable by its owner alone."""
-        digest = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:12]
-        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-        return Path(base) / f"lrq-{os.getuid()}-{digest}"
+        return runtime_folder(hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:12])
 
     def ledger_url(self) -> str:
         if self.database_url is not None:

@@ -132,7 +132,7 @@ class Caller:
             if isinstance(result, Ended):
                 raise (CallRefused if result.error == "refused" else CallFailed)(result.reason)
             if isinstance(result, Claimed):
-                outcome = await self._deliver(result.id, line, call, purpose)
+                outcome = await self._deliver(result.id, key, line, call, purpose)
                 if isinstance(outcome, Reply):
                     return replace(outcome, key=key)
                 if outcome is not None:
@@ -140,7 +140,7 @@ class Caller:
             elif isinstance(result, Held):
                 await self._pause(_HELD_PAUSE * (0.5 + random.random()), purpose)
 
-    async def _deliver(self, id_: int, line: _Line, call: Call, purpose: Purpose) -> Reply | Outcome | None:
+    async def _deliver(self, id_: int, key: str, line: _Line, call: Call, purpose: Purpose) -> Reply | Outcome | None:
         """Send a claimed call once. None: it is no longer ours, or its run is halted."""
         tokens = self._expectation.tokens(call, purpose)
         try:
@@ -154,7 +154,7 @@ class Caller:
             self._limiter.settle(permit, tokens=0, status="unsent", headers={}, latency=0.0, retry_after=None)
             await self._writer.write(Release(id=id_, owner=self._owner, unknown=False))
             return None
-        outcome = await self._transport.post(line.endpoint, call)
+        outcome = await self._transport.post(line.endpoint, call, key)
         self._learn(permit, call, purpose, outcome)
         return outcome if outcome.kind != "ok" else await self._settle(id_, line, call, purpose, outcome)
 
@@ -177,7 +177,9 @@ class Caller:
     async def _after_failure(self, id_: int, outcome: Outcome, tries: _Tries, purpose: Purpose) -> None:
         """Record a delivery that brought no reply and wait before the next. Raises where there is none."""
         if outcome.kind == "refused":
-            await self._writer.write(Fail(id=id_, error="refused", reason=outcome.reason, unknown=False))
+            await self._writer.write(
+                Fail(id=id_, owner=self._owner, error="refused", reason=outcome.reason, unknown=False)
+            )
             raise CallRefused(outcome.reason)
         if outcome.kind == "account":
             await self._writer.write(Release(id=id_, owner=self._owner, unknown=False))
@@ -186,7 +188,9 @@ class Caller:
         try:
             pause = tries.pause(outcome)
         except CallFailed as failed:
-            await self._writer.write(Fail(id=id_, error="failed", reason=str(failed), unknown=outcome.unknown))
+            await self._writer.write(
+                Fail(id=id_, owner=self._owner, error="failed", reason=str(failed), unknown=outcome.unknown)
+            )
             raise
         await self._writer.write(Release(id=id_, owner=self._owner, unknown=outcome.unknown))
         await self._pause(pause, purpose)

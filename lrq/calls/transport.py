@@ -49,9 +49,10 @@ class Transport:
     async def close(self) -> None:
         await self._session.close()
 
-    async def post(self, endpoint: Endpoint, call: Call) -> Outcome:
+    async def post(self, endpoint: Endpoint, call: Call, key: str) -> Outcome:
+        """Send one request. Its key goes along, so that a server that knows deliveries apart can tell a repeated one."""
         path, body = _request(call)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         secret = endpoint.secret()
         if secret:
             headers["Authorization"] = f"Bearer {secret}"

@@ -43,11 +43,13 @@ def work_on(ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, s
 
 def finish(ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1) -> int:
     """Work on a run until it is at an end or halted, with the processes of a running `up`, else with its own."""
-    run = _run(ledger, name)
-    if run.state == "active":
-        with _processes(ledger, settings, run, {"judge": judges, "sampler": samplers}) as poll:
-            interrupted = _follow(ledger, name, poll)
-        if interrupted:
+    while (run := _run(ledger, name)).state == "active":
+        try:
+            with _processes(ledger, settings, run, {"judge": judges, "sampler": samplers}) as poll:
+                _follow(ledger, name, poll)
+        except _Gone:
+            continue
+        except KeyboardInterrupt:
             click.echo(f"interrupted; replies in flight are kept; `lrq resume {name}` goes on", err=True)
             return EXIT_INTERRUPTED
     return _exit_code(ledger, _run(ledger, name))
@@ -61,7 +63,7 @@ def _run(ledger: Ledger, name: str) -> Run:
 @contextmanager
 def _processes(ledger: Ledger, settings: Settings, run: Run, counts: dict[str, int]) -> Iterator[Callable[[], None]]:
     if is_up(settings):
-        yield lambda: None
+        yield lambda: _check_up(settings)
         return
     supervisor = Supervisor(settings, _needed(ledger, settings, run), counts)
     supervisor.start()
@@ -82,6 +84,15 @@ def _processes(ledger: Ledger, settings: Settings, run: Run, counts: dict[str, i
         supervisor.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Gone(Exception):
+    """The processes of another command, which we used, have ended."""
+
+
+def _check_up(settings: Settings) -> None:
+    if not is_up(settings):
+        raise _Gone
 
 
 def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
@@ -108,18 +119,14 @@ def _or_else(name: str) -> str:
     return "; or stop at the pairs with --no-train" if name == "trainer" else ""
 
 
-def _follow(ledger: Ledger, name: str, poll: Callable[[], None]) -> bool:
-    """Wait for the end, showing how far it is; True when interrupted."""
-    try:
-        with _Bars() as bars:
-            while (run := _run(ledger, name)).state == "active":
-                poll()
-                bars.show(ledger, run)
-                time.sleep(_LOOK_EVERY)
+def _follow(ledger: Ledger, name: str, poll: Callable[[], None]) -> None:
+    """Wait for the end, showing how far it is."""
+    with _Bars() as bars:
+        while (run := _run(ledger, name)).state == "active":
+            poll()
             bars.show(ledger, run)
-    except KeyboardInterrupt:
-        return True
-    return False
+            time.sleep(_LOOK_EVERY)
+        bars.show(ledger, run)
 
 
 class _Bars:

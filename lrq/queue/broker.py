@@ -116,7 +116,7 @@ def runtime_folder(settings: Settings) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise UsageError(f"{folder} is not a folder of yours alone; remove it, or set XDG_RUNTIME_DIR to one that is")
+        raise UsageError(f"{folder} is not a folder of yours alone; remove it, or set LRQ_RUNTIME to one that is")
     return folder
 
 
@@ -192,7 +192,7 @@ def _starting(settings: Settings) -> Iterator[tuple[list[str], int]]:
 def _write_config(settings: Settings) -> Path:
     socket = runtime_folder(settings) / "redis.sock"
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:
-        raise UsageError(f"the path of the broker's socket is too long ({socket}); set XDG_RUNTIME_DIR to a short one")
+        raise UsageError(f"the path of the broker's socket is too long ({socket}); set LRQ_RUNTIME to a short one")
     data = folder(settings).resolve()
     lines = {
         "port": "0",

@@ -6,19 +6,20 @@ there before each item, move their weights off and wait until the file is gone.
 
 import fcntl
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from lrq.config import runtime_folder
 
 _LOOK_EVERY = 0.2  # seconds
 
 
 def machine_folder() -> Path:
     """The same for all runs of this user on this machine."""
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"lrq-{os.getuid()}-accelerator"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = runtime_folder("accelerator")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 

@@ -1,6 +1,8 @@
 """What a worker process holds once for all its tasks: ledger, writer, limiter, HTTP client, presence."""
 
 import asyncio
+import os
+import socket
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,9 +18,10 @@ from lrq.judge.passages import PassageCache
 from lrq.ledger import Ledger, Writer, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.processes import Presence
-from lrq.queue.celery import prefix_of, settings_in_use
+from lrq.queue.celery import app, prefix_of, settings_in_use
 from lrq.workers import loop
 from lrq.workers.frozen import Frozen, thaw
+from lrq.workers.usage_reports import UsageReports
 
 
 @dataclass(kw_only=True)
@@ -31,6 +34,7 @@ class Engine:
     caller: Caller
     transport: Transport
     redis: redis.asyncio.Redis
+    reports: UsageReports
     passages: PassageCache
     frozen: dict[int, Frozen]
     notes: dict[str, Any]  # what this process says of itself in `lrq status`
@@ -79,6 +83,8 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     writer = Writer(ledger)
     transport = Transport()
     caller = Caller(settings, ledger, writer, limiter, transport, presence.id)
+    reports = UsageReports(app, f"{type_}@{socket.gethostname()}-{os.getpid()}")
+    caller.settled = reports.count
     return Engine(
         settings=settings,
         ledger=ledger,
@@ -88,6 +94,7 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
         caller=caller,
         transport=transport,
         redis=client,
+        reports=reports,
         passages=PassageCache(),
         frozen={},
         notes=notes,
@@ -98,6 +105,7 @@ async def close_engine(opened: Engine) -> None:
     """Commit what is in flight, then leave."""
     global _engine
     await opened.caller.stop()
+    opened.reports.close()
     await opened.limiter.close()
     await opened.transport.close()
     await opened.redis.aclose()

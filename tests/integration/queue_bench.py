@@ -78,15 +78,15 @@ class Bench:
 @contextmanager
 def short_runtime() -> Iterator[None]:
     """Sockets of this test in a folder of its own, whose path is short enough for one."""
-    before = os.environ.get("XDG_RUNTIME_DIR")
+    before = os.environ.get("LRQ_RUNTIME")
     with tempfile.TemporaryDirectory(prefix="lrq") as folder:
-        os.environ["XDG_RUNTIME_DIR"] = folder
+        os.environ["LRQ_RUNTIME"] = folder
         try:
             yield
         finally:
-            os.environ.pop("XDG_RUNTIME_DIR")
+            os.environ.pop("LRQ_RUNTIME")
             if before is not None:
-                os.environ["XDG_RUNTIME_DIR"] = before
+                os.environ["LRQ_RUNTIME"] = before
 
 
 @contextmanager

@@ -145,8 +145,8 @@ def test_a_folder_that_others_may_enter_is_refused(settings: Settings):
 
 def test_a_path_too_long_for_a_socket_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """With the remedy, not with the server's complaint."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("long" * 30)))
-    with pytest.raises(UsageError, match="XDG_RUNTIME_DIR"):
+    monkeypatch.setenv("LRQ_RUNTIME", str(tmp_path / ("long" * 30)))
+    with pytest.raises(UsageError, match="LRQ_RUNTIME"):
         broker.start(settings)
 
 
