@@ -20,8 +20,9 @@ from lrq.config import Endpoint, Settings
 from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Stopping
 from lrq.domain.records import Call, Purpose, Reply
 from lrq.ledger import Writer, runs
-from lrq.ledger.calls import Bound, Claim, Claimed, ClaimResult, Ended, Fail, Held, Known, Release, Reuse, Send, Settle
+from lrq.ledger.calls import Claim, Claimed, ClaimResult, Ended, Fail, Known, Release, Reuse, Send, Settle
 from lrq.ledger.engine import Ledger
+from lrq.ledger.money import Bound, Held
 from lrq.ledger.schema import runs as runs_table
 
 _MOST_FAILURES = 8  # 5xx, timeouts, resets of one call; at 30 % faults seven calls in 100,000 reach it

@@ -4,26 +4,21 @@ claimed → sent → done | failed | unknown. A call whose process died, or whos
 the server, is unknown: its money stays charged, and the next asker takes the row over for a new delivery.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from lrq.domain.errors import RunHalted
 from lrq.domain.records import Call, Purpose, Usage
-from lrq.ledger.engine import Ledger
+from lrq.ledger.engine import SETTLING, Ledger
+from lrq.ledger.money import Bound, Group, Held, Money, reserve
 from lrq.ledger.processes import is_dead
-from lrq.ledger.schema import calls, runs, usage
+from lrq.ledger.schema import calls, runs
 
-
-@dataclass(frozen=True, kw_only=True)
-class Bound:
-    """What a call may cost at most."""
-
-    cost: int = 0  # micro-units of money; 0 where it is unpriced
-    tokens: int = 0
+_OPEN = ("claimed", "sent")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +45,13 @@ class Ended:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """Another living process has it, or the budget waits for calls in flight: ask again soon."""
-
-
 ClaimResult = Claimed | Known | Ended | Held | RunHalted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
+    """Take a key for sending. A process asks for a key by one claim at a time."""
+
     key: str
     call: Call
     purpose: Purpose
@@ -69,7 +61,7 @@ class Claim:
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Claim]") -> Sequence[ClaimResult]:
         found = _find(conn, [write.key for write in writes])
-        _bury_dead(ledger, conn, found)
+        _free_lost(ledger, conn, writes, found)
         results = {write.key: _known(found.get(write.key), write) for write in writes}
         wanted = sorted((write for write in writes if results[write.key] is None), key=lambda write: write.key)
         results |= _reserve(conn, wanted)
@@ -109,6 +101,7 @@ class Settle:
     usage: Usage
     cost: int | None
     latency_ms: int
+    note: str = ""  # what is to be known of the figures
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Settle]") -> Sequence[None]:
@@ -117,14 +110,14 @@ class Settle:
         fresh = {write.id: write for write in writes if rows[write.id].state != "done"}
         if not fresh:
             return [None] * len(writes)
-        money = _Money()
+        money = Money()
         for id_, write in fresh.items():
             money.release(rows[id_])
             tokens = write.usage.prompt_tokens + write.usage.completion_tokens
             money.spend(rows[id_].run_id, write.cost or 0, tokens)
             money.count(rows[id_], _counts(write))
         update = calls.update().where(calls.c.id == sa.bindparam("id_"))
-        values = ("reply", "cost", "prompt_tokens", "completion_tokens", "cached_tokens", "latency_ms")
+        values = ("reply", "cost", "prompt_tokens", "completion_tokens", "cached_tokens", "latency_ms", "reason")
         update = update.values(
             state="done",
             reserved_cost=0,
@@ -142,6 +135,7 @@ class Fail:
     """End a call without a reply; it is not charged unless its last delivery's outcome is unknown."""
 
     id: int
+    owner: str
     error: str  # refused, failed
     reason: str
     unknown: bool
@@ -150,10 +144,10 @@ class Fail:
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Fail]") -> Sequence[None]:
         now = ledger.now(conn)
         rows = _lock(conn, [write.id for write in writes])
-        money = _Money()
+        money = Money()
         for write in writes:
             row = rows[write.id]
-            if row.state == "done":
+            if not _is_held(row, write.owner):
                 continue
             money.drop(row, unknown=write.unknown)
             money.count(row, {"failed": 1})
@@ -174,10 +168,10 @@ class Release:
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Release]") -> Sequence[None]:
         rows = _lock(conn, [write.id for write in writes])
-        money = _Money()
+        money = Money()
         for write in writes:
-            row = rows.get(write.id)
-            if row is not None and row.owner == write.owner and row.state in {"claimed", "sent"}:
+            row = rows[write.id]
+            if _is_held(row, write.owner):
                 money.drop(row, unknown=write.unknown)
                 _set_free(conn, [row.id], ledger.now(conn))
         money.write(ledger, conn)
@@ -196,30 +190,26 @@ class Reuse:
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Reuse]") -> Sequence[None]:
-        money = _Money()
+        money = Money()
         for write in writes:
             purpose = write.purpose
-            group = (
-                purpose.run,
-                write.role,
-                write.endpoint,
-                write.model,
-                purpose.step,
-                purpose.dimension,
-                purpose.kind,
-            )
-            money.counts[group].update({"reused": write.times})
+            told = write.role, write.endpoint, write.model, purpose.step, purpose.dimension, purpose.kind
+            money.counts[Group(purpose.run, *told)].update({"reused": write.times})
         money.write(ledger, conn)
         return [None] * len(writes)
 
 
 def bury(ledger: Ledger, conn: sa.Connection, owner: str) -> int:
     """Turn the open calls of a dead process into unknown ones; how many. What was sent stays charged."""
-    dead = calls.c.owner == owner, calls.c.settled_at.is_(None)
-    rows = conn.execute(sa.select(calls).where(*dead).order_by(calls.c.key).with_for_update()).all()
+    return _bury(ledger, conn, calls.c.owner == owner)
+
+
+def _bury(ledger: Ledger, conn: sa.Connection, which: sa.ColumnElement[bool]) -> int:
+    query = sa.select(calls).where(which, calls.c.settled_at.is_(None))
+    rows = conn.execute(query.order_by(calls.c.key).with_for_update()).all()
     if not rows:
         return 0
-    money = _Money()
+    money = Money()
     for row in rows:
         money.drop(row, unknown=row.state == "sent")
     _set_free(conn, [row.id for row in rows], ledger.now(conn))
@@ -229,6 +219,7 @@ def bury(ledger: Ledger, conn: sa.Connection, owner: str) -> int:
 
 def bury_all(ledger: Ledger, conn: sa.Connection) -> int:
     """Bury every dead owner of an open call."""
+    ledger.alone(conn, SETTLING)
     owners = conn.execute(sa.select(calls.c.owner).where(calls.c.settled_at.is_(None)).distinct()).scalars().all()
     return sum(bury(ledger, conn, owner) for owner in owners if is_dead(ledger, conn, owner))
 
@@ -238,12 +229,23 @@ def _find(conn: sa.Connection, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:
     return {row.key: row for row in rows}
 
 
-def _bury_dead(ledger: Ledger, conn: sa.Connection, found: dict[str, sa.Row[Any]]) -> None:
-    owners = {row.owner for row in found.values() if row.state in {"claimed", "sent"}}
+def _free_lost(ledger: Ledger, conn: sa.Connection, writes: Sequence[Claim], found: dict[str, sa.Row[Any]]) -> None:
+    """Bury what dead processes held, and what the asker itself holds: it would not ask, had it not lost track of it.
+
+    That happens where a transaction was committed and the news of it lost with the connection.
+    """
+    owners = {row.owner for row in found.values() if row.state in _OPEN} - {write.owner for write in writes}
     dead = [owner for owner in sorted(owners) if is_dead(ledger, conn, owner)]
     buried = sum(bury(ledger, conn, owner) for owner in dead)
+    own = [write.key for write in writes if write.key in found and _is_held(found[write.key], write.owner)]
+    if own:
+        buried += _bury(ledger, conn, calls.c.key.in_(own))
     if buried:
         found.update(_find(conn, list(found)))
+
+
+def _is_held(row: sa.Row[Any], owner: str) -> bool:
+    return row.owner == owner and row.state in _OPEN
 
 
 def _known(row: sa.Row[Any] | None, write: Claim) -> ClaimResult | None:
@@ -267,34 +269,9 @@ def _reserve(conn: sa.Connection, wanted: Sequence[Claim]) -> dict[str, ClaimRes
         by_run[write.purpose.run].append(write)
     results: dict[str, ClaimResult | None] = {}
     for run, writes in sorted(by_run.items()):
-        if _take(conn, run, writes):
-            results |= dict.fromkeys((write.key for write in writes), None)
-        else:
-            results |= {write.key: None if _take(conn, run, [write]) else _why_not(conn, write) for write in writes}
+        decided = reserve(conn, run, [write.bound for write in writes])
+        results |= {write.key: one for write, one in zip(writes, decided, strict=True)}
     return results
-
-
-def _take(conn: sa.Connection, run: int, writes: Sequence[Claim]) -> bool:
-    """Reserve for all of them or none."""
-    cost, tokens = sum(write.bound.cost for write in writes), sum(write.bound.tokens for write in writes)
-    fits_cost = runs.c.max_cost.is_(None) | (runs.c.spent_cost + runs.c.reserved_cost + cost <= runs.c.max_cost)
-    fits_tokens = runs.c.max_tokens.is_(None) | (
-        runs.c.spent_tokens + runs.c.reserved_tokens + tokens <= runs.c.max_tokens
-    )
-    taken = runs.update().where(runs.c.id == run, runs.c.state == "active", fits_cost, fits_tokens)
-    taken = taken.values(reserved_cost=runs.c.reserved_cost + cost, reserved_tokens=runs.c.reserved_tokens + tokens)
-    return conn.execute(taken).rowcount == 1
-
-
-def _why_not(conn: sa.Connection, write: Claim) -> ClaimResult:
-    run = conn.execute(sa.select(runs).where(runs.c.id == write.purpose.run)).one()
-    if run.state != "active":
-        return RunHalted(run.reason or f"the run is {run.state}")
-    if run.reserved_tokens > 0:
-        return Held()  # calls in flight will give back what they do not use
-    reason = "the budget is used up: what is left does not cover the next call; `lrq budget` raises it"
-    conn.execute(runs.update().where(runs.c.id == run.id).values(state="stopped", halt="budget", reason=reason))
-    return RunHalted(reason)
 
 
 def _insert(
@@ -315,12 +292,10 @@ def _insert(
         sa.select(calls.c.id, calls.c.key, calls.c.owner).where(calls.c.key.in_([write.key for write in granted]))
     )
     ours = {row.key: row.id for row in rows if row.owner == granted[0].owner}
-    money = _Money()
+    money = Money()
     for write in granted:
         if write.key not in ours:  # another process was a moment earlier
-            money.runs[write.purpose.run].update(
-                {"reserved_cost": -write.bound.cost, "reserved_tokens": -write.bound.tokens}
-            )
+            money.give_back(write.purpose.run, write.bound)
     money.write(ledger, conn)
     return {key: Claimed(id=id_) for key, id_ in ours.items()}
 
@@ -369,6 +344,7 @@ def _settled(write: Settle) -> dict[str, Any]:
         "completion_tokens_": counted.completion_tokens,
         "cached_tokens_": counted.cached_tokens,
         "latency_ms_": write.latency_ms,
+        "reason_": write.note,
     }
 
 
@@ -382,37 +358,3 @@ def _counts(write: Settle) -> dict[str, int]:
         "cached_tokens": write.usage.cached_tokens,
         "latency_ms": write.latency_ms,
     }
-
-
-@dataclass
-class _Money:
-    """What a transaction changes in the sums, written once per run and group."""
-
-    runs: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    counts: defaultdict[tuple[Any, ...], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-
-    def release(self, row: sa.Row[Any]) -> None:
-        self.runs[row.run_id].update({"reserved_cost": -row.reserved_cost, "reserved_tokens": -row.reserved_tokens})
-
-    def spend(self, run: int, cost: int, tokens: int) -> None:
-        self.runs[run].update({"spent_cost": cost, "spent_tokens": tokens})
-
-    def drop(self, row: sa.Row[Any], *, unknown: bool) -> None:
-        self.release(row)
-        if unknown:
-            self.spend(row.run_id, row.reserved_cost, row.reserved_tokens)
-            self.runs[row.run_id].update({"unknown_cost": row.reserved_cost})
-            self.count(row, {"unknown": 1})
-
-    def count(self, row: sa.Row[Any], counted: Mapping[str, int]) -> None:
-        group = (row.run_id, row.role, row.endpoint, row.model, row.step, row.dimension, row.kind)
-        self.counts[group].update(counted)
-
-    def write(self, ledger: Ledger, conn: sa.Connection) -> None:
-        for run, changed in sorted(self.runs.items()):
-            conn.execute(runs.update().where(runs.c.id == run).values({n: runs.c[n] + v for n, v in changed.items()}))
-        names = ("run_id", "role", "endpoint", "model", "step", "dimension", "kind")
-        for group, counted in sorted(self.counts.items()):
-            insert = ledger.insert(usage).values(**dict(zip(names, group, strict=True)), **counted)
-            more = {name: usage.c[name] + insert.excluded[name] for name in counted}
-            conn.execute(insert.on_conflict_do_update(index_elements=names, set_=more))

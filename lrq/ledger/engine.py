@@ -36,6 +36,9 @@ _NETWORK_FILE_SYSTEMS = {
     "gpfs",
 }
 _BUSY_SECONDS = 60  # how long a writer waits for another process's transaction
+_CONNECT_SECONDS = 10
+_LOCK = 726  # of PostgreSQL's advisory locks those that are ours; any number
+MIGRATING, SETTLING, FEEDING = range(3)  # what is done alone
 
 
 class Ledger:
@@ -70,6 +73,14 @@ class Ledger:
         if self.is_sqlite:
             return time.time()
         return float(conn.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+
+    def alone(self, conn: sa.Connection, what: int) -> None:
+        """Until this transaction ends, let no other one do the same: SQLite has but one writer, PostgreSQL many.
+
+        Transactions that touch the same rows in differing orders would wait for each other until one is broken off.
+        """
+        if not self.is_sqlite:
+            conn.execute(sa.text("SELECT pg_advisory_xact_lock(:lrq, :what)"), {"lrq": _LOCK, "what": what})
 
     def insert(self, table: sa.Table) -> Any:
         """An insert that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
@@ -170,8 +181,8 @@ def _migrate(ledger: Ledger, settings: Settings) -> None:
 @contextmanager
 def _migration_lock(ledger: Ledger, settings: Settings) -> Iterator[None]:
     if not ledger.is_sqlite:
-        with ledger.engine.connect() as conn, conn.begin():
-            conn.execute(sa.text("SELECT pg_advisory_xact_lock(726)"))  # any number, the same for all lrq processes
+        with ledger.writing() as conn:
+            ledger.alone(conn, MIGRATING)
             yield
         return
     path = Path(f"{ledger.engine.url.database}.lock")

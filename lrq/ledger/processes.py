@@ -1,10 +1,13 @@
 """Which processes live: what a process holds dies with it."""
 
+import logging
 import os
 import socket
 import threading
 import uuid
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import orjson
 import sqlalchemy as sa
@@ -14,6 +17,18 @@ from lrq.ledger.schema import leases, processes
 
 SEEN_EVERY = 2.0  # seconds between signs of life
 DEAD_AFTER = 10.0  # seconds without one: five missed signs
+DEAD_HERE_AFTER = 60.0  # the same for a process whose pid we see alive: it may be starved, or wait for the database
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def here() -> str:
+    """This machine and its table of process ids: containers may share a host's name and its ids."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    table = Path("/proc/self/ns/pid")
+    known = boot.read_text(encoding="ascii").strip() if boot.exists() else socket.gethostname()
+    return f"{known} {table.readlink()}" if table.is_symlink() else known
 
 
 class Presence:
@@ -28,7 +43,13 @@ class Presence:
             now = ledger.now(conn)
             conn.execute(
                 processes.insert().values(
-                    id=self.id, type=type_, host=socket.gethostname(), pid=os.getpid(), started_at=now, seen_at=now
+                    id=self.id,
+                    type=type_,
+                    host=socket.gethostname(),
+                    place=here(),
+                    pid=os.getpid(),
+                    started_at=now,
+                    seen_at=now,
                 )
             )
         self._thread = threading.Thread(target=self._work, name="presence", daemon=True)
@@ -44,21 +65,27 @@ class Presence:
 
     def _work(self) -> None:
         while not self._ended.wait(SEEN_EVERY):
-            values = {"note": orjson.dumps(self._note()).decode()} if self._note else {}
             try:
-                with self._ledger.writing() as conn:
-                    seen = processes.update().where(processes.c.id == self.id)
-                    conn.execute(seen.values(seen_at=self._ledger.now(conn), **values))
-            except sa.exc.OperationalError:
-                continue  # the database is away: the next sign may get through
+                self._give_sign()
+            except Exception as error:  # whatever it is, a thread that ends would make this process a dead one
+                log.warning("no sign of life could be given: %s", str(error).splitlines()[0])
+
+    def _give_sign(self) -> None:
+        values = {"note": orjson.dumps(self._note()).decode()} if self._note else {}
+        with self._ledger.writing() as conn:
+            seen = processes.update().where(processes.c.id == self.id)
+            conn.execute(seen.values(seen_at=self._ledger.now(conn), **values))
 
 
 def is_dead(ledger: Ledger, conn: sa.Connection, owner: str) -> bool:
-    """Whether the process of that id has ended: gone, silent for long, or its pid is free on this host."""
+    """Whether the process of that id has ended: gone, its pid free on this machine, or silent for long."""
     row = conn.execute(sa.select(processes).where(processes.c.id == owner)).one_or_none()
-    if row is None or row.seen_at < ledger.now(conn) - DEAD_AFTER:
+    if row is None:
         return True
-    return row.host == socket.gethostname() and not _pid_lives(row.pid)
+    silent: float = ledger.now(conn) - row.seen_at
+    if row.place == here():
+        return silent > DEAD_HERE_AFTER or not _pid_lives(row.pid)
+    return silent > DEAD_AFTER
 
 
 def _pid_lives(pid: int) -> bool:
@@ -68,7 +95,15 @@ def _pid_lives(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return _state(pid) not in {"Z", "X"}
+
+
+def _state(pid: int) -> str:
+    """A letter for what the process does (Z: it ended, and its parent has not looked yet); empty where unknown."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
 def living(ledger: Ledger, conn: sa.Connection) -> list[sa.Row[tuple[object, ...]]]:

@@ -243,6 +243,7 @@ processes = sa.Table(
     sa.Column("id", sa.String(40), primary_key=True),
     sa.Column("type", sa.String(32), nullable=False),
     sa.Column("host", sa.String(200), nullable=False),
+    sa.Column("place", sa.String(100), nullable=False),  # the machine and its table of process ids
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("seen_at", sa.Float, nullable=False),

@@ -5,16 +5,18 @@ milliseconds share one (SQLite, 50 calls a commit: about 20 µs of CPU each).
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from lrq.ledger.engine import Ledger
+from lrq.ledger.engine import SETTLING, Ledger
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -22,6 +24,12 @@ T_co = TypeVar("T_co", covariant=True)
 _LINGER_SECONDS = 0.003  # waits this long for company; far below any judge's latency
 _MOST_AT_ONCE = 500
 _TRIES = 5  # a transaction that met a deadlock or a lost connection is tried again
+_LONGEST_PAUSE = 5.0  # seconds between two tries of what must be written, while the database is away
+
+# The database did not take the transaction, whatever was in it: away, full, busy, a deadlock.
+AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+
+log = logging.getLogger(__name__)
 
 
 class Write(Protocol[T_co]):
@@ -65,6 +73,17 @@ class Writer:
         self._queue.put(_Waiting(write, future))
         return await future
 
+    async def surely(self, write: Write[T]) -> T:
+        """Commit what must not be lost, for as long as it takes: it was paid for, or others wait for it."""
+        pause = 0.1
+        while True:
+            try:
+                return await self.write(write)
+            except AWAY as error:
+                log.warning("the ledger does not take a write; trying again: %s", str(error).splitlines()[0])
+                await asyncio.sleep(pause)
+                pause = min(_LONGEST_PAUSE, 2 * pause)
+
     async def together(self, function: Callable[[sa.Connection], T]) -> T:
         return await self.write(Together(function))
 
@@ -100,13 +119,15 @@ class Writer:
     def _commit(self, batch: Sequence[_Waiting]) -> None:
         try:
             results = self._transaction(batch)
+        except AWAY as error:
+            results = [error] * len(batch)
         except Exception as error:  # one bad write must not fail the others: each once more on its own
             results = [error] if len(batch) == 1 else [self._alone(waiting) for waiting in batch]
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
         for waiting, result in zip(batch, results, strict=True):
             by_loop.setdefault(waiting.future.get_loop(), []).append((waiting.future, result))
         for loop, ended in by_loop.items():
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
                 loop.call_soon_threadsafe(_resolve, ended)
 
     def _alone(self, waiting: _Waiting) -> Any:
@@ -119,7 +140,7 @@ class Writer:
         for trial in range(_TRIES):
             try:
                 return self._apply(batch)
-            except sa.exc.OperationalError:  # deadlock, lost connection, busy
+            except AWAY:
                 if trial == _TRIES - 1:
                     raise
                 time.sleep(0.05 * 2**trial)
@@ -131,6 +152,7 @@ class Writer:
             groups.setdefault(type(waiting.write), []).append(place)
         results: list[Any] = [None] * len(batch)
         with self._ledger.writing() as conn:
+            self._ledger.alone(conn, SETTLING)  # they would meet at the run's row anyway, but not in one order
             for kind, places in groups.items():
                 ended = kind.apply(self._ledger, conn, [batch[place].write for place in places])
                 for place, result in zip(places, ended, strict=True):

@@ -126,7 +126,7 @@ async def test_a_refused_call_is_not_asked_again_and_costs_nothing(
     """The server said no to the request itself."""
     claimed = await writer.write(claim(run, owner))
     await writer.write(Send(id=claimed.id, owner=owner))
-    await writer.write(Fail(id=claimed.id, error="refused", reason="too long", unknown=False))
+    await writer.write(Fail(id=claimed.id, owner=owner, error="refused", reason="too long", unknown=False))
     assert await writer.write(claim(run, owner)) == Ended(error="refused", reason="too long")
     assert money(ledger) == (0, 0, 0, 0, 0)
 
@@ -136,7 +136,7 @@ async def test_another_run_may_try_what_failed_for_the_first(
 ) -> None:
     """A server that was down then may be up now; within one run the failure stands."""
     claimed = await writer.write(claim(run, owner))
-    await writer.write(Fail(id=claimed.id, error="failed", reason="down", unknown=False))
+    await writer.write(Fail(id=claimed.id, owner=owner, error="failed", reason="down", unknown=False))
     assert isinstance(await writer.write(claim(run, owner)), Ended)
     with ledger.writing() as conn:
         second = runs.create_run(ledger, conn, "second", {"recipe": "longreward"})

@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("type", sa.String(length=32), nullable=False),
         sa.Column("host", sa.String(length=200), nullable=False),
+        sa.Column("place", sa.String(length=100), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=False),
         sa.Column("seen_at", sa.Float(), nullable=False),
