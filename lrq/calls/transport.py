@@ -50,7 +50,7 @@ class Transport:
         await self._session.close()
 
     async def post(self, endpoint: Endpoint, call: Call, key: str) -> Outcome:
-        """Send one request. Its key goes along, so that a server that knows deliveries apart can tell a repeated one."""
+        """Send one request. Its key goes along: a server that knows it can tell a repeated delivery."""
         path, body = _request(call)
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         secret = endpoint.secret()
