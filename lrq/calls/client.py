@@ -17,7 +17,7 @@ from lrq.calls.limiter import Outcome as LimiterOutcome
 from lrq.calls.prices import Rates, rates_of
 from lrq.calls.transport import Outcome, Transport
 from lrq.config import Endpoint, Settings
-from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Stopping
+from lrq.domain.errors import CallFailed, CallRefused, LrqError, RunHalted, Stopping
 from lrq.domain.records import Call, Purpose, Reply
 from lrq.ledger import Writer, runs
 from lrq.ledger.calls import Claim, Claimed, ClaimResult, Ended, Fail, Known, Release, Reuse, Send, Settle
@@ -252,7 +252,9 @@ class Caller:
         if known is None:
             endpoint = self._settings.endpoint(call.role, call.endpoint)
             if endpoint is None:
-                raise CallFailed(f"no {call.role} endpoint named {call.endpoint!r} in this worker's settings")
+                raise LrqError(
+                    f"no {call.role} endpoint named {call.endpoint!r} in this worker's settings; name it there"
+                )
             limits = Limits(rpm=endpoint.rpm, tpm=endpoint.tpm, concurrency=endpoint.concurrency)
             lane = Lane(name=f"{call.role}.{call.endpoint}.{call.model}", limits=limits)
             known = _Line(endpoint=endpoint, lane=lane, rates=rates_of(endpoint))

@@ -39,7 +39,9 @@ runs = sa.Table(
     sa.Column("recipe", sa.String(200), nullable=False),
     sa.Column("config", sa.Text, nullable=False),  # the frozen configuration, JSON
     sa.Column("state", sa.String(16), nullable=False, server_default="active"),  # active, paused, stopped, done
-    sa.Column("halt", sa.String(16), nullable=False, server_default=""),  # who halted it: user, account, budget
+    sa.Column(
+        "halt", sa.String(16), nullable=False, server_default=""
+    ),  # who halted it: user, account, budget, settings
     _text("reason"),
     sa.Column("created_at", sa.Float, nullable=False),
     _count("round"),

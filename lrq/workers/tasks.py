@@ -5,8 +5,9 @@ from typing import Any
 
 from celery import signals
 
-from lrq.domain.errors import RunHalted, Stopping
+from lrq.domain.errors import LrqError, RunHalted, Stopping
 from lrq.ledger import backlog
+from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
 from lrq.queue.celery import app, settings_in_use
 from lrq.queue.routes import QUEUES, WORKERS, task_name
@@ -33,6 +34,10 @@ def work(task: int, delivery: int) -> None:
     except (Stopping, RunHalted) as halt:
         log.info("task %d goes back: %s", task, halt or "this process is stopping")
         _put_back(held, found)
+    except LrqError as error:  # something the user can mend, for this item as for all others of its run
+        log.error("%s: %s", found.name, error, extra={"action": "pause", "run": found.run})  # noqa: TRY400
+        _put_back(held, found)
+        _pause(held, found.run, str(error))
     except Exception as error:
         log.exception("task %d, %s of item %d, failed", found.id, found.name, found.item)
         _fail(held, found, f"{type(error).__name__} in {found.name}: {error}".splitlines()[0])
@@ -60,6 +65,11 @@ def _do(held: Engine, task: Task) -> None:
 def _put_back(held: Engine, task: Task) -> None:
     with held.ledger.writing() as conn:
         backlog.put_back(conn, [task.id])
+
+
+def _pause(held: Engine, run: int, reason: str) -> None:
+    with held.ledger.writing() as conn:
+        runs_.halt(conn, run, state="paused", by="settings", reason=f"{reason}; then `lrq resume`")
 
 
 def _fail(held: Engine, task: Task, reason: str) -> None:
