@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lrq.domain.errors import LrqError
 from lrq.trainer.job import JobFolder
-from lrq.trainer.launch import PARENT
+from lrq.trainer.launch import OFFLINE, PARENT
 from lrq.trainer.parent import watch_parent
 
 
@@ -17,6 +17,7 @@ def main() -> int:
     folder = JobFolder(Path(sys.argv[1]).absolute())
     if "LOCAL_RANK" in os.environ:
         watch_parent(int(os.environ.get(PARENT, os.getppid())), lambda: os._exit(1))  # before the long imports
+        os.environ.update(OFFLINE)  # whoever's torchrun this is
         from lrq.trainer.worker import main as work  # noqa: PLC0415
     else:
         from lrq.trainer.agent import main as work  # noqa: PLC0415

@@ -17,6 +17,8 @@ from lrq.domain.errors import UsageError
 Losses = tuple[str, ...]
 State = Literal["done", "nothing", "stopped", "failed"]
 
+SPPO = "sppo"  # the loss that is ours, not TRL's: squared, with win rates
+
 NOTE = "training.json"  # in the model's folder: figures of the training, and whose work it is
 
 
@@ -35,7 +37,7 @@ class TrainJob(_Record):
     rows: Path  # a TRL preference file, JSON lines
     output: Path  # the folder of the trained model; must not exist yet
 
-    loss_type: Losses = ("sigmoid", "sft")  # names as TRL's DPOConfig knows them
+    loss_type: Losses = ("sigmoid", "sft")  # names as TRL's DPOConfig knows them, and "sppo"
     loss_weights: tuple[float, ...] = (1.0, 0.1)
     beta: float = Field(default=0.15, gt=0)
     learning_rate: float = Field(default=1e-6, gt=0)

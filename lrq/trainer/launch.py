@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from lrq.domain.errors import UsageError
 from lrq.trainer.job import JobFolder, Result, finished, write_json
 from lrq.trainer.rows import no_rows
 
@@ -38,19 +40,20 @@ def torchrun_arguments(folder: JobFolder, processes: int) -> list[str]:
     ]
 
 
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+
+
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """What the training may know: no keys of other services, no hub, no telemetry."""
     kept = {name: value for name, value in inherited.items() if not name.endswith(("_API_KEY", "_TOKEN"))}
-    offline = {
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        # SIGTERM and SIGINT are ours, see lrq.trainer.agent
-        "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT",
-    }
+    signals = {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT"}  # SIGTERM and SIGINT are lrq.trainer.agent's
     loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-    return {**loopback, **kept, **offline}
+    return {**loopback, **kept, **signals, **OFFLINE}
 
 
 def run(
@@ -75,6 +78,7 @@ def run(
     if reason := no_rows(job.rows):
         write_json(folder.result, result := Result(state="nothing", reason=reason))
         return result
+    check_installed()
     folder.result.unlink(missing_ok=True)
     process = _start(folder)
     cancel = cancel or threading.Event()
@@ -86,6 +90,12 @@ def run(
         _end(process, grace)
         steps = look()
     return folder.load_result() or _died(folder, process, steps)
+
+
+def check_installed() -> None:
+    """Raises UsageError unless the libraries of training are there; none is loaded."""
+    if missing := [name for name in ("torch", "transformers", "trl", "deepspeed") if find_spec(name) is None]:
+        raise UsageError(f"training needs {', '.join(missing)}: pip install 'lrq[train]'")
 
 
 def _start(folder: JobFolder) -> subprocess.Popen[bytes]:

@@ -1,6 +1,5 @@
 """TRL's DPOTrainer over rows that are token ids already, with kept reference log-probabilities and shared prefixes."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,64 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from lrq.domain.errors import Stopping
 from lrq.trainer.checkpoints import mark_complete
-from lrq.trainer.job import JobFolder
+from lrq.trainer.job import SPPO, JobFolder
+from lrq.trainer.losses import sppo_loss
 from lrq.trainer.prefix import share_prefix
 from lrq.trainer.progress import Progress, stop_asked
 from lrq.trainer.reference import ReferenceStore
 
-log = logging.getLogger(__name__)
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+RATES = ("p_w", "p_l")  # win rates of chosen and rejected
+
+
+class _Recorder:
+    """A model that remembers what it put out last."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.outputs: Any = None
+
+    def __call__(self, **kwargs: Any) -> Any:
+        self.outputs = self._model(**kwargs)
+        return self.outputs
+
+
+class PreferenceCollator(DataCollatorForPreference):  # type: ignore[misc]
+    """TRL's batch, with the win rates where the rows have them."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        present = [name for name in RATES if all(row.get(name) is not None for row in examples)]
+        rates = {name: torch.tensor([row[name] for row in examples]) for name in present}
+        return {**super().torch_call(examples), **rates}
 
 
 class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
-    """Its loss, metrics and steps are TRL's.
+    """Its metrics, steps and most of its losses are TRL's.
 
-    A loss of another form overrides `_compute_loss`; a reference that sees another prompt than the policy does
+    A loss that TRL lacks is added in `_compute_loss`; a reference that sees another prompt than the policy does
     (LongPO, arXiv 2502.13922) replaces `prompt_ids` and the keys of the rows in `_precompute_ref_logps`.
     """
+
+    loss_types: list[str]
+    loss_weights: list[float]
+    _signature_columns: list[str]
 
     def __init__(
         self, *, folder: JobFolder, store: ReferenceStore, progress: Progress, shared_prefix: bool, **kwargs: Any
     ) -> None:
         self._folder, self._store, self._progress, self._shared_prefix = folder, store, progress, shared_prefix
         super().__init__(**kwargs)
+        weights = dict(zip(self.loss_types, self.loss_weights, strict=True))
+        self._sppo_weight = weights.pop(SPPO, 0.0)
+        self.loss_types, self.loss_weights = list(weights), list(weights.values())
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = [*dict.fromkeys([*self._signature_columns, *RATES])]
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
@@ -80,6 +114,21 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             self._progress.stage("reference", done, len(pairs))
             if stop_asked(self._folder):
                 raise Stopping
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Keep the rows' figures exact: under DeepSpeed with bf16 every float is rounded, -500 nats by up to 2."""
+        exact = {name: inputs[name].to(self.accelerator.device) for name in (*REFERENCE, *RATES) if name in inputs}
+        return {**super()._prepare_inputs(inputs), **exact}
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        rates = {name: inputs.pop(name) for name in RATES if name in inputs}  # TRL would hand them to the model
+        if not self._sppo_weight:
+            return super()._compute_loss(model, inputs, return_outputs)
+        recorder = _Recorder(model)
+        loss = super()._compute_loss(recorder, inputs, return_outputs)
+        chosen, rejected = recorder.outputs.log_probs.sum(dim=1).chunk(2)
+        ratios = (chosen - inputs[REFERENCE[0]], rejected - inputs[REFERENCE[1]])
+        return loss + self._sppo_weight * sppo_loss(*ratios, rates["p_w"], rates["p_l"], self.beta).mean()
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -1,7 +1,8 @@
 """Reading preference rows: any TRL preference file in JSON lines, one bad line at the cost of one row.
 
 A row holds `prompt`, `chosen`, `rejected`, each a text, or each a list of messages; without `prompt` the common
-beginning of the two is the prompt. Of lrq's own fields, `cut` says that the prompt was shortened before.
+beginning of the two is the prompt. Of lrq's own fields, `cut` says that the prompt was shortened before, and `p_w` and
+`p_l` are the win rates of the two responses.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ class PreferenceRow:
     chosen: Any
     rejected: Any
     cut: bool = False  # before it came here
+    p_w: float | None = None  # win rates in [0, 1]
+    p_l: float | None = None
     template: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the chat template
 
     @property
@@ -92,6 +95,8 @@ def _row(data: Any, number: int) -> PreferenceRow:
         chosen=chosen,
         rejected=rejected,
         cut=bool(data.get("cut")),
+        p_w=_rate(data, "p_w"),
+        p_l=_rate(data, "p_l"),
         template={name: value for name, value in template.items() if value is not None},
     )
 
@@ -103,6 +108,13 @@ def _text(data: dict[str, Any], name: str) -> Text:
     if isinstance(value, list) and all(_is_message(message) for message in value):
         return value
     raise ValueError(f"has no {name!r} that is a text or a list of messages with role and content")
+
+
+def _rate(data: dict[str, Any], name: str) -> float | None:
+    value = data.get(name)
+    if value is None or (isinstance(value, int | float) and 0 <= value <= 1):
+        return value
+    raise ValueError(f"has a {name!r} that is no number from 0 to 1")
 
 
 def _is_message(message: Any) -> bool:

@@ -51,8 +51,8 @@ def make_policy(folder: Path, *, hidden: int = 64, layers: int = 2, positions: i
     return folder
 
 
-def make_rows(file: Path, *, rows: int, prompt: int = 24, response: int = 8, seed: int = 0) -> Path:
-    """Write conversational pairs of random words; lengths in words, the rejected response is shorter."""
+def make_rows(file: Path, *, rows: int, prompt: int = 24, chosen: int = 8, rejected: int = 4, seed: int = 0) -> Path:
+    """Write conversational pairs of random words; lengths in words."""
     draw = random.Random(seed)
 
     def message(role: str, words: int) -> list[dict[str, str]]:
@@ -62,8 +62,8 @@ def make_rows(file: Path, *, rows: int, prompt: int = 24, response: int = 8, see
         for _ in range(rows):
             row = {
                 "prompt": message("user", prompt),
-                "chosen": message("assistant", response),
-                "rejected": message("assistant", max(1, response // 2)),
+                "chosen": message("assistant", chosen),
+                "rejected": message("assistant", rejected),
             }
             stream.write(json.dumps(row) + "\n")
     return file

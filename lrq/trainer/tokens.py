@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from lrq.domain.errors import UsageError
-from lrq.trainer.job import Preflight, Spread, TrainJob
+from lrq.trainer.job import SPPO, Preflight, Spread, TrainJob
 from lrq.trainer.reference import response_key
 from lrq.trainer.rows import BadRow, PreferenceRow
 
@@ -26,6 +26,8 @@ SCHEMA = pa.schema(
         "rejected_ids": pa.list_(pa.int32()),
         "chosen_key": pa.string(),  # names the reference log-probability
         "rejected_key": pa.string(),
+        "p_w": pa.float64(),  # win rates, for the squared loss
+        "p_l": pa.float64(),
     }
 )
 ROWS_AT_ONCE = 16  # the tokenizer works on these in parallel; 16 documents of 100 KB stay small in memory
@@ -87,17 +89,17 @@ def tokenize(
         rendered = _rendered(rows, tokenizer, tally)
         while chunk := list(islice(rendered, ROWS_AT_ONCE)):
             encoded = zip(chunk, encode(chunk, tokenizer), strict=True)
-            records = [_record(ids, model) for row, ids in encoded if fits(row.row, ids, job, tally)]
+            records = [_record(row.row, ids, model) for row, ids in encoded if fits(row.row, ids, job, tally)]
             writer.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
     temporary.replace(target)
     return tally
 
 
-def _record(ids: dict[str, list[int]], model: str) -> dict[str, Any]:
+def _record(row: PreferenceRow, ids: dict[str, list[int]], model: str) -> dict[str, Any]:
     keys = {
         f"{side}_key": response_key(model, ids["prompt_ids"], ids[f"{side}_ids"]) for side in ("chosen", "rejected")
     }
-    return {**ids, **keys}
+    return {**ids, **keys, "p_w": row.p_w, "p_l": row.p_l}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,7 @@ def _same(left: list[int], right: list[int]) -> int:
 
 def fits(row: PreferenceRow, ids: dict[str, list[int]], job: TrainJob, tally: Tally) -> bool:
     """Whether the row can be trained on; its prompt is shortened in place if it must be, and it is counted."""
-    if reason := _unusable(ids):
+    if reason := _unusable(row, ids, job):
         tally.set_aside_row(row.line, reason)
         return False
     room = (job.max_length or _length(ids)) - max(len(ids["chosen_ids"]), len(ids["rejected_ids"]))
@@ -171,7 +173,9 @@ def fits(row: PreferenceRow, ids: dict[str, list[int]], job: TrainJob, tally: Ta
     return True
 
 
-def _unusable(ids: dict[str, list[int]]) -> str | None:
+def _unusable(row: PreferenceRow, ids: dict[str, list[int]], job: TrainJob) -> str | None:
+    if SPPO in job.loss_type and (row.p_w is None or row.p_l is None):
+        return f"has no 'p_w' and 'p_l', which the loss {SPPO!r} needs"
     empty = [name.removesuffix("_ids") for name, part in ids.items() if not part]
     if empty:
         return f"has no tokens in {empty[0]!r}"

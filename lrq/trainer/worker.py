@@ -151,7 +151,8 @@ def _trainer(
     preflight: Preflight,
     progress: Progress,
 ) -> Any:
-    from lrq.trainer.preference import PreferenceTrainer  # noqa: PLC0415 - imports DeepSpeed, which looks around first
+    # imports DeepSpeed, which must have chosen its accelerator
+    from lrq.trainer.preference import PreferenceCollator, PreferenceTrainer  # noqa: PLC0415
     from lrq.trainer.settings import dpo_config  # noqa: PLC0415
 
     shared = preflight.shared_prefix == "yes"
@@ -175,7 +176,12 @@ def _trainer(
         args=args,
         train_dataset=Dataset.from_file(str(folder.rows)),
         processing_class=tokenizer,
+        data_collator=PreferenceCollator(pad_token_id=_padding(tokenizer)),
     )
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def _train(

@@ -74,3 +74,27 @@ def test_losses_equal_those_of_stock_trl(tmp_path: Path) -> None:
     assert one == [pytest.approx(line, abs=1e-5) for line in stock]
     two = our_figures(tmp_path, "two", zero_stage=3, processes=2)
     assert two == [pytest.approx(line, abs=1e-5) for line in stock]
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_bf16_starts_where_its_reference_stands(tmp_path: Path, zero_stage: int) -> None:
+    """Before the first update policy and reference are the same model: no margin, though the rows are long."""
+    make_policy(tmp_path / "policy")
+    make_rows(tmp_path / "rows.jsonl", rows=4, chosen=300, rejected=150)
+    settings = {"bf16": True, "max_steps": 1, "zero_stage": zero_stage}
+    [(_, margin)] = our_figures(tmp_path, "bf16", **settings)
+    assert margin == pytest.approx(0, abs=1e-3)
+
+
+def test_the_squared_loss_with_certain_rates_is_half_of_trls_hard_one(tmp_path: Path) -> None:
+    """SPPO with p_w = 1 and p_l = 0 takes the course of TRL's `sppo_hard`, whose formula lacks the ½."""
+    make_policy(tmp_path / "policy")
+    pairs = make_rows(tmp_path / "plain.jsonl", rows=16).read_text().splitlines()
+    rated = [json.dumps({**json.loads(pair), "p_w": 1.0, "p_l": 0.0}) for pair in pairs]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rated))
+    ours, hard = (
+        our_figures(tmp_path, loss, loss_type=(loss,), loss_weights=(weight,), zero_stage=0)
+        for loss, weight in (("sppo", 1.0), ("sppo_hard", 0.5))
+    )
+    assert len(ours) == 4
+    assert ours == [pytest.approx(line, rel=1e-5) for line in hard]

@@ -61,6 +61,7 @@ def test_without_a_prompt_the_common_beginning_is_it(chosen: Any, rejected: Any,
         (b'{"prompt": "q", "chosen": "a", "rejected": "a"}', "has the same text"),
         (b'{"prompt": "q", "chosen": [{"role": "assistant", "content": "a"}], "rejected": "b"}', "mixes"),
         (b'{"prompt": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"}', "mixes"),
+        (b'{"prompt": "q", "chosen": "a", "rejected": "b", "p_w": 1.5}', "has a 'p_w' that is no number from 0 to 1"),
         (b'{"prompt": "q\xff", "chosen": "a", "rejected": "b"}', "is not JSON"),
     ],
 )

@@ -126,3 +126,15 @@ def test_a_reference_is_known_by_model_prompt_and_response() -> None:
     }
     assert len(keys) == 5
     assert response_key("m", [1, 2], [3]) == response_key("m", (1, 2), (3,))
+
+
+def test_the_squared_loss_wants_rates() -> None:
+    """Rows without win rates are set aside where the loss needs them, and only there."""
+    ids = {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}
+    squared = TrainJob.model_validate({**FILES, "loss_type": ["sppo"], "loss_weights": [1]})
+    tally = Tally()
+    assert fits(row("q"), dict(ids), TrainJob.model_validate(FILES), tally)
+    assert not fits(row("q"), dict(ids), squared, tally)
+    assert "'p_w'" in tally.reasons[0]
+    rated = PreferenceRow(line=1, prompt="q", chosen="a", rejected="b", p_w=0.8, p_l=0.0)
+    assert fits(rated, dict(ids), squared, tally)
