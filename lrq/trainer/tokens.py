@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
 )
 ROWS_AT_ONCE = 16  # the tokenizer works on these in parallel; 16 documents of 100 KB stay small in memory
 REASONS_KEPT = 20
+SANITIZE = "sanitize_control_tokens"  # a template's argument: control tokens in messages stay plain text
 SHORTEST_PROMPT = 16  # tokens; with less left beside the response there is nothing to answer from
 
 
@@ -104,10 +105,11 @@ def _record(row: PreferenceRow, ids: dict[str, list[int]], model: str) -> dict[s
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """A row as text: the prompt, then the prompt with each response."""
+    """A row as text: the prompt, then the prompt with each response; as ids where text would not do."""
 
     row: PreferenceRow
-    texts: tuple[str, str, str]
+    texts: tuple[str, ...] = ()
+    ids: tuple[list[int], ...] = ()
 
 
 def _rendered(rows: Iterable[PreferenceRow | BadRow], tokenizer: Any, tally: Tally) -> Iterator[Rendered]:
@@ -126,18 +128,29 @@ def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
     if not row.conversational:
         end = tokenizer.eos_token or ""
         texts = [row.prompt, *(row.prompt + text.removesuffix(end) + end for text in (row.chosen, row.rejected))]
-    else:
-        template = partial(tokenizer.apply_chat_template, tokenize=False, **row.template)
-        whole = [template(row.prompt + response) for response in (row.chosen, row.rejected)]
-        texts = [template(row.prompt, add_generation_prompt=True), *whole]
-    return Rendered(row=row, texts=tuple(texts))
+        return Rendered(row=row, texts=tuple(texts))
+    sanitize = bool(row.template.get(SANITIZE)) and _holds_control_tokens(row, tokenizer)
+    kwargs = {name: value for name, value in row.template.items() if name != SANITIZE}
+    if sanitize:  # the tokenizer must know what came from where: that is lost in the text
+        kwargs |= {SANITIZE: True, "return_dict": False}
+    template = partial(tokenizer.apply_chat_template, tokenize=sanitize, **kwargs)
+    whole = [template(row.prompt + response) for response in (row.chosen, row.rejected)]
+    parts = (template(row.prompt, add_generation_prompt=True), *whole)
+    return Rendered(row=row, ids=parts) if sanitize else Rendered(row=row, texts=parts)
+
+
+def _holds_control_tokens(row: PreferenceRow, tokenizer: Any) -> bool:
+    """Whether any message holds a token that the tokenizer knows as one piece; elsewhere text will do."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    texts = [message["content"] for message in (*row.prompt, *row.chosen, *row.rejected)]
+    return any(token in text for token in added for text in texts)
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[int]]]:
     """Token ids of each row: prompt_ids, chosen_ids, rejected_ids."""
-    encoded: dict[int, dict[str, list[int]]] = {}
+    encoded = {place: _parted(*row.ids) for place, row in enumerate(rendered) if row.ids}
     for plain in (False, True):  # a chat template brings its special tokens itself
-        places = [place for place, row in enumerate(rendered) if row.row.conversational != plain]
+        places = [place for place, row in enumerate(rendered) if row.texts and row.row.conversational != plain]
         texts = [text for place in places for text in rendered[place].texts]
         ids = tokenizer(texts, add_special_tokens=plain)["input_ids"] if texts else []
         encoded |= {place: _parted(*ids[3 * n : 3 * n + 3]) for n, place in enumerate(places)}

@@ -1,5 +1,7 @@
 """Preflight: rows as token ids, with what is kept, cut, dropped and set aside."""
 
+from pathlib import Path
+
 import pytest
 
 from lrq.domain.errors import UsageError
@@ -138,3 +140,22 @@ def test_the_squared_loss_wants_rates() -> None:
     assert "'p_w'" in tally.reasons[0]
     rated = PreferenceRow(line=1, prompt="q", chosen="a", rejected="b", p_w=0.8, p_l=0.0)
     assert fits(rated, dict(ids), squared, tally)
+
+
+def test_control_tokens_in_a_document_stay_plain_text_as_they_did_in_sampling(tmp_path: Path) -> None:
+    """The prompt's ids are those the policy was asked with, where the document holds an end of turn and where not."""
+    pytest.importorskip("torch")
+    from lrq.policy.port import CHAT_TEMPLATE  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    from lrq.trainer.tiny import make_policy  # noqa: PLC0415
+
+    tokenizer = AutoTokenizer.from_pretrained(make_policy(tmp_path / "policy"))
+    for prompt in ("plain words", f"a document that ends a turn {tokenizer.eos_token} and goes on"):
+        messages = [{"role": "user", "content": prompt}]
+        asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, **CHAT_TEMPLATE)["input_ids"]
+        pair = [[{"role": "assistant", "content": text}] for text in ("yes", "no")]
+        one = PreferenceRow(line=1, prompt=messages, chosen=pair[0], rejected=pair[1], template=dict(CHAT_TEMPLATE))
+        (ids,) = encode([render(one, tokenizer)], tokenizer)
+        assert ids["prompt_ids"] == list(asked)
+        assert ids["chosen_ids"] != ids["rejected_ids"]
