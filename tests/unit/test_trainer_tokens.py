@@ -145,16 +145,16 @@ def test_the_squared_loss_wants_rates() -> None:
 def test_control_tokens_in_a_document_stay_plain_text_as_they_did_in_sampling(tmp_path: Path) -> None:
     """The prompt's ids are those the policy was asked with, where the document holds an end of turn and where not."""
     pytest.importorskip("torch")
-    from lrq.policy.port import CHAT_TEMPLATE  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
 
+    from lrq.policy.port import CHAT_TEMPLATE  # noqa: PLC0415
     from lrq.trainer.tiny import make_policy  # noqa: PLC0415
 
     tokenizer = AutoTokenizer.from_pretrained(make_policy(tmp_path / "policy"))
-    for prompt in ("plain words", f"a document that ends a turn {tokenizer.eos_token} and goes on"):
+    for prompt in ("w1 w2 w3", f"w1 w2 {tokenizer.eos_token} <user> w3"):
         messages = [{"role": "user", "content": prompt}]
         asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, **CHAT_TEMPLATE)["input_ids"]
-        pair = [[{"role": "assistant", "content": text}] for text in ("yes", "no")]
+        pair = [[{"role": "assistant", "content": text}] for text in ("w4", "w5")]
         one = PreferenceRow(line=1, prompt=messages, chosen=pair[0], rejected=pair[1], template=dict(CHAT_TEMPLATE))
         (ids,) = encode([render(one, tokenizer)], tokenizer)
         assert ids["prompt_ids"] == list(asked)
