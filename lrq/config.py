@@ -4,12 +4,12 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import orjson
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Role
@@ -28,7 +28,10 @@ class Price(_Part):
 
 
 class Endpoint(_Part):
-    """One server that answers paid requests, with the limits its owner told us."""
+    """One server that answers paid requests, with the limits its owner told us.
+
+    Endpoints that share a name are a pool: servers of one model among which the same question is the same.
+    """
 
     name: str = "default"
     url: str  # the base that clients of this kind expect, with its /v1
@@ -40,6 +43,8 @@ class Endpoint(_Part):
     price: Price | None = None
     timeout: float = Field(default=600.0, gt=0)  # seconds for one request
     extra: dict[str, Any] = {}  # further fields of every request body, e.g. reasoning_effort
+    server: str | None = Field(default=None, min_length=1, max_length=100)  # its name in a pool; None: host and port
+    warm_cache: bool | None = None  # one call ahead of those that share its head; None: where cached input is cheaper
 
     @field_validator("url")
     @classmethod
@@ -56,6 +61,13 @@ class Endpoint(_Part):
             return os.environ.get("OPENAI_API_KEY")
         return None
 
+    @property
+    def host(self) -> str:
+        """What the server is called: as its owner names it, else its host and port; never a user or password."""
+        parts = urlsplit(self.url)
+        port = f":{parts.port}" if parts.port else ""
+        return self.server or f"{parts.hostname}{port}"
+
 
 class RoleSettings(_Part):
     """The endpoints of one role: one in short form, or several by name."""
@@ -69,7 +81,19 @@ class RoleSettings(_Part):
     price: Price | None = None
     timeout: float = 600.0
     extra: dict[str, Any] = {}
+    server: str | None = None
+    warm_cache: bool | None = None
     endpoints: tuple[Endpoint, ...] = ()
+
+    @model_validator(mode="after")
+    def _pools_are_alike(self) -> Self:
+        for name in {endpoint.name for endpoint in self.endpoints}:
+            pool = [endpoint for endpoint in self.endpoints if endpoint.name == name]
+            if any((one.model, one.extra) != (pool[0].model, pool[0].extra) for one in pool):
+                raise ValueError(f"endpoints named {name!r} are a pool, of one model and one extra; name others apart")
+            if len({one.host for one in pool}) < len(pool):
+                raise ValueError(f"two endpoints of the pool {name!r} share a host: tell them apart by `server`")
+        return self
 
     def all_endpoints(self) -> tuple[Endpoint, ...]:
         if self.endpoints or not self.url:
@@ -130,6 +154,15 @@ class Settings(_Part):
 
     def endpoint(self, role: Role, name: str) -> Endpoint | None:
         return next((e for e in self.endpoints(role) if e.name == name), None)
+
+    def pool(self, role: Role, name: str) -> tuple[Endpoint, ...]:
+        """All endpoints of that name: servers of one model, any of which may answer."""
+        return tuple(endpoint for endpoint in self.endpoints(role) if endpoint.name == name)
+
+    def lane(self, role: Role, endpoint: Endpoint, model: str = "") -> str:
+        """The name under which the limiter knows this server: no secret."""
+        lane = f"{role}.{endpoint.name}.{model or endpoint.model}"
+        return f"{lane}@{endpoint.host}" if len(self.pool(role, endpoint.name)) > 1 else lane
 
     @property
     def runtime(self) -> Path:
