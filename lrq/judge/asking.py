@@ -13,6 +13,7 @@ T = TypeVar("T")
 ATTEMPTS = 5  # in all (LongReward's scripts)
 FIRST_TEMPERATURE = 0.01
 AGAIN_TEMPERATURE = 0.95  # another sample of the same judge may be readable
+DRAWS = 1000  # a recipe's own draws for one vote, at most
 _BLOCKED = {"content_filter", "sensitive"}  # the text is a notice, not an answer (OpenAI's word and GLM's)
 
 
@@ -33,13 +34,18 @@ class JudgeModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Asker:
-    """Fulfils the port `Ask` for one step of one item."""
+    """Fulfils the port `Ask` for one step of one item.
+
+    The first vote is the very question that a single one would be; further votes are sampled at a temperature, for
+    at 0.01 a judge repeats itself. Kinds of prompt that are `shared` are asked once for all votes.
+    """
 
     caller: Obtain
     models: Callable[[str, str], JudgeModel]  # of a dimension and a prompt
     purpose: Purpose
     series: int = 0  # how often the run's unscored were retried: an earlier series' replies are read first
     vote: int = 0
+    shared: frozenset[str] = frozenset()
 
     async def __call__(
         self, kind: str, prompt: str, read: Callable[[str], T], *, dimension: str, max_tokens: int, draw: int = 0
@@ -51,7 +57,7 @@ class Asker:
             model=model.model,
             messages=({"role": "user", "content": prompt},),
             extra=model.extra,
-            draw=self.vote + draw,
+            draw=(0 if kind in self.shared else self.vote) * DRAWS + draw,
         )
         purpose = replace(self.purpose, dimension=dimension, kind=kind)
         keys: list[str] = []
@@ -68,7 +74,7 @@ class Asker:
     ) -> Answer[T]:
         problem = ""
         for attempt in range(ATTEMPTS):
-            temperature = AGAIN_TEMPERATURE if attempt else FIRST_TEMPERATURE
+            temperature = AGAIN_TEMPERATURE if attempt or asked.draw else FIRST_TEMPERATURE
             call = replace(asked, attempt=attempt, temperature=temperature, max_tokens=max_tokens)
             try:
                 reply = await self.caller.call(call, purpose)

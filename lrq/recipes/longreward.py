@@ -155,15 +155,16 @@ def policy_prompts(item: Item) -> Sequence[Sequence[Message]]:
     return [[{"role": "user", "content": f"{fenced(item.context)}\n\n{item.question}"}]]
 
 
-def _step(name: str, procedure: Procedure) -> Step:
-    return Step(name=name, queue=f"judge.{name}", dimensions=(Dimension(name=name),), procedure=procedure)
+def _step(name: str, procedure: Procedure, *shared: str) -> Step:
+    queue, dimensions = f"judge.{name}", (Dimension(name=name),)
+    return Step(name=name, queue=queue, dimensions=dimensions, procedure=procedure, shared=frozenset(shared))
 
 
 STEPS = (
     _step("helpfulness", helpfulness),
     _step("logicality", logicality),
-    _step("faithfulness", faithfulness),
-    _step("completeness", completeness),
+    _step("faithfulness", faithfulness, "statements"),
+    _step("completeness", completeness, "extraction"),
 )
 NAMES = tuple(step.name for step in STEPS)
 LONGREWARD = Recipe(

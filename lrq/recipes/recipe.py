@@ -23,6 +23,7 @@ class Step:
     queue: str
     dimensions: tuple[Dimension, ...]
     procedure: Procedure
+    shared: frozenset[str] = frozenset()  # kinds of prompt that bring no verdict but what verdicts are made from
 
 
 @dataclass(frozen=True, kw_only=True)

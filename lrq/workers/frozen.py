@@ -8,9 +8,11 @@ from typing import Any
 
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
+from lrq.domain.records import Item, Response
 from lrq.domain.tokens import TOKEN_RULE
 from lrq.judge.asking import JudgeModel
 from lrq.recipes import load_recipe
+from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
 
 
@@ -41,8 +43,8 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
 
 
 def _models(settings: Settings, role: Any) -> dict[str, Any]:
-    found = [{"endpoint": e.name, "model": e.model, "extra": e.extra} for e in settings.endpoints(role)]
-    return {"models": found}
+    found = {e.name: {"endpoint": e.name, "model": e.model, "extra": e.extra} for e in settings.endpoints(role)}
+    return {"models": list(found.values())}  # one for each pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +70,26 @@ class Frozen:
         train = self.config["train"]
         return None if train is None else int(train.get("every_rows", 0))
 
+    def of(self, step: str) -> Mapping[str, Any]:
+        """The configuration that a step is judged by: as frozen, with what has been revised since."""
+        held = dict(self.config)
+        for revision in self.config.get("revisions", ()):
+            if revision["step"] == step:
+                held |= {**revision["changed"], "prompts": held["prompts"] | revision["changed"].get("prompts", {})}
+        return held
+
+    def case(self, step: str, item: Item, responses: Sequence[Response]) -> Case:
+        """What the step's procedure sees of an item."""
+        held = self.of(step)
+        return Case(item=item, responses=tuple(responses), prompts=held["prompts"], settings=held["settings"])
+
+    def votes(self, step: str) -> int:
+        return int(self.of(step)["judge"]["votes"])
+
     def judge_of(self, dimension: str, prompt: str) -> JudgeModel:
         """The judge of a dimension; where several serve it, the prompt decides, so that the same question meets
         the same judge again."""
-        judge = self.config["judge"]
+        judge = self.of(self.step_of.get(dimension, ""))["judge"]
         models: Sequence[Mapping[str, Any]] = judge["models"]
         named = judge["dimensions"].get(dimension)
         fit = [model for model in models if named in {None, model["endpoint"]}]
