@@ -79,7 +79,8 @@ def run(
         write_json(folder.result, result := Result(state="nothing", reason=reason))
         return result
     check_installed()
-    folder.result.unlink(missing_ok=True)
+    for leftover in (folder.result, folder.stage):
+        leftover.unlink(missing_ok=True)
     process = _start(folder)
     cancel = cancel or threading.Event()
     try:
@@ -89,7 +90,7 @@ def run(
     finally:
         _end(process, grace)
         steps = look()
-    return folder.load_result() or _died(folder, process, steps)
+    return folder.load_result() or _died(folder, process, steps, asked=cancel.is_set())
 
 
 def check_installed() -> None:
@@ -170,11 +171,12 @@ def follow_stage(folder: JobFolder, on_stage: Metric) -> Callable[[], None]:
     return look
 
 
-def _died(folder: JobFolder, process: subprocess.Popen[bytes], steps: int) -> Result:
+def _died(folder: JobFolder, process: subprocess.Popen[bytes], steps: int, *, asked: bool) -> Result:
     """Killed, or ended before it could say why; the same command goes on from the last checkpoint."""
     killed = process.returncode < 0
     reason = f"the training was killed by signal {-process.returncode}" if killed else _last_words(folder)
-    write_json(folder.result, result := Result(state="failed", reason=reason, steps=steps))
+    result = Result(state="stopped" if asked else "failed", reason=reason, steps=steps)
+    write_json(folder.result, result)
     return result
 
 

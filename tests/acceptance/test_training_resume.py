@@ -6,13 +6,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 
-from lrq.trainer.job import JobFolder, TrainJob, prepare
+from lrq.trainer.job import JobFolder, Result, TrainJob, prepare
 from lrq.trainer.launch import environment, run
 from lrq.trainer.tiny import make_policy, make_rows
 
@@ -59,6 +61,21 @@ def killed_at(folder: JobFolder, step: int) -> None:
     assert not [name for name in Path("/proc").glob("[0-9]*/cmdline") if str(folder.path) in read(name)]
 
 
+def stopped_in_its_steps(folder: JobFolder) -> Result:
+    """Go on, and ask for the end at the first step that is taken."""
+    training, cancel = threading.Event(), threading.Event()
+
+    def look_at_stage(stage: Mapping[str, Any]) -> None:
+        if stage["stage"] == "train":
+            training.set()
+
+    def look_at_step(_: Mapping[str, Any]) -> None:
+        if training.is_set():
+            cancel.set()
+
+    return run(folder, on_stage=look_at_stage, on_metric=look_at_step, cancel=cancel)
+
+
 def test_a_killed_and_a_stopped_training_go_on_to_equal_losses(tmp_path: Path) -> None:
     """SIGKILL of the group, an orderly stop, then the rest: every step once, with the losses of one straight run."""
     make_policy(tmp_path / "policy")
@@ -71,10 +88,9 @@ def test_a_killed_and_a_stopped_training_go_on_to_equal_losses(tmp_path: Path) -
     assert (broken.checkpoints / "checkpoint-4" / "complete").exists()
     assert not broken.result.exists()
 
-    cancel = threading.Event()
-    stopped = run(broken, on_metric=lambda metric: metric["step"] >= 11 and cancel.set(), cancel=cancel)
-    assert (stopped.state, stopped.steps >= 11) == ("stopped", True), stopped
-    assert stopped.steps < STEPS, "the orderly stop came too late to show anything"
+    stopped = stopped_in_its_steps(broken)
+    assert (stopped.state, stopped.reason) == ("stopped", f"stopped after step {stopped.steps}, with a checkpoint")
+    assert 7 < stopped.steps < STEPS, "the orderly stop came too late to show anything"
 
     told: list[int] = []
     done = run(broken, on_metric=lambda metric: told.append(metric["step"]))
