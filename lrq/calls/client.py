@@ -2,20 +2,22 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 
 from lrq.calls import replies
-from lrq.calls.estimates import Expectation
+from lrq.calls.estimates import Expectation, at_most, counted
 from lrq.calls.keys import call_key
 from lrq.calls.limiter import Lane, Limiter, Limits, Permit
 from lrq.calls.limiter import Outcome as LimiterOutcome
+from lrq.calls.outcomes import Outcome
 from lrq.calls.prices import Rates, rates_of
-from lrq.calls.transport import Outcome, Transport
+from lrq.calls.transport import Transport
+from lrq.calls.tries import Patience, Tries
 from lrq.config import Endpoint, Settings
 from lrq.domain.errors import CallFailed, CallRefused, LrqError, RunHalted, Stopping
 from lrq.domain.records import Call, Purpose, Reply
@@ -24,13 +26,12 @@ from lrq.ledger.calls import Claim, Claimed, ClaimResult, Ended, Fail, Known, Re
 from lrq.ledger.engine import Ledger
 from lrq.ledger.money import Bound, Held
 from lrq.ledger.schema import runs as runs_table
+from lrq.ledger.writer import AWAY, Together
 
-_MOST_FAILURES = 8  # 5xx, timeouts, resets of one call; at 30 % faults seven calls in 100,000 reach it
-_MOST_THROTTLED = 30  # 429s of one call: the limiter has slowed down long before
-_FIRST_PAUSE = 0.5  # 0.5 s, 1 s, 2 s … 30 s, each times a random factor
-_LONGEST_PAUSE = 30.0
-_LONGEST_OBEYED = 300.0  # a Retry-After beyond this is bounded; the call is then tried again
-_HELD_PAUSE = 0.2  # how often we look whether another process has the reply
+T = TypeVar("T")
+
+_HELD_PAUSE = 0.2  # seconds after which we look whether another process has the reply, or the budget has room
+_AWAY_PAUSE = 1.0  # the same for a database that is away
 _WATCH_EVERY = 1.0  # how often halted runs are looked for among waiting calls
 
 
@@ -43,32 +44,18 @@ class _Line:
     rates: Rates | None
 
 
-class _Tries:
-    """How often one call may still fail, and how long to wait before the next delivery."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._throttled = 0
-
-    def pause(self, outcome: Outcome) -> float:
-        """Seconds to wait. Raises CallFailed when the tries are used up."""
-        if outcome.kind == "throttled":
-            self._throttled += 1
-        else:
-            self._failures += 1
-        if self._failures >= _MOST_FAILURES or self._throttled >= _MOST_THROTTLED:
-            raise CallFailed(f"{outcome.reason} ({self._failures + self._throttled} tries)")
-        if outcome.retry_after is not None:
-            return min(outcome.retry_after, _LONGEST_OBEYED) + random.random() * 0.1
-        tried = self._failures + self._throttled
-        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (tried - 1)) * (0.5 + random.random() / 2)
-
-
 class Caller:
     """Obtains replies: from the ledger, from whoever is asking already, or from the endpoint."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, writer: Writer, limiter: Limiter, transport: Transport, owner: str
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        writer: Writer,
+        limiter: Limiter,
+        transport: Transport,
+        owner: str,
+        patience: Patience | None = None,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -76,9 +63,11 @@ class Caller:
         self._limiter = limiter
         self._transport = transport
         self._owner = owner
+        self._patience = patience or Patience()
         self._lines: dict[tuple[str, str, str], _Line] = {}
         self._pending: dict[str, asyncio.Task[Reply]] = {}
-        self._waiting: dict[asyncio.Task[Any], int] = {}  # before the send: free to be cancelled; their runs
+        self._waiting: dict[asyncio.Task[Any], int] = {}  # before a send: free to be cut short; their runs
+        self._cut: set[asyncio.Task[Any]] = set()  # those of them that were
         self._stopping = False
         self._expectation = Expectation()
         self._watch = asyncio.create_task(self._watch_runs())
@@ -87,7 +76,7 @@ class Caller:
     async def call(self, call: Call, purpose: Purpose) -> Reply:
         """The reply to this question; bought at most once, however many ask.
 
-        Raises CallRefused, CallFailed, RunHalted or Stopping.
+        Raises CallRefused, CallFailed, RunHalted or Stopping; LrqError where the settings do not name its endpoint.
         """
         key = call_key(call)
         while True:
@@ -98,16 +87,17 @@ class Caller:
                 reply = await asyncio.shield(pending)
             except RunHalted:
                 continue  # perhaps another run's: our own claim will tell
-            await self._writer.write(self._reuse(call, purpose))
+            await self._writer.surely(self._reuse(call, purpose))
             return replace(reply, reused=True)
 
     async def stop(self) -> None:
         """Begin no further request; wait for those in flight to be committed."""
         self._stopping = True
         for task in list(self._waiting):
-            task.cancel()
+            self._interrupt(task)
         await asyncio.gather(*self._pending.values(), return_exceptions=True)
         self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
 
     def _begin(self, key: str, call: Call, purpose: Purpose) -> asyncio.Task[Reply]:
         task = asyncio.create_task(self._obtain(key, call, purpose))
@@ -123,12 +113,16 @@ class Caller:
     async def _obtain(self, key: str, call: Call, purpose: Purpose) -> Reply:
         line = self._line(call)
         claim = Claim(key=key, call=call, purpose=purpose, owner=self._owner, bound=_bound(call, line.rates))
-        tries = _Tries()
+        tries = Tries(self._patience)
         while True:
             self._check_stopping()
-            result: ClaimResult = await self._writer.write(claim)
+            try:
+                result: ClaimResult = await self._writer.write(claim)
+            except AWAY:
+                await self._pause(_AWAY_PAUSE, purpose)
+                continue
             if isinstance(result, Known):
-                await self._writer.write(self._reuse(call, purpose))
+                await self._writer.surely(self._reuse(call, purpose))
                 return replies.decode(key, result, reused=True)
             if isinstance(result, Ended):
                 raise (CallRefused if result.error == "refused" else CallFailed)(result.reason)
@@ -139,81 +133,103 @@ class Caller:
                 if outcome is not None:
                     await self._after_failure(result.id, outcome, tries, purpose)
             elif isinstance(result, Held):
-                await self._pause(_HELD_PAUSE * (0.5 + random.random()), purpose)
+                await self._pause(_HELD_PAUSE * random.uniform(0.5, 1.5), purpose)
 
     async def _deliver(self, id_: int, key: str, line: _Line, call: Call, purpose: Purpose) -> Reply | Outcome | None:
-        """Send a claimed call once. None: it is no longer ours, or its run is halted."""
-        tokens = self._expectation.tokens(call, purpose)
-        try:
-            permit = await self._cancellable(
-                self._limiter.acquire(line.lane, tokens=tokens, run=purpose.run, started=purpose.started), purpose
-            )
-        except asyncio.CancelledError:
-            await self._writer.write(Release(id=id_, owner=self._owner, unknown=False))
-            return None
-        if not await self._writer.write(Send(id=id_, owner=self._owner)):
-            self._limiter.settle(permit, tokens=0, status="unsent", headers={}, latency=0.0, retry_after=None)
-            await self._writer.write(Release(id=id_, owner=self._owner, unknown=False))
+        """Send a claimed call once. None: it was not sent, for a stop or a halt, or it is no longer ours."""
+        permit = await self._permit(line, call, purpose)
+        if permit is None or not await self._may_send(id_, permit):
+            await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
             return None
         outcome = await self._transport.post(line.endpoint, call, key)
         self._learn(permit, call, purpose, outcome)
         return outcome if outcome.kind != "ok" else await self._settle(id_, line, call, purpose, outcome)
 
-    async def _settle(self, id_: int, line: _Line, call: Call, purpose: Purpose, outcome: Outcome) -> Reply:
-        cost = None if line.rates is None else line.rates.cost(outcome.usage)
-        await self._writer.write(
+    async def _permit(self, line: _Line, call: Call, purpose: Purpose) -> Permit | None:
+        tokens = self._expectation.tokens(call, purpose)
+        acquire = partial(self._limiter.acquire, line.lane, tokens=tokens, run=purpose.run, started=purpose.started)
+        try:
+            return await self._interruptible(acquire, purpose)
+        except Stopping:
+            self._stopping = True
+            return None
+
+    async def _may_send(self, id_: int, permit: Permit) -> bool:
+        """Mark the call as sent; where it shall not be sent, the permit goes back."""
+        try:
+            sent: bool = await self._writer.write(Send(id=id_, owner=self._owner))
+            sent = sent and not self._stopping
+        except AWAY:
+            sent = False
+        if not sent:
+            self._limiter.settle(permit, tokens=0, status="unsent", headers={}, latency=0.0)
+        return sent
+
+    async def _settle(self, id_: int, line: _Line, call: Call, purpose: Purpose, outcome: Outcome) -> Reply | None:
+        """Commit the reply; None: another process was thought dead and brought one, which stands."""
+        usage, note = counted(call, outcome.choices, outcome.usage)
+        cost = None if line.rates is None else line.rates.cost(usage)
+        reply = Reply(key="", choices=outcome.choices, vectors=outcome.vectors, usage=usage, cost_micros=cost)
+        is_kept: bool = await self._writer.surely(
             Settle(
                 id=id_,
                 reply=replies.encode(outcome.choices, outcome.vectors),
-                usage=outcome.usage,
+                usage=usage,
                 cost=cost,
                 latency_ms=round(outcome.latency * 1000),
+                note=note,
             )
         )
-        reply = Reply(key="", choices=outcome.choices, vectors=outcome.vectors, usage=outcome.usage, cost_micros=cost)
         if self.settled:
             self.settled(call, purpose, reply)
-        return reply
+        return reply if is_kept else None
 
-    async def _after_failure(self, id_: int, outcome: Outcome, tries: _Tries, purpose: Purpose) -> None:
+    async def _after_failure(self, id_: int, outcome: Outcome, tries: Tries, purpose: Purpose) -> None:
         """Record a delivery that brought no reply and wait before the next. Raises where there is none."""
+        fail = partial(Fail, id=id_, owner=self._owner)
         if outcome.kind == "refused":
-            await self._writer.write(
-                Fail(id=id_, owner=self._owner, error="refused", reason=outcome.reason, unknown=False)
-            )
+            await self._writer.surely(fail(error="refused", reason=outcome.reason, unknown=False))
             raise CallRefused(outcome.reason)
         if outcome.kind == "account":
-            await self._writer.write(Release(id=id_, owner=self._owner, unknown=False))
+            await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
             await self._halt(purpose.run, outcome.reason)
             raise RunHalted(outcome.reason)
         try:
             pause = tries.pause(outcome)
         except CallFailed as failed:
-            await self._writer.write(
-                Fail(id=id_, owner=self._owner, error="failed", reason=str(failed), unknown=outcome.unknown)
-            )
+            await self._writer.surely(fail(error="failed", reason=str(failed), unknown=outcome.unknown))
             raise
-        await self._writer.write(Release(id=id_, owner=self._owner, unknown=outcome.unknown))
+        await self._writer.surely(Release(id=id_, owner=self._owner, unknown=outcome.unknown))
         await self._pause(pause, purpose)
 
     async def _halt(self, run: int, reason: str) -> None:
-        text = f"the account was refused: {reason}; mend it, then `lrq resume`"
-        await self._writer.together(lambda conn: runs.halt(conn, run, state="paused", by="account", reason=text))
+        text = f"the endpoint refuses every call: {reason}; mend its key, credit, url or model, then `lrq resume`"
+        halt = partial(runs.halt, run=run, state="paused", by="account", reason=text)
+        await self._writer.surely(Together(halt))
 
     async def _pause(self, seconds: float, purpose: Purpose) -> None:
-        try:
-            await self._cancellable(asyncio.sleep(seconds), purpose)
-        except asyncio.CancelledError:
-            self._check_stopping()  # else the run was halted: the next claim says so
+        await self._interruptible(partial(asyncio.sleep, seconds), purpose)
 
-    async def _cancellable(self, waiting: Any, purpose: Purpose) -> Any:
-        """Await something that a stop, or the halt of its run, may cut short."""
+    async def _interruptible(self, begin: Callable[[], Awaitable[T]], purpose: Purpose) -> T | None:
+        """Wait for something before a send; None where a stop, or the halt of its run, cut it short."""
+        if self._stopping:
+            return None
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._waiting[task] = purpose.run
         try:
-            return await waiting
+            return await begin()
+        except asyncio.CancelledError:
+            if task not in self._cut:
+                raise
+            task.uncancel()
+            return None
         finally:
             del self._waiting[task]
+            self._cut.discard(task)
+
+    def _interrupt(self, task: "asyncio.Task[Any]") -> None:
+        self._cut.add(task)
+        task.cancel()
 
     def _check_stopping(self) -> None:
         if self._stopping:
@@ -224,18 +240,19 @@ class Caller:
         while True:
             await asyncio.sleep(_WATCH_EVERY)
             waiting = set(self._waiting.values())
-            if not waiting:
+            try:
+                halted = await asyncio.to_thread(_halted, self._ledger, waiting) if waiting else set()
+            except AWAY:
                 continue
-            halted = await self._writer.together(partial(_halted, runs_=waiting))
             for task in [task for task, run in self._waiting.items() if run in halted]:
-                task.cancel()
+                self._interrupt(task)
 
     def _learn(self, permit: Permit, call: Call, purpose: Purpose, outcome: Outcome) -> None:
-        counted = outcome.usage.prompt_tokens + outcome.usage.completion_tokens
+        tokens = outcome.usage.prompt_tokens + outcome.usage.completion_tokens
         status: dict[str, LimiterOutcome] = {"ok": "ok", "throttled": "throttled", "failed": "failed"}
         self._limiter.settle(
             permit,
-            tokens=counted or None,
+            tokens=tokens or None,
             status=status.get(outcome.kind, "other"),
             headers=outcome.headers,
             latency=outcome.latency,
@@ -257,19 +274,18 @@ class Caller:
                 )
             limits = Limits(rpm=endpoint.rpm, tpm=endpoint.tpm, concurrency=endpoint.concurrency)
             lane = Lane(name=f"{call.role}.{call.endpoint}.{call.model}", limits=limits)
-            known = _Line(endpoint=endpoint, lane=lane, rates=rates_of(endpoint))
-            self._lines[call.role, call.endpoint, call.model] = known
+            rates = rates_of(endpoint.model_copy(update={"model": call.model}))  # the run's, whatever is set by now
+            known = self._lines[call.role, call.endpoint, call.model] = _Line(endpoint, lane, rates)
         return known
 
 
-def _halted(conn: sa.Connection, runs_: set[int]) -> set[int]:
+def _halted(ledger: Ledger, runs_: set[int]) -> set[int]:
     query = sa.select(runs_table.c.id).where(runs_table.c.id.in_(runs_), runs_table.c.state != "active")
-    return set(conn.execute(query).scalars())
+    with ledger.reading() as conn:
+        return set(conn.execute(query).scalars())
 
 
 def _bound(call: Call, rates: Rates | None) -> Bound:
-    """An upper bound: no tokenizer makes more tokens than there are bytes."""
-    texts = [message["content"] for message in call.messages] + list(call.input)
-    prompt = sum(len(text.encode()) + 64 for text in texts)  # 64: what a chat template adds to a message
-    completion = (call.max_tokens or 0) * call.n
-    return Bound(cost=0 if rates is None else rates.bound(prompt, completion), tokens=prompt + completion)
+    most = at_most(call)
+    cost = 0 if rates is None else rates.bound(most.prompt_tokens, most.completion_tokens)
+    return Bound(cost=cost, tokens=most.prompt_tokens + most.completion_tokens)

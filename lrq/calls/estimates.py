@@ -1,12 +1,39 @@
-"""How many tokens a call is expected to take, learnt from those that were counted."""
+"""How many tokens a call takes: at most, and as expected, learnt from those that were counted."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from lrq.domain.records import Call, Purpose, Usage
+from lrq.domain.records import Call, Choice, Purpose, Usage
 
 _TOKENS_PER_BYTE = 0.28  # of UTF-8, before anything was counted: English about 0.25, Chinese about 0.3
 _SHARE_OF_LIMIT = 0.25  # of max_tokens that a completion takes, before anything was counted
 _WEIGHT = 0.05  # of the newest count in the running mean
+_PER_MESSAGE = 64  # tokens that a chat template adds to a message, and more
+_UNLIMITED = 32_768  # of completion, where the call names no limit: what today's models answer at most
+
+
+def at_most(call: Call) -> Usage:
+    """An upper bound: no tokenizer makes more tokens than there are bytes."""
+    texts = [message["content"] for message in call.messages] + list(call.input)
+    prompt = sum(len(text.encode()) + _PER_MESSAGE for text in texts)
+    if call.role == "embedding":
+        return Usage(prompt_tokens=prompt)
+    own = {"max_tokens": call.max_tokens, "n": call.n, **call.extra}  # as the request's body has it
+    limits = [own[name] for name in ("max_tokens", "max_completion_tokens") if own.get(name) is not None]
+    return Usage(prompt_tokens=prompt, completion_tokens=int(max(limits, default=_UNLIMITED)) * int(own["n"] or 1))
+
+
+def counted(call: Call, choices: Sequence[Choice], usage: Usage) -> tuple[Usage, str]:
+    """What a reply is charged with, and a note where the server did not count it itself: never nothing."""
+    most = at_most(call)
+    said = sum(len(choice.text.encode()) + len(choice.reasoning.encode()) for choice in choices)
+    charged = usage
+    if not usage.prompt_tokens:
+        charged = replace(charged, prompt_tokens=most.prompt_tokens)
+    if not usage.completion_tokens and said:
+        charged = replace(charged, completion_tokens=min(said, most.completion_tokens))
+    return charged, "" if charged == usage else "the server counted no tokens: bytes are charged in their place"
 
 
 class Expectation:
@@ -37,4 +64,6 @@ def _move(means: dict[Any, float], name: Any, value: float) -> None:
 
 def _size(call: Call) -> int:
     """Bytes of what is asked."""
-    return sum(len(message["content"].encode()) for message in call.messages) + sum(map(len, call.input))
+    return sum(len(message["content"].encode()) for message in call.messages) + sum(
+        len(text.encode()) for text in call.input
+    )

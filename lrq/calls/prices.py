@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
+from typing import Any
 
 from lrq.config import Endpoint
 from lrq.domain.records import Usage
@@ -15,15 +16,22 @@ class Rates:
     input: float
     output: float
     cached: float
+    start: int = 0  # prompt tokens above which these rates hold, for the whole call
+    longer: "Rates | None" = None  # what holds above its own start
 
     def cost(self, usage: Usage) -> int:
         """Micro-units of a call, rounded up so that sums never fall below the bill."""
+        if self.longer is not None and usage.prompt_tokens > self.longer.start:
+            return self.longer.cost(usage)
         fresh = usage.prompt_tokens - usage.cached_tokens
         return ceil(fresh * self.input + usage.cached_tokens * self.cached + usage.completion_tokens * self.output)
 
     def bound(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """The most such a call can cost."""
-        return ceil(prompt_tokens * max(self.input, self.cached) + completion_tokens * self.output)
+        """The most that a call of so many tokens, or of fewer, can cost."""
+        most = ceil(prompt_tokens * max(self.input, self.cached) + completion_tokens * self.output)
+        if self.longer is not None and prompt_tokens > self.longer.start:
+            return max(most, self.longer.bound(prompt_tokens, completion_tokens))
+        return most
 
 
 def rates_of(endpoint: Endpoint) -> Rates | None:
@@ -45,15 +53,35 @@ def _published(model: str, url: str) -> Rates | None:
     from genai_prices import Usage as Counted  # noqa: PLC0415 - a table of 1 MB that most processes never need
     from genai_prices import calc_price  # noqa: PLC0415
 
-    million = 1_000_000
-
-    def price(**tokens: int) -> float:
-        found = calc_price(Counted(**tokens), model_ref=model, provider_api_url=url)
-        return float(found.total_price)
-
     try:
-        fresh = price(input_tokens=million)
-        cached = price(input_tokens=million, cache_read_tokens=million)
-        return Rates(input=fresh, output=price(output_tokens=million), cached=cached)
+        table = calc_price(Counted(input_tokens=1), model_ref=model, provider_api_url=url).model_price
     except LookupError:
         return None
+    fresh, output, cached = table.input_mtok, table.output_mtok, table.cache_read_mtok
+    if fresh is None:
+        return None
+    rates: Rates | None = None
+    for start in sorted({0, *_starts(fresh), *_starts(output), *_starts(cached)}, reverse=True):
+        own = _at(fresh, start) or 0.0
+        of_cached = _at(cached, start)
+        rates = Rates(
+            input=own,
+            output=_at(output, start) or 0.0,
+            cached=own if of_cached is None else of_cached,
+            start=start,
+            longer=rates,
+        )
+    return rates
+
+
+def _starts(price: Any) -> list[int]:
+    """Prompt tokens above which another price holds."""
+    return [tier.start for tier in getattr(price, "tiers", ())]
+
+
+def _at(price: Any, start: int) -> float | None:
+    """The price per million for prompts just above `start`."""
+    if price is None:
+        return None
+    tiers = [tier.price for tier in getattr(price, "tiers", ()) if tier.start <= start]
+    return float(tiers[-1] if tiers else getattr(price, "base", price))

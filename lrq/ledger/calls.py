@@ -94,7 +94,10 @@ class Send:
 
 @dataclass(frozen=True, kw_only=True)
 class Settle:
-    """Commit a reply with its usage and money, and release what was reserved."""
+    """Commit a reply with its usage and money, and release what was reserved.
+
+    False: another reply to this call was committed before, and stands.
+    """
 
     id: int
     reply: bytes
@@ -104,12 +107,10 @@ class Settle:
     note: str = ""  # what is to be known of the figures
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Settle]") -> Sequence[None]:
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Settle]") -> Sequence[bool]:
         now = ledger.now(conn)
         rows = _lock(conn, [write.id for write in writes])
         fresh = {write.id: write for write in writes if rows[write.id].state != "done"}
-        if not fresh:
-            return [None] * len(writes)
         money = Money()
         for id_, write in fresh.items():
             money.release(rows[id_])
@@ -125,9 +126,10 @@ class Settle:
             settled_at=now,
             **{name: sa.bindparam(f"{name}_") for name in values},
         )
-        conn.execute(update, [_settled(write) for write in fresh.values()])
-        money.write(ledger, conn)
-        return [None] * len(writes)
+        if fresh:
+            conn.execute(update, [_settled(write) for write in fresh.values()])
+            money.write(ledger, conn)
+        return [write.id in fresh for write in writes]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,8 +79,7 @@ class Writer:
         while True:
             try:
                 return await self.write(write)
-            except AWAY as error:
-                log.warning("the ledger does not take a write; trying again: %s", str(error).splitlines()[0])
+            except AWAY:
                 await asyncio.sleep(pause)
                 pause = min(_LONGEST_PAUSE, 2 * pause)
 
@@ -120,6 +119,7 @@ class Writer:
         try:
             results = self._transaction(batch)
         except AWAY as error:
+            log.warning("the ledger does not take %d writes: %s", len(batch), str(error).splitlines()[0])
             results = [error] * len(batch)
         except Exception as error:  # one bad write must not fail the others: each once more on its own
             results = [error] if len(batch) == 1 else [self._alone(waiting) for waiting in batch]

@@ -1,0 +1,186 @@
+"""What came of a request: a server's reply read, and failures told apart by who can mend them."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import orjson
+
+from lrq.domain.records import Call, Choice, Usage
+
+Kind = Literal["ok", "refused", "account", "throttled", "failed"]
+
+# Any further call would meet the same, until somebody mends the key, the credit, the URL or the model's name.
+_ACCOUNT_STATUS = {401, 402, 403, 404, 405, 407}
+_QUOTA_WORDS = ("insufficient", "billing", "credit", "deactivated", "arrear")  # in an error's code or type
+_QUOTA_CODES = {"1110", "1111", "1112", "1113", "1121"}  # Zhipu's: no such account, locked, in arrears
+_PASSING_STATUS = {408, 409, 425}  # 4xx that may go well another time
+_GATEWAY_GAVE_UP = {504, 524}  # the model behind may have answered, and charged
+_REASON_LENGTH = 300
+_LARGEST_COUNT = 2**31 - 1  # of tokens in a column of the ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one request. `unknown`: it was sent, and it may be charged without having brought a reply."""
+
+    kind: Kind
+    reason: str = ""
+    choices: Sequence[Choice] = ()
+    vectors: Sequence[Sequence[float]] = ()
+    usage: Usage = field(default_factory=Usage)  # zeros where the server counted nothing
+    status: int = 0
+    retry_after: float | None = None  # seconds
+    headers: Mapping[str, str] = field(default_factory=dict)
+    latency: float = 0.0  # seconds
+    unknown: bool = False
+
+
+def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes) -> Outcome:
+    """The outcome of a request that was answered with this status and body. Raises nothing."""
+    body = _parse(raw)
+    kind: Kind
+    if status == 200 and isinstance(body, dict) and not body.get("error"):
+        try:
+            return _answered(call, body, headers)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            kind, reason = "failed", "HTTP 200: the body does not have the form of a reply"
+    else:
+        kind, reason = _failure(status, body, raw)
+    return Outcome(
+        kind=kind,
+        reason=reason,
+        status=status,
+        retry_after=_retry_after(headers),
+        headers=headers,
+        unknown=200 <= status < 300 or status in _GATEWAY_GAVE_UP,
+    )
+
+
+def _parse(raw: bytes) -> object:
+    """The body as JSON; None where it is none. A reply with half a character in it was paid for all the same."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return _whole_characters(json.loads(raw.decode("utf-8", "replace")))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_whole_characters(one) for one in value]
+    if isinstance(value, dict):
+        return {_whole_characters(name): _whole_characters(one) for name, one in value.items()}
+    return value
+
+
+def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str]) -> Outcome:
+    choices: Sequence[Choice] = ()
+    vectors: Sequence[Sequence[float]] = ()
+    if call.role == "embedding":
+        vectors = _vectors(body["data"], len(call.input))
+    else:
+        choices = [_choice(one) for one in list(body["choices"])] or [Choice(text="", finish="empty")]
+    return Outcome(kind="ok", choices=choices, vectors=vectors, usage=_usage(body), status=200, headers=headers)
+
+
+def _vectors(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]:
+    vectors = [[float(number) for number in one["embedding"]] for one in sorted(data, key=lambda o: o.get("index", 0))]
+    if len(vectors) != count or not all(vectors) or len(set(map(len, vectors))) != 1:
+        raise ValueError("not one vector for each text")
+    return vectors
+
+
+def _choice(one: Mapping[str, Any]) -> Choice:
+    message = one.get("message") or {}
+    inline, text = _split_reasoning(_text(message.get("content")))
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    return Choice(
+        text=text,
+        reasoning=_text(reasoning) if reasoning else inline,
+        finish=str(one.get("finish_reason") or "stop"),
+    )
+
+
+def _text(content: object) -> str:
+    """A message's content: a text, or a list of parts of which the texts count."""
+    if isinstance(content, list):
+        return "".join(_text(part.get("text") if isinstance(part, Mapping) else part) for part in content)
+    if content is None or isinstance(content, str):
+        return content or ""
+    raise TypeError("a message's content is neither text nor parts")
+
+
+def _split_reasoning(text: str) -> tuple[str, str]:
+    """Servers without a reasoning parser leave it in the text, up to </think>; the opening mark may be missing."""
+    before, mark, after = text.rpartition("</think>")
+    return (before.removeprefix("<think>").strip(), after.lstrip()) if mark else ("", text)
+
+
+def _usage(body: Mapping[str, Any]) -> Usage:
+    counted = body.get("usage") or {}
+    details = counted.get("prompt_tokens_details") or {}
+    completion = _count(counted.get("completion_tokens"))
+    prompt = _count(counted.get("prompt_tokens")) or max(0, _count(counted.get("total_tokens")) - completion)
+    cached = _count(details.get("cached_tokens") or counted.get("prompt_cache_hit_tokens"))
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=min(cached, prompt))
+
+
+def _count(value: Any) -> int:
+    return min(max(0, int(value or 0)), _LARGEST_COUNT)
+
+
+def _failure(status: int, body: object, raw: bytes) -> tuple[Kind, str]:
+    text, code = _said(body, raw)
+    return _kind(status, code), f"HTTP {status}: {text}"
+
+
+def _kind(status: int, code: str) -> Kind:
+    out_of_credit = any(word in code for word in _QUOTA_WORDS) or not _QUOTA_CODES.isdisjoint(code.split())
+    if status in _ACCOUNT_STATUS or 300 <= status < 400 or (400 <= status < 500 and out_of_credit):
+        return "account"
+    if status == 429:
+        return "throttled"
+    return "refused" if 400 <= status < 500 and status not in _PASSING_STATUS else "failed"
+
+
+def _said(body: object, raw: bytes) -> tuple[str, str]:
+    """The server's words in one printable line, and its error code."""
+    error = body.get("error", body) if isinstance(body, dict) else None
+    code = ""
+    if isinstance(error, dict):
+        code = f"{error.get('code') or ''} {error.get('type') or ''}".lower().strip()
+        text = str(error.get("message") or code)
+    else:
+        text = error if isinstance(error, str) else raw[: 4 * _REASON_LENGTH].decode("utf-8", "replace")
+    return line_of(text), code
+
+
+def line_of(text: str) -> str:
+    """One printable line of bounded length, fit for a log and for any database."""
+    printable = "".join(character if character.isprintable() else " " for character in text[: 4 * _REASON_LENGTH])
+    return " ".join(printable.split())[:_REASON_LENGTH]
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from either form of Retry-After (RFC 9110, section 10.2.3)."""
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return None if math.isnan(seconds) else max(0.0, seconds)
