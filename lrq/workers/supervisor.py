@@ -39,7 +39,9 @@ _STEADY_SECONDS = 30.0  # who lived that long starts anew at once, without the m
 _LONGEST_WAIT = 30.0  # seconds between two starts: 0.5, 1, 2, … 30
 _READY_SECONDS = 60.0
 _BROKER_SECONDS = 30.0
-_FAILING = 3  # quick ends in a row that make a process a failing one
+# Quick ends in a row that make a process a failing one. With an error of its own it would fail again; one that was
+# killed may have met with accidents, unless these do not end: the kernel kills what does not fit into memory.
+_ERRORS, _ENDS = 3, 8
 _LARGEST_LOG = 16 * 2**20  # bytes; a larger one makes way when its process starts
 _SUPERVISOR = "LRQ_SUPERVISOR"  # the supervisor's process id, for its children
 _PROGRAM = (
@@ -102,7 +104,8 @@ class Child:
     log: Path
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
-    failures: int = 0  # quick ends in a row
+    ends: int = 0  # quick ones in a row
+    errors: int = 0  # of these, with an exit code that says so
     due: float = 0.0  # when to start it again
 
     @property
@@ -123,10 +126,17 @@ class Child:
         assert self.process is not None  # noqa: S101
         code, self.process = self.process.returncode, None
         now = time.monotonic()
-        self.failures = 1 if now - self.started >= _STEADY_SECONDS else self.failures + 1
-        wait = min(_LONGEST_WAIT, 0.5 * 2 ** (self.failures - 1))
+        if now - self.started >= _STEADY_SECONDS:
+            self.ends = self.errors = 0
+        self.ends += 1
+        self.errors += code > 0
+        wait = min(_LONGEST_WAIT, 0.5 * 2 ** (self.ends - 1))
         self.due = now + wait
         return f"{self.name} ended with {_named(code)}; it starts again in {wait:g} s (see {self.log})"
+
+    @property
+    def is_failing(self) -> bool:
+        return self.errors >= _ERRORS or self.ends >= _ENDS
 
     def last_words(self) -> str:
         if not self.log.exists():
@@ -201,7 +211,7 @@ class Supervisor:
         """A process that ended quickly several times in a row, with its last words; None when all is well."""
         young = time.monotonic() - _STEADY_SECONDS
         for child in self.children:
-            if child.failures >= _FAILING and (not child.is_running or child.started > young):
+            if child.is_failing and (not child.is_running or child.started > young):
                 return f"{child.name} does not stay up: {child.last_words()} (see {child.log})"
         return None
 
