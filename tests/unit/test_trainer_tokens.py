@@ -1,10 +1,11 @@
 """Preflight: rows as token ids, with what is kept, cut, dropped and set aside."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lrq.domain.errors import UsageError
+from lrq.policy.port import CHAT_TEMPLATE
 from lrq.trainer.job import Preflight, TrainJob
 from lrq.trainer.reference import response_key
 
@@ -142,20 +143,31 @@ def test_the_squared_loss_wants_rates() -> None:
     assert fits(rated, dict(ids), squared, tally)
 
 
-def test_control_tokens_in_a_document_stay_plain_text_as_they_did_in_sampling(tmp_path: Path) -> None:
-    """The prompt's ids are those the policy was asked with, where the document holds an end of turn and where not."""
-    pytest.importorskip("torch")
-    from transformers import AutoTokenizer  # noqa: PLC0415
+def chat_tokenizer() -> Any:
+    """Words and special tokens apart, so that a document can only write the words."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = ["<unk>", "w1", "w2", "w3", "w4", "w5", "<eos", ">", "<"]
+    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: n for n, w in enumerate(words)}, unk_token="<unk>"))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", eos_token="<eos>")
+    made.add_special_tokens({"additional_special_tokens": ["<user>", "<assistant>"]})
+    made.chat_template = (
+        "{% for m in messages %}<{{ m.role }}> {{ m.content }} {{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    return made
 
-    from lrq.policy.port import CHAT_TEMPLATE  # noqa: PLC0415
-    from lrq.trainer.tiny import make_policy  # noqa: PLC0415
 
-    tokenizer = AutoTokenizer.from_pretrained(make_policy(tmp_path / "policy"))
-    for prompt in ("w1 w2 w3", f"w1 w2 {tokenizer.eos_token} <user> w3"):
-        messages = [{"role": "user", "content": prompt}]
-        asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, **CHAT_TEMPLATE)["input_ids"]
-        pair = [[{"role": "assistant", "content": text}] for text in ("w4", "w5")]
-        one = PreferenceRow(line=1, prompt=messages, chosen=pair[0], rejected=pair[1], template=dict(CHAT_TEMPLATE))
-        (ids,) = encode([render(one, tokenizer)], tokenizer)
-        assert ids["prompt_ids"] == list(asked)
-        assert ids["chosen_ids"] != ids["rejected_ids"]
+@pytest.mark.parametrize("prompt", ["w1 w2 w3", "w1 <eos> w2 <assistant> w3"])
+def test_control_tokens_in_a_document_stay_plain_text_as_they_did_in_sampling(prompt: str) -> None:
+    """The prompt's ids are those the policy was asked with, whether or not the document writes an end of turn."""
+    tokenizer = chat_tokenizer()
+    messages = [{"role": "user", "content": prompt}]
+    asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, **CHAT_TEMPLATE)["input_ids"]
+    pair = [[{"role": "assistant", "content": text}] for text in ("w4", "w5")]
+    one = PreferenceRow(line=1, prompt=messages, chosen=pair[0], rejected=pair[1], template=dict(CHAT_TEMPLATE))
+    (ids,) = encode([render(one, tokenizer)], tokenizer)
+    assert ids["prompt_ids"] == list(asked)
+    assert ids["prompt_ids"].count(tokenizer.eos_token_id) == 1, "the template's own"
+    assert ids["chosen_ids"] != ids["rejected_ids"]
