@@ -43,16 +43,29 @@ def work_on(ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, s
 
 def finish(ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1) -> int:
     """Work on a run until it is at an end or halted, with the processes of a running `up`, else with its own."""
-    while (run := _run(ledger, name)).state == "active":
+    if not work_until(ledger, settings, name, _is_over, judges=judges, samplers=samplers):
+        return EXIT_INTERRUPTED
+    return _exit_code(ledger, _run(ledger, name))
+
+
+def work_until(
+    ledger: Ledger, settings: Settings, name: str, over: Callable[[Run], bool], *, judges: int = 1, samplers: int = 1
+) -> bool:
+    """Work on a run until `over` says so of it; False: interrupted before."""
+    while not over(run := _run(ledger, name)):
         try:
             with _processes(ledger, settings, run, {"judge": judges, "sampler": samplers}) as poll:
-                _follow(ledger, name, poll)
+                _follow(ledger, name, poll, over)
         except _Gone:
             continue
         except KeyboardInterrupt:
             click.echo(f"interrupted; replies in flight are kept; `lrq resume {name}` goes on", err=True)
-            return EXIT_INTERRUPTED
-    return _exit_code(ledger, _run(ledger, name))
+            return False
+    return True
+
+
+def _is_over(run: Run) -> bool:
+    return run.state != "active"
 
 
 def _run(ledger: Ledger, name: str) -> Run:
@@ -119,10 +132,10 @@ def _or_else(name: str) -> str:
     return "; or stop at the pairs with --no-train" if name == "trainer" else ""
 
 
-def _follow(ledger: Ledger, name: str, poll: Callable[[], None]) -> None:
+def _follow(ledger: Ledger, name: str, poll: Callable[[], None], over: Callable[[Run], bool]) -> None:
     """Wait for the end, showing how far it is."""
     with _Bars() as bars:
-        while (run := _run(ledger, name)).state == "active":
+        while not over(run := _run(ledger, name)):
             poll()
             bars.show(ledger, run)
             time.sleep(_LOOK_EVERY)

@@ -92,7 +92,7 @@ def take_in(ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = 
     given = ResponsesFile(intent.responses) if intent.responses else None
     taken = _Taken(ledger, run, intent)
     dataset = Dataset(intent.file, recipe.needs, given)
-    with _progress(dataset) as advance:
+    with progress(dataset) as advance:
         for line in dataset:
             if intent.limit is not None and taken.count >= intent.limit:
                 break
@@ -111,7 +111,7 @@ def take_in(ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = 
 
 
 def _open_run(ledger: Ledger, settings: Settings, intent: Intent) -> Run:
-    name = intent.name or _name_of(intent.file)
+    name = intent.name or name_of(intent.file)
     if not re.fullmatch(r"[\w.-]{1,100}", name) or name.startswith("."):
         raise UsageError(
             f"a run's name is letters, digits, '.', '_' and '-', up to 100 of them, not {name!r}; set --name"
@@ -126,7 +126,7 @@ def _open_run(ledger: Ledger, settings: Settings, intent: Intent) -> Run:
         return run
 
 
-def _name_of(file: str) -> str:
+def name_of(file: str) -> str:
     if file == "-":
         raise UsageError("give the run a name with --name; lines come from standard input")
     stem = Path(file).name.removesuffix(".zst")
@@ -210,7 +210,7 @@ class _Taken:
         return Intake(run=self._run, added=self.added, known=self.known, set_aside=aside)
 
 
-class _progress:  # noqa: N801 - reads as the function it stands for
+class progress:  # noqa: N801 - reads as the function it stands for
     """A bar over the file's bytes; silent where the output is no terminal or the size is unknown."""
 
     def __init__(self, dataset: Dataset) -> None:

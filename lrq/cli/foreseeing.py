@@ -1,0 +1,155 @@
+"""What items will cost: the recipe's own procedures, asked in this process with nothing sent, scaled to all items."""
+
+import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lrq.cli.reckoning import Foreseen
+from lrq.domain.lines import Entry
+from lrq.domain.records import Call, Item, Passage, Purpose, Response
+from lrq.domain.tokens import chunk, count_tokens
+from lrq.judge.asking import Asker, JudgeModel
+from lrq.judge.estimate import Amount, Bill, Size, scale
+from lrq.judge.passages import Embedder, PassageCache
+from lrq.judge.votes import cast
+from lrq.sim.counting import Counter
+from lrq.workers.frozen import Frozen
+
+RESPONSE_TOKENS = 250  # of a response, where neither the file nor a reference answer tells: a long paragraph
+_NOBODY = JudgeModel(endpoint="(none)", model="(none)")  # judges where no endpoint is named yet
+
+
+class Foreseer:
+    """Counts what items would ask. `response_tokens`: of responses that the items do not bring."""
+
+    def __init__(self, frozen: Frozen, *, response_tokens: int | None = None) -> None:
+        self._frozen = frozen
+        self._response_tokens = response_tokens
+        self._counter = Counter()
+        self._known_judge = bool(frozen.config["judge"]["models"])
+
+    def size(self, entry: Entry) -> Size:
+        given = entry.responses
+        count = len({(one.prompt, one.text) for one in given}) or len(self._prompts(entry.item)) * self._sampled
+        chars = sum(len(text) for text in {one.text for one in given}) or count * len(entry.item.answer or "")
+        context = len(entry.item.context)
+        return Size(responses=count, response_chars=chars, context_chars=context, read_chars=count * context)
+
+    def bills(self, entries: Iterable[Entry]) -> list[Bill]:
+        """What each of these items asks that none before it has asked."""
+        return asyncio.run(self._bills(entries))
+
+    def notes(self) -> list[str]:
+        kinds = ", ".join(sorted(self._counter.guessed))
+        return [f"replies to prompts of kind {kinds} are guessed"] if kinds else []
+
+    @property
+    def _sampled(self) -> int:
+        return int(self._frozen.config["sample"]["responses"])
+
+    def _prompts(self, item: Item) -> Sequence[Any]:
+        return self._frozen.recipe.policy_prompts(item)
+
+    async def _bills(self, entries: Iterable[Entry]) -> list[Bill]:
+        found: list[Bill] = []
+        for entry in entries:
+            responses = entry.responses or self._sample(entry.item)
+            cache = PassageCache()
+            for step in self._frozen.recipe.steps:
+                await self._judge(step.name, entry.item, responses, cache)
+            found.append(self._counter.take())
+        return found
+
+    async def _judge(self, name: str, item: Item, responses: Sequence[Response], cache: PassageCache) -> None:
+        frozen, step = self._frozen, self._frozen.recipe.step(name)
+        purpose = Purpose(run=0, step=name)
+
+        async def nearest(queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
+            embed = self._embedder(name, purpose)
+            passages = await cache.get((chunk_tokens,), item.context, chunk_tokens, embed)
+            return await passages(queries, count=count)
+
+        async def vote(number: int) -> Any:
+            models = frozen.judge_of if self._known_judge else lambda *_: _NOBODY
+            ask = Asker(caller=self._counter, models=models, purpose=purpose, vote=number, shared=step.shared)
+            return await step.procedure(frozen.case(name, item, responses), ask, nearest)
+
+        await cast(frozen.votes(name), vote)
+
+    def _embedder(self, step: str, purpose: Purpose) -> Embedder | None:
+        models = self._frozen.of(step)["embedding"]["models"]
+        if not models:
+            return None
+        named = {name: models[0][name] for name in ("endpoint", "model")}
+        return Embedder(caller=self._counter, purpose=replace(purpose, kind="embedding"), **named)
+
+    def _sample(self, item: Item) -> list[Response]:
+        """Stand-ins for responses yet to be sampled, and the paid call for each prompt if a server samples."""
+        policy = self._frozen.config["policy"]
+        length = self._response_tokens or count_tokens(item.answer or "") or RESPONSE_TOKENS
+        found = []
+        for prompt, messages in enumerate(self._prompts(item)):
+            texts = stand_ins(item, self._sampled, length)
+            found += [Response(text=text, k=k, prompt=prompt) for k, text in enumerate(texts)]
+            if policy["models"] and not policy["path"]:
+                model = policy["models"][0]
+                asked = Call(role="policy", endpoint=model["endpoint"], model=model["model"])
+                tokens = sum(count_tokens(message["content"]) for message in messages)
+                amount = Amount(calls=1, prompt_tokens=tokens, completion_tokens=length * self._sampled)
+                self._counter.count(asked, Purpose(run=0, step="sample", kind="sample"), amount)
+        return found
+
+
+def stand_ins(item: Item, count: int, tokens: int) -> list[str]:
+    """As many texts of that length as responses, all different: stretches of the context from places evenly apart."""
+    text = item.context or item.question or item.answer or "There is nothing to read."
+    starts = [len(text) * number // count for number in range(count)]
+    width = 40 * tokens  # characters, more than that many tokens have
+    stretches = [(text[start : start + width] + "\n" + text)[: width + start] for start in starts]
+    return [stretch[: chunk(stretch, tokens)[0].end] for stretch in stretches]
+
+
+class Reservoir:
+    """A random sample of items of which one sees each once (Vitter's algorithm R), and the size of all."""
+
+    def __init__(self, size: int) -> None:
+        self.kept: list[tuple[Size, Entry]] = []
+        self.total = Size(items=0)
+        self.with_responses = 0
+        self._size = size
+        self._random = random.Random(0)  # the same file, the same sample
+
+    def add(self, size: Size, entry: Entry) -> None:
+        seen = int(self.total.items)
+        self.total += size
+        self.with_responses += bool(entry.responses)
+        if seen < self._size:
+            self.kept.append((size, entry))
+        elif (at := self._random.randrange(seen + 1)) < self._size:
+            self.kept[at] = (size, entry)
+
+    def sample(self, most_chars: int) -> list[tuple[Size, Entry]]:
+        """As many as have about that many characters to read, by the mean of all; three at least."""
+        mean = self.total.context_chars / max(1.0, self.total.items)
+        count = max(3, int(most_chars / max(1.0, mean)))
+        self._random.shuffle(self.kept)
+        return self.kept[:count]
+
+
+def foresee(foreseer: Foreseer, reservoir: Reservoir, most_chars: int) -> Foreseen:
+    """The bill of all items from a closer look at some."""
+    taken, total = reservoir.sample(most_chars), reservoir.total
+    bills = foreseer.bills(entry for _, entry in taken)
+    scaled = scale([(size, bill) for (size, _), bill in zip(taken, bills, strict=True)], total)
+    without = round(total.items) - reservoir.with_responses
+    said = f"{without} items bring no responses: as many as are sampled are taken for granted, as long as their answers"
+    return Foreseen(
+        items=round(total.items),
+        responses=round(total.responses),
+        looked_at=len(taken),
+        bill=scaled.bill,
+        uncertainty=scaled.uncertainty,
+        notes=[*foreseer.notes(), *([said] if without else [])],
+    )

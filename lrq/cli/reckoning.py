@@ -1,0 +1,160 @@
+"""A bill as facts: calls and tokens turned into money and hours by what the settings and the ledger know."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lrq.calls.prices import Rates, rates_of
+from lrq.cli.bill import known_usage
+from lrq.cli.common import seconds
+from lrq.config import Endpoint, Settings
+from lrq.domain.records import Usage
+from lrq.judge.estimate import FIELDS, Amount, Bill, Capacity, Group, Known, duration, replied
+from lrq.ledger import Ledger
+
+SECONDS_PER_TOKEN, FIRST_SECONDS = 1 / 50, 1.0  # of a call nobody has timed yet: what hosted models do
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreseen:
+    """A bill that nobody has paid."""
+
+    items: int
+    responses: int
+    looked_at: int  # items
+    bill: Bill
+    uncertainty: float = 0.0
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What turns calls into money and hours: the settings, and what was counted before."""
+
+    settings: Settings
+    known: Mapping[tuple[str, str, str, str], Known] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings, ledger: Ledger | None) -> "Means":
+        return cls(settings=settings, known={} if ledger is None else known_usage(ledger))
+
+    def rates(self, group: Group) -> list[Rates] | None:
+        """Those of each server of the pool; None: unpriced, wholly or in part."""
+        found = [rates_of(endpoint.model_copy(update={"model": group.model})) for endpoint in self.pool(group)]
+        priced = [rates for rates in found if rates is not None]
+        return priced if priced and len(priced) == len(found) else None
+
+    def pool(self, group: Group) -> tuple[Endpoint, ...]:
+        return self.settings.pool(group.role, group.endpoint)  # type: ignore[arg-type]
+
+    def caches(self, bill: Bill) -> list[str]:
+        """The endpoints whose cached input is cheaper."""
+        priced = {group.endpoint: self.rates(group) or () for group in bill}
+        return [name for name, rates in priced.items() if any(one.cached < one.input for one in rates)]
+
+    def seconds(self, group: Group, amount: Amount) -> float:
+        counted = self.known.get((group.role, group.endpoint, group.model, group.kind))
+        if counted:
+            return counted.seconds
+        return FIRST_SECONDS + SECONDS_PER_TOKEN * amount.completion_tokens / max(1.0, amount.calls)
+
+    def replied(self, bill: Bill) -> Bill:
+        return replied(bill, self.known, self.caches(bill))
+
+
+def facts_of(foreseen: Foreseen, means: Means) -> dict[str, Any]:
+    """Calls, tokens, money (null: unpriced) and hours (null: no limit is known); by dimension and by kind."""
+    bill = foreseen.bill.items()
+    kinds = [{**group._asdict(), **_numbers(amount), **_money(group, amount, means)} for group, amount in bill]
+    dimensions: dict[str, list[dict[str, Any]]] = {}
+    for kind in kinds:
+        dimensions.setdefault(kind["dimension"] or kind["step"], []).append(kind)
+    return {
+        "items": foreseen.items,
+        "responses": foreseen.responses,
+        "looked_at": foreseen.looked_at,
+        **_sum(kinds),
+        "uncertainty": round(foreseen.uncertainty, 4),
+        **_hours(foreseen.bill, means),
+        "dimensions": {name: _sum(found) for name, found in dimensions.items()},
+        "kinds": kinds,
+        "notes": list(foreseen.notes),
+    }
+
+
+def _numbers(amount: Amount) -> dict[str, int]:
+    return {name: round(getattr(amount, name)) for name in FIELDS} | {"tokens": round(amount.tokens)}
+
+
+def _money(group: Group, amount: Amount, means: Means) -> dict[str, float | None]:
+    rates = means.rates(group)
+    if rates is None or not amount.calls:
+        return {"cost": None, "cost_uncached": None}
+    mean = Amount(**{name: getattr(amount, name) / amount.calls for name in FIELDS})
+    used = Usage(**{name: round(getattr(mean, name)) for name in FIELDS if name != "calls"})
+    fresh = replace(used, cached_tokens=0)
+    per_call = [sum(one.cost(usage) for one in rates) / len(rates) for usage in (used, fresh)]
+    return {"cost": amount.calls * per_call[0] / 1e6, "cost_uncached": amount.calls * per_call[1] / 1e6}
+
+
+def _sum(kinds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    sums = {name: sum(kind[name] for kind in kinds) for name in (*FIELDS, "tokens")}
+    priced = [kind for kind in kinds if kind["cost"] is not None]
+    unpriced = sum(kind["calls"] for kind in kinds if kind["cost"] is None)
+    money = {name: sum(kind[name] for kind in priced) if priced else None for name in ("cost", "cost_uncached")}
+    return {**sums, **money, "unpriced_calls": unpriced}
+
+
+def _hours(bill: Bill, means: Means) -> dict[str, Any]:
+    """Endpoints work at the same time: the one that takes longest decides."""
+    by_pool: dict[tuple[str, str], list[tuple[Group, Amount]]] = {}
+    for group, amount in bill.items():
+        by_pool.setdefault((group.role, group.endpoint), []).append((group, amount))
+    longest: dict[str, Any] = {"hours": None, "limited_by": ""}
+    for (role, name), held in by_pool.items():
+        calls = sum((amount for _, amount in held), Amount())
+        seconds = sum(means.seconds(group, amount) * amount.calls for group, amount in held)
+        found = duration(calls, seconds / max(1.0, calls.calls), _capacity(means.pool(held[0][0])))
+        if found is not None and found.hours > (longest["hours"] or 0.0):
+            longest = {"hours": found.hours, "limited_by": f"{found.by} of {role} {name}"}
+    return longest
+
+
+def _capacity(pool: Sequence[Endpoint]) -> Capacity:
+    def total(name: str) -> float | None:
+        told = [getattr(endpoint, name) for endpoint in pool]
+        return sum(told) if told and None not in told else None
+
+    return Capacity(rpm=total("rpm"), tpm=total("tpm"), concurrency=total("concurrency"))
+
+
+# ----- for people
+
+
+def cost_of(facts: Mapping[str, Any]) -> str:
+    """The money of a bill or of a part of it, in words."""
+    if facts["cost"] is None:
+        return "unpriced"
+    more = f" and {facts['unpriced_calls']:,} calls unpriced" if facts["unpriced_calls"] else ""
+    return f"{facts['cost']:,.4f}{more}"
+
+
+def sentence(facts: Mapping[str, Any]) -> str:
+    """Calls, tokens, money and hours in a line."""
+    within = f" (give or take {facts['uncertainty']:.0%})" if facts["uncertainty"] >= 0.005 else ""
+    amounts = f"{facts['calls']:,} calls, {facts['tokens']:,} tokens{within}"
+    return f"{amounts}; {_money_in_words(facts)}; {_time_in_words(facts)}"
+
+
+def _money_in_words(facts: Mapping[str, Any]) -> str:
+    if facts["cost"] is None:
+        return "unpriced: --price IN,OUT per million tokens tells the money"
+    uncached = facts["cost_uncached"]
+    saved = f", {uncached:,.4f} if no prompt is cached" if uncached > facts["cost"] * 1.005 else ""
+    return f"money {cost_of(facts)}{saved}"
+
+
+def _time_in_words(facts: Mapping[str, Any]) -> str:
+    if facts["hours"] is None:
+        return "hours unknown: no limit is set (judge.rpm, judge.tpm or judge.concurrency)"
+    return f"at least {seconds(facts['hours'] * 3600)} by the {facts['limited_by']}"

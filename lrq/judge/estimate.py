@@ -1,0 +1,233 @@
+"""What a dataset will cost, from a few of its items: sums per kind of call, scaled to all of them. No I/O."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from math import sqrt
+from typing import NamedTuple
+
+Z95 = 1.96  # standard errors to either side of a 95 % interval
+ENOUGH = 50  # calls after which what an endpoint has counted is believed
+
+
+class Group(NamedTuple):
+    """Calls that are summed: those of one endpoint, model, step, dimension and kind of prompt."""
+
+    role: str
+    endpoint: str
+    model: str
+    step: str
+    dimension: str
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amount:
+    """Calls and their tokens; fractions, once they are scaled."""
+
+    calls: float = 0.0
+    prompt_tokens: float = 0.0
+    cached_tokens: float = 0.0  # of the prompt's
+    completion_tokens: float = 0.0
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(**{name: getattr(self, name) + getattr(other, name) for name in FIELDS})
+
+    @property
+    def tokens(self) -> float:
+        return self.prompt_tokens + self.completion_tokens
+
+
+FIELDS = tuple(Amount.__dataclass_fields__)
+Bill = Mapping[Group, Amount]
+
+
+def merged(bills: Iterable[Bill]) -> dict[Group, Amount]:
+    """One bill of several."""
+    whole: dict[Group, Amount] = {}
+    for bill in bills:
+        for group, amount in bill.items():
+            whole[group] = whole.get(group, Amount()) + amount
+    return whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What an item's calls may grow with; summed over items it says by how much."""
+
+    items: float = 1.0
+    responses: float = 0.0  # distinct texts, or as many as are sampled
+    response_chars: float = 0.0
+    context_chars: float = 0.0
+    read_chars: float = 0.0  # context characters times responses
+
+    def __add__(self, other: "Size") -> "Size":
+        return Size(**{name: getattr(self, name) + getattr(other, name) for name in Size.__dataclass_fields__})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled:
+    bill: Bill
+    uncertainty: float  # half a 95 % interval of the tokens, as a share of them; 0 where every item was looked at
+
+
+def scale(sample: Sequence[tuple[Size, Bill]], total: Size) -> Scaled:
+    """The bill of all items from that of a random sample: a ratio estimate for each group and field.
+
+    Each grows with the one measure of size that explains the sample best (least squares through the origin), so that
+    no one need know what a recipe's calls depend on. The error is that of a ratio estimate without replacement.
+    """
+    groups = list(dict.fromkeys(group for _, bill in sample for group in bill))
+    sizes = [astuple(size) for size, _ in sample]
+    bill: dict[Group, Amount] = {}
+    residual = [0.0] * len(sample)
+    for group in groups:
+        found = {}
+        for name in FIELDS:
+            values = [getattr(one.get(group, Amount()), name) for _, one in sample]
+            at, ratio = _best_ratio(sizes, values, astuple(total))
+            found[name] = ratio * astuple(total)[at]
+            if name in ("prompt_tokens", "completion_tokens"):
+                errors = (value - ratio * size[at] for value, size in zip(values, sizes, strict=True))
+                residual = [sum(both) for both in zip(residual, errors, strict=True)]
+        bill[group] = Amount(**found)
+    return Scaled(bill=bill, uncertainty=_uncertainty(residual, total.items, sum(one.tokens for one in bill.values())))
+
+
+def _best_ratio(sizes: Sequence[Sequence[float]], values: Sequence[float], total: Sequence[float]) -> tuple[int, float]:
+    """The measure that explains the values best, and values per unit of it."""
+    candidates = []
+    for at in range(len(total)):
+        held = sum(size[at] for size in sizes)
+        if held and total[at]:
+            ratio = sum(values) / held
+            squares = sum((value - ratio * size[at]) ** 2 for value, size in zip(values, sizes, strict=True))
+            candidates.append((squares, at, ratio))
+    _, at, ratio = min(candidates)
+    return at, ratio
+
+
+def _uncertainty(residual: Sequence[float], items: float, tokens: float) -> float:
+    n = len(residual)
+    if n < 2 or n >= items or not tokens:
+        return 0.0
+    variance = sum(error**2 for error in residual) / (n - 1)
+    return float(Z95 * items * sqrt((1 - n / items) * variance / n) / tokens)
+
+
+# ----- how long replies are
+
+# Tokens of a reply besides what it repeats of its material: the assessments in our prompts' examples have 42 to 103
+# (by our own count), and judges write a little more than what they are shown.
+TYPICAL: Mapping[str, float] = {
+    "helpfulness": 110,
+    "logicality": 130,
+    "support": 80,
+    "completeness": 130,
+}
+PER_VERDICT = 3.0  # of a reply to several statements: a reasoned line for each, three times the simulator's
+OTHERS = 100.0  # for kinds of prompt that we do not know
+MATERIAL = frozenset({"statements", "extraction", "sample", "embedding"})  # replies that are what they carry
+SIMULATOR = "judge-sim"  # the model whose replies need no guess
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What an endpoint has counted so far for a kind of prompt, per call."""
+
+    completion_tokens: float
+    cached_share: float  # of its prompts' tokens
+    seconds: float
+
+
+def replied(bill: Bill, known: Mapping[tuple[str, str, str, str], Known], caches: Iterable[str]) -> dict[Group, Amount]:
+    """The bill with replies as long and prompts as cached as they are likely to be.
+
+    Args:
+        known: by role, endpoint, model and kind.
+        caches: endpoints whose cached input is cheaper; of others nothing is taken for cached until they say so.
+    """
+    caching = set(caches)
+    found = {}
+    for group, amount in bill.items():
+        counted = known.get((group.role, group.endpoint, group.model, group.kind))
+        completion = amount.calls * counted.completion_tokens if counted else _typical(group, amount)
+        cached = amount.cached_tokens if group.endpoint in caching else 0.0
+        if counted:
+            cached = amount.prompt_tokens * counted.cached_share
+        found[group] = Amount(
+            calls=amount.calls,
+            prompt_tokens=amount.prompt_tokens,
+            cached_tokens=cached,
+            completion_tokens=completion,
+        )
+    return found
+
+
+def _typical(group: Group, amount: Amount) -> float:
+    if group.model == SIMULATOR or group.kind in MATERIAL:
+        return amount.completion_tokens
+    if group.kind == "support_batch":
+        return PER_VERDICT * amount.completion_tokens
+    return amount.calls * TYPICAL.get(group.kind, OTHERS)
+
+
+# ----- what a pilot teaches
+
+
+def calibrated(bill: Bill, foreseen: Bill, billed: Bill) -> dict[Group, Amount]:
+    """The bill corrected by what a pilot's items were foreseen to take and what they took, kind by kind."""
+    before, after = _by_kind(foreseen), _by_kind(billed)
+    found = {}
+    for group, amount in bill.items():
+        kind = group[3:]
+        factors = _factors(before.get(kind, Amount()), after.get(kind, Amount()))
+        found[group] = Amount(**{name: getattr(amount, name) * factors[name] for name in FIELDS})
+    return found
+
+
+def _by_kind(bill: Bill) -> dict[tuple[str, ...], Amount]:
+    sums: dict[tuple[str, ...], Amount] = {}
+    for group, amount in bill.items():
+        sums[group[3:]] = sums.get(group[3:], Amount()) + amount
+    return sums
+
+
+def _factors(before: Amount, after: Amount) -> dict[str, float]:
+    if not before.calls or not after.calls:
+        return dict.fromkeys(FIELDS, 1.0)  # nothing to learn from
+    return {name: getattr(after, name) / foreseen if (foreseen := getattr(before, name)) else 1.0 for name in FIELDS}
+
+
+# ----- how long it takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What a pool of servers takes, over all its servers; None: no limit is known."""
+
+    rpm: float | None = None
+    tpm: float | None = None
+    concurrency: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duration:
+    hours: float
+    by: str  # requests, tokens or concurrency
+
+
+def duration(amount: Amount, seconds: float, capacity: Capacity) -> Duration | None:
+    """How long an endpoint's calls take at best, and which limit says so; None where none is known.
+
+    seconds: of one call, on average.
+    """
+    minutes = {
+        "requests": capacity.rpm and amount.calls / capacity.rpm,
+        "tokens": capacity.tpm and amount.tokens / capacity.tpm,
+        "concurrency": capacity.concurrency and amount.calls * seconds / 60 / capacity.concurrency,
+    }
+    known = {name: value for name, value in minutes.items() if value is not None}
+    if not known:
+        return None
+    by = max(known, key=known.__getitem__)
+    return Duration(hours=known[by] / 60, by=by)

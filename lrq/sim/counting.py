@@ -1,0 +1,82 @@
+"""Calls that are counted and not made: the simulator answers in this process, and nothing is sent or charged."""
+
+from lrq.calls.keys import call_key
+from lrq.domain.records import Call, Choice, Purpose, Reply, Usage
+from lrq.judge.estimate import Amount, Group
+from lrq.sim.options import Options
+from lrq.sim.prefix import PrefixCache, tokenise
+from lrq.sim.replies import Outcome, answer_chat, answer_embedding
+from lrq.sim.requests import BadRequest, ChatRequest, EmbeddingRequest
+
+# Replies to kinds of prompt that the simulator does not know, one for each attempt: one of them may be readable.
+GUESSES = ("[[5]]", "[[Fully supported]]", "<statement>It is so.</statement>", "[[1: Fully supported]]", '{"score": 5}')
+
+
+class Counter:
+    """Obtains replies as lrq.calls.client.Caller does; counts each distinct question once."""
+
+    def __init__(self) -> None:
+        self.guessed: set[str] = set()  # kinds that the simulator does not know
+        self._seen: set[str] = set()
+        self._prefixes = PrefixCache()
+        self._bill: dict[Group, Amount] = {}
+
+    def take(self) -> dict[Group, Amount]:
+        """What was counted since the last time."""
+        taken, self._bill = self._bill, {}
+        return taken
+
+    async def call(self, call: Call, purpose: Purpose) -> Reply:
+        key, outcome = call_key(call), self._answer(call, purpose)
+        if key not in self._seen and not (outcome.kind == "guess" and call.attempt):
+            self._seen.add(key)
+            self.count(call, purpose, self._amount(outcome))
+        usage = Usage(prompt_tokens=outcome.prompt_tokens, completion_tokens=outcome.completion_tokens)
+        vectors = [[float(value) for value in vector] for vector in outcome.vectors]
+        return Reply(key=key, choices=outcome.choices, vectors=vectors, usage=usage)
+
+    def count(self, call: Call, purpose: Purpose, amount: Amount) -> None:
+        """Add what a call takes."""
+        group = Group(call.role, call.endpoint, call.model, purpose.step, purpose.dimension, purpose.kind)
+        self._bill[group] = self._bill.get(group, Amount()) + amount
+
+    def _amount(self, outcome: Outcome) -> Amount:
+        cached = self._prefixes.cached(outcome.chain)
+        self._prefixes.add(outcome.chain)
+        return Amount(
+            calls=1,
+            prompt_tokens=outcome.prompt_tokens,
+            cached_tokens=cached,
+            completion_tokens=outcome.completion_tokens,
+        )
+
+    def _answer(self, call: Call, purpose: Purpose) -> Outcome:
+        if call.role == "embedding":
+            asked = EmbeddingRequest(model=call.model, texts=call.input, dimensions=64, encoding="float")
+            return answer_embedding(asked)
+        request = ChatRequest(
+            model=call.model,
+            messages=call.messages,
+            n=call.n,
+            max_tokens=call.max_tokens,
+            temperature=call.temperature or 0.0,
+            seed=call.seed or 0,
+        )
+        try:
+            return answer_chat(request, Options())
+        except BadRequest:
+            self.guessed.add(purpose.kind)
+            return _guess(request, call.attempt)
+
+
+def _guess(request: ChatRequest, attempt: int) -> Outcome:
+    text = "\n".join(f"{message['role']}\n{message['content']}" for message in request.messages)
+    prompt, guess = tokenise(request.model, text), GUESSES[attempt % len(GUESSES)]
+    return Outcome(
+        kind="guess",
+        model=request.model,
+        choices=(Choice(text=guess),),
+        prompt_tokens=prompt.tokens,
+        completion_tokens=len(GUESSES[0]),
+        chain=prompt.chain,
+    )
