@@ -76,8 +76,7 @@ class TrainBar:
 
     def metric(self, metric: Mapping[str, Any]) -> None:
         figures = (
-            f"loss {metric['loss']:.4f}  margin {metric['margin']:+.3f}  in order {metric['accuracy']:.0%}  "
-            f"{metric['tokens_per_second']:,.0f} tokens/s"
+            f"loss {metric['loss']:.3f} margin {metric['margin']:+.2f} {metric['tokens_per_second']:,.0f} tokens/s"
         )
         self._progress.update(
             self._task, description="train", completed=metric["step"], total=metric["of"], figures=figures
@@ -89,7 +88,7 @@ def _bar() -> Iterator[TrainBar]:
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:>9}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),

@@ -17,8 +17,10 @@ tags: [lrq, trl, dpo]
 
 # {job.output.name}
 
-Trained from `{job.model.name}` (SHA-256 of configuration and weights `{rows.model}`) on preference pairs, with
-lrq {version("lrq")}: Direct Preference Optimization (arXiv 2305.18290) in TRL, {_engine(job)}.
+Trained from `{job.model.name}` (SHA-256 of configuration and weights `{rows.model}`)
+on preference pairs, with lrq {version("lrq")}: Direct Preference Optimization (arXiv 2305.18290) in TRL, {
+        _engine(job)
+    }.
 
 ## Settings
 

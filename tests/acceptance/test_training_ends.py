@@ -75,7 +75,7 @@ def test_cut_rows_are_trained_on(tmp_path: Path) -> None:
 
 def test_a_killed_follower_leaves_no_second_training(tmp_path: Path) -> None:
     """Its training saves and ends; the next start waits for that and goes on to the end, every step taken once."""
-    folder = folder_for(tmp_path, rows=80, batch_size=2, save_steps=100, learning_rate=1e-4, zero_stage=0)
+    folder = folder_for(tmp_path, rows=240, batch_size=2, save_steps=100, learning_rate=1e-4, zero_stage=0)
     follower = subprocess.Popen([sys.executable, "-c", FOLLOW, str(folder.path)])
     while len(list(folder.load_metrics())) < 3:
         assert follower.poll() is None, folder.log.read_text()
@@ -84,8 +84,8 @@ def test_a_killed_follower_leaves_no_second_training(tmp_path: Path) -> None:
     follower.wait()
     taken = len(list(folder.load_metrics()))
     result = run(folder)
-    assert (result.state, result.steps) == ("done", 40), result
-    assert [line["step"] for line in folder.load_metrics()] == list(range(1, 41))
+    assert (result.state, result.steps) == ("done", 120), result
+    assert [line["step"] for line in folder.load_metrics()] == list(range(1, 121))
     log = folder.log.read_text()
     assert "stopped after step" in log, f"the orphan did not stop in order after step {taken}"
     assert working_on(folder) == []

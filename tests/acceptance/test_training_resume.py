@@ -19,7 +19,7 @@ from lrq.trainer.launch import environment, run
 from lrq.trainer.tiny import make_policy, make_rows
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(600)]
-STEPS = 24
+STEPS = 40
 
 
 def job_in(path: Path, name: str) -> JobFolder:
