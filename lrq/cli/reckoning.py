@@ -11,6 +11,7 @@ from lrq.config import Endpoint, Settings
 from lrq.domain.records import Usage
 from lrq.judge.estimate import FIELDS, Amount, Bill, Capacity, Group, Known, duration, replied
 from lrq.ledger import Ledger
+from lrq.sim.counting import is_simulator
 
 SECONDS_PER_TOKEN, FIRST_SECONDS = 1 / 50, 1.0  # of a call nobody has timed yet: what hosted models do
 
@@ -59,7 +60,9 @@ class Means:
         return FIRST_SECONDS + SECONDS_PER_TOKEN * amount.completion_tokens / max(1.0, amount.calls)
 
     def replied(self, bill: Bill) -> Bill:
-        return replied(bill, self.known, self.caches(bill))
+        urls = {(one.name, one.url) for group in bill for one in self.pool(group)}
+        simulated = {name for name, url in urls if is_simulator(url)}
+        return replied(bill, self.known, caches=self.caches(bill), simulated=simulated)
 
 
 def facts_of(foreseen: Foreseen, means: Means) -> dict[str, Any]:

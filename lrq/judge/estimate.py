@@ -1,6 +1,6 @@
 """What a dataset will cost, from a few of its items: sums per kind of call, scaled to all of them. No I/O."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from math import sqrt
 from typing import NamedTuple
@@ -127,7 +127,6 @@ TYPICAL: Mapping[str, float] = {
 PER_VERDICT = 3.0  # of a reply to several statements: a reasoned line for each, three times the simulator's
 OTHERS = 100.0  # for kinds of prompt that we do not know
 MATERIAL = frozenset({"statements", "extraction", "sample", "embedding"})  # replies that are what they carry
-SIMULATOR = "judge-sim"  # the model whose replies need no guess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,19 +138,22 @@ class Known:
     seconds: float
 
 
-def replied(bill: Bill, known: Mapping[tuple[str, str, str, str], Known], caches: Iterable[str]) -> dict[Group, Amount]:
+def replied(
+    bill: Bill, known: Mapping[tuple[str, str, str, str], Known], *, caches: Collection[str], simulated: Collection[str]
+) -> dict[Group, Amount]:
     """The bill with replies as long and prompts as cached as they are likely to be.
 
     Args:
         known: by role, endpoint, model and kind.
         caches: endpoints whose cached input is cheaper; of others nothing is taken for cached until they say so.
+        simulated: endpoints whose replies need no guess.
     """
-    caching = set(caches)
     found = {}
     for group, amount in bill.items():
         counted = known.get((group.role, group.endpoint, group.model, group.kind))
-        completion = amount.calls * counted.completion_tokens if counted else _typical(group, amount)
-        cached = amount.cached_tokens if group.endpoint in caching else 0.0
+        said = amount.completion_tokens if group.endpoint in simulated else _typical(group, amount)
+        completion = amount.calls * counted.completion_tokens if counted else said
+        cached = amount.cached_tokens if group.endpoint in caches else 0.0
         if counted:
             cached = amount.prompt_tokens * counted.cached_share
         found[group] = Amount(
@@ -164,7 +166,7 @@ def replied(bill: Bill, known: Mapping[tuple[str, str, str, str], Known], caches
 
 
 def _typical(group: Group, amount: Amount) -> float:
-    if group.model == SIMULATOR or group.kind in MATERIAL:
+    if group.kind in MATERIAL:
         return amount.completion_tokens
     if group.kind == "support_batch":
         return PER_VERDICT * amount.completion_tokens

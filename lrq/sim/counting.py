@@ -1,5 +1,9 @@
 """Calls that are counted and not made: the simulator answers in this process, and nothing is sent or charged."""
 
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
+
 from lrq.calls.keys import call_key
 from lrq.domain.records import Call, Choice, Purpose, Reply, Usage
 from lrq.judge.estimate import Amount, Group
@@ -80,3 +84,17 @@ def _guess(request: ChatRequest, attempt: int) -> Outcome:
         completion_tokens=len(GUESSES[0]),
         chain=prompt.chain,
     )
+
+
+def is_simulator(url: str) -> bool:
+    """Whether a simulator listens there: asked of this machine alone, in a request that is free and bears no key."""
+    if urlsplit(url).hostname not in {"localhost", "127.0.0.1", "::1"}:
+        return False
+    try:
+        with build_opener(ProxyHandler({})).open(f"{url}/models", timeout=1) as reply:
+            return "x-lrq-sim" in reply.headers
+    except HTTPError as refusal:
+        with refusal:
+            return "x-lrq-sim" in refusal.headers
+    except OSError:
+        return False
