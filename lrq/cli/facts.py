@@ -1,17 +1,22 @@
 """What is known of a run, as plain data: `status`, `run` and their --json print it."""
 
 from collections import defaultdict
+from dataclasses import asdict
 from typing import Any
 
 import orjson
+import redis.asyncio
 import sqlalchemy as sa
 
+from lrq.calls.limiter import read_lanes
+from lrq.config import Settings
 from lrq.ledger import Ledger
 from lrq.ledger import processes as processes_
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import count_rows
 from lrq.ledger.runs import Run, UsageRow
 from lrq.ledger.schema import items, prompts, responses, rewards
+from lrq.queue.celery import prefix_of
 
 
 def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
@@ -48,6 +53,18 @@ def process_facts(ledger: Ledger) -> list[dict[str, Any]]:
             {"type": row.type, "host": row.host, "pid": row.pid, "note": orjson.loads(row.note or "{}")}
             for row in processes_.living(ledger, conn)
         ]
+
+
+async def lane_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
+    """How the endpoints' limits stand over all processes; nothing while Redis does not answer."""
+    client = redis.asyncio.Redis.from_url(settings.redis(), socket_connect_timeout=1, socket_timeout=2)
+    try:
+        lanes = await read_lanes(client, prefix_of(ledger.id))
+    except (redis.RedisError, OSError):
+        return []
+    finally:
+        await client.aclose()
+    return [asdict(lane) for lane in lanes.values()]
 
 
 def unscored(ledger: Ledger, run: Run) -> int:

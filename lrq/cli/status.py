@@ -1,5 +1,6 @@
 """lrq status: what runs, what it costs, what failed."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lrq.cli.common import echo_json, json_option, settings_options
-from lrq.cli.facts import process_facts, run_facts
+from lrq.cli.facts import lane_facts, process_facts, run_facts
 from lrq.config import Settings
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
@@ -32,29 +33,50 @@ def status(run: str | None, failed: bool, watch: bool, as_json: bool, settings: 
     if failed:
         _print_failed(ledger, run, as_json)
     elif as_json:
-        echo_json(_facts(ledger, run))
+        echo_json(_facts(ledger, settings, run))
     elif watch:
-        with Live(_render(ledger, run), refresh_per_second=1) as live:
+        with Live(_render(ledger, settings, run), refresh_per_second=1) as live:
             while True:
                 time.sleep(2)
-                live.update(_render(ledger, run))
+                live.update(_render(ledger, settings, run))
     else:
-        Console().print(_render(ledger, run))
+        Console().print(_render(ledger, settings, run))
 
 
-def _facts(ledger: Ledger, name: str | None) -> dict[str, Any]:
+def _facts(ledger: Ledger, settings: Settings, name: str | None) -> dict[str, Any]:
     with ledger.reading() as conn:
         found = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
-    return {"runs": [run_facts(ledger, run) for run in found], "processes": process_facts(ledger)}
+    return {
+        "runs": [run_facts(ledger, run) for run in found],
+        "processes": process_facts(ledger),
+        "lanes": asyncio.run(lane_facts(ledger, settings)),
+    }
 
 
-def _render(ledger: Ledger, name: str | None) -> RenderableType:
-    facts = _facts(ledger, name)
+def _render(ledger: Ledger, settings: Settings, name: str | None) -> RenderableType:
+    facts = _facts(ledger, settings, name)
     parts: list[RenderableType] = [_runs_table(facts["runs"])]
     if name:
         parts += run_tables(facts["runs"][0])
+    parts += [Text(_lane_line(lane)) for lane in facts["lanes"]]
     parts.append(_processes_line(facts["processes"]))
     return Group(*parts)
+
+
+def _lane_line(lane: dict[str, Any]) -> str:
+    """How an endpoint stands: what is used of its limits, who waits, and why nothing goes out."""
+    used = [
+        f"{lane[kind]['used']:,} of {lane[kind]['limit']:,.0f} {kind} a minute{' (learnt)' * lane[kind]['learnt']}"
+        for kind in ("requests", "tokens")
+        if lane[kind]["limit"]
+    ]
+    most = f" of {lane['concurrency']}" if lane["concurrency"] else ""
+    used.append(f"{lane['in_flight']}{most} in flight, {lane['waiting']} waiting")
+    if lane["probing"]:
+        used.append("it only fails: one call at a time is tried")
+    if lane["paused"] > 0:
+        used.append(f"paused for {lane['paused']:.0f} s")
+    return f"{lane['name']}: {', '.join(used)}"
 
 
 def table(*columns: str, title: str = "") -> Table:
