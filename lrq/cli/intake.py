@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 from lrq.cli import EXIT_PARTLY
 from lrq.cli.reading import Dataset, ResponsesFile
@@ -138,14 +137,10 @@ def _check_train(config: dict[str, Any]) -> None:
     train = config["train"]
     if train is None:
         return
-    from lrq.trainer.job import TrainJob  # noqa: PLC0415
+    from lrq.trainer.job import make_job  # noqa: PLC0415
 
     asked = {name: value for name, value in train.items() if name not in OWN_SETTINGS}
-    try:
-        TrainJob.model_validate({"model": ".", "rows": ".", "output": ".", **asked})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UsageError(f"setting train.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    make_job({"model": ".", "rows": ".", "output": ".", **asked})
 
 
 def _check_priced(settings: Settings) -> None:

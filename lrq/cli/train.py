@@ -11,9 +11,15 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lrq.cli.export import write_results
+from lrq.config import load_settings
 from lrq.domain.errors import UsageError
+from lrq.ledger import open_ledger
+from lrq.ledger.runs import get_run
+from lrq.recipes import load_recipe
 from lrq.trainer.job import Preflight, Result, make_job, prepare
 from lrq.trainer.launch import run
+from lrq.workers.trainer import run_folder, train_settings
 
 STATUS = {"done": 0, "nothing": 0, "failed": 1, "stopped": 130}
 ROWS_SET_ASIDE = 3
@@ -22,21 +28,29 @@ ROWS_SET_ASIDE = 3
 @click.command(
     epilog="Example: lrq train pairs.jsonl --model ./policy --output ./better --set beta=0.1 --set zero_stage=3"
 )
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Folder of the model to start from.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the trained model.")
+@click.argument("source", metavar="RUN|FILE")
+@click.option("--model", type=click.Path(path_type=Path), help="Folder to start from.  [default: the run's policy]")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for the model.  [default: runs/RUN/model]")
 @click.option(
     "--job", type=click.Path(path_type=Path), help="Folder for checkpoints and metrics.  [default: OUTPUT.job]"
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the training; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def train(file: Path, model: Path, output: Path, job: Path | None, settings: tuple[str, ...], *, as_json: bool) -> None:
-    """Train on FILE, a TRL preference file in JSON lines.
+def train(
+    source: str, model: Path | None, output: Path | None, job: Path | None, settings: tuple[str, ...], *, as_json: bool
+) -> None:
+    """Train on FILE, a TRL preference file in JSON lines, or on the pairs of a finished RUN.
 
     Interrupted, the same command goes on from the last checkpoint.
     """
-    wanted = make_job({**read_settings(settings), "model": model, "rows": file, "output": output})
-    folder = prepare(job or output.with_name(f"{output.name}.job"), wanted)
+    found = {"model": model, "rows": Path(source), "output": output}
+    if not Path(source).is_file():
+        found = _of_run(source) | {name: value for name, value in found.items() if value and name != "rows"}
+    for name in ("model", "output"):
+        if found[name] is None:
+            raise UsageError(f"training on a file wants --{name}")
+    wanted = make_job({**found, **read_settings(settings)})
+    folder = prepare(job or wanted.output.with_name(f"{wanted.output.name}.job"), wanted)
     try:
         with _bar() as bar:
             result = run(folder, on_metric=bar.metric, on_stage=bar.stage)
@@ -44,6 +58,21 @@ def train(file: Path, model: Path, output: Path, job: Path | None, settings: tup
         result = folder.load_result() or Result(state="stopped", reason="interrupted")
     click.echo(result.model_dump_json(indent=2) if as_json else _summary(result))
     sys.exit(exit_status(result))
+
+
+def _of_run(name: str) -> dict[str, Any]:
+    """The pairs, policy, output folder and training settings of a run; raises UsageError."""
+    settings = load_settings()
+    ledger = open_ledger(settings)
+    with ledger.reading() as conn:
+        run = get_run(conn, name)
+    if run.state != "done":
+        raise UsageError(f"run {name} is {run.state}: its pairs are not complete; `lrq resume {name}` goes on")
+    pairs = next(path for path in write_results(ledger, settings, run) if path.stem == "pairs")
+    policy = run.config["policy"]["path"]
+    own = train_settings(run.config) if run.config["train"] else dict(load_recipe(run.recipe).loss)
+    output = run_folder(settings.home, name) / "model"
+    return {"model": Path(policy) if policy else None, "rows": pairs, "output": output, **own}
 
 
 def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:

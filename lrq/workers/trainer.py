@@ -9,12 +9,13 @@ import orjson
 
 from lrq.domain.errors import LrqError, Stopping
 from lrq.ledger import backlog
+from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import metrics
 from lrq.policy.folder import find
 from lrq.trainer import launch
-from lrq.trainer.job import JobFolder, Result, TrainJob, prepare
+from lrq.trainer.job import JobFolder, Result, make_job, prepare
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.engine import Engine
@@ -71,7 +72,8 @@ def _prepare(engine: Engine, task: Task, run: Run, frozen: Frozen) -> JobFolder 
         return None
     is_first = task.round == 0 and backlog.window_of(task) == 0
     output = home / "model" if is_first else home / "models" / name
-    return prepare(path, TrainJob(model=_model(frozen), rows=rows, output=output, **train_settings(frozen.config)))
+    model = _model_before(engine, task) or _model(frozen)
+    return prepare(path, make_job({"model": model, "rows": rows, "output": output, **train_settings(frozen.config)}))
 
 
 def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path) -> int:
@@ -87,6 +89,14 @@ def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path
     if written:
         temporary.replace(path)
     return written
+
+
+def _model_before(engine: Engine, task: Task) -> Path | None:
+    """A window goes on from the model of the window before it."""
+    with engine.ledger.reading() as conn:
+        done = [row for row in runs_.trainings_of(conn, task.run) if row.round == task.round and row.model]
+    before = [row.model for row in done if row.window < backlog.window_of(task)]
+    return Path(before[-1]) if before else None
 
 
 def _model(frozen: Frozen) -> Path:
