@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import bm25s
@@ -93,15 +93,15 @@ class Embedder:
             raise Unscored(f"no embeddings: {failure}") from None
 
 
+@dataclass(frozen=True, kw_only=True)
 class VectorIndex:
     """Cosine similarity to the passages of one context."""
 
-    def __init__(self, vectors: NDArray[np.float32], embed: Embedder) -> None:
-        self._vectors = vectors
-        self._embed = embed
+    vectors: NDArray[np.float32]  # shape (passages, dimensions), of length 1
+    embed: Embedder  # of the queries
 
     async def nearness(self, queries: Sequence[str]) -> NDArray[np.float32]:
-        nearness: NDArray[np.float32] = await self._embed(queries) @ self._vectors.T
+        nearness: NDArray[np.float32] = await self.embed(queries) @ self.vectors.T
         return nearness
 
 
@@ -136,19 +136,24 @@ class PassageCache:
         self._kept: OrderedDict[tuple[object, ...], asyncio.Future[Passages]] = OrderedDict()
 
     async def get(self, name: tuple[object, ...], text: str, size: int, embed: Embedder | None) -> Passages:
+        """The passages of a text; queries are embedded for whoever asks now, not for whom the index was built."""
         found = self._kept.get(name)
         if found is None:
             found = asyncio.ensure_future(_build(text, size, embed))
+            found.add_done_callback(lambda done: self._forget_failed(name, done))
             self._kept[name] = found
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(name)
-        try:
-            return await asyncio.shield(found)
-        except BaseException:
-            if found.done():
-                self._kept.pop(name, None)  # a failed build is not kept
-            raise
+        built = await asyncio.shield(found)
+        if embed is None or not isinstance(built.index, VectorIndex):
+            return built
+        return replace(built, index=replace(built.index, embed=embed))
+
+    def _forget_failed(self, name: tuple[object, ...], done: "asyncio.Future[Passages]") -> None:
+        failed = done.cancelled() or done.exception() is not None
+        if failed and self._kept.get(name) is done:
+            del self._kept[name]
 
 
 async def _build(text: str, size: int, embed: Embedder | None) -> Passages:
@@ -158,5 +163,5 @@ async def _build(text: str, size: int, embed: Embedder | None) -> Passages:
     if embed is None or not texts:
         index = await asyncio.to_thread(WordIndex, texts)
     else:
-        index = VectorIndex(await embed(texts), embed)
+        index = VectorIndex(vectors=await embed(texts), embed=embed)
     return Passages(text=text, passages=offsets, index=index)
