@@ -3,6 +3,8 @@
 import time
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -18,8 +20,8 @@ class Transport:
     def __init__(self) -> None:
         connector = aiohttp.TCPConnector(limit=0)  # how many run at once is the limiter's to say
         # No cookies: what one server sets is not for another call, and nothing of a call outlives it.
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=True)
-        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._ways: dict[tuple[str, float], tuple[aiohttp.ClientTimeout, str | None]] = {}
 
     async def close(self) -> None:
         await self._session.close()
@@ -41,10 +43,10 @@ class Transport:
     async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes) -> Outcome:
         secret = _secret(endpoint)
         headers = {"Content-Type": "application/json", "Idempotency-Key": key, **_authorization(secret)}
-        timeout = self._timeouts.setdefault(endpoint.timeout, aiohttp.ClientTimeout(total=endpoint.timeout, connect=30))
+        timeout, proxy = self._way(endpoint)
         try:
             async with self._session.post(
-                endpoint.url + path, data=data, headers=headers, timeout=timeout, allow_redirects=False
+                endpoint.url + path, data=data, headers=headers, timeout=timeout, proxy=proxy, allow_redirects=False
             ) as response:
                 raw = await response.read()
                 if secret:
@@ -54,6 +56,21 @@ class Transport:
             return Outcome(kind="failed", reason=f"cannot connect: {_name(error)}")
         except Exception as error:  # a reset, a timeout, a body that cannot be unpacked: it was sent
             return Outcome(kind="failed", reason=f"no answer: {_name(error)}", unknown=True)
+
+    def _way(self, endpoint: Endpoint) -> tuple[aiohttp.ClientTimeout, str | None]:
+        """Its timeout and its proxy, found once: aiohttp's `trust_env` would ask the environment, and read ~/.netrc,
+        in a thread before each request."""
+        known = self._ways.get((endpoint.url, endpoint.timeout))
+        if known is None:
+            timeout = aiohttp.ClientTimeout(total=endpoint.timeout, connect=30)
+            known = self._ways[endpoint.url, endpoint.timeout] = timeout, _proxy(endpoint.url)
+        return known
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for this URL."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _secret(endpoint: Endpoint) -> str:

@@ -103,11 +103,14 @@ class Writer:
             self._commit(batch)
 
     def _gather(self, batch: list[_Waiting]) -> bool:
-        """Take what comes within the linger; True when the writer is to end."""
-        until = time.monotonic() + _LINGER_SECONDS
+        """Take what comes within the linger; True when the writer is to end.
+
+        It sleeps through it: a thread that waits at the queue is woken by every write, and takes the event loop's turn.
+        """
+        time.sleep(_LINGER_SECONDS)
         while len(batch) < _MOST_AT_ONCE:
             try:
-                more = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+                more = self._queue.get_nowait()
             except Empty:
                 return False
             if more is None:
