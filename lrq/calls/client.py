@@ -1,47 +1,37 @@
 """Paid requests: each key is claimed, sent, settled; a reply is committed before anyone sees it."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 
 from lrq.calls import replies
-from lrq.calls.estimates import Expectation, at_most, counted
+from lrq.calls.estimates import Expectation, counted
+from lrq.calls.heads import Heads, Turn
 from lrq.calls.keys import call_key
-from lrq.calls.limiter import Lane, Limiter, Limits, Permit
+from lrq.calls.limiter import Limiter, Permit
 from lrq.calls.limiter import Outcome as LimiterOutcome
 from lrq.calls.outcomes import Outcome
-from lrq.calls.prices import Rates, rates_of
+from lrq.calls.pool import Granted, Line, Pool, open_pool
 from lrq.calls.transport import Transport
 from lrq.calls.tries import Patience, Tries
-from lrq.config import Endpoint, Settings
-from lrq.domain.errors import CallFailed, CallRefused, LrqError, RunHalted, Stopping
+from lrq.config import Settings
+from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Stopping
 from lrq.domain.records import Call, Purpose, Reply
 from lrq.ledger import Writer, runs
 from lrq.ledger.calls import Claim, Claimed, ClaimResult, Ended, Fail, Known, Release, Reuse, Send, Settle
 from lrq.ledger.engine import Ledger
-from lrq.ledger.money import Bound, Held
+from lrq.ledger.money import Held
 from lrq.ledger.schema import runs as runs_table
 from lrq.ledger.writer import AWAY, Together
 
 T = TypeVar("T")
 
-_HELD_PAUSE = 0.2  # seconds after which we look whether another process has the reply, or the budget has room
-_AWAY_PAUSE = 1.0  # the same for a database that is away
+_AWAY_PAUSE = 1.0  # seconds after which a database that is away is asked again
 _WATCH_EVERY = 1.0  # how often halted runs are looked for among waiting calls
-
-
-@dataclass(frozen=True)
-class _Line:
-    """An endpoint with what is derived from it once."""
-
-    endpoint: Endpoint
-    lane: Lane
-    rates: Rates | None
 
 
 class Caller:
@@ -64,7 +54,8 @@ class Caller:
         self._transport = transport
         self._owner = owner
         self._patience = patience or Patience()
-        self._lines: dict[tuple[str, str, str], _Line] = {}
+        self._pools: dict[tuple[str, str, str], Pool] = {}
+        self._heads = Heads()
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._waiting: dict[asyncio.Task[Any], int] = {}  # before a send: free to be cut short; their runs
         self._cut: set[asyncio.Task[Any]] = set()  # those of them that were
@@ -111,8 +102,8 @@ class Caller:
             task.exception()  # seen: whoever asked may have been cancelled
 
     async def _obtain(self, key: str, call: Call, purpose: Purpose) -> Reply:
-        line = self._line(call)
-        claim = Claim(key=key, call=call, purpose=purpose, owner=self._owner, bound=_bound(call, line.rates))
+        pool = self._pool(call)
+        claim = Claim(key=key, call=call, purpose=purpose, owner=self._owner, bound=pool.bound(call))
         tries = Tries(self._patience)
         while True:
             self._check_stopping()
@@ -127,29 +118,49 @@ class Caller:
             if isinstance(result, Ended):
                 raise (CallRefused if result.error == "refused" else CallFailed)(result.reason)
             if isinstance(result, Claimed):
-                outcome = await self._deliver(result.id, key, line, call, purpose)
+                outcome = await self._deliver(result.id, key, pool, call, purpose, tries)
                 if isinstance(outcome, Reply):
                     return replace(outcome, key=key)
                 if outcome is not None:
-                    await self._after_failure(result.id, outcome, tries, purpose)
+                    await self._after_failure(result.id, outcome, pool, tries, purpose)
             elif isinstance(result, Held):
-                await self._pause(_HELD_PAUSE * random.uniform(0.5, 1.5), purpose)
+                await self._pause(tries.look_again(), purpose)
 
-    async def _deliver(self, id_: int, key: str, line: _Line, call: Call, purpose: Purpose) -> Reply | Outcome | None:
+    async def _deliver(
+        self, id_: int, key: str, pool: Pool, call: Call, purpose: Purpose, tries: Tries
+    ) -> Reply | Outcome | None:
         """Send a claimed call once. None: it was not sent, for a stop or a halt, or it is no longer ours."""
-        permit = await self._permit(line, call, purpose)
-        if permit is None or not await self._may_send(id_, permit):
-            await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
-            return None
-        outcome = await self._transport.post(line.endpoint, call, key)
-        self._learn(permit, call, purpose, outcome)
-        return outcome if outcome.kind != "ok" else await self._settle(id_, line, call, purpose, outcome)
-
-    async def _permit(self, line: _Line, call: Call, purpose: Purpose) -> Permit | None:
-        tokens = self._expectation.tokens(call, purpose)
-        acquire = partial(self._limiter.acquire, line.lane, tokens=tokens, run=purpose.run, started=purpose.started)
+        turn = self._heads.turn(call) if pool.caches else None
+        outcome: Reply | Outcome | None = None
         try:
-            return await self._interruptible(acquire, purpose)
+            granted = await self._permit(pool, turn, call, purpose, tries)
+            if granted is None or not await self._may_send(id_, granted.permit):
+                await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
+                return None
+            outcome = await self._send(id_, key, pool, granted, call, purpose)
+        finally:
+            if turn is not None:
+                turn.end(answered=isinstance(outcome, Reply))
+        if isinstance(outcome, Outcome):
+            tries.failed_at.add(granted.line.lane.name)
+            if outcome.kind == "account" and pool.shut(granted.line):
+                return replace(outcome, kind="failed")  # the pool's other servers may answer
+        return outcome
+
+    async def _permit(
+        self, pool: Pool, turn: Turn | None, call: Call, purpose: Purpose, tries: Tries
+    ) -> Granted | None:
+        tokens = self._expectation.tokens(call, purpose)
+
+        async def begin() -> Granted:
+            if turn is not None:
+                await turn.wait()
+            return await pool.acquire(
+                tokens=tokens, run=purpose.run, started=purpose.started, failed_at=tries.failed_at
+            )
+
+        try:
+            return await self._interruptible(begin, purpose)
         except Stopping:
             self._stopping = True
             return None
@@ -165,7 +176,15 @@ class Caller:
             self._limiter.settle(permit, tokens=0, status="unsent", headers={}, latency=0.0)
         return sent
 
-    async def _settle(self, id_: int, line: _Line, call: Call, purpose: Purpose, outcome: Outcome) -> Reply | None:
+    async def _send(
+        self, id_: int, key: str, pool: Pool, granted: Granted, call: Call, purpose: Purpose
+    ) -> Reply | Outcome | None:
+        outcome = await self._transport.post(granted.line.endpoint, call, key)
+        self._learn(granted.permit, call, purpose, outcome)
+        pool.learn(outcome.usage)
+        return outcome if outcome.kind != "ok" else await self._settle(id_, granted.line, call, purpose, outcome)
+
+    async def _settle(self, id_: int, line: Line, call: Call, purpose: Purpose, outcome: Outcome) -> Reply | None:
         """Commit the reply; None: another process was thought dead and brought one, which stands."""
         usage, note = counted(call, outcome.choices, outcome.usage)
         cost = None if line.rates is None else line.rates.cost(usage)
@@ -178,13 +197,15 @@ class Caller:
                 cost=cost,
                 latency_ms=round(outcome.latency * 1000),
                 note=note,
+                server=line.endpoint.host,
+                saved=0 if line.rates is None else line.rates.saved(usage),
             )
         )
         if self.settled:
             self.settled(call, purpose, reply)
         return reply if is_kept else None
 
-    async def _after_failure(self, id_: int, outcome: Outcome, tries: Tries, purpose: Purpose) -> None:
+    async def _after_failure(self, id_: int, outcome: Outcome, pool: Pool, tries: Tries, purpose: Purpose) -> None:
         """Record a delivery that brought no reply and wait before the next. Raises where there is none."""
         fail = partial(Fail, id=id_, owner=self._owner)
         if outcome.kind == "refused":
@@ -200,7 +221,9 @@ class Caller:
             await self._writer.surely(fail(error="failed", reason=str(failed), unknown=outcome.unknown))
             raise
         await self._writer.surely(Release(id=id_, owner=self._owner, unknown=outcome.unknown))
-        await self._pause(pause, purpose)
+        if not pool.has_others(tries.failed_at):
+            tries.failed_at.clear()
+            await self._pause(pause, purpose)
 
     async def _halt(self, run: int, reason: str) -> None:
         text = f"the endpoint refuses every call: {reason}; mend its key, credit, url or model, then `lrq resume`"
@@ -264,18 +287,11 @@ class Caller:
     def _reuse(self, call: Call, purpose: Purpose) -> Reuse:
         return Reuse(purpose=purpose, role=call.role, endpoint=call.endpoint, model=call.model)
 
-    def _line(self, call: Call) -> _Line:
-        known = self._lines.get((call.role, call.endpoint, call.model))
+    def _pool(self, call: Call) -> Pool:
+        known = self._pools.get((call.role, call.endpoint, call.model))
         if known is None:
-            endpoint = self._settings.endpoint(call.role, call.endpoint)
-            if endpoint is None:
-                raise LrqError(
-                    f"no {call.role} endpoint named {call.endpoint!r} in this worker's settings; name it there"
-                )
-            limits = Limits(rpm=endpoint.rpm, tpm=endpoint.tpm, concurrency=endpoint.concurrency)
-            lane = Lane(name=f"{call.role}.{call.endpoint}.{call.model}", limits=limits)
-            rates = rates_of(endpoint.model_copy(update={"model": call.model}))  # the run's, whatever is set by now
-            known = self._lines[call.role, call.endpoint, call.model] = _Line(endpoint, lane, rates)
+            known = open_pool(self._settings, call, self._limiter)
+            self._pools[call.role, call.endpoint, call.model] = known
         return known
 
 
@@ -283,9 +299,3 @@ def _halted(ledger: Ledger, runs_: set[int]) -> set[int]:
     query = sa.select(runs_table.c.id).where(runs_table.c.id.in_(runs_), runs_table.c.state != "active")
     with ledger.reading() as conn:
         return set(conn.execute(query).scalars())
-
-
-def _bound(call: Call, rates: Rates | None) -> Bound:
-    most = at_most(call)
-    cost = 0 if rates is None else rates.bound(most.prompt_tokens, most.completion_tokens)
-    return Bound(cost=cost, tokens=most.prompt_tokens + most.completion_tokens)

@@ -1,6 +1,6 @@
 """Money in integer micro-units; an unknown price is unpriced, never 0."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
 from typing import Any
@@ -25,6 +25,10 @@ class Rates:
             return self.longer.cost(usage)
         fresh = usage.prompt_tokens - usage.cached_tokens
         return ceil(fresh * self.input + usage.cached_tokens * self.cached + usage.completion_tokens * self.output)
+
+    def saved(self, usage: Usage) -> int:
+        """Micro-units that the prompt cache has saved of a call."""
+        return self.cost(replace(usage, cached_tokens=0)) - self.cost(usage)
 
     def bound(self, prompt_tokens: int, completion_tokens: int) -> int:
         """The most that a call of so many tokens, or of fewer, can cost."""

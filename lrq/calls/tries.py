@@ -16,15 +16,26 @@ class Patience:
     first_pause: float = 0.5  # 0.5 s, 1 s, 2 s … 30 s, each times a random factor
     longest_pause: float = 30.0
     longest_obeyed: float = 300.0  # a Retry-After beyond this is bounded; the call is then tried again
+    first_look: float = 0.2  # how soon to look whether another process has the reply, or the budget has room …
+    longest_look: float = 2.0  # … and how late at most: a tenth of what was waited so far
 
 
 class Tries:
-    """The failed deliveries of one call."""
+    """The failed deliveries of one call, and its waits for others."""
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
         self._failures = 0
         self._throttled = 0
+        self._waited = 0.0
+        self.failed_at: set[str] = set()  # lanes of a pool; others are tried first
+
+    def look_again(self) -> float:
+        """Seconds until the next look at a call that is held."""
+        patience = self._patience
+        seconds = min(patience.longest_look, max(patience.first_look, self._waited / 10)) * random.uniform(0.5, 1.5)
+        self._waited += seconds
+        return seconds
 
     def pause(self, outcome: Outcome) -> float:
         """Seconds to wait. Raises CallFailed when the tries are used up."""

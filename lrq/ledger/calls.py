@@ -105,6 +105,8 @@ class Settle:
     cost: int | None
     latency_ms: int
     note: str = ""  # what is to be known of the figures
+    server: str = ""  # which of the pool answered
+    saved: int = 0  # micro-units that a prompt cache saved
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Settle]") -> Sequence[bool]:
@@ -118,7 +120,16 @@ class Settle:
             money.spend(rows[id_].run_id, write.cost or 0, tokens)
             money.count(rows[id_], _counts(write))
         update = calls.update().where(calls.c.id == sa.bindparam("id_"))
-        values = ("reply", "cost", "prompt_tokens", "completion_tokens", "cached_tokens", "latency_ms", "reason")
+        values = (
+            "reply",
+            "cost",
+            "prompt_tokens",
+            "completion_tokens",
+            "cached_tokens",
+            "latency_ms",
+            "reason",
+            "server",
+        )
         update = update.values(
             state="done",
             reserved_cost=0,
@@ -347,6 +358,7 @@ def _settled(write: Settle) -> dict[str, Any]:
         "cached_tokens_": counted.cached_tokens,
         "latency_ms_": write.latency_ms,
         "reason_": write.note,
+        "server_": write.server,
     }
 
 
@@ -358,5 +370,6 @@ def _counts(write: Settle) -> dict[str, int]:
         "prompt_tokens": write.usage.prompt_tokens,
         "completion_tokens": write.usage.completion_tokens,
         "cached_tokens": write.usage.cached_tokens,
+        "saved": write.saved,
         "latency_ms": write.latency_ms,
     }

@@ -55,6 +55,7 @@ class UsageRow:
     cached_tokens: int
     cost: int
     latency_ms: int
+    saved: int = 0  # micro-units, by prompt caches
 
 
 def create_run(
@@ -66,16 +67,22 @@ def create_run(
     max_cost: int | None = None,
     max_tokens: int | None = None,
 ) -> Run:
-    """Find the run of that name, or create it. Raises UsageError where its frozen settings differ."""
-    found = find_run(conn, name)
-    if found is not None:
-        _same(name, found.config, config)
-        return found
+    """Find the run of that name, or create it; limits that are given hold from now on.
+
+    Raises UsageError where its frozen settings differ.
+    """
     values = {"max_cost": max_cost, "max_tokens": max_tokens, "created_at": ledger.now(conn)}
     insert = ledger.insert(runs).values(
         name=name, recipe=config["recipe"], config=orjson.dumps(config).decode(), **values
     )
-    conn.execute(insert.on_conflict_do_nothing())
+    is_new = conn.execute(insert.on_conflict_do_nothing()).rowcount == 1
+    run = get_run(conn, name)
+    if is_new:
+        return run
+    _same(name, run.config, config)
+    if max_cost is None and max_tokens is None:
+        return run
+    set_budget(conn, run.id, max_cost=max_cost, max_tokens=max_tokens)
     return get_run(conn, name)
 
 

@@ -195,6 +195,7 @@ calls = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),  # claimed, sent, done, failed, unknown
     sa.Column("owner", sa.String(40), nullable=False),
     _count("deliveries"),
+    sa.Column("server", sa.String(100), nullable=False, server_default=""),  # which of the pool answered
     _count("reserved_cost", sa.BigInteger),
     _count("reserved_tokens", sa.BigInteger),
     sa.Column("cost", sa.BigInteger),  # NULL: unpriced
@@ -236,6 +237,7 @@ usage = sa.Table(  # sums of calls, kept with each settle so that asking for the
     _count("completion_tokens", sa.BigInteger),
     _count("cached_tokens", sa.BigInteger),
     _count("cost", sa.BigInteger),
+    _count("saved", sa.BigInteger),  # by prompt caches: what cached input would have cost besides
     _count("latency_ms", sa.BigInteger),
 )
 

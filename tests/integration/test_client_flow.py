@@ -14,7 +14,6 @@ from aiohttp import web
 from calling import Bench, answer, answering, calling, judge_at, make_run, question, serving, sqlite_ledger, until
 
 from lrq.calls import replies
-from lrq.calls.client import _bound
 from lrq.calls.keys import call_key
 from lrq.config import Settings
 from lrq.domain.errors import CallFailed, RunHalted, Stopping
@@ -283,13 +282,12 @@ async def test_a_process_takes_back_what_it_lost_track_of(scene: Scene, sent: bo
     """A commit whose news was lost leaves a row of its own: it asks again, and what was sent stays charged."""
     async with scene(lambda _: answer()) as bench:
         call = question("q")
-        rates = bench.caller._line(call).rates
         claim = Claim(
             key=call_key(call),
             call=call,
             purpose=bench.purpose,
             owner=bench.presence.id,
-            bound=_bound(call, rates),
+            bound=bench.caller._pool(call).bound(call),
         )
         claimed = await bench.writer.write(claim)
         assert isinstance(claimed, Claimed)

@@ -145,6 +145,7 @@ class Limiter:
         except asyncio.CancelledError:
             if not gate.waiting.remove(waiter) and waiter.permit:
                 self.settle(waiter.permit, tokens=0, status="unsent", headers={}, latency=0.0)
+            attendant.nudge(QUIET)  # what was granted for it is given back with the next poll
             raise
 
     def settle(

@@ -84,6 +84,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("owner", sa.String(length=40), nullable=False),
         sa.Column("deliveries", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("server", sa.String(length=100), server_default="", nullable=False),
         sa.Column("reserved_cost", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("reserved_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("cost", sa.BigInteger(), nullable=True),
@@ -222,6 +223,7 @@ def upgrade() -> None:
         sa.Column("completion_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("cached_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("cost", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("saved", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("latency_ms", sa.BigInteger(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(
             ["run_id"],
