@@ -38,6 +38,7 @@ class Engine:
     passages: PassageCache
     frozen: dict[int, Frozen]
     notes: dict[str, Any]  # what this process says of itself in `lrq status`
+    stops: "asyncio.Task[None] | None" = None
 
     def run(self, id_: int) -> tuple[runs_.Run, Frozen]:
         """The run as it stands now, and its frozen configuration, read once."""
@@ -70,7 +71,14 @@ async def _open() -> Engine:
         if _engine is None:
             _engine = await open_engine(settings_in_use(), _type)
             loop.at_close(partial(close_engine, _engine))
+            _engine.stops = asyncio.create_task(_stop_calls(_engine.caller))
         return _engine
+
+
+async def _stop_calls(caller: Caller) -> None:
+    """At the first signal let no further call begin: the tasks at work end with the calls they have in flight."""
+    await loop.until_stopping()
+    await caller.stop()
 
 
 async def open_engine(settings: Settings, type_: str) -> Engine:

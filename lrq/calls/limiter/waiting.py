@@ -50,8 +50,8 @@ class Waiting:
         return True
 
     def first(self, run: int) -> Waiter | None:
-        """Who of this run goes next."""
-        return next(self._in_order(run), None)
+        """Who of this run goes next; a wait that was cancelled, and has not noticed yet, is passed over."""
+        return next((waiter for waiter in self._in_order(run) if not waiter.future.done()), None)
 
     def _in_order(self, run: int) -> Iterator[Waiter]:
         return chain(*self._runs.get(run, ()))
