@@ -25,6 +25,7 @@ from lrq.config import OVERRIDES, Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.records import ROLES
 from lrq.queue import broker
+from lrq.trainer.launch import PATIENT_THREADS
 
 PROCFILE: dict[str, tuple[str, ...]] = {
     "redis": ("broker",),
@@ -260,7 +261,7 @@ class Supervisor:
         return broker.probe(self.settings)
 
     def _environment(self) -> dict[str, str]:
-        env = {**os.environ, _SUPERVISOR: str(os.getpid())}
+        env = {**PATIENT_THREADS, **os.environ, _SUPERVISOR: str(os.getpid())}
         if self.overrides:
             env[OVERRIDES] = orjson.dumps(self.overrides).decode()
         return env
