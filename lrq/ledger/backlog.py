@@ -75,26 +75,32 @@ def start_items(ledger: Ledger, conn: sa.Connection, run: int, steps: Mapping[st
     """Start as many items as the window has room for. `steps`: name of each step of judging → its queue."""
     startable = _startable(conn, run, window)
     for id_ in startable["unsampled"]:
-        _open_tasks(ledger, conn, run, id_, {"sample": "sample"}, state="sampling")
+        _open_tasks(ledger, conn, run, id_, {"sample": "sample"}, was="unsampled", state="sampling")
     for id_ in startable["unjudged"]:
-        start_judging(ledger, conn, run, id_, steps)
+        _start_judging(ledger, conn, run, id_, steps, was="unjudged")
 
 
-def start_judging(ledger: Ledger, conn: sa.Connection, run: int, item: int, steps: Mapping[str, str]) -> None:
+def _start_judging(
+    ledger: Ledger, conn: sa.Connection, run: int, item: int, steps: Mapping[str, str], *, was: str
+) -> None:
     """Open the item's steps; an item with no response to judge, or a recipe without steps, goes on to aggregate."""
     texts = sa.select(responses.c.id).join(items, items.c.id == responses.c.item_id)
     texts = texts.where(items.c.id == item, responses.c.round == items.c.round, responses.c.text.is_not(None))
     if steps and conn.execute(texts.limit(1)).first() is not None:
-        _open_tasks(ledger, conn, run, item, steps, state="judging")
+        _open_tasks(ledger, conn, run, item, steps, was=was, state="judging")
     else:
-        _open_tasks(ledger, conn, run, item, {"aggregate": "aggregate"}, state="aggregating")
+        _open_tasks(ledger, conn, run, item, {"aggregate": "aggregate"}, was=was, state="aggregating")
 
 
 def _open_tasks(
-    ledger: Ledger, conn: sa.Connection, run: int, item: int, names: Mapping[str, str], *, state: str
+    ledger: Ledger, conn: sa.Connection, run: int, item: int, names: Mapping[str, str], *, was: str, state: str
 ) -> None:
-    update = items.update().where(items.c.id == item).values(state=state, open_steps=len(names))
-    round_ = conn.execute(update.returning(items.c.round)).scalar_one()
+    """Nothing where the item's state is no longer what it was: somebody else has opened them."""
+    update = items.update().where(items.c.id == item, items.c.state == was)
+    moved = conn.execute(update.values(state=state, open_steps=len(names)).returning(items.c.round)).one_or_none()
+    if moved is None:
+        return
+    round_ = moved.round
     opened = [
         {"run_id": run, "item_id": item, "round": round_, "name": name, "queue": queue, "state": "ready"}
         for name, queue in names.items()
@@ -149,7 +155,7 @@ def end_sample(ledger: Ledger, conn: sa.Connection, task: Task, steps: Mapping[s
     """The item's prompts are answered; its responses were added in the same transaction."""
     if not _end(conn, task):
         return False
-    start_judging(ledger, conn, task.run, task.item, steps)
+    _start_judging(ledger, conn, task.run, task.item, steps, was="sampling")
     return True
 
 
@@ -160,7 +166,8 @@ def end_step(ledger: Ledger, conn: sa.Connection, task: Task, found: Sequence[Sc
     items_.add_scores(ledger, conn, task.item, task.round, found)
     less = items.update().where(items.c.id == task.item).values(open_steps=items.c.open_steps - 1)
     if conn.execute(less.returning(items.c.open_steps)).scalar_one() == 0:
-        _open_tasks(ledger, conn, task.run, task.item, {"aggregate": "aggregate"}, state="aggregating")
+        aggregate = {"aggregate": "aggregate"}
+        _open_tasks(ledger, conn, task.run, task.item, aggregate, was="judging", state="aggregating")
     return True
 
 
@@ -184,10 +191,11 @@ def fail_task(ledger: Ledger, conn: sa.Connection, task: Task, reason: str) -> N
     failures = conn.execute(more.returning(tasks.c.failures)).scalar()
     if failures is None or failures < _TRIES:
         return
-    conn.execute(tasks.delete().where(tasks.c.item_id == task.item, tasks.c.run_id == task.run))
     if task.item:
+        conn.execute(tasks.delete().where(tasks.c.item_id == task.item, tasks.c.run_id == task.run))
         _end_item(conn, task, "failed", reason)
     else:
+        _end(conn, task)
         set_training(conn, task, state="failed", reason=reason, ended_at=ledger.now(conn))
 
 
@@ -224,7 +232,7 @@ def _open_training(ledger: Ledger, conn: sa.Connection, run: int, every: int) ->
         return False
     size = every if is_full else total - begin
     values = {"run_id": run, "round": row.round, "window": window, "state": "waiting", "rows": size}
-    if conn.execute(ledger.insert(trainings).values(**values).on_conflict_do_nothing()).rowcount != 1:
+    if not ledger.add_new(conn, trainings, values):
         return False
     task = {"run_id": run, "item_id": 0, "round": row.round, "name": f"train.{window}", "queue": "train"}
     conn.execute(tasks.insert().values(state="ready", **task))
@@ -251,19 +259,19 @@ def end_training(conn: sa.Connection, task: Task, **values: Any) -> bool:
 def reopen_unscored(
     ledger: Ledger, conn: sa.Connection, run: int, step_of: Mapping[str, str], steps: Mapping[str, str]
 ) -> int:
-    """Open the steps whose dimension left a response unscored, and failed items; how many items.
+    """Open the steps whose dimension left a response unscored, and failed items from their beginning; how many items.
 
     step_of: dimension → name of its step; steps: name of a step → its queue.
     """
-    ended = items.c.run_id == run, items.c.state.in_(("done", "failed"))
+    done = items.c.run_id == run, items.c.state == "done"
     unscored = sa.select(scores.c.item_id, scores.c.dimension).join(items, items.c.id == scores.c.item_id)
-    unscored = unscored.where(*ended, scores.c.round == items.c.round, scores.c.state == "unscored").distinct()
+    unscored = unscored.where(*done, scores.c.round == items.c.round, scores.c.state == "unscored").distinct()
     by_item: dict[int, dict[str, str]] = {}
     for row in conn.execute(unscored):
         name = step_of[row.dimension]
         by_item.setdefault(row.item_id, {})[name] = steps[name]
     for id_, names in by_item.items():
-        _open_tasks(ledger, conn, run, id_, names, state="judging")
+        _open_tasks(ledger, conn, run, id_, names, was="done", state="judging")
     failed = sa.select(items.c.id, items.c.given).where(items.c.run_id == run, items.c.state == "failed")
     again = list(conn.execute(failed))
     for row in again:

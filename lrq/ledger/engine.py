@@ -4,7 +4,7 @@ import fcntl
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,12 @@ class Ledger:
     def insert(self, table: sa.Table) -> Any:
         """An insert that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    def add_new(self, conn: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
+        """Insert a row; False where one with its key is there already. PostgreSQL's rowcount does not tell."""
+        key = next(iter(table.primary_key))
+        insert = self.insert(table).values(**values).on_conflict_do_nothing().returning(key)
+        return conn.execute(insert).first() is not None
 
     def close(self) -> None:
         self.engine.dispose()

@@ -114,8 +114,7 @@ def living(ledger: Ledger, conn: sa.Connection) -> list[sa.Row[tuple[object, ...
 def take_lease(ledger: Ledger, conn: sa.Connection, name: str, owner: str, seconds: float) -> bool:
     """Take or renew a lease; False while another living process holds it."""
     now = ledger.now(conn)
-    insert = ledger.insert(leases).values(name=name, owner=owner, until=now + seconds)
-    if conn.execute(insert.on_conflict_do_nothing()).rowcount == 1:
+    if ledger.add_new(conn, leases, {"name": name, "owner": owner, "until": now + seconds}):
         return True
     row = conn.execute(sa.select(leases).where(leases.c.name == name).with_for_update()).one()
     if row.owner != owner and row.until >= now and not is_dead(ledger, conn, row.owner):

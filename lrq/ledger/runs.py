@@ -71,11 +71,9 @@ def create_run(
 
     Raises UsageError where its frozen settings differ.
     """
-    values = {"max_cost": max_cost, "max_tokens": max_tokens, "created_at": ledger.now(conn)}
-    insert = ledger.insert(runs).values(
-        name=name, recipe=config["recipe"], config=orjson.dumps(config).decode(), **values
-    )
-    is_new = conn.execute(insert.on_conflict_do_nothing()).rowcount == 1
+    values = {"name": name, "recipe": config["recipe"], "config": orjson.dumps(config).decode()}
+    values |= {"max_cost": max_cost, "max_tokens": max_tokens, "created_at": ledger.now(conn)}
+    is_new = ledger.add_new(conn, runs, values)
     run = get_run(conn, name)
     if is_new:
         return run

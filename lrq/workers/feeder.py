@@ -9,14 +9,16 @@ import threading
 import time
 
 import redis
-import sqlalchemy as sa
 
 from lrq.config import Settings
+from lrq.domain.errors import LrqError
 from lrq.ledger import Ledger, backlog
 from lrq.ledger import runs as runs_
 from lrq.ledger.calls import bury_all
+from lrq.ledger.engine import FEEDING
 from lrq.ledger.processes import SEEN_EVERY, take_lease
 from lrq.ledger.runs import Run
+from lrq.ledger.writer import AWAY
 from lrq.queue.celery import is_redis
 from lrq.queue.messages import BrokerDown, present, send
 from lrq.workers.frozen import thaw
@@ -26,13 +28,17 @@ _BUSY_PAUSE = 0.1  # seconds between looks while there is work
 _IDLE_PAUSE = 0.5
 _LEASE_SECONDS = 6.0
 _RECONCILE_EVERY = 3.0  # seconds
+_PATIENCE = 5.0  # seconds for one answer of the broker: a feeder that hangs cannot be stopped
 _SETTLED_AFTER = 3.0  # a message younger than this may still be on its way to the broker
 
 log = logging.getLogger(__name__)
 
 
 def feed(ledger: Ledger, *, window: int = WINDOW) -> int:
-    """Send what the windows of all active runs have room for; how many messages. Raises BrokerDown."""
+    """Send what the windows of all active runs have room for; how many messages. Raises BrokerDown.
+
+    A run whose recipe cannot be loaded is paused, so that the others go on.
+    """
     with ledger.reading() as conn:
         active = [run for run in runs_.all_runs(conn) if run.state == "active"]
         hungry = [run for run in active if backlog.is_hungry(conn, run.id, window)]
@@ -40,18 +46,26 @@ def feed(ledger: Ledger, *, window: int = WINDOW) -> int:
 
 
 def _feed_run(ledger: Ledger, run: Run, window: int) -> int:
-    steps = thaw(run.recipe, run.config).steps
+    try:
+        steps = thaw(run.recipe, run.config).steps
+    except LrqError as error:
+        with ledger.writing() as conn:
+            runs_.halt(conn, run.id, state="paused", by="settings", reason=f"{error}; then `lrq resume`")
+        return 0
     with ledger.writing() as conn:
+        ledger.alone(conn, FEEDING)  # `enqueue` may feed beside the leading feeder: one window holds for both
         backlog.start_items(ledger, conn, run.id, steps, window)
         taken = backlog.take_ready(ledger, conn, run.id, window)
-    for place, task in enumerate(taken):
-        try:
+    sent = 0
+    try:
+        for task in taken:
             send(task.queue, task=task.id, delivery=task.delivery)
-        except BrokerDown:
+            sent += 1
+    finally:
+        if sent < len(taken):
             with ledger.writing() as conn:
-                backlog.put_back(conn, [unsent.id for unsent in taken[place:]])
-            raise
-    return len(taken)
+                backlog.put_back(conn, [task.id for task in taken[sent:]])
+    return sent
 
 
 class Reconciler:
@@ -85,9 +99,7 @@ class Feeder:
         self._ended = threading.Event()
         self._leading = False
         self._lease_due = self._look_due = 0.0
-        watched = is_redis(settings.broker())
-        client = redis.Redis.from_url(settings.broker().replace("redis+socket://", "unix://")) if watched else None
-        self._reconciler = Reconciler(ledger, client) if client is not None else None
+        self._reconciler = _reconciler(settings, ledger)
         self._thread = threading.Thread(target=self._work, name="feeder", daemon=True)
         self._thread.start()
 
@@ -100,8 +112,11 @@ class Feeder:
         while not self._ended.wait(pause):
             try:
                 pause = self._turn()
-            except (BrokerDown, redis.RedisError, sa.exc.OperationalError) as error:
+            except (BrokerDown, redis.RedisError, *AWAY) as error:
                 log.warning("the feeder waits: %s", str(error).splitlines()[0])
+                pause = SEEN_EVERY
+            except Exception:  # whatever it is: without this thread nothing would move any more
+                log.exception("the feeder stumbled and goes on")
                 pause = SEEN_EVERY
 
     def _turn(self) -> float:
@@ -126,3 +141,12 @@ class Feeder:
             bury_all(self._ledger, conn)
         if self._reconciler is not None:
             self._reconciler.look()
+
+
+def _reconciler(settings: Settings, ledger: Ledger) -> Reconciler | None:
+    """None where the broker is no Redis: what it loses is sent again by `lrq resume`."""
+    url = settings.broker()
+    if not is_redis(url):
+        return None
+    url = url.replace("redis+socket://", "unix://")
+    return Reconciler(ledger, redis.Redis.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE))

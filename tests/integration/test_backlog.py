@@ -1,0 +1,366 @@
+"""The backlog on SQLite and PostgreSQL: what is open, what goes out, and effects that happen once."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+import sqlalchemy as sa
+
+from lrq.domain.errors import UsageError
+from lrq.domain.records import Item, NoRow, Pair, Reward, Score
+from lrq.ledger import Ledger, backlog, runs
+from lrq.ledger import items as items_
+from lrq.ledger.backlog import Task
+from lrq.ledger.runs import Run
+from lrq.ledger.schema import items, tasks
+
+STEPS = {"helpfulness": "judge.helpfulness", "logicality": "judge.logicality"}
+STEP_OF = {name: name for name in STEPS}
+WINDOW = 64
+CONFIG = {"recipe": "longreward", "sample": {"responses": 2}}
+
+
+@pytest.fixture
+def run(ledger: Ledger) -> Run:
+    with ledger.writing() as conn:
+        return runs.create_run(ledger, conn, "r", CONFIG)
+
+
+def add(ledger: Ledger, run: Run, count: int, *, given: int = 2, first: int = 1) -> None:
+    batch = [
+        (n, Item(id=f"i{n}", context="c", question="q"), [(k, f"answer {k}") for k in range(given)])
+        for n in range(first, first + count)
+    ]
+    with ledger.writing() as conn:
+        items_.add_items(ledger, conn, run.id, batch)
+
+
+def start(ledger: Ledger, run: Run, window: int = WINDOW) -> list[Task]:
+    """Start what may be started and take it for sending."""
+    with ledger.writing() as conn:
+        backlog.start_items(ledger, conn, run.id, STEPS, window)
+        return backlog.take_ready(ledger, conn, run.id, window)
+
+
+def scores(name: str, state: str = "value", count: int = 2) -> list[Score]:
+    value = 5.0 if state == "value" else None
+    return [Score(dimension=name, k=k, state=state, value=value, reason="why") for k in range(count)]  # type: ignore[arg-type]
+
+
+def end_step(ledger: Ledger, task: Task, state: str = "value") -> bool:
+    with ledger.writing() as conn:
+        return backlog.end_step(ledger, conn, task, scores(task.name, state))
+
+
+def aggregate(ledger: Ledger, task: Task, made: Sequence[Pair | NoRow], train_every: int | None = None) -> bool:
+    rewards = [Reward(k=0, value=1.0), Reward(k=1, value=2.0)]
+    with ledger.writing() as conn:
+        ended = backlog.end_aggregate(ledger, conn, task, rewards, made)
+        backlog.settle_run(ledger, conn, task.run, train_every)
+        return ended
+
+
+def finish(ledger: Ledger, run: Run, train_every: int | None = None, state: str = "value") -> None:
+    """Do all steps and aggregations that are open."""
+    while taken := start(ledger, run):
+        for task in taken:
+            if task.name == "aggregate":
+                aggregate(ledger, task, [Pair(chosen=1, rejected=0)], train_every)
+            elif not task.name.startswith("train"):
+                end_step(ledger, task, state)
+
+
+def together(*work: Callable[[], object]) -> None:
+    """Do all at the same time, each in a thread with connections of its own; raise what any raises."""
+    ready, raised = threading.Barrier(len(work)), []
+
+    def do(one: Callable[[], object]) -> None:
+        ready.wait()
+        try:
+            one()
+        except BaseException as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=do, args=(one,)) for one in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not raised, raised
+
+
+def states(ledger: Ledger) -> dict[str, int]:
+    with ledger.reading() as conn:
+        query = sa.select(items.c.state, sa.func.count().label("number")).group_by(items.c.state)
+        return {row.state: row.number for row in conn.execute(query)}
+
+
+def names(ledger: Ledger) -> list[str]:
+    """Of the open tasks, in order."""
+    with ledger.reading() as conn:
+        return list(conn.execute(sa.select(tasks.c.name).order_by(tasks.c.id)).scalars())
+
+
+def state_of(ledger: Ledger) -> tuple[str, int]:
+    with ledger.reading() as conn:
+        row = runs.get_run(conn, "r")
+    return row.state, row.open_items
+
+
+def test_two_dimensions_that_end_at_once_open_one_aggregation(ledger: Ledger, run: Run) -> None:
+    """Sixty items, both steps of each ended at the same moment by two workers."""
+    add(ledger, run, 60)
+    taken = start(ledger, run, 200)
+    by_step = {name: [task for task in taken if task.name == name] for name in STEPS}
+    assert [len(found) for found in by_step.values()] == [60, 60]
+    # In opposite orders now and then: a deadlock would be raised.
+    together(*(lambda found=found: [end_step(ledger, task) for task in found] for found in by_step.values()))
+    assert names(ledger) == ["aggregate"] * 60
+    assert states(ledger) == {"aggregating": 60}
+
+
+def test_a_step_that_is_ended_by_two_deliveries_at_once_counts_once(ledger: Ledger, run: Run) -> None:
+    """Of two deliveries one writes; the other step is still waited for."""
+    add(ledger, run, 20)
+    found = [task for task in start(ledger, run) if task.name == "helpfulness"]
+    won: list[bool] = []
+    together(*(lambda: won.extend(end_step(ledger, task) for task in found) for _ in range(2)))
+    assert sorted(won) == [False] * 20 + [True] * 20
+    assert names(ledger) == ["logicality"] * 20
+    assert states(ledger) == {"judging": 20}
+
+
+def test_an_aggregation_delivered_twice_ends_its_item_once(ledger: Ledger, run: Run) -> None:
+    """The run's count of open items goes down by one, and the first rows stand."""
+    add(ledger, run, 2)
+    for task in start(ledger, run):
+        end_step(ledger, task)
+    first, second = start(ledger, run)
+    assert aggregate(ledger, first, [Pair(chosen=1, rejected=0)])
+    assert not aggregate(ledger, first, [NoRow(reason="a late one")])
+    assert state_of(ledger) == ("active", 1)
+    assert aggregate(ledger, second, [NoRow(reason="all rewards are equal")])
+    assert state_of(ledger) == ("done", 0)
+    with ledger.reading() as conn:
+        assert items_.count_rows(conn, run.id, 0) == 1
+        assert runs.item_reasons(conn, run.id, "done") == {"": 1, "all rewards are equal": 1}
+
+
+def test_two_feeders_at_once_start_each_item_once(ledger: Ledger, run: Run) -> None:
+    """`enqueue` beside the leading feeder, and steps that end in between: no task twice, no item lost."""
+    add(ledger, run, 80)
+    taken: list[Task] = []
+    lock = threading.Lock()
+
+    def feed() -> None:
+        for _ in range(12):
+            found = start(ledger, run, 20)
+            with lock:
+                taken.extend(found)
+            for task in found:
+                if task.name in STEPS:
+                    end_step(ledger, task)
+                else:
+                    aggregate(ledger, task, [NoRow(reason="none")])
+
+    together(feed, feed, feed)
+    finish(ledger, run)
+    assert len({task.id for task in taken}) == len(taken)
+    assert state_of(ledger) == ("done", 0)
+    assert states(ledger) == {"done": 80}
+
+
+def test_the_window_bounds_what_is_started_and_sent(ledger: Ledger, run: Run) -> None:
+    """A thousand items, a window of five: ten tasks are out, until some end."""
+    add(ledger, run, 1000)
+    first = start(ledger, run, 5)
+    assert len(first) == 10
+    assert start(ledger, run, 5) == []
+    assert states(ledger) == {"judging": 5, "unjudged": 995}
+    for task in first:
+        if task.item == 1:
+            end_step(ledger, task)
+    assert [task.name for task in start(ledger, run, 5)] == ["aggregate", "helpfulness", "logicality"]
+
+
+def test_a_task_that_is_put_back_goes_out_again_as_the_next_delivery(ledger: Ledger, run: Run) -> None:
+    """One whose end came meanwhile does not."""
+    add(ledger, run, 1)
+    first, second = start(ledger, run)
+    end_step(ledger, first)
+    with ledger.writing() as conn:
+        backlog.put_back(conn, [first.id, second.id])
+    assert [(task.id, task.delivery) for task in start(ledger, run)] == [(second.id, 2)]
+    with ledger.writing() as conn:
+        backlog.put_back_all(conn, run.id)
+    assert [(task.id, task.delivery) for task in start(ledger, run)] == [(second.id, 3)]
+
+
+def test_an_item_that_comes_without_responses_is_sampled_first(ledger: Ledger, run: Run) -> None:
+    """Its responses are added with the end of the sampling; where there is none it goes on to its end."""
+    add(ledger, run, 2, given=0)
+    first, second = start(ledger, run)
+    assert (first.name, first.queue) == ("sample", "sample")
+    sampled = [{"k": k, "text": "t", "reason": "", "tokens": 1, "finish": "stop"} for k in range(2)]
+    with ledger.writing() as conn:
+        items_.add_responses(ledger, conn, first.item, 0, 0, sampled)
+        assert backlog.end_sample(ledger, conn, first, STEPS)
+        assert not backlog.end_sample(ledger, conn, first, STEPS)
+        assert backlog.end_sample(ledger, conn, second, STEPS)
+    assert names(ledger) == ["helpfulness", "logicality", "aggregate"]
+
+
+def test_an_unforeseen_error_is_tried_three_times_and_costs_one_item(ledger: Ledger, run: Run) -> None:
+    """The third sets the item to failed with its reason; its other step ends without effect."""
+    add(ledger, run, 2)
+    taken = start(ledger, run)
+    broken, sibling = (task for task in taken if task.item == 1)
+    for _ in range(3):
+        with ledger.writing() as conn:
+            backlog.fail_task(ledger, conn, broken, "ValueError: odd")
+        start(ledger, run)
+    assert states(ledger) == {"failed": 1, "judging": 1}
+    assert state_of(ledger) == ("active", 1)
+    assert not end_step(ledger, sibling)
+    with ledger.writing() as conn:
+        backlog.fail_task(ledger, conn, broken, "once more")
+    assert state_of(ledger) == ("active", 1)
+    with ledger.reading() as conn:
+        assert runs.failures(conn, run) == [{"run": "r", "what": "item i1", "reason": "ValueError: odd"}]
+
+
+def test_a_training_that_fails_leaves_the_others_alone(ledger: Ledger, run: Run) -> None:
+    """Two windows are due; the first fails three times, the second is still open."""
+    add(ledger, run, 4)
+    finish(ledger, run, train_every=2)
+    with ledger.reading() as conn:
+        ids = list(conn.execute(sa.select(tasks.c.id).order_by(tasks.c.id)).scalars())
+        first, second = (backlog.find_task(conn, id_) for id_ in ids)
+    assert first is not None
+    assert second is not None
+    for _ in range(3):
+        with ledger.writing() as conn:
+            backlog.fail_task(ledger, conn, first, "out of memory")
+    with ledger.writing() as conn:
+        assert backlog.end_training(conn, second, state="done")
+        backlog.settle_run(ledger, conn, run.id, 2)
+        found = [(row.window, row.state, row.reason) for row in runs.trainings_of(conn, run.id)]
+    assert found == [(0, "failed", "out of memory"), (1, "done", "")]
+    assert state_of(ledger) == ("done", 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "every", "sizes"),
+    [
+        (6, 0, [6]),  # all in one
+        (6, 2, [2, 2, 2]),
+        (7, 3, [3, 3, 1]),  # the last holds the rest
+        (2, 3, [2]),
+        (0, 0, [0]),  # no row: a training that will say so
+        (0, 3, [0]),
+        (6, None, []),
+    ],
+)
+def test_each_training_is_opened_once(ledger: Ledger, run: Run, rows: int, every: int | None, sizes: list[int]) -> None:
+    """The last aggregations end at the same moment: one training per window all the same."""
+    add(ledger, run, 8)
+    for task in start(ledger, run):
+        end_step(ledger, task)
+    taken = start(ledger, run)
+    made = [[Pair(chosen=1, rejected=0)] if n < rows else [NoRow(reason="tie")] for n in range(8)]
+    halves = [list(zip(taken, made, strict=True))[part::2] for part in range(2)]
+    together(
+        *(lambda half=half: [aggregate(ledger, task, row, every) for task, row in half] for half in halves)  # type: ignore[misc]
+    )
+    with ledger.reading() as conn:
+        assert [row.rows for row in runs.trainings_of(conn, run.id)] == sizes
+    assert names(ledger) == [f"train.{n}" for n in range(len(sizes))]
+    assert state_of(ledger) == ("active" if sizes else "done", 0)
+
+
+def test_a_run_whose_lines_are_still_being_added_is_not_at_its_end(ledger: Ledger, run: Run) -> None:
+    """Its first items may be ready before its last line is read."""
+    with ledger.writing() as conn:
+        runs.set_taking_in(conn, run.id, True)
+    add(ledger, run, 2)
+    finish(ledger, run, train_every=0)
+    assert names(ledger) == []
+    assert state_of(ledger) == ("active", 0)
+    with ledger.writing() as conn:
+        runs.set_taking_in(conn, run.id, False)
+        backlog.settle_run(ledger, conn, run.id, 0)
+    assert names(ledger) == ["train.0"]
+
+
+def test_new_lines_open_a_run_that_was_done(ledger: Ledger, run: Run) -> None:
+    """A longer file: what is new is worked on, and only that."""
+    add(ledger, run, 2)
+    finish(ledger, run)
+    assert state_of(ledger) == ("done", 0)
+    add(ledger, run, 3)
+    assert state_of(ledger) == ("active", 1)
+    assert len(start(ledger, run)) == 2
+
+
+def test_what_is_unscored_is_asked_again_in_a_new_series(ledger: Ledger, run: Run) -> None:
+    """Only the step that left something unscored is opened; its scores replace the unscored and no others."""
+    add(ledger, run, 2)
+    for task in start(ledger, run):
+        bad = task.name == "logicality" and task.item == 1
+        end_step(ledger, task, "unscored" if bad else "value")
+    finish(ledger, run)
+    with ledger.writing() as conn:
+        assert backlog.reopen_unscored(ledger, conn, run.id, STEP_OF, STEPS) == 1
+    assert state_of(ledger) == ("active", 1)
+    with ledger.reading() as conn:
+        assert runs.get_run(conn, "r").series == 1
+    (again,) = start(ledger, run)
+    assert (again.name, again.item) == ("logicality", 1)
+    with ledger.writing() as conn:
+        better = [Score(dimension="logicality", k=k, value=9.0) for k in range(2)]
+        other = [Score(dimension="helpfulness", k=0, value=9.0)]
+        assert backlog.end_step(ledger, conn, again, [*better, *other])
+    finish(ledger, run)
+    with ledger.reading() as conn:
+        found = {(score.dimension, score.k): score.value for score in items_.load_scores(conn, 1, 0)}
+    assert found == {("helpfulness", 0): 5.0, ("helpfulness", 1): 5.0, ("logicality", 0): 9.0, ("logicality", 1): 9.0}
+    assert state_of(ledger) == ("done", 0)
+
+
+def test_a_failed_item_is_asked_again_from_its_beginning(ledger: Ledger, run: Run) -> None:
+    """One step had unscored scores, another never ended: all its steps are opened, not the first alone."""
+    add(ledger, run, 1)
+    first, broken = start(ledger, run)
+    end_step(ledger, first, "unscored")
+    for _ in range(3):
+        with ledger.writing() as conn:
+            backlog.fail_task(ledger, conn, broken, "odd")
+    assert states(ledger) == {"failed": 1}
+    with ledger.writing() as conn:
+        assert backlog.reopen_unscored(ledger, conn, run.id, STEP_OF, STEPS) == 1
+    assert sorted(task.name for task in start(ledger, run)) == ["helpfulness", "logicality"]
+    finish(ledger, run)
+
+
+def test_other_settings_under_the_same_name_are_an_error_that_names_them(ledger: Ledger, run: Run) -> None:
+    """The settings that differ stand in one line; new limits do not count among them and are set."""
+    with ledger.writing() as conn, pytest.raises(UsageError, match=r"sample\.responses") as differs:
+        runs.create_run(ledger, conn, "r", CONFIG | {"sample": {"responses": 5}})
+    assert "\n" not in str(differs.value)
+    with ledger.writing() as conn:
+        runs.halt(conn, run.id, state="stopped", by="budget", reason="used up")
+        again = runs.create_run(ledger, conn, "r", CONFIG, max_cost=7)
+    assert (again.id, again.max_cost, again.state) == (run.id, 7, "active")
+
+
+def test_two_processes_that_create_a_run_at_once_get_the_same_one(ledger: Ledger) -> None:
+    """And one that asks for other settings is told so, however late it looks."""
+    found: list[int] = []
+
+    def create() -> None:
+        with ledger.writing() as conn:
+            found.append(runs.create_run(ledger, conn, "new", {"recipe": "longreward"}).id)
+
+    together(*[create] * 4)
+    assert len(found) == 4
+    assert len(set(found)) == 1
