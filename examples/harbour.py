@@ -92,13 +92,13 @@ def mistake(rng: random.Random, language: Language, fact: Fact, facts: Sequence[
 def answer(
     rng: random.Random, language: Language, asked: Sequence[Fact], facts: Sequence[Fact], kind: str = "right"
 ) -> str:
-    """Return an answer: right, partial (a part is missing), wrong (a part has a distractor's value), or a refusal."""
+    """Return an answer: right, partial (ends too early), wrong (a part has a distractor's value), or a refusal."""
     told = list(asked)
-    spot = rng.randrange(len(told))
     if kind == "refusal":
         return language.patterns["refusal"]
     if kind == "partial":
-        del told[spot]
+        del told[-1]
     if kind == "wrong":
+        spot = rng.randrange(len(told))
         told[spot] = mistake(rng, language, told[spot], facts)
     return language.join([language.tell(fact) for fact in told])

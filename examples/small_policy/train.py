@@ -109,7 +109,7 @@ def rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.51 + 0.49 * math.cos(math.pi * (step - start) / (steps - start)))
 
 
-def lessons(rng: random.Random, stage: int, tokens: int = 2048) -> list[list[dict[str, str]]]:
+def draw_lessons(rng: random.Random, stage: int, tokens: int = 2048) -> list[list[dict[str, str]]]:
     """Return conversations of about so many tokens in all; one in five is of an earlier stage."""
     if stage and rng.random() < 0.2:
         stage = rng.randrange(stage)
@@ -139,7 +139,7 @@ def learn_to_read(model: LlamaForCausalLM, reader: Reader, *, steps: int, seed: 
         fade = max(0.0, 1 - step / FADING)
         if not fade:
             model.set_attn_implementation("sdpa")
-        batch = reader.read(lessons(rng, stage))
+        batch = reader.read(draw_lessons(rng, stage))
         seen = model(
             batch.ids, attention_mask=batch.real.long(), output_hidden_states=fade > 0, output_attentions=fade > 0
         )
