@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import redis.asyncio
@@ -20,7 +16,7 @@ from lrq.calls.transport import Transport
 from lrq.calls.tries import Patience
 from lrq.config import Endpoint, JudgeSettings, Price, Settings
 from lrq.domain.records import Call, Purpose
-from lrq.ledger import Ledger, Writer, open_ledger, runs
+from lrq.ledger import Ledger, Writer, runs
 from lrq.ledger.processes import Presence
 from lrq.ledger.schema import calls
 from lrq.ledger.schema import runs as runs_table
@@ -41,29 +37,6 @@ def question(text: str, **fields: Any) -> Call:
 
 def answer(**fields: Any) -> web.Response:
     return web.json_response(ANSWER | fields)
-
-
-@cache
-def _template() -> Path:
-    """A migrated SQLite file; copying it is ten times as fast as migrating."""
-    folder = tempfile.TemporaryDirectory(prefix="lrq")
-    _kept.append(folder)
-    open_ledger(Settings(home=Path(folder.name)), create=True).close()
-    return Path(folder.name) / "ledger.db"
-
-
-_kept: list[Any] = []
-
-
-@contextlib.contextmanager
-def sqlite_ledger(home: Path) -> Iterator[Ledger]:
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copy(_template(), home / "ledger.db")
-    opened = open_ledger(Settings(home=home))
-    try:
-        yield opened
-    finally:
-        opened.close()
 
 
 @contextlib.asynccontextmanager

@@ -1,10 +1,12 @@
 """The backlog on SQLite and PostgreSQL: what is open, what goes out, and effects that happen once."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from ledgers import BOTH, opened, some_ledger
 
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, NoRow, Pair, Reward, Score
@@ -18,6 +20,12 @@ STEPS = {"helpfulness": "judge.helpfulness", "logicality": "judge.logicality"}
 STEP_OF = {name: name for name in STEPS}
 WINDOW = 64
 CONFIG = {"recipe": "longreward", "sample": {"responses": 2}}
+
+
+@pytest.fixture(params=BOTH)
+def ledger(request: pytest.FixtureRequest, home: Path) -> Iterator[Ledger]:
+    with some_ledger(request, home) as settings, opened(settings) as made:
+        yield made
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from calling import ANSWER, Bench, answer, answering, calling, judge_at, question, serving, sqlite_ledger
+from calling import ANSWER, Bench, answer, answering, calling, judge_at, question, serving
+from ledgers import opened, sqlite_ledger
 
 from lrq.calls.transport import Transport
 from lrq.config import Settings
@@ -25,8 +26,8 @@ BOUND = (1 + 64) * 1 + 16 * 2  # one byte and a template's tokens at 1, sixteen 
 
 @pytest.fixture
 def ledger(home: Path) -> Iterator[Ledger]:
-    with sqlite_ledger(home) as opened:
-        yield opened
+    with sqlite_ledger(home) as settings, opened(settings) as made:
+        yield made
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from aiohttp import web
-from calling import Bench, answer, answering, calling, judge_at, make_run, question, serving, sqlite_ledger, until
+from calling import Bench, answer, answering, calling, judge_at, make_run, question, serving, until
+from ledgers import opened, sqlite_ledger
 
 from lrq.calls import replies
 from lrq.calls.keys import call_key
@@ -27,8 +28,8 @@ Scene = Callable[..., AbstractAsyncContextManager[Bench]]
 
 @pytest.fixture
 def ledger(home: Path) -> Iterator[Ledger]:
-    with sqlite_ledger(home) as opened:
-        yield opened
+    with sqlite_ledger(home) as settings, opened(settings) as made:
+        yield made
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import caller_process
 import pytest
 import sqlalchemy as sa
 from calling import make_run, until
+from ledgers import BOTH, opened, some_ledger
 
 from lrq.config import Settings
 from lrq.ledger import Ledger
@@ -113,6 +114,18 @@ class World:
 Opened = Callable[[Options], AbstractAsyncContextManager[World]]
 
 
+@pytest.fixture(params=BOTH)
+def ledger_settings(request: pytest.FixtureRequest, home: Path) -> Iterator[Settings]:
+    with some_ledger(request, home) as settings:
+        yield settings
+
+
+@pytest.fixture
+def ledger(ledger_settings: Settings) -> Iterator[Ledger]:
+    with opened(ledger_settings) as made:
+        yield made
+
+
 @pytest.fixture
 def world(
     ledger: Ledger, ledger_settings: Settings, redis_server: Any, home: Path, tmp_path: Path, nursery: Nursery
@@ -120,7 +133,7 @@ def world(
     judge = {"price": {"input": 1, "output": 2}, "timeout": 5, "rpm": 1_000_000}
 
     @asynccontextmanager
-    async def opened(options: Options) -> AsyncIterator[World]:
+    async def begun(options: Options) -> AsyncIterator[World]:
         async with serve(options) as server:
             env = {
                 "LRQ_HOME": str(home),
@@ -138,7 +151,7 @@ def world(
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
 
-    return opened
+    return begun
 
 
 async def test_two_processes_ask_for_the_same_500_keys_and_500_are_bought(world: Opened) -> None:
