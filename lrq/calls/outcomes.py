@@ -131,7 +131,8 @@ def _usage(body: Mapping[str, Any]) -> Usage:
     details = counted.get("prompt_tokens_details") or {}
     completion = _count(counted.get("completion_tokens"))
     prompt = _count(counted.get("prompt_tokens")) or max(0, _count(counted.get("total_tokens")) - completion)
-    cached = _count(details.get("cached_tokens") or counted.get("prompt_cache_hit_tokens"))
+    others = counted.get("prompt_cache_hit_tokens") or counted.get("cached_tokens")  # DeepSeek's name, Moonshot's place
+    cached = _count(details.get("cached_tokens") or others)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=min(cached, prompt))
 
 

@@ -85,7 +85,8 @@ def create_run(
 
 
 def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    differ = sorted(_differences(frozen, orjson.loads(orjson.dumps(asked))))
+    first = {name: value for name, value in frozen.items() if name != "revisions"}
+    differ = sorted(_differences(first, orjson.loads(orjson.dumps(asked))))
     if differ:
         more = f" and {len(differ) - 6} more" if len(differ) > 6 else ""
         raise UsageError(

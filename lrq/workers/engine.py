@@ -41,12 +41,13 @@ class Engine:
     stops: "asyncio.Task[None] | None" = None
 
     def run(self, id_: int) -> tuple[runs_.Run, Frozen]:
-        """The run as it stands now, and its frozen configuration, read once."""
+        """The run as it stands now, and its frozen configuration, read once and again after each revision."""
         with self.ledger.reading() as conn:
             run = runs_.run_by_id(conn, id_)
-        if id_ not in self.frozen:
-            self.frozen[id_] = thaw(run.recipe, run.config)
-        return run, self.frozen[id_]
+        known = self.frozen.get(id_)
+        if known is None or known.config.get("revisions") != run.config.get("revisions"):
+            known = self.frozen[id_] = thaw(run.recipe, run.config)
+        return run, known
 
 
 _engine: Engine | None = None

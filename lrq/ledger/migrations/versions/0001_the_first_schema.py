@@ -267,6 +267,34 @@ def upgrade() -> None:
         sa.UniqueConstraint("item_id", "round", "prompt", "k", name=op.f("uq_responses_item_id_round_prompt_k")),
     )
     op.create_table(
+        "past_scores",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("item_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("round", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("prompt", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("k", sa.Integer(), nullable=False),
+        sa.Column("dimension", sa.String(length=64), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("value", sa.Float(), nullable=True),
+        sa.Column("reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("evidence", sa.Text(), server_default="", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["item_id"],
+            ["items.id"],
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_past_scores")),
+        sa.UniqueConstraint(
+            "item_id",
+            "round",
+            "prompt",
+            "k",
+            "dimension",
+            "revision",
+            name=op.f("uq_past_scores_item_id_round_prompt_k_dimension_revision"),
+        ),
+    )
+    op.create_table(
         "rewards",
         sa.Column("item_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("round", sa.Integer(), autoincrement=False, nullable=False),
@@ -336,6 +364,7 @@ def downgrade() -> None:
 
     op.drop_table("rows")
     op.drop_table("rewards")
+    op.drop_table("past_scores")
     op.drop_table("responses")
     op.drop_table("prompts")
     op.drop_table("usage")
