@@ -7,18 +7,59 @@ the server, is unknown: its money stays charged, and the next asker takes the ro
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from lrq.domain.errors import RunHalted
 from lrq.domain.records import Call, Purpose, Usage
-from lrq.ledger.engine import SETTLING, Ledger
+from lrq.ledger.engine import SETTLING, Ledger, insert_into
 from lrq.ledger.money import Bound, Group, Held, Money, reserve
 from lrq.ledger.processes import is_dead
 from lrq.ledger.schema import calls, runs
 
 _OPEN = ("claimed", "sent")
+
+# Built once: every call runs them, and building one costs several times its execution.
+_SUMMED = tuple(calls.c[name] for name in (*Group._fields, "reserved_cost", "reserved_tokens"))
+_FIND = sa.select(calls).where(calls.c.key.in_(sa.bindparam("keys", expanding=True)))
+_OWNERS = sa.select(calls.c.id, calls.c.key, calls.c.owner).where(calls.c.key.in_(sa.bindparam("keys", expanding=True)))
+_LOCK = (
+    sa.select(calls.c.id, calls.c.state, calls.c.owner, *_SUMMED)
+    .where(calls.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(calls.c.key)
+    .with_for_update()
+)
+_SEND = (
+    calls.update()
+    .where(calls.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .where(calls.c.owner == sa.bindparam("by"), calls.c.state == "claimed")
+    .where(calls.c.run_id.in_(sa.select(runs.c.id).where(runs.c.state == "active")))
+    .values(state="sent", deliveries=calls.c.deliveries + 1)
+    .returning(calls.c.id)
+)
+_SETTLED = (
+    "settled_at",
+    "reply",
+    "cost",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "latency_ms",
+    "reason",
+    "server",
+)
+_SETTLE = (
+    calls.update()
+    .where(calls.c.id == sa.bindparam("id_"))
+    .values(state="done", reserved_cost=0, reserved_tokens=0, **{name: sa.bindparam(f"{name}_") for name in _SETTLED})
+)
+
+
+@cache
+def _insert_new(is_sqlite: bool) -> Any:
+    return insert_into(calls, is_sqlite).on_conflict_do_nothing()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +124,8 @@ class Send:
         for write in writes:
             by_owner[write.owner].append(write.id)
         ours: set[int] = set()
-        active = calls.c.run_id.in_(sa.select(runs.c.id).where(runs.c.state == "active"))
         for owner, ids in by_owner.items():
-            mine = calls.c.id.in_(sorted(ids)), calls.c.owner == owner, calls.c.state == "claimed"
-            mark = calls.update().where(*mine, active)
-            mark = mark.values(state="sent", deliveries=calls.c.deliveries + 1).returning(calls.c.id)
-            ours.update(conn.execute(mark).scalars())
+            ours.update(conn.execute(_SEND, {"ids": sorted(ids), "by": owner}).scalars())
         return [write.id in ours for write in writes]
 
 
@@ -119,26 +156,8 @@ class Settle:
             tokens = write.usage.prompt_tokens + write.usage.completion_tokens
             money.spend(rows[id_].run_id, write.cost or 0, tokens)
             money.count(rows[id_], _counts(write))
-        update = calls.update().where(calls.c.id == sa.bindparam("id_"))
-        values = (
-            "reply",
-            "cost",
-            "prompt_tokens",
-            "completion_tokens",
-            "cached_tokens",
-            "latency_ms",
-            "reason",
-            "server",
-        )
-        update = update.values(
-            state="done",
-            reserved_cost=0,
-            reserved_tokens=0,
-            settled_at=now,
-            **{name: sa.bindparam(f"{name}_") for name in values},
-        )
         if fresh:
-            conn.execute(update, [_settled(write) for write in fresh.values()])
+            conn.execute(_SETTLE, [_settled(write, now) for write in fresh.values()])
             money.write(ledger, conn)
         return [write.id in fresh for write in writes]
 
@@ -207,7 +226,7 @@ class Reuse:
         for write in writes:
             purpose = write.purpose
             told = write.role, write.endpoint, write.model, purpose.step, purpose.dimension, purpose.kind
-            money.counts[Group(purpose.run, *told)].update({"reused": write.times})
+            money.count(Group(purpose.run, *told), {"reused": write.times})
         money.write(ledger, conn)
         return [None] * len(writes)
 
@@ -238,8 +257,7 @@ def bury_all(ledger: Ledger, conn: sa.Connection) -> int:
 
 
 def _find(conn: sa.Connection, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:
-    rows = conn.execute(sa.select(calls).where(calls.c.key.in_(keys)))
-    return {row.key: row for row in rows}
+    return {row.key: row for row in conn.execute(_FIND, {"keys": keys})}
 
 
 def _free_lost(ledger: Ledger, conn: sa.Connection, writes: Sequence[Claim], found: dict[str, sa.Row[Any]]) -> None:
@@ -300,10 +318,8 @@ def _insert(
         conn.execute(take.values(**_row(write, now), settled_at=None, error="", reason=""))
     new = [write for write in granted if write.key not in found]
     if new:
-        conn.execute(ledger.insert(calls).on_conflict_do_nothing(), [_row(write, now) for write in new])
-    rows = conn.execute(
-        sa.select(calls.c.id, calls.c.key, calls.c.owner).where(calls.c.key.in_([write.key for write in granted]))
-    )
+        conn.execute(_insert_new(ledger.is_sqlite), [_row(write, now) for write in new])
+    rows = conn.execute(_OWNERS, {"keys": [write.key for write in granted]})
     ours = {row.key: row.id for row in rows if row.owner == granted[0].owner}
     money = Money()
     for write in granted:
@@ -338,8 +354,7 @@ def _row(write: Claim, now: float) -> dict[str, Any]:
 
 def _lock(conn: sa.Connection, ids: Iterable[int]) -> dict[int, sa.Row[Any]]:
     """The rows, locked in the order of their keys so that two processes cannot wait for each other."""
-    query = sa.select(calls).where(calls.c.id.in_(list(ids))).order_by(calls.c.key).with_for_update()
-    return {row.id: row for row in conn.execute(query)}
+    return {row.id: row for row in conn.execute(_LOCK, {"ids": list(ids)})}
 
 
 def _set_free(conn: sa.Connection, ids: Sequence[int], now: float) -> None:
@@ -347,10 +362,11 @@ def _set_free(conn: sa.Connection, ids: Sequence[int], now: float) -> None:
     conn.execute(calls.update().where(calls.c.id.in_(ids)).values(**free))
 
 
-def _settled(write: Settle) -> dict[str, Any]:
+def _settled(write: Settle, now: float) -> dict[str, Any]:
     counted = write.usage
     return {
         "id_": write.id,
+        "settled_at_": now,
         "reply_": write.reply,
         "cost_": write.cost,
         "prompt_tokens_": counted.prompt_tokens,

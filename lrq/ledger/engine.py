@@ -84,7 +84,7 @@ class Ledger:
 
     def insert(self, table: sa.Table) -> Any:
         """An insert that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
-        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+        return insert_into(table, self.is_sqlite)
 
     def add_new(self, conn: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
         """Insert a row; False where one with its key is there already. PostgreSQL's rowcount does not tell."""
@@ -94,6 +94,10 @@ class Ledger:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def insert_into(table: sa.Table, is_sqlite: bool) -> Any:
+    return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
 
 
 def open_ledger(settings: Settings, *, create: bool = False) -> Ledger:

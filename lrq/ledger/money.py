@@ -1,14 +1,16 @@
 """The budget of runs and the sums of their calls: what a transaction reserves, gives back, spends and counts."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from lrq.domain.errors import RunHalted
-from lrq.ledger.engine import Ledger
+from lrq.ledger.engine import Ledger, insert_into
 from lrq.ledger.schema import runs, usage
 
 
@@ -37,13 +39,42 @@ class Group(NamedTuple):
     kind: str
 
 
+_group_of = attrgetter(*Group._fields)
+_COUNTED = tuple(column.name for column in usage.c if column.name not in Group._fields)
+_SUMS = ("reserved_cost", "reserved_tokens", "spent_cost", "spent_tokens", "unknown_cost")
+
+# Built once: every transaction of calls runs them, and building one costs several times its execution.
+_BUDGET = (
+    sa.select(runs.c.state, runs.c.reason, runs.c.max_cost, runs.c.max_tokens, *(runs.c[name] for name in _SUMS))
+    .where(runs.c.id == sa.bindparam("run"))
+    .with_for_update()
+)
+_RESERVE = (
+    runs.update()
+    .where(runs.c.id == sa.bindparam("run"))
+    .values(reserved_cost=sa.bindparam("cost"), reserved_tokens=sa.bindparam("tokens"))
+)
+_ADD = (
+    runs.update()
+    .where(runs.c.id == sa.bindparam("run"))
+    .values({name: runs.c[name] + sa.bindparam(f"more_{name}") for name in _SUMS})
+)
+
+
+@cache
+def _count(is_sqlite: bool) -> Any:
+    insert = insert_into(usage, is_sqlite)
+    more = {name: usage.c[name] + insert.excluded[name] for name in _COUNTED}
+    return insert.on_conflict_do_update(index_elements=Group._fields, set_=more)
+
+
 def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held | RunHalted | None]:
     """Reserve each bound that the run's budget has room for, in their order; None: it is reserved.
 
     The run's row is locked, so that what is decided still holds when it is written. Where there is room for none and
     nothing is in flight that may give some back, the run is stopped.
     """
-    row = conn.execute(sa.select(runs).where(runs.c.id == run).with_for_update()).one()
+    row = conn.execute(_BUDGET, {"run": run}).one()
     if row.state != "active":
         return [RunHalted(row.reason or f"the run is {row.state}") for _ in bounds]
     cost, tokens = row.reserved_cost, row.reserved_tokens
@@ -58,7 +89,7 @@ def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held
         reason = "the budget is used up: what is left does not cover the next call; `lrq budget` raises it"
         conn.execute(runs.update().where(runs.c.id == run).values(state="stopped", halt="budget", reason=reason))
         return [RunHalted(reason) for _ in bounds]
-    conn.execute(runs.update().where(runs.c.id == run).values(reserved_cost=cost, reserved_tokens=tokens))
+    conn.execute(_RESERVE, {"run": run, "cost": cost, "tokens": tokens})
     return [None if fit else Held() for fit in fits]
 
 
@@ -70,33 +101,42 @@ def _covers(most: int | None, amount: int) -> bool:
 class Money:
     """What a transaction changes in the sums, written once per run and group."""
 
-    runs: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    counts: defaultdict[Group, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    runs: defaultdict[int, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: dict.fromkeys(_SUMS, 0)))
+    counts: defaultdict[Group, dict[str, int]] = field(
+        default_factory=lambda: defaultdict(lambda: dict.fromkeys(_COUNTED, 0))
+    )
 
     def release(self, row: sa.Row[Any]) -> None:
         self.give_back(row.run_id, Bound(cost=row.reserved_cost, tokens=row.reserved_tokens))
 
     def give_back(self, run: int, bound: Bound) -> None:
-        self.runs[run].update({"reserved_cost": -bound.cost, "reserved_tokens": -bound.tokens})
+        sums = self.runs[run]
+        sums["reserved_cost"] -= bound.cost
+        sums["reserved_tokens"] -= bound.tokens
 
     def spend(self, run: int, cost: int, tokens: int) -> None:
-        self.runs[run].update({"spent_cost": cost, "spent_tokens": tokens})
+        sums = self.runs[run]
+        sums["spent_cost"] += cost
+        sums["spent_tokens"] += tokens
 
     def drop(self, row: sa.Row[Any], *, unknown: bool) -> None:
         """Release a call's reservation; where its delivery may have been answered it is spent instead."""
         self.release(row)
         if unknown:
             self.spend(row.run_id, row.reserved_cost, row.reserved_tokens)
-            self.runs[row.run_id].update({"unknown_cost": row.reserved_cost})
+            self.runs[row.run_id]["unknown_cost"] += row.reserved_cost
             self.count(row, {"unknown": 1})
 
-    def count(self, row: sa.Row[Any], counted: Mapping[str, int]) -> None:
-        self.counts[Group(*(getattr(row, name) for name in Group._fields))].update(counted)
+    def count(self, of: Any, counted: Mapping[str, int]) -> None:
+        """Add to the sums of a call's row, or of a Group."""
+        sums = self.counts[Group(*_group_of(of))]
+        for name, more in counted.items():
+            sums[name] += more
 
     def write(self, ledger: Ledger, conn: sa.Connection) -> None:
-        for run, changed in sorted(self.runs.items()):
-            conn.execute(runs.update().where(runs.c.id == run).values({n: runs.c[n] + v for n, v in changed.items()}))
-        for group, counted in sorted(self.counts.items()):
-            insert = ledger.insert(usage).values(**group._asdict(), **counted)
-            more = {name: usage.c[name] + insert.excluded[name] for name in counted}
-            conn.execute(insert.on_conflict_do_update(index_elements=Group._fields, set_=more))
+        if self.runs:
+            added = [{"run": run, **{f"more_{name}": sums[name] for name in _SUMS}} for run, sums in self.runs.items()]
+            conn.execute(_ADD, sorted(added, key=lambda one: one["run"]))
+        if self.counts:
+            counted = [group._asdict() | self.counts[group] for group in sorted(self.counts)]
+            conn.execute(_count(ledger.is_sqlite), counted)
