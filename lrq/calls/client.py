@@ -120,7 +120,7 @@ class Caller:
             if isinstance(result, Claimed):
                 outcome = await self._deliver(result.id, key, pool, call, purpose, tries)
                 if isinstance(outcome, Reply):
-                    return replace(outcome, key=key)
+                    return outcome
                 if outcome is not None:
                     await self._after_failure(result.id, outcome, pool, tries, purpose)
             elif isinstance(result, Held):
@@ -182,13 +182,15 @@ class Caller:
         outcome = await self._transport.post(granted.line.endpoint, call, key)
         self._learn(granted.permit, call, purpose, outcome)
         pool.learn(outcome.usage)
-        return outcome if outcome.kind != "ok" else await self._settle(id_, granted.line, call, purpose, outcome)
+        return outcome if outcome.kind != "ok" else await self._settle(id_, key, granted.line, call, purpose, outcome)
 
-    async def _settle(self, id_: int, line: Line, call: Call, purpose: Purpose, outcome: Outcome) -> Reply | None:
+    async def _settle(
+        self, id_: int, key: str, line: Line, call: Call, purpose: Purpose, outcome: Outcome
+    ) -> Reply | None:
         """Commit the reply; None: another process was thought dead and brought one, which stands."""
         usage, note = counted(call, outcome.choices, outcome.usage)
         cost = None if line.rates is None else line.rates.cost(usage)
-        reply = Reply(key="", choices=outcome.choices, vectors=outcome.vectors, usage=usage, cost_micros=cost)
+        reply = Reply(key=key, choices=outcome.choices, vectors=outcome.vectors, usage=usage, cost_micros=cost)
         is_kept: bool = await self._writer.surely(
             Settle(
                 id=id_,
@@ -197,7 +199,7 @@ class Caller:
                 cost=cost,
                 latency_ms=round(outcome.latency * 1000),
                 note=note,
-                server=line.endpoint.host,
+                server=line.host,
                 saved=0 if line.rates is None else line.rates.saved(usage),
             )
         )

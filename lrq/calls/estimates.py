@@ -16,7 +16,7 @@ _UNLIMITED = 32_768  # of completion, where the call names no limit: what today'
 def at_most(call: Call) -> Usage:
     """An upper bound: no tokenizer makes more tokens than there are bytes."""
     texts = [message["content"] for message in call.messages] + list(call.input)
-    prompt = sum(len(text.encode()) + _PER_MESSAGE for text in texts)
+    prompt = sum(_bytes(text) + _PER_MESSAGE for text in texts)
     if call.role == "embedding":
         return Usage(prompt_tokens=prompt)
     own = {"max_tokens": call.max_tokens, "n": call.n, **call.extra}  # as the request's body has it
@@ -26,8 +26,10 @@ def at_most(call: Call) -> Usage:
 
 def counted(call: Call, choices: Sequence[Choice], usage: Usage) -> tuple[Usage, str]:
     """What a reply is charged with, and a note where the server did not count it itself: never nothing."""
+    if usage.prompt_tokens and usage.completion_tokens:
+        return usage, ""
     most = at_most(call)
-    said = sum(len(choice.text.encode()) + len(choice.reasoning.encode()) for choice in choices)
+    said = sum(_bytes(choice.text) + _bytes(choice.reasoning) for choice in choices)
     charged = usage
     if not usage.prompt_tokens:
         charged = replace(charged, prompt_tokens=most.prompt_tokens)
@@ -64,6 +66,9 @@ def _move(means: dict[Any, float], name: Any, value: float) -> None:
 
 def _size(call: Call) -> int:
     """Bytes of what is asked."""
-    return sum(len(message["content"].encode()) for message in call.messages) + sum(
-        len(text.encode()) for text in call.input
-    )
+    return sum(_bytes(message["content"]) for message in call.messages) + sum(map(_bytes, call.input))
+
+
+def _bytes(text: str) -> int:
+    """Of UTF-8; ASCII texts know that without being encoded."""
+    return len(text) if text.isascii() else len(text.encode())

@@ -26,6 +26,7 @@ class Line:
     endpoint: Endpoint
     lane: Lane
     rates: Rates | None
+    host: str
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def open_pool(settings: Settings, call: Call, limiter: Limiter) -> Pool:
         limits = Limits(rpm=endpoint.rpm, tpm=endpoint.tpm, concurrency=endpoint.concurrency)
         lane = Lane(name=settings.lane(call.role, endpoint, call.model), limits=limits)
         rates = rates_of(endpoint.model_copy(update={"model": call.model}))  # the run's, whatever is set by now
-        lines.append(Line(endpoint, lane, rates))
+        lines.append(Line(endpoint, lane, rates, endpoint.host))
     return Pool(lines, limiter)
 
 

@@ -1,17 +1,30 @@
 """One request over HTTP and what came of it; nothing here retries, waits or remembers."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
+from pydantic import SecretStr
 
 from lrq.calls.outcomes import Outcome, line_of, read_outcome
 from lrq.config import Endpoint
 from lrq.domain.records import Call
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What is found once for an endpoint.
+
+    aiohttp's own `trust_env` would ask the environment, and read ~/.netrc, in a thread before each request.
+    """
+
+    timeout: aiohttp.ClientTimeout
+    proxy: str | None
+    secret: str
 
 
 class Transport:
@@ -21,7 +34,7 @@ class Transport:
         connector = aiohttp.TCPConnector(limit=0)  # how many run at once is the limiter's to say
         # No cookies: what one server sets is not for another call, and nothing of a call outlives it.
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        self._ways: dict[tuple[str, float], tuple[aiohttp.ClientTimeout, str | None]] = {}
+        self._ways: dict[tuple[str, float, SecretStr | None], _Way] = {}
 
     async def close(self) -> None:
         await self._session.close()
@@ -41,29 +54,32 @@ class Transport:
         return replace(outcome, latency=time.monotonic() - begun)
 
     async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes) -> Outcome:
-        secret = _secret(endpoint)
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **_authorization(secret)}
-        timeout, proxy = self._way(endpoint)
+        way = self._way(endpoint)
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **_authorization(way.secret)}
         try:
             async with self._session.post(
-                endpoint.url + path, data=data, headers=headers, timeout=timeout, proxy=proxy, allow_redirects=False
+                endpoint.url + path,
+                data=data,
+                headers=headers,
+                timeout=way.timeout,
+                proxy=way.proxy,
+                allow_redirects=False,
             ) as response:
                 raw = await response.read()
-                if secret:
-                    raw = raw.replace(secret.encode(), b"***")  # some servers repeat the key they were given
+                if way.secret:
+                    raw = raw.replace(way.secret.encode(), b"***")  # some servers repeat the key they were given
                 return read_outcome(call, response.status, response.headers, raw)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             return Outcome(kind="failed", reason=f"cannot connect: {_name(error)}")
         except Exception as error:  # a reset, a timeout, a body that cannot be unpacked: it was sent
             return Outcome(kind="failed", reason=f"no answer: {_name(error)}", unknown=True)
 
-    def _way(self, endpoint: Endpoint) -> tuple[aiohttp.ClientTimeout, str | None]:
-        """Its timeout and its proxy, found once: aiohttp's `trust_env` would ask the environment, and read ~/.netrc,
-        in a thread before each request."""
-        known = self._ways.get((endpoint.url, endpoint.timeout))
+    def _way(self, endpoint: Endpoint) -> _Way:
+        name = endpoint.url, endpoint.timeout, endpoint.api_key
+        known = self._ways.get(name)
         if known is None:
             timeout = aiohttp.ClientTimeout(total=endpoint.timeout, connect=30)
-            known = self._ways[endpoint.url, endpoint.timeout] = timeout, _proxy(endpoint.url)
+            known = self._ways[name] = _Way(timeout, _proxy(endpoint.url), _secret(endpoint))
         return known
 
 
