@@ -1,0 +1,271 @@
+"""Feeder and reconciler with a real Redis and the real Celery app: what goes out, what is lost and found."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import sqlalchemy as sa
+from calling import question
+from celery import Celery
+from kombu import pools
+from ledgers import BOTH, opened, some_ledger
+from pydantic import SecretStr
+
+from lrq.config import Settings
+from lrq.domain.records import Item, NoRow, Purpose
+from lrq.ledger import Ledger, Writer, backlog, runs
+from lrq.ledger import items as items_
+from lrq.ledger.calls import Bound, Claim, Send
+from lrq.ledger.processes import Presence
+from lrq.ledger.schema import calls, tasks
+from lrq.queue.celery import configuration, make_app
+from lrq.queue.messages import BrokerDown, present, send
+from lrq.queue.routes import QUEUES
+from lrq.recipes import RECIPES
+from lrq.workers import feeder
+from lrq.workers.feeder import Feeder, Reconciler, feed
+
+QUESTION = Item(id="i", context="c", question="q")
+STEPS = [step.name for step in RECIPES["longreward"].steps]
+
+
+@pytest.fixture(params=BOTH)
+def ledger_settings(request: pytest.FixtureRequest, home: Path, redis_server: Any) -> Iterator[Settings]:
+    with some_ledger(request, home) as settings:
+        yield settings.model_copy(update={"redis_url": SecretStr(redis_server.url)})
+
+
+@pytest.fixture
+def ledger(ledger_settings: Settings) -> Iterator[Ledger]:
+    with opened(ledger_settings) as made:
+        yield made
+
+
+@pytest.fixture
+def app(ledger: Ledger, ledger_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """The app as the workers have it, for this test's broker."""
+    made = make_app(lambda: {**configuration(ledger_settings.broker(), ledger.id), "include": []})
+    monkeypatch.setattr(feeder, "send", partial(send, app=made))
+    monkeypatch.setattr(feeder, "present", partial(present, app=made))
+    yield made
+    pools.reset()
+
+
+@pytest.fixture
+def client(redis_server: Any) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server.url) as made:
+        yield made
+
+
+def make(ledger: Ledger, count: int, name: str = "r", recipe: str = "longreward") -> int:
+    """A run of so many items, each with a response."""
+    with ledger.writing() as conn:
+        run = runs.create_run(ledger, conn, name, {"recipe": recipe, "train": None})
+        batch = [(n, Item(id=str(n), context="c", question="q"), [(0, "a")]) for n in range(count)]
+        items_.add_items(ledger, conn, run.id, batch)
+        return run.id
+
+
+def out(client: redis.Redis, app: Celery) -> set[int]:
+    return present(client, app)
+
+
+def work(ledger: Ledger, client: redis.Redis, app: Celery, most: int) -> int:
+    """Receive so many messages and do what they name, as a worker would; how many there were."""
+    done = 0
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        for queue in QUEUES:
+            while done < most and (message := channel.basic_get(queue)) is not None:
+                with ledger.writing() as conn:
+                    task = backlog.find_task(conn, message.payload[1]["task"])
+                    if task is not None and task.name == "aggregate":
+                        backlog.end_aggregate(ledger, conn, task, [], [NoRow(reason="one response")])
+                        backlog.settle_run(ledger, conn, task.run, None)
+                    elif task is not None:
+                        backlog.end_step(ledger, conn, task, [])
+                message.ack()
+                done += 1
+    return done
+
+
+def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+def test_messages_do_not_pile_up_with_the_run(ledger: Ledger, app: Celery, client: redis.Redis) -> None:
+    """A thousand items, a window of eight: eight messages a queue, refilled as they are worked off."""
+    make(ledger, 1000)
+    assert feed(ledger, window=8) == 8 * len(STEPS)
+    assert feed(ledger, window=8) == 0
+    assert len(out(client, app)) == 8 * len(STEPS)
+    for _ in range(5):
+        work(ledger, client, app, 12)
+        feed(ledger, window=8)
+        lengths = [client.llen(f"lrq:{ledger.id}:{queue}") for queue in QUEUES]
+        assert max(lengths) <= 8
+    assert sum(lengths) > 8
+
+
+def test_two_runs_are_fed_alike(ledger: Ledger, app: Celery, client: redis.Redis) -> None:
+    """Each has a window of its own: the long run that came first does not keep the second waiting."""
+    first, second = make(ledger, 100, "first"), make(ledger, 100, "second")
+    feed(ledger, window=4)
+    with ledger.reading() as conn:
+        counted = sa.select(tasks.c.run_id, sa.func.count()).where(tasks.c.state == "sent").group_by(tasks.c.run_id)
+        assert dict(map(tuple, conn.execute(counted))) == {first: 4 * len(STEPS), second: 4 * len(STEPS)}
+
+
+def test_a_halted_run_is_not_fed(ledger: Ledger, app: Celery, client: redis.Redis) -> None:
+    """And goes on where it stood when it is active again."""
+    run = make(ledger, 10)
+    with ledger.writing() as conn:
+        runs.halt(conn, run, state="paused", by="user", reason="later")
+    assert feed(ledger) == 0
+    with ledger.writing() as conn:
+        runs.activate(conn, run)
+    assert feed(ledger) == 10 * len(STEPS)
+
+
+def test_a_run_whose_recipe_is_gone_is_paused_and_the_others_go_on(
+    ledger: Ledger, app: Celery, client: redis.Redis, tmp_path: Path
+) -> None:
+    """Somebody has moved a file: one run waits for it, with one line that says so."""
+    make(ledger, 3, "broken", recipe=f"{tmp_path}/gone.py:MINE")
+    make(ledger, 3, "whole")
+    assert feed(ledger) == 3 * len(STEPS)
+    with ledger.reading() as conn:
+        broken = runs.get_run(conn, "broken")
+    assert broken.state == "paused"
+    assert "gone.py" in broken.reason
+    assert "\n" not in broken.reason
+
+
+def test_nothing_is_marked_as_sent_while_the_broker_is_down(
+    ledger: Ledger, app: Celery, redis_server: Any, client: redis.Redis
+) -> None:
+    """One clear error; when the broker is back everything goes out once."""
+    make(ledger, 5)
+    redis_server.kill()
+    with pytest.raises(BrokerDown, match="lrq up"):
+        feed(ledger)
+    with ledger.reading() as conn:
+        assert set(conn.execute(sa.select(tasks.c.state)).scalars()) == {"ready"}
+    redis_server.start()
+    assert feed(ledger) == 5 * len(STEPS)
+
+
+def test_an_emptied_broker_is_noticed_and_filled_again(
+    ledger: Ledger, app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two looks, so that a message on its way is not taken for a lost one; then all goes out again."""
+    monkeypatch.setattr(feeder, "_SETTLED_AFTER", 0.0)
+    make(ledger, 6)
+    feed(ledger)
+    reconciler = Reconciler(ledger, client)
+    assert reconciler.look() == 0
+    client.flushall()
+    assert (reconciler.look(), reconciler.look()) == (0, 6 * len(STEPS))
+    assert feed(ledger) == 6 * len(STEPS)
+    assert len(out(client, app)) == 6 * len(STEPS)
+    assert (reconciler.look(), reconciler.look(), feed(ledger)) == (0, 0, 0)
+
+
+def test_what_waits_or_is_worked_on_is_not_sent_again(
+    ledger: Ledger, app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes; one that a worker gives up for good is missed, and comes back."""
+    monkeypatch.setattr(feeder, "_SETTLED_AFTER", 0.0)
+    make(ledger, 2)
+    feed(ledger)
+    reconciler = Reconciler(ledger, client)
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        held = channel.basic_get(f"judge.{STEPS[0]}")
+        for _ in range(4):
+            assert reconciler.look() == 0
+        held.ack()  # done, says the broker; the ledger knows of no end
+        assert (reconciler.look(), reconciler.look()) == (0, 1)
+        assert feed(ledger) == 1
+
+
+def test_of_two_feeders_one_works_and_the_other_takes_over(
+    ledger: Ledger, ledger_settings: Settings, app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second waits while the first lives, and is at work soon after it has gone."""
+    monkeypatch.setattr(feeder, "_LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(feeder, "_IDLE_PAUSE", 0.05)
+    first, second = Presence(ledger, "aggregator"), Presence(ledger, "aggregator")
+    one = Feeder(ledger_settings, ledger, first.id)
+    until(lambda: one._leading)
+    two = Feeder(ledger_settings, ledger, second.id)
+    make(ledger, 3)
+    until(lambda: len(out(client, app)) == 3 * len(STEPS))
+    assert not two._leading
+    one.close()
+    first.close()
+    make(ledger, 2, "later")
+    until(lambda: len(out(client, app)) == 5 * len(STEPS))
+    assert two._leading
+    two.close()
+    second.close()
+
+
+def test_a_feeder_that_stumbles_goes_on(
+    ledger: Ledger, ledger_settings: Settings, app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error nobody foresaw costs a pause, not the feeding of all runs."""
+    monkeypatch.setattr(feeder, "SEEN_EVERY", 0.05)
+    stumbled: list[int] = []
+
+    def stumble(_: Ledger) -> int:
+        stumbled.append(1)
+        if len(stumbled) < 3:
+            raise ValueError("odd")
+        return feed(ledger)
+
+    monkeypatch.setattr(feeder, "feed", stumble)
+    presence = Presence(ledger, "aggregator")
+    make(ledger, 1)
+    running = Feeder(ledger_settings, ledger, presence.id)
+    until(lambda: len(out(client, app)) == len(STEPS))
+    running.close()
+    presence.close()
+
+
+def test_a_dead_process_s_calls_are_buried_without_anyone_asking(
+    ledger: Ledger, ledger_settings: Settings, app: Celery
+) -> None:
+    """The leading feeder frees their money: else a run near its cap would wait for it for ever."""
+    run = make(ledger, 0)
+    dead = Presence(ledger, "judge")
+
+    async def leave() -> None:
+        writer = Writer(ledger)
+        bound = Bound(cost=7, tokens=7)
+        claim = Claim(key="k", call=question("q"), purpose=Purpose(run=run), owner=dead.id, bound=bound)
+        claimed = await writer.write(claim)
+        await writer.write(Send(id=claimed.id, owner=dead.id))
+        writer.close()
+
+    asyncio.run(leave())
+    dead.close()
+    presence = Presence(ledger, "aggregator")
+    running = Feeder(ledger_settings, ledger, presence.id)
+
+    def is_buried() -> bool:
+        with ledger.reading() as conn:
+            return conn.execute(sa.select(calls.c.state)).scalar_one() == "unknown"
+
+    until(is_buried)
+    running.close()
+    presence.close()
+    with ledger.reading() as conn:
+        row = runs.run_by_id(conn, run)
+    assert (row.reserved_cost, row.spent_cost, row.unknown_cost) == (0, 7, 7)
