@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from lrq.calls.estimates import at_most
@@ -26,7 +26,10 @@ class Line:
     endpoint: Endpoint
     lane: Lane
     rates: Rates | None
-    host: str
+
+    @cached_property
+    def host(self) -> str:
+        return self.endpoint.host
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def open_pool(settings: Settings, call: Call, limiter: Limiter) -> Pool:
         limits = Limits(rpm=endpoint.rpm, tpm=endpoint.tpm, concurrency=endpoint.concurrency)
         lane = Lane(name=settings.lane(call.role, endpoint, call.model), limits=limits)
         rates = rates_of(endpoint.model_copy(update={"model": call.model}))  # the run's, whatever is set by now
-        lines.append(Line(endpoint, lane, rates, endpoint.host))
+        lines.append(Line(endpoint, lane, rates))
     return Pool(lines, limiter)
 
 
