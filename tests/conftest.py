@@ -9,6 +9,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+# One thread for each process's torch: models here are tiny, and threads that wait for each other on busy cores take
+# many times the work. Set before anything imports torch; subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import sqlalchemy as sa
 
