@@ -13,17 +13,19 @@ import orjson
 import redis
 
 from lrq.calls.limiter.gate import Gate
+from lrq.calls.limiter.limiter import SLACK, WINDOW
 from lrq.calls.limiter.records import Lane, Limits, Permit
 from lrq.calls.limiter.script import keys_of, script_text
 from lrq.calls.limiter.waiting import Waiter
 
 SPACING = 0.025
+NO_LIMITS = Limits()
 
 
 class World:
     """Virtual time: events run in order, and nothing waits."""
 
-    def __init__(self, url: str, *, seed: int = 0, window: float = 60.0, slack: float = 0.75) -> None:
+    def __init__(self, url: str, *, seed: int = 0, window: float = WINDOW, slack: float = SLACK) -> None:
         self.redis = redis.Redis.from_url(url)
         self.script = self.redis.register_script(script_text())
         self.constants = {"window": window, "slack": slack}
@@ -145,7 +147,7 @@ class Process:
         name: str,
         *,
         backlog: Mapping[int, int],
-        limits: Limits = Limits(),
+        limits: Limits = NO_LIMITS,
         tokens: Callable[[], int] = lambda: 1000,
         guess: Callable[[int], int] = lambda tokens: tokens,
         way: float = 0.02,
@@ -168,8 +170,15 @@ class Process:
         tokens = self.tokens()
         waiter = Waiter(run, started, self.guess(tokens), asyncio.get_running_loop().create_future())
         self._waiters[waiter] = tokens
-        self.gate.waiting.add(waiter)
+        self.gate.join(waiter)
         return waiter
+
+    def arrived(self) -> None:
+        """What the limiter does when a call begins to wait."""
+        if not self.gate.is_held_up:
+            if self.gate.let_through(self.world.now):
+                self.nudge()
+            self._send()
 
     def nudge(self, delay: float = 0.0) -> None:
         when = max(self.world.now + delay, self._polled + SPACING)
@@ -183,14 +192,13 @@ class Process:
         self._due = float("inf")
         self._polled = self.world.now
         self.world.poll(self.name, self.gate)
+        self.gate.let_through(self.world.now)
         self._send()
         delay = self.gate.next_poll()
         if delay is not None:
             self.nudge(delay * self.world.random.uniform(1, 1.1))
 
     def _send(self) -> None:
-        if self.gate.let_through(self.world.now):
-            self.nudge()
         for waiter in [waiter for waiter in self._waiters if waiter.permit]:
             tokens = self._waiters.pop(waiter)
             delay = self.world.random.random() * self.way
@@ -221,5 +229,7 @@ class Process:
         if status in ("throttled", "failed"):
             self.nudge()
         else:
+            if self.gate.let_through(self.world.now):
+                self.nudge()
             self._send()
             self.nudge(0.1)

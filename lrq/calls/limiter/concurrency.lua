@@ -1,9 +1,9 @@
 -- How many calls may be in flight. Where neither a number nor a rate is known it is found by climbing: the best
--- concurrency n has the most power, throughput / n^0.3 (after Kleinrock 1979), so n grows while the tenth more of
--- calls brings at least 3 % more throughput and falls back where only the waiting grows.
+-- concurrency n has the most power, throughput / n^0.2 (after Kleinrock 1979), so n grows while a tenth more of
+-- calls brings at least 2 % more throughput and falls back where only the waiting grows.
 
 local START, MOST = 16, 4096
-local PRICE = 0.3
+local PRICE = 0.2
 local LARGEST, SMALLEST = 2, 1.15 -- factors of a step
 
 local function new_climb()
@@ -44,7 +44,8 @@ local function climb_on(done, wanting)
   if not wanting then return end -- nobody waits: this says nothing about more
   if now - climb.changed < 1.5 * climb.latency then return end -- calls begun before the change
   climb.count, climb.work, climb.time = climb.count + done.count, climb.work + done.work, climb.time + done.time
-  if climb.count < math.max(16, climb.now / 2) then return end
+  local enough = climb.step == LARGEST and math.max(16, climb.now / 2) or math.max(32, 2 * climb.now)
+  if climb.count < enough then return end
   judge_trial(climb, climb.now ^ (1 - PRICE) * climb.work / climb.time)
   measure_anew(climb)
 end

@@ -1,17 +1,26 @@
 """One process's end of a lane: who waits, what is in flight, and what of the last grant is left. No I/O."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lrq.calls.limiter.records import Lane, LaneView, Outcome, Permit, read_view
 from lrq.calls.limiter.report import Report
-from lrq.calls.limiter.waiting import Waiter, Waiting
+from lrq.calls.limiter.waiting import Spare, Waiter, Waiting
 
 QUANTUM = 0.25  # seconds a grant may be used; what is left of it then goes back
 HEARTBEAT = 3.0  # seconds between polls of a process that only has calls in flight: a quarter of its lease
 QUIET = 0.1  # seconds after which settled calls are reported if nothing is more urgent
 FEWEST_COSTS = 16  # calls named in a poll at least; twice what was granted last, if that is more
+
+
+@dataclass(slots=True)
+class _Arrivals:
+    """Calls of one run that came since the last poll."""
+
+    calls: int = 0
+    tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -44,6 +53,15 @@ class Gate:
         self._finished = 0  # calls since the last poll
         self._pace = 0.0  # calls finished a second
         self._granted = 0  # by the last poll
+        self._arrivals: dict[int, _Arrivals] = {}
+        self._coming = 0.0  # calls that come a second
+
+    def join(self, waiter: Waiter) -> None:
+        """Begin to wait."""
+        self.waiting.add(waiter)
+        arrivals = self._arrivals.setdefault(waiter.run, _Arrivals())
+        arrivals.calls += 1
+        arrivals.tokens += waiter.tokens
 
     def let_through(self, now: float) -> bool:
         """Give permits to those who may go. True: calls still wait, and only another poll can help them."""
@@ -101,8 +119,10 @@ class Gate:
     def ask(self, now: float) -> dict[str, Any]:
         """What this process says in a poll; `heed` or `lose` has to follow."""
         self._return_credits()
-        self._pace += 0.3 * (self._finished / max(now - self._asked, 0.01) - self._pace)
-        self._finished, self._asked = 0, now
+        elapsed = max(now - self._asked, 0.01)
+        self._pace += 0.3 * (self._finished / elapsed - self._pace)
+        spare = self._expect(elapsed)
+        self._finished, self._asked, self._arrivals = 0, now, {}
         if self._unconfirmed is None:
             self._unconfirmed, self._report = self._report, Report()
             self._seq += 1
@@ -115,8 +135,19 @@ class Gate:
             "in_flight": self.in_flight,
             "waiting": len(self.waiting),
             "soon": int(self._pace * 2 * QUIET) + 2,
-            "wants": self.waiting.wants(max(FEWEST_COSTS, 2 * self._granted)),
+            "wants": self.waiting.wants(max(FEWEST_COSTS, 2 * self._granted), spare),
             "report": self._unconfirmed.as_json(),
+        }
+
+    def _expect(self, elapsed: float) -> dict[int, Spare]:
+        """What will come before the next poll if calls keep coming as they do: the mean and 1.5 deviations."""
+        calls = sum(arrivals.calls for arrivals in self._arrivals.values())
+        self._coming += 0.3 * (calls / elapsed - self._coming)
+        mean = self._coming * QUIET
+        expected = mean + 1.5 * math.sqrt(mean)
+        return {
+            run: Spare(int(expected * arrivals.calls / calls), arrivals.tokens // arrivals.calls)
+            for run, arrivals in self._arrivals.items()
         }
 
     def heed(self, reply: Mapping[str, Any], now: float) -> None:
@@ -138,7 +169,7 @@ class Gate:
         """Seconds until the next poll is due; None: not until something happens."""
         if self.waiting:
             return self._wait
-        if not self._report.is_empty:
+        if not self._report.is_empty or self._has_credit():
             return QUIET
         return HEARTBEAT if self.in_flight else None
 

@@ -8,8 +8,9 @@ local function heed_headers(name, seen)
   end
   state.header[name] = math.max(1, seen.limit)
   if seen.remaining then
-    local others = seen.limit - seen.remaining - seen.own - 0.01 * seen.limit
-    state.foreign[name] = {amount = math.max(0, others), at = now}
+    -- Ours at the grant, without what the slack adds; a fiftieth is noise: ways differ.
+    local others = seen.limit - seen.remaining - seen.own * WINDOW / (WINDOW + SLACK + BUCKET)
+    state.foreign[name] = {amount = others > 0.02 * seen.limit and others or 0, at = now}
   end
 end
 
@@ -35,8 +36,8 @@ end
 local function refilled_limit(name, limit)
   local cut = state.cut
   if not cut or now - cut.at >= WINDOW then return nil end
-  local accepted = state.given[name] - cut.given[name]
-  return math.max(0.7 * limit, accepted / (now - cut.at) * WINDOW)
+  local refill = (state.given[name] - cut.given[name]) / (now - cut.at) * WINDOW
+  if refill > 0.7 * limit then return refill end
 end
 
 local function lower_limit(name, after)
@@ -45,11 +46,10 @@ local function lower_limit(name, after)
     local age = math.max(now - (state.busy or now), SECOND)
     limit = state.sum[name] / math.min(age, WINDOW) * WINDOW
   end
-  local counted, refilled = counted_limit(name, after), refilled_limit(name, limit)
-  local guess = math.min(counted or math.huge, refilled or math.huge)
-  if guess == math.huge then guess = 0.7 * limit end
-  state.learnt[name] = math.max(1, math.min(0.97 * limit, guess))
-  state.climb[name] = 0
+  local measured = math.min(counted_limit(name, after) or math.huge, refilled_limit(name, limit) or math.huge)
+  local guessed = measured == math.huge
+  local lower = math.min(0.99 * limit, guessed and 0.7 * limit or measured)
+  state.learnt[name] = {limit = math.max(1, lower), guessed = guessed, climb = 0} -- climb: seconds it held us up
   limits = find_limits()
 end
 
@@ -60,22 +60,24 @@ local function pause_for(seconds)
   end
 end
 
--- One cut for one event: calls granted before the last cut say nothing new, and where next to nothing came
--- through since then, the rate is not to blame: the pause grows instead.
+-- One cut for one event: calls granted before the last cut say nothing new, and where next to nothing was granted
+-- since then, the rate is not to blame. If nothing was answered either, the pause grows instead.
 local function heed_throttle(seen)
   local cut = state.cut
   if cut and seen.bucket <= cut.bucket then
     if seen.after then pause_for(seen.after) end
     return
   end
+  if seen.explained then return pause_for(seen.after or SECOND) end -- the headers' limit holds: others filled it
   local name = seen.name or fullest()
-  local came_through = cut and state.given[name] - cut.given[name] or math.huge
-  if came_through <= 0 or came_through < limits[name] / 60 and limits[name] < math.huge then
-    state.streak = state.streak + 1
+  local granted = cut and state.given[name] - cut.given[name] or math.huge
+  if granted <= 0 or granted < limits[name] / 60 and limits[name] < math.huge then
+    state.streak = state.replies == cut.replies and state.streak + 1 or 0
   else
     state.streak = 0
     lower_limit(name, seen.after or SECOND)
   end
   pause_for(math.max(seen.after or SECOND, state.streak > 0 and 2 ^ math.min(state.streak, 6) * SECOND or 0))
-  state.cut = {bucket = bucket_of(now), at = now, given = {requests = state.given.requests, tokens = state.given.tokens}}
+  local given = {requests = state.given.requests, tokens = state.given.tokens}
+  state.cut = {bucket = bucket_of(now), at = now, given = given, replies = state.replies}
 end

@@ -19,9 +19,10 @@ from lrq.domain.errors import Stopping
 log = logging.getLogger(__name__)
 
 WINDOW = 60.0  # seconds: what "a minute" is in requests and tokens a minute
-SLACK = 0.75  # seconds by which calls may differ in their way from grant to server: 1.25 % of the window
+SLACK = 1.0  # seconds by which calls may differ in their way from grant to server: 1.7 % of the window
 _SPACING = 0.025  # seconds between two polls of a lane at least: calls that come meanwhile share one
 _PATIENCE = 2.0  # seconds for one poll
+_WARN_EVERY = 60.0  # seconds
 _LONGEST_BACKOFF = 1.0  # seconds between tries while Redis is away
 
 _Poll = Callable[[Lane, dict[str, Any]], Awaitable[Any]]
@@ -38,6 +39,7 @@ class _Attendant:
         self._timer: asyncio.TimerHandle | None = None
         self._polled = 0.0
         self._tries = 0  # that failed in a row
+        self._warned = -_WARN_EVERY
         self._closing = False
         self.task = self._loop.create_task(self._attend())
 
@@ -93,9 +95,10 @@ class _Attendant:
     def _lose(self, error: Exception) -> None:
         self.gate.lose()
         self._tries += 1
-        if self._tries == 1:
-            kind = type(error).__name__
-            log.warning("The limiter cannot ask Redis (%s); calls wait until it answers.", kind, extra={"error": kind})
+        if self._loop.time() >= self._warned + _WARN_EVERY:
+            self._warned = self._loop.time()
+            said = f"{type(error).__name__}: {error}"[:200]
+            log.warning("The limiter gets no answer from Redis (%s); calls wait.", said, extra={"error": said})
 
 
 class Limiter:
@@ -135,7 +138,7 @@ class Limiter:
         gate = attendant.gate
         held_up = gate.is_held_up
         waiter = Waiter(run, started, max(0, tokens), asyncio.get_running_loop().create_future())
-        gate.waiting.add(waiter)
+        gate.join(waiter)
         if not held_up:
             attendant.let_through()
             if not waiter.future.done():

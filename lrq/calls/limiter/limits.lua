@@ -3,8 +3,8 @@
 local function learnt_limit(name)
   local learnt = state.learnt[name]
   if not learnt then return math.huge end
-  -- Climbs slowly, then faster: 0.5 % after a minute at the limit, 12 % after five, double after fourteen.
-  return learnt * (1 + 0.005 * (state.climb[name] / WINDOW) ^ 2)
+  -- Climbs slowly, then faster: 0.5 % after a minute at the limit, 12 % after five; forty times that after a mere guess.
+  return learnt.limit * (1 + (learnt.guessed and 0.2 or 0.005) * (learnt.climb / WINDOW) ^ 2)
 end
 
 local function given_limit(name)

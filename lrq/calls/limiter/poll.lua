@@ -14,6 +14,7 @@ local function take_in(report)
     local entry = me.entries[one.run]
     if entry then entry.served = entry.served - one.calls * (entry.weight or 1) end
   end
+  state.replies = state.replies + report.done.count
   for name, seen in pairs(report.headers) do heed_headers(name, seen) end
   limits = find_limits()
   if report.throttled then heed_throttle(report.throttled) end
@@ -33,32 +34,45 @@ local function is_anyone_short_of_slots()
   return false
 end
 
--- The next of my calls: of the run least served, unless others are too far behind it.
-local function next_want(least, ahead, processes)
+local function count_owners()
+  local count = 1
+  for _ in pairs(owners) do count = count + 1 end
+  return count
+end
+
+-- Seconds between two polls of a process that waits for the rate: the more processes, the longer each, so that polls
+-- do not outnumber calls.
+local function interval()
+  return TICK * math.max(1, count_owners() / 8)
+end
+
+-- The next of my calls: of the run least served.
+local function next_want()
   local best
   for _, want in ipairs(ask.wants) do
     if want.taken < #want.costs then
       if not best or me.entries[want.run].served < me.entries[best.run].served then best = want end
     end
   end
-  if best and me.entries[best.run].served > least + ahead + processes[best.run] then return nil, 'turn' end
   return best
 end
 
--- Seconds until a call of this cost may go, and whether it is a rate that holds it.
+-- Seconds until a call of this cost may go.
 local function wait_of(cost)
   if now < state.paused then return state.paused - now end
-  local wait = 0
-  for name, amount in pairs({requests = 1, tokens = cost}) do
-    local this = wait_for(name, amount)
-    if this > 0 then state.climb[name] = state.climb[name] + math.min(since_seen, SECOND) end
-    wait = math.max(wait, this)
-  end
-  return wait
+  return math.max(wait_for('requests', 1), wait_for('tokens', cost))
 end
 
-local function grant(want, weight)
-  local cost = want.costs[want.taken + 1]
+local function note_climb(cost)
+  for name, amount in pairs({requests = 1, tokens = cost}) do
+    local learnt = state.learnt[name]
+    if learnt and now >= state.paused and wait_for(name, amount) > 0 then
+      learnt.climb = learnt.climb + math.min(since_seen, SECOND)
+    end
+  end
+end
+
+local function grant(want, cost, weight)
   want.taken, want.tokens = want.taken + 1, want.tokens + cost
   local entry = me.entries[want.run]
   entry.served, entry.weight = entry.served + weight, weight
@@ -68,19 +82,43 @@ end
 
 -- Grants up to `most` calls. Returns how many, what held up the rest ('rate' or 'slot'), and for how long.
 local function grant_all(most, least)
-  local processes, runs = count_waiting('rate')
-  local ahead = 0.5 * state.sum.requests / WINDOW / math.max(runs, 1) -- half a second of one run's share
+  local processes, runs = count_waiting()
+  local age = math.min(WINDOW, math.max(SECOND, now - (state.busy or now)))
+  local per_second = state.sum.requests / age / math.max(runs, 1) -- one run's share
+  local ahead = math.max(0.5, 4 * interval()) * per_second
   local granted = 0
   while granted < most do
-    local want, turn = next_want(least, ahead, processes)
-    if turn then return granted, 'rate', TICK end
+    local want = next_want()
     if not want then return granted end
-    local wait = wait_of(want.costs[want.taken + 1])
-    if wait > 0 then return granted, 'rate', wait end
-    grant(want, processes[want.run])
+    local cost = want.costs[want.taken + 1]
+    local wait = wait_of(cost)
+    local is_our_turn = me.entries[want.run].served <= least + ahead -- else others are too far behind
+    if wait > 0 or not is_our_turn then
+      note_climb(cost)
+      return granted, 'rate', wait
+    end
+    grant(want, cost, processes[want.run])
     granted = granted + 1
   end
   return granted, 'slot', TICK
+end
+
+-- Where nobody waits: a few more for calls that will come before the next poll, so that they need no poll of their own.
+local function grant_spare(most)
+  for _, owner in pairs(owners) do
+    for _, entry in pairs(owner.entries) do
+      if entry.waits then return 0 end
+    end
+  end
+  local granted = 0
+  for _, want in ipairs(ask.wants) do
+    for _ = 1, math.min(want.spare, most - granted) do
+      if wait_of(want.each) > 0 then return granted end
+      grant(want, want.each, 1)
+      granted = granted + 1
+    end
+  end
+  return granted
 end
 
 local function note_entries(why)
@@ -100,17 +138,11 @@ local function count_calls(name)
   return count
 end
 
-local function count_owners()
-  local count = 1
-  for _ in pairs(owners) do count = count + 1 end
-  return count
-end
-
--- When to come again: the more processes wait, the longer each, so that their polls do not outnumber the calls.
 local function next_poll(why, wait)
-  local count = count_owners()
-  if why == 'rate' then return math.min(math.max(wait, TICK * math.max(1, count / 8)), math.max(1, count / 50)) end
-  if why == 'slot' then return TICK * math.min(2, math.max(1, count / 40)) end
+  local longest = math.max(1, count_owners() / 50)
+  if state.probing and now < state.probing.at then return math.min(math.max(state.probing.at - now, TICK), longest) end
+  if why == 'rate' then return math.min(math.max(wait, interval()), longest) end
+  if why == 'slot' then return math.min(interval(), 2 * TICK) end
   return 0
 end
 
@@ -136,10 +168,10 @@ local function save(due)
   if not me.lease then redis.call('SADD', KEYS[4], ask.lane) end
   me.due, me.lease, me.waiting, me.in_flight = now + due, now + LEASE, ask.waiting, ask.in_flight
   if state.sum.requests > 0 then state.busy = state.busy or now end
+  write_log()
   save_state()
   redis.call('HSET', KEYS[2], ask.owner, cmsgpack.pack(me))
   redis.call('EXPIRE', KEYS[2], 2 * LEASE)
-  redis.call('EXPIRE', KEYS[3], math.ceil(2 * (WINDOW + SLACK)))
 end
 
 local function poll()
@@ -154,8 +186,9 @@ local function poll()
   local most = math.min(slots, ask.in_flight + ask.waiting) - ask.in_flight
   if not state.probing then most = most + math.min(ask.soon, slots) end
   local granted, why, wait = grant_all(most, least)
+  if not why and not state.probing then granted = granted + grant_spare(slots - ask.in_flight - granted) end
   note_entries(why)
-  local usable = math.min(slots, ask.in_flight + (why == 'rate' and granted or ask.waiting))
+  local usable = math.min(slots, ask.in_flight + (why == 'rate' and granted or math.max(granted, ask.waiting)))
   me.held = math.max(usable, ask.in_flight)
   local due = next_poll(why, wait)
   save(due)

@@ -64,9 +64,7 @@ class Report:
         if status == "throttled":
             before = self.throttled or {"bucket": -1}
             self.throttled = before | {"bucket": max(permit.bucket, before["bucket"])}
-            kind = _exhausted(seen)
-            if kind:
-                self.throttled["name"] = kind
+            self.throttled |= _blame(seen, permit.tokens)
 
     def wait_after_429(self, seconds: float) -> None:
         """The server's Retry-After, for the 429 just added."""
@@ -96,8 +94,11 @@ def _as_json(seen: Seen, own: int) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _exhausted(seen: Mapping[str, Seen]) -> str | None:
-    """Which limit a 429 speaks of, if its headers tell: the one of which least remains."""
+def _blame(seen: Mapping[str, Seen], tokens: int) -> dict[str, Any]:
+    """Which limit a 429 speaks of, if its headers tell, and whether what remains of it explains the 429."""
     left = {kind: one.remaining / one.limit for kind, one in seen.items() if one.remaining is not None}
     kind = min(left, key=left.__getitem__, default=None)
-    return kind if kind and left[kind] < 0.5 else None
+    if kind is None or left[kind] >= 0.5:
+        return {}
+    needed = tokens if kind == "tokens" else 1
+    return {"name": kind, "explained": left[kind] * seen[kind].limit < max(needed, 0.02 * seen[kind].limit)}

@@ -18,7 +18,7 @@ local owners = load_owners()
 local me = owners[ask.owner] or {entries = {}, seq = -1, held = 0}
 owners[ask.owner] = nil -- from here on: the others
 
--- How many processes wait with each run, for `what`: 'rate' or 'slot'; and how many such runs there are.
+-- How many processes wait with each run, for `what`: 'rate', 'slot' or either; and how many such runs there are.
 local function count_waiting(what)
   local processes, runs = {}, 0
   local function count(run)
@@ -27,7 +27,7 @@ local function count_waiting(what)
   end
   for _, owner in pairs(owners) do
     for run, entry in pairs(owner.entries) do
-      if entry.waits == what then count(run) end
+      if entry.waits and entry.waits == (what or entry.waits) then count(run) end
     end
   end
   for _, want in ipairs(ask.wants) do count(want.run) end
@@ -47,7 +47,8 @@ local function least_served()
   return least
 end
 
--- Nobody saves up while away: who begins to wait stands no further back than those who wait already.
+-- Nobody saves up while away: who begins to wait stands no further back than those who wait already, and processes
+-- of one run stand apart, so that runs alternate.
 local function join(least)
   local own = math.huge
   for _, want in ipairs(ask.wants) do
@@ -55,9 +56,10 @@ local function join(least)
     if entry and entry.waits then own = math.min(own, entry.served) end
   end
   local floor = math.max(state.served, own < math.huge and own or 0)
+  local processes = count_waiting()
   for _, want in ipairs(ask.wants) do
     local entry = me.entries[want.run] or {served = 0}
-    if not entry.waits then entry.served = math.max(entry.served, floor) end
+    if not entry.waits then entry.served = math.max(entry.served, floor + processes[want.run] - 1) end
     me.entries[want.run] = entry
     own = math.min(own, entry.served)
   end

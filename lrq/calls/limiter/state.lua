@@ -28,8 +28,7 @@ local function new_state(now)
     given = {requests = 0, tokens = 0},  -- the same since birth
     free_at = {requests = now, tokens = now}, -- the rate's theoretical arrival time
     header = {}, learnt = {}, foreign = {},
-    climb = {requests = 0, tokens = 0},  -- seconds a learnt limit has held us up since it was learnt
-    paused = 0, streak = 0, served = 0, failures = 0,
+    paused = 0, streak = 0, replies = 0, served = 0, failures = 0,
   }
 end
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -19,6 +19,16 @@ class Waiter:
     future: "asyncio.Future[Permit]"
     permit: Permit | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """Calls of one run expected before the next poll, and the tokens of each."""
+
+    calls: int
+    tokens: int
+
+
+NO_SPARE = Spare(0, 0)
 
 _Line = OrderedDict[Waiter, None]  # a queue that can be left from its middle
 
@@ -59,15 +69,17 @@ class Waiting:
     def all(self) -> list[Waiter]:
         return [waiter for run in self._runs for waiter in self._in_order(run)]
 
-    def wants(self, most: int) -> list[dict[str, object]]:
-        """For each run: how many wait, and the tokens of up to `most` that go next."""
-        return [
-            {
-                "run": str(run),
-                "waiting": sum(map(len, lines)),
-                "costs": [waiter.tokens for waiter in islice(self._in_order(run), most)],
-                "taken": 0,
-                "tokens": 0,
-            }
-            for run, lines in self._runs.items()
-        ]
+    def wants(self, most: int, spare: Mapping[int, Spare]) -> list[dict[str, object]]:
+        """For each run: how many wait, the tokens of up to `most` that go next, and what is expected to come."""
+        return [self._want(run, most, spare.get(run, NO_SPARE)) for run in self._runs.keys() | spare.keys()]
+
+    def _want(self, run: int, most: int, spare: Spare) -> dict[str, object]:
+        return {
+            "run": str(run),
+            "waiting": sum(map(len, self._runs.get(run, ()))),
+            "costs": [waiter.tokens for waiter in islice(self._in_order(run), most)],
+            "spare": spare.calls,
+            "each": spare.tokens,
+            "taken": 0,
+            "tokens": 0,
+        }

@@ -28,13 +28,21 @@ local function rate(name)
   return limits[name] / (cold and WINDOW + SLACK + BUCKET or WINDOW)
 end
 
+local entered = {} -- field of the log → amount, written at the end
+
 local function enter(bucket, name, amount)
   if amount == 0 then return end
-  redis.call('HINCRBY', KEYS[3], name .. bucket, amount)
+  local field = name .. bucket
+  entered[field] = (entered[field] or 0) + amount
   state.sum[name] = state.sum[name] + amount
   state.given[name] = state.given[name] + amount
   local from = math.max(state.free_at[name], now - QUANTUM)
   state.free_at[name] = math.max(from + amount / rate(name), now - QUANTUM)
+end
+
+local function write_log()
+  for field, amount in pairs(entered) do redis.call('HINCRBY', KEYS[3], field, amount) end
+  redis.call('EXPIRE', KEYS[3], math.ceil(2 * (WINDOW + SLACK)))
 end
 
 -- Seconds until `amount` may be granted; 0: now. One that exceeds the limit goes when the log is empty.
