@@ -21,7 +21,15 @@ from lrq.ledger.processes import Presence
 from lrq.ledger.schema import calls
 from lrq.ledger.schema import runs as runs_table
 
-SOON = Patience(failures=3, throttled=3, first_pause=0.01, longest_pause=0.02, longest_obeyed=0.3)
+SOON = Patience(
+    failures=3,
+    throttled=3,
+    first_pause=0.01,
+    longest_pause=0.02,
+    longest_obeyed=0.3,
+    first_look=0.1,
+    longest_look=0.5,
+)
 PRICE = Price(input=1.0, output=2.0)  # micro-units per token
 ANSWER = {
     "choices": [{"message": {"content": "[[7]]"}, "finish_reason": "stop"}],

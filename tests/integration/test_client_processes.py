@@ -168,7 +168,7 @@ async def test_two_processes_ask_for_the_same_500_keys_and_500_are_bought(world:
 async def test_of_four_processes_one_is_ended_five_times(world: Opened, sign: signal.Signals) -> None:
     """Killed, at most what was in flight is bought twice; stopped orderly, nothing is. Every key has its reply."""
     async with world(Options(latency_ms=60, jitter_ms=40)) as made:
-        run, keys = make_run(made.ledger), 300
+        run, keys = make_run(made.ledger), 200
         living = [made.start(run, keys, 8) for _ in range(4)]
         in_flight = 0
         for round_ in range(1, 6):
@@ -192,10 +192,10 @@ async def test_a_cap_holds_over_four_processes_faults_and_kills(world: Opened) -
     """What the server has sent costs no more than the ledger says is spent, and that no more than the cap."""
     faults = {"500": 0.05, "reset": 0.05, "empty": 0.02}
     async with world(Options(latency_ms=40, faults=faults)) as made:
-        cap = 10_000  # a bound is 64 + 12 + 2 × 16 = 108: with forty in flight the cap is felt from 60 calls on
-        run, keys = make_run(made.ledger, max_cost=cap), 600
+        cap = 6_000  # a bound is 64 + 12 + 2 × 16 = 108: with forty in flight the cap is felt from 40 calls on
+        run, keys = make_run(made.ledger, max_cost=cap), 300
         living = [made.start(run, keys, 10) for _ in range(4)]
-        for least in (15, 30, 45):
+        for least in (10, 20, 30):
             await until(lambda least=least: made.bought() >= least, 60)
             await made.kill(living.pop(0))
             living.append(made.start(run, keys, 10))
