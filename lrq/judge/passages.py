@@ -20,9 +20,8 @@ from lrq.domain.records import Call, Passage, Purpose
 from lrq.domain.tokens import chunk
 from lrq.judge.asking import Obtain
 
-_WORD = re.compile(
-    r"[a-z0-9]+|[^\W_a-z0-9\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+|[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+"
-)
+_CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_WORD = re.compile(rf"[^\W_{_CJK}]+|[{_CJK}]+")
 _FIRST_CJK = "\u2e80"
 _KEPT = 16  # indexes in one process: a handful of items are at work at once
 _EMBEDDED_AT_ONCE = 64  # texts in one embedding request
