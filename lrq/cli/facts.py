@@ -121,9 +121,14 @@ def _queues(conn: sa.Connection, run: Run) -> dict[str, dict[str, int]]:
     return dict(found)
 
 
-def _calls(usage: list[UsageRow]) -> dict[str, int]:
+def _calls(usage: list[UsageRow]) -> dict[str, Any]:
     names = ("calls", "reused", "failed", "unknown", "prompt_tokens", "completion_tokens", "cached_tokens")
-    return {name: sum(getattr(row, name) for row in usage) for name in names}
+    sums = {name: sum(getattr(row, name) for row in usage) for name in names}
+    return {**sums, "cache_hit_rate": _share(sums["cached_tokens"], sums["prompt_tokens"])}
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
 
 
 def _money(run: Run, usage: list[UsageRow]) -> dict[str, Any]:
@@ -135,13 +140,19 @@ def _money(run: Run, usage: list[UsageRow]) -> dict[str, Any]:
         "tokens": run.spent_tokens,
         "max_tokens": run.max_tokens,
         "unpriced_calls": sum(row.unpriced for row in usage),
+        "saved_by_caches": sum(row.saved for row in usage) / 1e6 if _is_priced(usage) else None,
     }
+
+
+def _is_priced(usage: list[UsageRow]) -> bool:
+    return any(row.calls > row.unpriced for row in usage)
 
 
 def _usage(row: UsageRow) -> dict[str, Any]:
     facts = {name: getattr(row, name) for name in UsageRow.__dataclass_fields__ if name not in {"run", "latency_ms"}}
     latency = round(row.latency_ms / row.calls / 1000, 3) if row.calls else None
-    return facts | {"cost": row.cost / 1e6, "mean_latency": latency}
+    money = {"cost": row.cost / 1e6, "saved": row.saved / 1e6}
+    return {**facts, **money, "cache_hit_rate": _share(row.cached_tokens, row.prompt_tokens), "mean_latency": latency}
 
 
 def _training(row: sa.Row[Any]) -> dict[str, Any]:

@@ -118,13 +118,22 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
         counts = ("calls", "reused", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
         cost = "unpriced" if one["unpriced"] else f"{one['cost']:.4f}"
         calls.add_row(where, *(f"{one[name]:,}" for name in counts), cost)
-    lines: list[RenderableType] = [scores, calls]
+    lines: list[RenderableType] = [scores, calls, *map(Text, caching(run))]
     for reason, number in run["no_pair"].items():
         lines.append(Text(f"no pair for {number} items: {reason}"))
     trained = (
         f"training of {one['rows']} rows: {one['state']} {one['reason']}{one['model']}" for one in run["trainings"]
     )
     return [*lines, *map(Text, trained)]
+
+
+def _caching(run: dict[str, Any]) -> list[str]:
+    """What prompt caches did, where they did anything."""
+    if not run["calls"]["cached_tokens"]:
+        return []
+    saved = run["money"]["saved_by_caches"]
+    money = "" if saved is None else f" and saved {saved:.4f}"
+    return [f"prompt caches held {run['calls']['cache_hit_rate']:.0%} of all prompt tokens{money}"]
 
 
 def _processes_line(found: list[dict[str, Any]]) -> Text:
