@@ -127,7 +127,7 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
     return [*lines, *map(Text, trained)]
 
 
-def _caching(run: dict[str, Any]) -> list[str]:
+def caching(run: dict[str, Any]) -> list[str]:
     """What prompt caches did, where they did anything."""
     if not run["calls"]["cached_tokens"]:
         return []
