@@ -68,8 +68,7 @@ def main(arguments: list[str] | None = None, **extra: Any) -> None:
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _say_usage(error)
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -80,6 +79,17 @@ def main(arguments: list[str] | None = None, **extra: Any) -> None:
             raise
         code = _say(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_usage(error: click.ClickException) -> int:
+    """What was wrong with the command's words, and where help is; a bare `lrq` has all of its help as the error."""
+    said = error.format_message()
+    context = getattr(error, "ctx", None)
+    if "\n" in said:
+        error.show()
+    else:
+        click.echo(f"lrq: {said}" + (f" ({context.command_path} --help)" if context else ""), err=True)
+    return error.exit_code
 
 
 def _say(error: Exception) -> int:
