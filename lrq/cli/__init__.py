@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = {
     "enqueue": "put a dataset into the queues",
     "status": "what runs, what it costs, what failed",
     "show": "explain every score of an item",
+    "report": "a run in numbers, or two runs side by side",
     "export": "write pairs and scores in other tools' forms",
     "resume": "go on with a run, and repair it",
     "pause": "let a run take no further calls",

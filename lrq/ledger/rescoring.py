@@ -65,7 +65,7 @@ def past_means(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
     query = sa.select(
         past_scores.c.dimension,
         past_scores.c.revision,
-        sa.func.count(past_scores.c.value).label("values"),
+        sa.func.count(past_scores.c.value).label("values_"),
         sa.func.avg(past_scores.c.value).label("mean"),
     )
     query = query.join(items, items.c.id == past_scores.c.item_id).where(items.c.run_id == run)

@@ -1,0 +1,71 @@
+"""How far two judgements of the same responses agree: differences, ranks, order within an item. No I/O."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby
+from statistics import correlation, fmean
+
+Response = tuple[str, int, int]  # item's id, prompt, k
+Values = Mapping[Response, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Of the responses that both have a value for. None where there is too little to say."""
+
+    count: int
+    mean: float | None = None  # of the first
+    other_mean: float | None = None
+    difference: float | None = None  # mean of other minus first
+    absolute_difference: float | None = None
+    rank_correlation: float | None = None  # Spearman's, over all responses
+    pairs: int = 0  # of responses of one item that both put in an order
+    same_order: float | None = None  # the share of these pairs with the same order in both
+
+
+def agreement(first: Values, other: Values) -> Agreement:
+    both = sorted(first.keys() & other.keys())
+    if not both:
+        return Agreement(count=0)
+    xs, ys = [first[name] for name in both], [other[name] for name in both]
+    same = _orders(both, xs, ys)
+    return Agreement(
+        count=len(both),
+        mean=fmean(xs),
+        other_mean=fmean(ys),
+        difference=fmean(y - x for x, y in zip(xs, ys, strict=True)),
+        absolute_difference=fmean(abs(y - x) for x, y in zip(xs, ys, strict=True)),
+        rank_correlation=spearman(xs, ys),
+        pairs=len(same),
+        same_order=fmean(same) if same else None,
+    )
+
+
+def spearman(xs: Sequence[float], ys: Sequence[float]) -> float | None:
+    """Rank correlation, ties at the mean of their ranks; None where one of them ranks nothing."""
+    if len(xs) < 2 or len(set(xs)) == 1 or len(set(ys)) == 1:
+        return None
+    return correlation(_ranks(xs), _ranks(ys))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranks = [0.0] * len(values)
+    begin = 0
+    for _, tied in groupby(order, key=values.__getitem__):
+        places = list(tied)
+        for place in places:
+            ranks[place] = begin + (len(places) - 1) / 2
+        begin += len(places)
+    return ranks
+
+
+def _orders(names: Sequence[Response], xs: Sequence[float], ys: Sequence[float]) -> list[bool]:
+    """For each pair of responses of one prompt that both put in an order: whether it is the same one."""
+    found = []
+    known = zip(names, xs, ys, strict=True)
+    for _, held in groupby(known, key=lambda one: one[0][:2]):
+        for (_, x1, y1), (_, x2, y2) in combinations(list(held), 2):
+            if x1 != x2 and y1 != y2:
+                found.append((x1 < x2) == (y1 < y2))
+    return found

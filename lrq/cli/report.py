@@ -1,0 +1,205 @@
+"""lrq report: a run in numbers, and two runs on the same items beside each other."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+import sqlalchemy as sa
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from lrq.cli.common import echo_json, json_option, settings_options
+from lrq.cli.facts import run_facts
+from lrq.cli.side_by_side import compared
+from lrq.cli.status import caching, spent, table
+from lrq.config import Settings
+from lrq.ledger import Ledger, open_ledger
+from lrq.ledger import runs as runs_
+from lrq.ledger.rescoring import past_means
+from lrq.ledger.runs import Run
+from lrq.ledger.schema import calls, items, rewards, rows, scores
+
+_COUNTS = ("calls", "reused", "prompt_tokens", "cached_tokens", "completion_tokens", "unpriced")
+
+
+@click.command()
+@click.argument("run")
+@click.option("--compare", metavar="RUN", help="Another run on the same items, e.g. with another judge.")
+@json_option
+@settings_options
+def report(run: str, compare: str | None, as_json: bool, settings: Settings) -> None:
+    """Sum a run up: scores, rewards, pairs, and what they took; with --compare, how far two runs agree.
+
+    Example: lrq report one-by-one --compare batched
+    """
+    ledger = open_ledger(settings)
+    facts = summary(ledger, _find(ledger, run))
+    if compare is not None:
+        facts["compared"] = compared(ledger, _find(ledger, run), _find(ledger, compare))
+    if as_json:
+        echo_json(facts)
+        return
+    console = Console()
+    for part in _parts(facts):
+        console.print(part)
+
+
+def _find(ledger: Ledger, name: str) -> Run:
+    with ledger.reading() as conn:
+        return runs_.get_run(conn, name)
+
+
+# ----- one run
+
+
+def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
+    """What `status` knows, summed by dimension, with spreads, servers and what stood before rescoring."""
+    facts = run_facts(ledger, run)
+    names = ("run", "recipe", "state", "reason", "items", "set_aside", "no_pair", "failed", "calls", "money")
+    with ledger.reading() as conn:
+        return {
+            **{name: facts[name] for name in names},
+            "responses": facts["responses"]["count"],
+            "dimensions": _dimensions(conn, run, facts),
+            "reward": _spread(conn, rewards.c.value, rewards, run),
+            "pairs": {"count": facts["pairs"], "margin": _mean_margin(conn, run)},
+            "servers": _servers(conn, run),
+            "trainings": facts["trainings"],
+        }
+
+
+def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Scores and calls of each dimension; of a step's calls for no dimension, under the step's name."""
+    named: dict[str, list[Mapping[str, Any]]] = {name: [] for name in facts["scores"]}
+    for row in facts["usage"]:
+        named.setdefault(row["dimension"] or row["step"], []).append(row)
+    count = max(1, facts["items"].get("done", 0))
+    past = past_means(conn, run.id)
+    found = {}
+    for name, usage in named.items():
+        spread = _spread(conn, scores.c.value, scores, run, scores.c.dimension == name)
+        states = facts["scores"].get(name, {"not_applicable": 0, "unscored": 0})
+        sums = {count_: sum(row[count_] for row in usage) for count_ in _COUNTS}
+        money = {part: sum(row[part] for row in usage) for part in ("cost", "saved")}
+        is_priced = sums["calls"] > sums["unpriced"]
+        found[name] = {
+            **spread,
+            "not_applicable": states["not_applicable"],
+            "unscored": states["unscored"],
+            **sums,
+            **{part: amount if is_priced else None for part, amount in money.items()},
+            "calls_per_item": round((sums["calls"] + sums["reused"]) / count, 2),
+            "before": [
+                {"revision": row.revision, "values": row.values_, "mean": _rounded(row.mean)}
+                for row in past
+                if row.dimension == name
+            ],
+        }
+    return found
+
+
+def _spread(
+    conn: sa.Connection, value: sa.ColumnElement[Any], of: sa.Table, run: Run, *more: sa.ColumnElement[bool]
+) -> dict[str, Any]:
+    """Count, mean and standard deviation of the values of the current round."""
+    figures = sa.func.count(value), sa.func.avg(value), sa.func.avg(value * value)
+    query = sa.select(*figures).select_from(of).join(items, items.c.id == of.c.item_id)
+    query = query.where(items.c.run_id == run.id, of.c.round == items.c.round, *more)
+    count, mean, square = conn.execute(query).one()
+    deviation = None if mean is None else max(0.0, square - mean * mean) ** 0.5
+    return {"values": count, "mean": _rounded(mean), "deviation": _rounded(deviation)}
+
+
+def _mean_margin(conn: sa.Connection, run: Run) -> float | None:
+    query = sa.select(sa.func.avg(rows.c.margin)).where(rows.c.run_id == run.id, rows.c.round == run.round)
+    return _rounded(conn.execute(query).scalar())
+
+
+def _servers(conn: sa.Connection, run: Run) -> dict[str, int]:
+    """Replies by who gave them."""
+    query = sa.select(calls.c.server, sa.func.count().label("number")).where(calls.c.run_id == run.id)
+    query = query.where(calls.c.state == "done").group_by(calls.c.server).order_by(calls.c.server)
+    return {row.server: row.number for row in conn.execute(query)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+# ----- for people
+
+
+def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    done, all_ = facts["items"].get("done", 0), sum(facts["items"].values())
+    yield Text(
+        f"run {facts['run']}, recipe {facts['recipe']}, {facts['state']}: {done} of {all_} items, "
+        f"{facts['responses']} responses, {facts['set_aside']} lines set aside"
+    )
+    yield _score_table(facts)
+    yield _call_table(facts)
+    yield from map(Text, _sentences(facts))
+    if "compared" in facts:
+        yield from _compared_parts(facts["run"], facts["compared"])
+
+
+def _score_table(facts: Mapping[str, Any]) -> RenderableType:
+    made = table("dimension", "mean", "deviation", "scored", "not applicable", "unscored", "before")
+    for name, one in facts["dimensions"].items():
+        before = ", ".join(_number(past["mean"]) for past in one["before"])
+        counts = (str(one[state]) for state in ("values", "not_applicable", "unscored"))
+        made.add_row(name, _number(one["mean"]), _number(one["deviation"]), *counts, before)
+    reward = facts["reward"]
+    made.add_row("reward", _number(reward["mean"]), _number(reward["deviation"]), str(reward["values"]), "", "", "")
+    return made
+
+
+def _call_table(facts: Mapping[str, Any]) -> RenderableType:
+    made = table(
+        "calls", "bought", "reused", "per item", "prompt tokens", "of it cached", "completion", "cost", "saved"
+    )
+    for name, one in facts["dimensions"].items():
+        rate = f"{one['cached_tokens'] / one['prompt_tokens']:.0%}" if one["prompt_tokens"] else "–"
+        counted = (f"{one['prompt_tokens']:,}", rate, f"{one['completion_tokens']:,}")
+        money = ("unpriced" if one[part] is None else f"{one[part]:,.4f}" for part in ("cost", "saved"))
+        made.add_row(name, f"{one['calls']:,}", f"{one['reused']:,}", f"{one['calls_per_item']:g}", *counted, *money)
+    return made
+
+
+def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
+    pairs = facts["pairs"]
+    yield f"{pairs['count']} pairs, mean margin {_number(pairs['margin'])}; money {spent(facts['money'])}"
+    yield from caching(dict(facts))
+    yield from (f"no pair for {number} items: {reason}" for reason, number in facts["no_pair"].items())
+    if len(facts["servers"]) > 1:
+        yield "replies by server: " + ", ".join(f"{name} {number:,}" for name, number in facts["servers"].items())
+    yield from (f"training of {one['rows']} rows: {one['state']} {one['reason']}" for one in facts["trainings"])
+
+
+def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    other = facts["with"]
+    yield Text(
+        f"\n{run} and {other} on {facts['items']} items, {facts['responses']} responses that are the same in both"
+    )
+    made = table(
+        "dimension", "scored", f"mean {run}", f"mean {other}", "difference", "absolute", "rank corr.", "same order"
+    )
+    for name, one in [*facts["dimensions"].items(), ("reward", facts["reward"])]:
+        figures = ("mean", "other_mean", "difference", "absolute_difference", "rank_correlation")
+        order = "–" if one["same_order"] is None else f"{one['same_order']:.0%} of {one['pairs']:,}"
+        made.add_row(name, str(one["count"]), *(_number(one[figure]) for figure in figures), order)
+    yield made
+    made = table("what the scores took", f"calls {run}", f"calls {other}", f"tokens {run}", f"tokens {other}")
+    first, second = facts["took"][run], facts["took"][other]
+    for name in first | second:
+        both = [first.get(name), second.get(name)]
+        counts = ["–" if one is None else f"{one[count]:,}" for count in ("calls", "tokens") for one in both]
+        made.add_row(name, *counts)
+    yield made
+    if facts["same_pairs"] is not None:
+        yield Text(
+            f"the same pair in {facts['same_pairs']:.0%} of {facts['items_with_pairs']} items that have one in both"
+        )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,111 @@
+"""Two runs on the same items beside each other: how far they agree, and what each took."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from lrq.cli.bill import bill_of
+from lrq.cli.comparing import Agreement, Response, agreement
+from lrq.domain.errors import UsageError
+from lrq.judge.estimate import FIELDS, Amount
+from lrq.ledger import Ledger
+from lrq.ledger import items as items_
+from lrq.ledger.runs import Run
+from lrq.ledger.schema import items
+
+
+def compared(ledger: Ledger, run: Run, other: Run) -> dict[str, Any]:
+    """How far two runs agree on the responses that both have judged, and what each one's scores took.
+
+    Calls are counted as if each run had been alone: a reply that one found in the ledger counts for both.
+    """
+    found = _Compared()
+    with ledger.reading() as conn:
+        for ids in _common(conn, run, other):
+            found.add(conn, *ids)
+    if not found.items:
+        raise UsageError(f"runs {run.name!r} and {other.name!r} have no item with the same responses in common")
+    return {"with": other.name, **found.facts((run.name, other.name))}
+
+
+def _common(conn: sa.Connection, run: Run, other: Run) -> Iterator[tuple[int, int]]:
+    """The numbers of the items that stand in both runs under the same id, in the order of the first."""
+    after = 0
+    theirs = items.alias("theirs")
+    while True:
+        query = sa.select(items.c.id, theirs.c.id.label("other")).join(theirs, theirs.c.key == items.c.key)
+        query = query.where(items.c.run_id == run.id, theirs.c.run_id == other.id, items.c.id > after)
+        page = conn.execute(query.order_by(items.c.id).limit(500)).all()
+        yield from ((row.id, row.other) for row in page)
+        if not page:
+            return
+        after = page[-1].id
+
+
+class _Compared:
+    """What was found so far."""
+
+    def __init__(self) -> None:
+        self.items = self.responses = self.different = 0
+        self._values: list[dict[str, dict[Response, float]]] = [{}, {}]
+        self._bills: list[dict[str, Amount]] = [{}, {}]
+        self._same_rows: list[bool] = []
+
+    def add(self, conn: sa.Connection, *ids: int) -> None:
+        """An item, by its numbers in both runs."""
+        rounds = [conn.execute(sa.select(items.c.round).where(items.c.id == id_)).scalar_one() for id_ in ids]
+        texts = [
+            {(one.prompt, one.k): one.text for one in items_.load_responses(conn, id_, round_)}
+            for id_, round_ in zip(ids, rounds, strict=True)
+        ]
+        same = {name for name in texts[0].keys() & texts[1].keys() if texts[0][name] == texts[1][name]}
+        self.different += len(texts[0].keys() & texts[1].keys()) - len(same)
+        if not same:
+            return
+        self.items += 1
+        self.responses += len(same)
+        made = []
+        for place, (id_, round_) in enumerate(zip(ids, rounds, strict=True)):
+            self._take(conn, place, ids[0], id_, round_, same)
+            made.append({(row.prompt, row.chosen, row.rejected) for row in items_.load_rows(conn, id_, round_)})
+        if made[0] and made[1]:
+            self._same_rows.append(made[0] == made[1])
+
+    def _take(
+        self, conn: sa.Connection, place: int, name: int, id_: int, round_: int, same: set[tuple[int, int]]
+    ) -> None:
+        values = self._values[place]
+        for score in items_.load_scores(conn, id_, round_):
+            if score.value is not None and (score.prompt, score.k) in same:
+                values.setdefault(score.dimension, {})[str(name), score.prompt, score.k] = score.value
+        for reward in items_.load_rewards(conn, id_, round_):
+            if reward.value is not None and (reward.prompt, reward.k) in same:
+                values.setdefault("reward", {})[str(name), reward.prompt, reward.k] = reward.value
+        for group, amount in bill_of(conn, [id_]).items():
+            dimension = group.dimension or group.step
+            self._bills[place][dimension] = self._bills[place].get(dimension, Amount()) + amount
+
+    def facts(self, names: Sequence[str]) -> dict[str, Any]:
+        first, other = self._values
+        agreed = {name: asdict(agreement(first.get(name, {}), other.get(name, {}))) for name in first | other}
+        rewards_ = agreed.pop("reward", asdict(Agreement(count=0)))
+        took = [
+            {name: _took(amount) for name, amount in bill.items()} | {"all": _took(sum(bill.values(), Amount()))}
+            for bill in self._bills
+        ]
+        return {
+            "items": self.items,
+            "responses": self.responses,
+            "responses_that_differ": self.different,
+            "dimensions": agreed,
+            "reward": rewards_,
+            "items_with_pairs": len(self._same_rows),
+            "same_pairs": sum(self._same_rows) / len(self._same_rows) if self._same_rows else None,
+            "took": dict(zip(names, took, strict=True)),
+        }
+
+
+def _took(amount: Amount) -> dict[str, int]:
+    return {name: round(getattr(amount, name)) for name in FIELDS} | {"tokens": round(amount.tokens)}
