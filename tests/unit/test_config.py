@@ -1,0 +1,168 @@
+"""Settings: which source wins, what is refused, and who may have a key."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from lrq.config import OVERRIDES, Endpoint, Settings, load_settings, merge_flags, parse_flag
+from lrq.domain.errors import UsageError
+
+KEY = "sk-secret-of-mine"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own, for lrq.yaml is looked for in the current one."""
+    monkeypatch.chdir(tmp_path)
+
+
+def load(**env: str) -> Settings:
+    return load_settings(env=env)
+
+
+def test_flags_go_over_the_environment_over_the_file_over_defaults() -> None:
+    """Each source names a few settings; the rest comes from the next."""
+    Path("lrq.yaml").write_text("judge: {url: 'http://file/v1', model: file, rpm: 1, tpm: 2}\nrecipe: mine.py:X\n")
+    flags = orjson.dumps({"judge": {"rpm": 3}}).decode()
+    env = {"LRQ_JUDGE_MODEL": "env", "LRQ_JUDGE_RPM": "2", OVERRIDES: flags}
+    settings = load(**env)
+    judge = settings.judge
+    assert (judge.url, judge.model, judge.rpm, judge.tpm) == ("http://file/v1", "env", 3, 2)
+    assert (settings.recipe, settings.judge_threads) == ("mine.py:X", 32)
+    assert load_settings({"judge": {"rpm": 4}}, env).judge.rpm == 4
+
+
+def test_a_file_can_be_named() -> None:
+    """LRQ_CONFIG; one that is missing is said so, the default one may be missing."""
+    Path("other.yaml").write_text("judge_threads: 5\n")
+    assert load(LRQ_CONFIG="other.yaml").judge_threads == 5
+    assert load().judge_threads == 32
+    with pytest.raises(UsageError, match="no settings file at gone"):
+        load(LRQ_CONFIG="gone.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("judge: {rmp: 5}", r"judge\.rmp"),
+        ("judge: {rpm: many}", r"judge\.rpm"),
+        ("judge: {endpoints: [{url: 'ftp://x', model: m}]}", r"judge\.endpoints\.0\.url: .*http://"),
+        ("judge: {endpoints: [{url: 'http://x', model: m, rpm: 0}]}", r"judge\.endpoints\.0\.rpm"),
+        ("sample: {top_p: 2}", r"sample\.top_p"),
+        ("judge: [", "is not YAML"),
+        ("just words", "holds no settings"),
+        ("nonsense: 1", "nonsense"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(text: str, said: str) -> None:
+    """And shows no value, which may be a secret."""
+    Path("lrq.yaml").write_text(text)
+    with pytest.raises(UsageError, match=said) as wrong:
+        load()
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_wrong_setting_beside_a_key_does_not_show_the_key() -> None:
+    """Pydantic would repeat its input."""
+    Path("lrq.yaml").write_text(f"judge: {{api_key: {KEY}, rpm: many}}")
+    with pytest.raises(UsageError) as wrong:
+        load()
+    assert KEY not in str(wrong.value)
+    Path("lrq.yaml").write_text(f"judge: {{api_key: [{KEY}]}}")
+    with pytest.raises(UsageError) as wrong:
+        load()
+    assert KEY not in str(wrong.value)
+
+
+def test_no_print_of_settings_shows_a_secret() -> None:
+    """Neither str, repr nor JSON, for keys and for URLs with passwords."""
+    settings = load(
+        LRQ_JUDGE_URL="http://x/v1",
+        LRQ_JUDGE_API_KEY=KEY,
+        LRQ_REDIS_URL=f"redis://:{KEY}@h/0",
+        LRQ_DATABASE_URL=f"postgresql+psycopg://u:{KEY}@h/d",
+    )
+    shown = f"{settings} {settings!r} {settings.model_dump_json()} {settings.endpoints('judge')!r}"
+    assert KEY not in shown
+    assert settings.endpoints("judge")[0].secret() == KEY
+    assert settings.broker() == f"redis://:{KEY}@h/0"
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("https://api.openai.com/v1", "sk-openai"),
+        ("https://api.openai.com.evil.example/v1", None),
+        ("https://evil.example/api.openai.com/v1", None),
+        ("https://api.openai.com@evil.example/v1", None),
+        ("http://localhost:8000/v1", None),
+    ],
+)
+def test_openai_s_key_is_for_openai_s_host(url: str, key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key in the environment is given to nobody else; one of the endpoint's own goes to that endpoint."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-openai")
+    assert Endpoint(url=url, model="m").secret() == key
+    assert Endpoint(url=url, model="m", api_key=KEY).secret() == KEY  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "nested"),
+    [
+        ("judge.rpm=500", {"judge": {"rpm": 500}}),
+        ("judge.price={input: 1, output: 2}", {"judge": {"price": {"input": 1, "output": 2}}}),
+        ("judge.model=a=b", {"judge": {"model": "a=b"}}),
+        ("recipe=mine.py:X", {"recipe": "mine.py:X"}),
+    ],
+)
+def test_a_flag_is_a_path_and_a_value(text: str, nested: dict[str, Any]) -> None:
+    """The value is read as YAML; only the first equals sign parts."""
+    assert parse_flag(text) == nested
+
+
+@pytest.mark.parametrize("text", ["judge.rpm", "=5", ""])
+def test_a_flag_without_both_is_refused(text: str) -> None:
+    """With an example of how it is written."""
+    with pytest.raises(UsageError, match=r"judge\.rpm=500"):
+        parse_flag(text)
+
+
+def test_flags_of_one_part_are_merged() -> None:
+    """The later wins where both name the same."""
+    flags = ("judge.rpm=1", "judge.tpm=2", "judge.rpm=3", "recipe=x")
+    assert merge_flags(flags) == {"judge": {"rpm": 3, "tpm": 2}, "recipe": "x"}
+
+
+def test_one_endpoint_in_short_or_several_by_name() -> None:
+    """A URL's last slash is dropped, so that paths can be added."""
+    short = load(LRQ_JUDGE_URL="http://x/v1/", LRQ_JUDGE_CONCURRENCY="7")
+    (one,) = short.endpoints("judge")
+    assert (one.name, one.url, one.model, one.concurrency) == ("default", "http://x/v1", "default", 7)
+    assert load().endpoints("judge") == ()
+    Path("lrq.yaml").write_text(
+        "judge: {endpoints: [{name: a, url: 'http://a/v1', model: m}, {name: b, url: 'http://b/v1', model: n}]}"
+    )
+    named = load().endpoint("judge", "b")
+    assert named is not None
+    assert named.model == "n"
+    assert load().endpoint("judge", "c") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "url"),
+    [("/models/x", "/models/x", None), ("http://x/v1", None, "http://x/v1"), ("https://x/v1", None, "https://x/v1")],
+)
+def test_a_policy_is_a_folder_or_a_url(value: str, path: str | None, url: str | None) -> None:
+    """LRQ_POLICY takes both."""
+    policy = load(LRQ_POLICY=value).policy
+    assert (policy.path, policy.url) == (path, url)
+
+
+def test_redis_is_the_broker_unless_another_is_named() -> None:
+    """Kombu wants sockets under a scheme of its own."""
+    assert load(LRQ_REDIS_URL="redis://h/1").broker() == "redis://h/1"
+    assert load(LRQ_REDIS_URL="unix:///s").broker() == "redis+socket:///s"
+    both = load(LRQ_REDIS_URL="redis://h/1", LRQ_BROKER_URL="amqp://h")
+    assert (both.redis(), both.broker()) == ("redis://h/1", "amqp://h")
+    assert load().broker().startswith("redis+socket:///")

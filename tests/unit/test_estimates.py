@@ -1,0 +1,92 @@
+"""How many tokens a call takes at most, and as expected."""
+
+from dataclasses import replace
+
+import pytest
+
+from lrq.calls.estimates import Expectation, at_most, counted
+from lrq.domain.records import Call, Choice, Purpose, Usage
+
+CALL = Call(role="judge", endpoint="e", model="m", messages=({"role": "user", "content": "x" * 100},), max_tokens=40)
+PURPOSE = Purpose(run=1, kind="support")
+
+
+@pytest.mark.parametrize(
+    ("call", "prompt", "completion"),
+    [
+        (CALL, 164, 40),  # a byte a token, and 64 for the template
+        (replace(CALL, messages=({"role": "user", "content": "货轮"},)), 70, 40),  # six bytes
+        (replace(CALL, messages=CALL.messages * 2), 328, 40),
+        (replace(CALL, n=3), 164, 120),
+        (replace(CALL, extra={"max_tokens": 500}), 164, 500),  # the settings' own fields go over ours
+        (replace(CALL, extra={"max_tokens": None, "max_completion_tokens": 900}), 164, 900),
+        (replace(CALL, extra={"n": 5}), 164, 200),
+        (replace(CALL, max_tokens=None), 164, 32_768),  # without a limit: never nothing
+        (Call(role="embedding", endpoint="e", model="m", input=("ab", "c")), 131, 0),
+    ],
+)
+def test_the_bound_covers_what_the_request_allows(call: Call, prompt: int, completion: int) -> None:
+    """A budget that holds is reserved at it."""
+    assert at_most(call) == Usage(prompt_tokens=prompt, completion_tokens=completion)
+
+
+REPLY = [Choice(text="[[7]]", reasoning="so")]
+
+
+@pytest.mark.parametrize(
+    ("usage", "charged"),
+    [
+        (Usage(prompt_tokens=30, completion_tokens=3), Usage(prompt_tokens=30, completion_tokens=3)),
+        (Usage(), Usage(prompt_tokens=164, completion_tokens=7)),
+        (Usage(prompt_tokens=30), Usage(prompt_tokens=30, completion_tokens=7)),
+        (Usage(completion_tokens=3), Usage(prompt_tokens=164, completion_tokens=3)),
+    ],
+)
+def test_what_a_server_does_not_count_is_charged_by_its_bytes(usage: Usage, charged: Usage) -> None:
+    """Each side for itself; the row says so."""
+    found, note = counted(CALL, REPLY, usage)
+    assert found == charged
+    assert bool(note) == (found != usage)
+
+
+def test_an_empty_reply_without_completion_tokens_is_no_estimate() -> None:
+    """Nothing was said, and the server counted nothing: it is right."""
+    usage = Usage(prompt_tokens=30)
+    assert counted(CALL, [Choice(text="")], usage) == (usage, "")
+
+
+def test_an_estimate_stays_within_the_bound() -> None:
+    """Forty tokens were allowed: no more are charged, however many bytes they had."""
+    found, _ = counted(CALL, [Choice(text="货" * 1000)], Usage())
+    assert found.completion_tokens == 40
+
+
+def test_before_anything_is_counted_the_expectation_is_a_guess_by_bytes() -> None:
+    """100 bytes at 0.28, and a quarter of the reply's limit."""
+    assert Expectation().tokens(CALL, PURPOSE) == 38
+    assert Expectation().tokens(replace(CALL, n=4), PURPOSE) == 68
+
+
+def test_expectations_follow_what_is_counted() -> None:
+    """The first count is believed, later ones move the mean; other kinds and models learn nothing from it."""
+    learnt = Expectation()
+    learnt.learn(CALL, PURPOSE, Usage(prompt_tokens=20, completion_tokens=4))
+    assert learnt.tokens(CALL, PURPOSE) == 24
+    for _ in range(200):
+        learnt.learn(CALL, PURPOSE, Usage(prompt_tokens=60, completion_tokens=10))
+    assert learnt.tokens(CALL, PURPOSE) == 70
+    assert learnt.tokens(CALL, replace(PURPOSE, kind="statements")) == 70  # 60, and a quarter of 40
+    assert learnt.tokens(replace(CALL, model="other"), PURPOSE) == 38
+
+
+def test_a_reply_that_was_not_counted_teaches_nothing() -> None:
+    """Zeros are no counts."""
+    learnt = Expectation()
+    learnt.learn(CALL, PURPOSE, Usage())
+    assert learnt.tokens(CALL, PURPOSE) == 38
+
+
+def test_embeddings_are_measured_in_bytes_too() -> None:
+    """Six bytes of Chinese and a hundred of English: 106 × 0.28."""
+    call = Call(role="embedding", endpoint="e", model="m", input=("货轮", "x" * 100))
+    assert Expectation().tokens(call, PURPOSE) == 30

@@ -1,0 +1,117 @@
+"""A run's frozen configuration: what is in it, what never is, and which judge it names."""
+
+import dataclasses
+from typing import Any
+
+import orjson
+import pytest
+
+from lrq.config import Endpoint, JudgeSettings, Price, RoleSettings, Settings
+from lrq.domain.errors import UsageError
+from lrq.domain.tokens import TOKEN_RULE
+from lrq.recipes import RECIPES
+from lrq.workers.frozen import freeze, thaw
+
+KEY = "sk-secret-of-mine"
+
+
+def endpoint(name: str = "default", model: str = "m", **fields: Any) -> Endpoint:
+    return Endpoint(name=name, url=f"http://user:{KEY}@{name}:1/v1", model=model, **fields)
+
+
+def settings(*endpoints: Endpoint, **fields: Any) -> Settings:
+    return Settings(judge=JudgeSettings(endpoints=endpoints or (endpoint(),), **fields.pop("judge", {})), **fields)
+
+
+def test_all_that_results_depend_on_is_frozen() -> None:
+    """Prompt texts, token rule, models, the recipe's settings, sampling and loss."""
+    found = freeze(settings(), train=True)
+    recipe = RECIPES["longreward"]
+    assert found["prompts"] == recipe.prompts()
+    assert found["tokens"] == TOKEN_RULE
+    assert found["judge"]["models"] == [{"endpoint": "default", "model": "m", "extra": {}}]
+    assert found["settings"]["min_scored"] == 5
+    assert found["sample"]["responses"] == 10
+    assert found["train"]["beta"] == 0.15
+    assert freeze(settings(), train=False)["train"] is None
+
+
+def test_it_survives_the_ledger_unchanged() -> None:
+    """It is kept as JSON, and compared after that."""
+    found = freeze(settings(embedding=RoleSettings(url="http://e/v1", model="e")), train=True)
+    assert orjson.loads(orjson.dumps(found)) == found
+
+
+def test_no_secret_url_limit_or_price_is_part_of_it() -> None:
+    """They may change while the run goes on, and the ledger is no place for keys."""
+    plain = freeze(settings(), train=True)
+    told = settings(
+        endpoint(api_key=KEY, rpm=5, price=Price(input=1.0), timeout=3.0),
+        redis_url=f"redis://:{KEY}@h/0",
+        database_url=f"postgresql+psycopg://u:{KEY}@h/d",
+        judge_threads=2,
+    )
+    assert freeze(told, train=True) == plain
+    assert KEY.encode() not in orjson.dumps(plain)
+    assert b"http" not in orjson.dumps(plain["judge"])
+
+
+def test_a_setting_the_recipe_does_not_know_is_an_error_that_lists_what_it_does() -> None:
+    """A typo must not run with the default."""
+    with pytest.raises(UsageError, match=r"no setting 'min_scord'; it has .*min_scored"):
+        freeze(settings(settings={"min_scord": 3}), train=False)
+
+
+def test_own_values_go_over_the_recipe_s() -> None:
+    """For settings, samples and loss."""
+    own = settings(settings={"min_scored": 3}, sample={"responses": 4}, train={"beta": 0.3, "every_rows": 8})
+    found = freeze(own, train=True)
+    assert (found["settings"]["min_scored"], found["sample"]["responses"], found["train"]["beta"]) == (3, 4, 0.3)
+    assert thaw("longreward", found).train_every == 8
+
+
+def test_batches_of_statements_are_asked_for_in_either_place() -> None:
+    """As a setting of the judge, or of the recipe."""
+    assert freeze(settings(judge={"batch_statements": True}), train=False)["settings"]["batch_statements"]
+    assert freeze(settings(settings={"batch_statements": True}), train=False)["settings"]["batch_statements"]
+    assert not freeze(settings(), train=False)["settings"]["batch_statements"]
+
+
+def test_steps_know_their_queues_and_dimensions_their_steps() -> None:
+    """As the recipe says."""
+    frozen = thaw("longreward", freeze(settings(), train=False))
+    assert frozen.steps["faithfulness"] == "judge.faithfulness"
+    assert frozen.step_of == {name: name for name in frozen.steps}
+    assert frozen.train_every is None
+
+
+def test_a_dimension_s_own_judge_is_asked_for_it_alone() -> None:
+    """The others go to whoever serves them."""
+    two = settings(endpoint("a"), endpoint("b", "n"), judge={"dimensions": {"faithfulness": "b"}})
+    frozen = thaw("longreward", freeze(two, train=False))
+    assert {frozen.judge_of("faithfulness", f"prompt {n}").model for n in range(50)} == {"n"}
+
+
+def test_among_several_judges_the_prompt_decides() -> None:
+    """The same question meets the same judge, whoever asks; different ones are spread."""
+    frozen = thaw("longreward", freeze(settings(endpoint("a"), endpoint("b")), train=False))
+    asked = [frozen.judge_of("helpfulness", f"prompt {n}").endpoint for n in range(200)]
+    assert asked == [frozen.judge_of("helpfulness", f"prompt {n}").endpoint for n in range(200)]
+    assert 60 < asked.count("a") < 140
+
+
+def test_a_dimension_whose_judge_is_missing_is_a_usage_error() -> None:
+    """It names both."""
+    frozen = thaw("longreward", freeze(settings(judge={"dimensions": {"logicality": "gone"}}), train=False))
+    with pytest.raises(UsageError, match="'gone' for logicality"):
+        frozen.judge_of("logicality", "p")
+
+
+def test_a_frozen_run_reads_its_own_prompts() -> None:
+    """Texts that a later release changes are used as they were stored."""
+    config = freeze(settings(), train=False)
+    config["prompts"] = config["prompts"] | {"en/helpfulness": "old words"}
+    frozen = thaw("longreward", config)
+    assert frozen.config["prompts"]["en/helpfulness"] == "old words"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        frozen.config = {}  # type: ignore[misc]

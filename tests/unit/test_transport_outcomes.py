@@ -1,0 +1,252 @@
+"""What is made of a server's status, headers and body."""
+
+import json
+import time
+from email.utils import formatdate
+from typing import Any
+
+import orjson
+import pytest
+
+from lrq.calls.outcomes import Outcome, line_of, read_outcome
+from lrq.calls.transport import _request
+from lrq.domain.records import Call, Usage
+
+CHAT = Call(role="judge", endpoint="e", model="m", messages=({"role": "user", "content": "q"},), max_tokens=9)
+EMBEDDING = Call(role="embedding", endpoint="e", model="m", input=("a", "b"))
+
+
+def read(body: Any, status: int = 200, call: Call = CHAT, **headers: str) -> Outcome:
+    raw = body if isinstance(body, bytes) else orjson.dumps(body)
+    return read_outcome(call, status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
+
+
+def chat(message: Any, finish: Any = "stop", **more: Any) -> dict[str, Any]:
+    return {"choices": [{"message": message, "finish_reason": finish}], **more}
+
+
+def failed(status: int, code: str = "", message: str = "m", kind: str = "") -> Outcome:
+    return read({"error": {"message": message, "code": code, "type": kind}}, status)
+
+
+def test_a_reply_is_its_text_finish_and_counts() -> None:
+    """Usage as OpenAI gives it, with what its cache saved."""
+    usage = {"prompt_tokens": 12, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 8}}
+    outcome = read(chat({"content": "[[7]]"}, "length", usage=usage))
+    assert (outcome.kind, outcome.unknown) == ("ok", False)
+    assert [(one.text, one.finish, one.reasoning) for one in outcome.choices] == [("[[7]]", "length", "")]
+    assert outcome.usage == Usage(prompt_tokens=12, completion_tokens=3, cached_tokens=8)
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "reasoning"),
+    [
+        ({"content": "a", "reasoning_content": "r"}, "a", "r"),
+        ({"content": "a", "reasoning": "r"}, "a", "r"),
+        ({"content": "<think>r</think>\n\na"}, "a", "r"),
+        ({"content": "r [[9]]</think>a"}, "a", "r [[9]]"),  # some templates open the mark in the prompt
+        ({"content": None}, "", ""),
+        ({"content": None, "reasoning_content": "r"}, "", "r"),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab", ""),
+        ({}, "", ""),
+        (None, "", ""),
+    ],
+)
+def test_reasoning_is_kept_apart_from_the_answer(message: Any, text: str, reasoning: str) -> None:
+    """In a field of its own, or left in the text by servers that do not part it."""
+    (choice,) = read(chat(message)).choices
+    assert (choice.text, choice.reasoning) == (text, reasoning)
+
+
+@pytest.mark.parametrize(
+    ("counted", "usage"),
+    [
+        ({"prompt_tokens": 5}, Usage(prompt_tokens=5)),
+        ({"prompt_tokens": 5, "prompt_cache_hit_tokens": 4}, Usage(prompt_tokens=5, cached_tokens=4)),
+        ({"prompt_tokens": 5, "prompt_cache_hit_tokens": 9}, Usage(prompt_tokens=5, cached_tokens=5)),
+        ({"total_tokens": 7}, Usage(prompt_tokens=7)),
+        ({"total_tokens": 7, "completion_tokens": 2}, Usage(prompt_tokens=5, completion_tokens=2)),
+        ({"prompt_tokens": -3, "completion_tokens": None}, Usage()),
+        ({"prompt_tokens": 10**12}, Usage(prompt_tokens=2**31 - 1)),
+        (None, Usage()),
+    ],
+)
+def test_counts_are_whole_and_never_negative(counted: Any, usage: Usage) -> None:
+    """Whatever a server says, money is not made of it."""
+    assert read(chat({"content": "a"}, usage=counted)).usage == usage
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        {"choices": None},
+        {"choices": "a"},
+        {"choices": ["a"]},
+        chat({"content": 7}),
+        chat({"content": {"text": "a"}}),
+        chat({"content": "a"}, usage={"prompt_tokens": "many"}),
+        chat({"content": "a"}, usage=[1]),
+        b"",
+        b"<html>",
+        b"[" * 100_000,
+    ],
+)
+def test_a_page_instead_of_a_reply_is_a_failure_that_may_be_charged(body: Any) -> None:
+    """Nothing is raised, nothing is taken for an empty answer."""
+    outcome = read(body)
+    assert (outcome.kind, outcome.unknown, list(outcome.choices)) == ("failed", True, [])
+    assert outcome.reason
+
+
+def test_a_reply_without_choices_is_an_empty_one() -> None:
+    """Some servers answer so when a filter has struck: it was paid for, and is asked again as unreadable."""
+    outcome = read({"choices": [], "usage": {"prompt_tokens": 3}})
+    assert [(one.text, one.finish) for one in outcome.choices] == [("", "empty")]
+
+
+def test_half_a_character_does_not_cost_a_reply() -> None:
+    """A text cut within a surrogate pair, or within a byte sequence, is read all the same."""
+    half = json.dumps(chat({"content": "[[7]] \ud83d"})).encode()
+    assert read(half).choices[0].text == "[[7]] ?"
+    torn = orjson.dumps(chat({"content": "[[7]] X"})).replace(b"X", b"\xe4\xbd")
+    assert read(torn).choices[0].text == "[[7]] \ufffd"
+
+
+def test_vectors_come_in_the_order_of_their_texts() -> None:
+    """Whatever order the server sends them in."""
+    data = [{"index": 1, "embedding": [3, 4]}, {"index": 0, "embedding": [1, 2]}]
+    outcome = read({"data": data, "usage": {"total_tokens": 4}}, call=EMBEDDING)
+    assert outcome.vectors == [[1.0, 2.0], [3.0, 4.0]]
+    assert outcome.usage == Usage(prompt_tokens=4)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [],
+        None,
+        [{"embedding": [1]}],  # one of two
+        [{"embedding": [1]}, {"embedding": []}],
+        [{"embedding": [1]}, {"embedding": [1, 2]}],
+        [{"embedding": "AAAA"}, {"embedding": "AAAA"}],
+        [{"embedding": [1]}, {"embedding": [None]}],
+    ],
+)
+def test_vectors_that_do_not_fit_are_a_failure(data: Any) -> None:
+    """One for each text, all of one length: else passages would be matched with others' vectors."""
+    outcome = read({"data": data}, call=EMBEDDING)
+    assert (outcome.kind, outcome.unknown, list(outcome.vectors)) == ("failed", True, [])
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "unknown"),
+    [
+        (400, "context_length_exceeded", "refused", False),
+        (413, "", "refused", False),
+        (415, "", "refused", False),
+        (422, "", "refused", False),
+        (451, "", "refused", False),
+        (401, "", "account", False),
+        (402, "", "account", False),
+        (403, "", "account", False),
+        (404, "model_not_found", "account", False),
+        (405, "", "account", False),
+        (301, "", "account", False),
+        (308, "", "account", False),
+        (400, "Arrearage", "account", False),
+        (429, "insufficient_quota", "account", False),
+        (429, "1113", "account", False),
+        (429, "1302", "throttled", False),
+        (429, "rate_limit_exceeded", "throttled", False),
+        (429, "", "throttled", False),
+        (408, "", "failed", False),
+        (409, "", "failed", False),
+        (425, "", "failed", False),
+        (500, "", "failed", False),
+        (502, "", "failed", False),
+        (503, "", "failed", False),
+        (504, "", "failed", True),
+        (524, "", "failed", True),
+        (529, "", "failed", False),
+        (202, "", "failed", True),
+    ],
+)
+def test_failures_are_told_apart_by_who_can_mend_them(status: int, code: str, kind: str, unknown: bool) -> None:
+    """The request, the account, or time; a gateway that gave up may have been answered."""
+    outcome = failed(status, code)
+    assert (outcome.kind, outcome.unknown, outcome.status) == (kind, unknown, status)
+
+
+def test_quota_may_stand_in_the_type() -> None:
+    """OpenAI names it twice, others once."""
+    assert failed(429, kind="insufficient_quota").kind == "account"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"error": {"message": "too\nlong\x00\x1b[31m"}}, "HTTP 400: too long [31m"),
+        ({"error": "plain words"}, "HTTP 400: plain words"),
+        ({"message": "without an error"}, "HTTP 400: without an error"),
+        ({"error": {"code": "only_code"}}, "HTTP 400: only_code"),
+        (b"\xff\xfe nothing", "HTTP 400: \ufffd\ufffd nothing"),
+        ([1], "HTTP 400: [1]"),
+        (b"", "HTTP 400: "),
+    ],
+)
+def test_the_server_s_words_become_one_printable_line(body: Any, reason: str) -> None:
+    """Fit for a log, a terminal and any database."""
+    assert read(body, 400).reason == reason
+
+
+def test_a_reason_is_bounded() -> None:
+    """A page of a megabyte is not kept for every call."""
+    assert len(read(b"x" * 10**6, 500).reason) < 400
+    assert len(line_of("x\n" * 10**6)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("soon", None), ("", None), ("inf", float("inf"))],
+)
+def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
+    """What is no number is no wish; a negative one is now."""
+    assert read({}, 429, Retry_After=value).retry_after == seconds
+
+
+@pytest.mark.parametrize(("ahead", "low", "high"), [(100, 98, 101), (-100, 0, 0)])
+def test_retry_after_as_a_date(ahead: int, low: float, high: float) -> None:
+    """One that is past is now."""
+    after = read({}, 503, Retry_After=formatdate(time.time() + ahead, usegmt=True)).retry_after
+    assert after is not None
+    assert low <= after <= high
+
+
+def test_no_retry_after_is_none() -> None:
+    """The client then waits by its own rule."""
+    assert read({}, 429).retry_after is None
+
+
+def test_the_body_of_a_request_holds_what_is_set() -> None:
+    """Parameters that nobody set are left to the server; n stands in it where it is more than one."""
+    assert _request(CHAT) == (
+        "/chat/completions",
+        {"model": "m", "messages": [{"role": "user", "content": "q"}], "max_tokens": 9},
+    )
+    assert _request(EMBEDDING) == ("/embeddings", {"model": "m", "input": ["a", "b"]})
+    several = Call(role="policy", endpoint="e", model="m", n=3, temperature=1.0, top_p=0.9, seed=5)
+    assert _request(several)[1] == {"model": "m", "messages": [], "temperature": 1.0, "top_p": 0.9, "seed": 5, "n": 3}
+
+
+def test_extra_fields_go_over_the_others_and_null_leaves_one_out() -> None:
+    """Reasoning models refuse max_tokens and temperatures; the settings can say so."""
+    extra = {"max_completion_tokens": 500, "max_tokens": None, "temperature": None, "reasoning_effort": "low"}
+    call = Call(role="judge", endpoint="e", model="m", temperature=0.01, max_tokens=9, extra=extra)
+    assert _request(call)[1] == {
+        "model": "m",
+        "messages": [],
+        "max_completion_tokens": 500,
+        "reasoning_effort": "low",
+    }
