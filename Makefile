@@ -23,7 +23,7 @@ demo: env
 	$(BIN)/python examples/demo.py --home $(DEMO_HOME)
 
 test: check
-	$(BIN)/pytest tests/unit tests/integration
+	$(BIN)/pytest --numprocesses 3 tests/unit tests/integration  # more than cores: many tests wait for clocks
 
 check: env
 	$(BIN)/ruff check .
