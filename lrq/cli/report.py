@@ -177,12 +177,9 @@ def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     other = facts["with"]
-    yield Text(
-        f"\n{run} and {other} on {facts['items']} items, {facts['responses']} responses that are the same in both"
-    )
-    made = table(
-        "dimension", "scored", f"mean {run}", f"mean {other}", "difference", "absolute", "rank corr.", "same order"
-    )
+    yield Text(f"\n{run} and {other} on {facts['items']} items, {facts['responses']} responses equal in both")
+    means = (f"mean {run}", f"mean {other}")
+    made = table("dimension", "scored", *means, "difference", "absolute", "rank correlation", "same order")
     for name, one in [*facts["dimensions"].items(), ("reward", facts["reward"])]:
         figures = ("mean", "other_mean", "difference", "absolute_difference", "rank_correlation")
         order = "–" if one["same_order"] is None else f"{one['same_order']:.0%} of {one['pairs']:,}"
@@ -196,9 +193,7 @@ def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableTy
         made.add_row(name, *counts)
     yield made
     if facts["same_pairs"] is not None:
-        yield Text(
-            f"the same pair in {facts['same_pairs']:.0%} of {facts['items_with_pairs']} items that have one in both"
-        )
+        yield Text(f"{facts['items_with_pairs']} items have a pair in both, the same in {facts['same_pairs']:.0%}")
 
 
 def _number(value: float | None) -> str:
