@@ -8,6 +8,7 @@ SHORTEST = 4
 
 def fenced(text: str) -> str:
     """Return `text` between two identical lines of tildes, longer than any run of tildes in it."""
-    longest = max(map(len, _TILDES.findall(text)), default=0)
-    fence = "~" * max(SHORTEST, longest + 1)
+    fence = "~" * SHORTEST
+    if fence in text:
+        fence = "~" * (1 + max(map(len, _TILDES.findall(text))))
     return f"{fence}\n{text}\n{fence}"

@@ -3,6 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ import zstandard
 
 from lrq.domain.exports import score_row
 from lrq.domain.records import Item, NoRow, Pair, Response, Reward, Score
-from lrq.ledger.engine import Ledger
+from lrq.ledger.engine import Ledger, insert_into
 from lrq.ledger.schema import contexts, items, prompts, responses, rewards, rows, runs, scores, set_aside
 
 _ZSTD_LEVEL = 6  # for text: within 3 % of level 12 at a third of its time
@@ -139,18 +140,32 @@ def load_prompt(conn: sa.Connection, item: int, round_: int, prompt: int) -> Any
 
 def add_scores(ledger: Ledger, conn: sa.Connection, item: int, round_: int, found: Sequence[Score]) -> None:
     """Keep scores; one that was unscored before may be replaced, nothing else."""
-    for score in found:
-        values = {
+    values = [
+        {
+            "item_id": item,
+            "round": round_,
+            "prompt": score.prompt,
+            "k": score.k,
+            "dimension": score.dimension,
             "state": score.state,
             "value": score.value,
             "reason": score.reason[:1000],
             "evidence": orjson.dumps(score.evidence).decode(),
         }
-        known = {"item_id": item, "round": round_, "prompt": score.prompt, "k": score.k, "dimension": score.dimension}
-        insert = ledger.insert(scores).values(**known, **values)
-        conn.execute(
-            insert.on_conflict_do_update(index_elements=list(known), set_=values, where=scores.c.state == "unscored")
-        )
+        for score in found
+    ]
+    if values:
+        conn.execute(_keep_score(ledger.is_sqlite), values)
+
+
+@cache
+def _keep_score(is_sqlite: bool) -> Any:
+    insert = insert_into(scores, is_sqlite)
+    return insert.on_conflict_do_update(
+        index_elements=["item_id", "round", "prompt", "k", "dimension"],
+        set_={name: insert.excluded[name] for name in ("state", "value", "reason", "evidence")},
+        where=scores.c.state == "unscored",
+    )
 
 
 def load_scores(conn: sa.Connection, item: int, round_: int) -> list[Score]:

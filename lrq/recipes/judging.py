@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from lrq.domain.fences import fenced
@@ -20,11 +21,11 @@ class Judging:
     case: Case
     ask: Ask
 
-    @property
+    @cached_property
     def language(self) -> Language:
         return language(self.case.item.question)
 
-    @property
+    @cached_property
     def question(self) -> str:
         """The item's question, fenced."""
         return fenced(self.case.item.question)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
@@ -18,11 +19,19 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
     Raises ValueError if a placeholder has no value or a value no placeholder. Untrusted values come fenced.
     """
-    names = set(_PLACEHOLDER.findall(template))
-    if names != values.keys():
-        differing = ", ".join(sorted(names ^ values.keys()))
+    texts, names = _parts(template)
+    if values.keys() != set(names):
+        differing = ", ".join(sorted(set(names) ^ values.keys()))
         raise ValueError(f"placeholders and values of the prompt differ: {differing}")
-    return _PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]], template)
+    filled = [part for text, name in zip(texts, names, strict=False) for part in (text, values[name])]
+    return "".join((*filled, texts[-1]))
+
+
+@lru_cache(maxsize=256)
+def _parts(template: str) -> tuple[list[str], list[str]]:
+    """The texts between placeholders, one more than there are of these, and the placeholders' names."""
+    parts = _PLACEHOLDER.split(template)
+    return parts[::2], parts[1::2]
 
 
 def _text(path: Path) -> str:
