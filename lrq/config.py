@@ -227,11 +227,12 @@ def parse_flag(text: str) -> dict[str, Any]:
     return dict(nested)
 
 
-def merge_flags(texts: tuple[str, ...]) -> dict[str, Any]:
+def merge_flags(texts: tuple[str, ...], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All --set flags as nested settings, and `more` over them."""
     merged: dict[str, Any] = {}
     for text in texts:
         merged = _merge(merged, parse_flag(text))
-    return merged
+    return _merge(merged, more or {})
 
 
 def _from_file(env: Mapping[str, str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def enqueue(
 
     Example: lrq enqueue dataset.jsonl --responses sampled.jsonl --no-train
     """
-    settings = apply_settings(config, merge_flags(flags) | _own_flags(options))
+    settings = apply_settings(config, merge_flags(flags, _own_flags(options)))
     ledger = open_ledger(settings, create=True)
     intake = take_in(ledger, settings, intent_of(options))
     ledger.close()

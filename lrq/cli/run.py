@@ -26,7 +26,7 @@ def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, 
     Example: lrq run dataset.jsonl --responses sampled.jsonl --no-train
     """
     own = flags_of(options["recipe"], options["loss"], options["price"])
-    settings = apply_settings(config, merge_flags(flags) | own)
+    settings = apply_settings(config, merge_flags(flags, own))
     ledger = open_ledger(settings, create=True)
     intake = take_in(ledger, settings, intent_of(options), send=False)
     return work_on(ledger, settings, intake.run.name, judges=judges, samplers=samplers)

@@ -8,7 +8,7 @@ from lrq.calls.keys import call_key
 from lrq.domain.records import Call, Choice, Purpose, Reply, Usage
 from lrq.judge.estimate import Amount, Group
 from lrq.sim.options import Options
-from lrq.sim.prefix import PrefixCache, tokenise
+from lrq.sim.prefix import BLOCK, SHORTEST, PrefixCache, tokenise
 from lrq.sim.replies import Outcome, answer_chat, answer_embedding
 from lrq.sim.requests import BadRequest, ChatRequest, EmbeddingRequest
 
@@ -23,11 +23,16 @@ class Counter:
         self.guessed: set[str] = set()  # kinds that the simulator does not know
         self._seen: set[str] = set()
         self._prefixes = PrefixCache()
+        self._at_work: list[tuple[int, ...]] = []  # chains of the calls since the last take
         self._bill: dict[Group, Amount] = {}
 
     def take(self) -> dict[Group, Amount]:
-        """What was counted since the last time."""
+        """What was counted since the last time: calls that are made at once, and find in the prompt cache what stood
+        there before, besides the head that the first of them has warmed."""
         taken, self._bill = self._bill, {}
+        for chain in self._at_work:
+            self._prefixes.add(chain)
+        self._at_work = []
         return taken
 
     async def call(self, call: Call, purpose: Purpose) -> Reply:
@@ -46,7 +51,8 @@ class Counter:
 
     def _amount(self, outcome: Outcome) -> Amount:
         cached = self._prefixes.cached(outcome.chain)
-        self._prefixes.add(outcome.chain)
+        self._prefixes.add(outcome.chain[: SHORTEST // BLOCK])
+        self._at_work.append(outcome.chain)
         return Amount(
             calls=1,
             prompt_tokens=outcome.prompt_tokens,
