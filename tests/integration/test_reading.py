@@ -318,7 +318,7 @@ def test_memory_does_not_grow_with_a_parquet_file(tmp_path: Path):
         write_parquet(tmp_path / folder / "d.parquet", columns, row_group_size=count)
     items_read, _, grown = growth(tmp_path / "small", tmp_path / "large")
     assert items_read == 60_000
-    assert grown < 10_000
+    assert grown < 20_000  # KB, of 40 MB more
 
 
 @pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the published example is not at hand; set LRQ_EXAMPLE_DATA")
