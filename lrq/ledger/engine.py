@@ -35,6 +35,7 @@ _NETWORK_FILE_SYSTEMS = {
     "beegfs",
     "gpfs",
 }
+_NAMES = "names a SQLite file (sqlite:////path/to/file) or PostgreSQL (postgresql+psycopg://…)"
 _BUSY_SECONDS = 60  # how long a writer waits for another process's transaction
 _CONNECT_SECONDS = 10
 _LOCK = 726  # of PostgreSQL's advisory locks those that are ours; any number
@@ -105,9 +106,7 @@ def open_ledger(settings: Settings, *, create: bool = False) -> Ledger:
 
     Raises LrqError where it is missing, out of date, unreachable or on a network file system.
     """
-    url = sa.make_url(settings.ledger_url())
-    if url.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise UsageError("LRQ_DATABASE_URL names SQLite (sqlite:///file) or PostgreSQL (postgresql+psycopg://…)")
+    url = _url(settings)
     if url.get_backend_name() == "sqlite":
         _check_file(Path(url.database or ""), create)
     ledger = Ledger(_engine(url))
@@ -117,10 +116,26 @@ def open_ledger(settings: Settings, *, create: bool = False) -> Ledger:
         _check_schema(ledger)
     except sa.exc.OperationalError as error:
         ledger.close()
-        raise LrqError(
-            f"cannot open the ledger at {url.render_as_string(hide_password=True)}: {str(error.orig).splitlines()[0]}"
-        ) from None
+        where = url.render_as_string(hide_password=True)
+        raise LrqError(f"cannot open the ledger at {where}: {str(error.orig).splitlines()[0]}") from None
+    except BaseException:
+        ledger.close()
+        raise
     return ledger
+
+
+def _url(settings: Settings) -> sa.URL:
+    """With our PostgreSQL driver, however the URL names the database. Raises UsageError, which shows no password."""
+    try:
+        url = sa.make_url(settings.ledger_url())
+    except sa.exc.ArgumentError:
+        raise UsageError(f"LRQ_DATABASE_URL cannot be read: it {_NAMES}") from None
+    if url.drivername in {"postgres", "postgresql"}:
+        return url.set(drivername="postgresql+psycopg")
+    is_file = url.drivername in {"sqlite", "sqlite+pysqlite"} and url.database not in {None, "", ":memory:"}
+    if not is_file and url.drivername != "postgresql+psycopg":
+        raise UsageError(f"LRQ_DATABASE_URL {_NAMES}, not {url.drivername}")
+    return url
 
 
 def _check_file(path: Path, create: bool) -> None:
@@ -152,7 +167,8 @@ def _file_system(folder: Path) -> str:
 
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "postgresql":
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=10)
+        known = {"connect_args": {"connect_timeout": _CONNECT_SECONDS}} if "connect_timeout" not in url.query else {}
+        return sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=10, **known)
     engine = sa.create_engine(
         url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}, pool_size=5, max_overflow=20
     )
