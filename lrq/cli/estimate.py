@@ -178,7 +178,7 @@ def _is_piloted(run: Run) -> bool:
 
 def show(facts: dict[str, Any]) -> None:
     console = Console()
-    made = table("dimension", "calls", "prompt tokens", "of it cached", "completion", "cost")
+    made = table("dimension", "calls", "prompt tokens", "cached", "completion", "cost")
     for name, one in [*facts["dimensions"].items(), ("all", facts)]:
         counts = (f"{one[count]:,}" for count in ("calls", "prompt_tokens", "cached_tokens", "completion_tokens"))
         made.add_row(name, *counts, cost_of(one))

@@ -143,7 +143,7 @@ def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _score_table(facts: Mapping[str, Any]) -> RenderableType:
-    made = table("dimension", "mean", "deviation", "scored", "not applicable", "unscored", "before")
+    made = table("dimension", "mean", "deviation", "scored", "n/a", "unscored", "before")
     for name, one in facts["dimensions"].items():
         before = ", ".join(_number(past["mean"]) for past in one["before"])
         counts = (str(one[state]) for state in ("values", "not_applicable", "unscored"))
@@ -154,9 +154,7 @@ def _score_table(facts: Mapping[str, Any]) -> RenderableType:
 
 
 def _call_table(facts: Mapping[str, Any]) -> RenderableType:
-    made = table(
-        "calls", "bought", "reused", "per item", "prompt tokens", "of it cached", "completion", "cost", "saved"
-    )
+    made = table("calls", "bought", "reused", "an item", "prompt", "cached", "reply", "cost", "saved")
     for name, one in facts["dimensions"].items():
         rate = f"{one['cached_tokens'] / one['prompt_tokens']:.0%}" if one["prompt_tokens"] else "–"
         counted = (f"{one['prompt_tokens']:,}", rate, f"{one['completion_tokens']:,}")
@@ -176,21 +174,20 @@ def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    other = facts["with"]
-    yield Text(f"\n{run} and {other} on {facts['items']} items, {facts['responses']} responses equal in both")
-    means = (f"mean {run}", f"mean {other}")
-    made = table("dimension", "scored", *means, "difference", "absolute", "rank correlation", "same order")
+    names = (run, facts["with"])
+    counted = f"{facts['items']} items, {facts['responses']} responses equal in both"
+    yield Text(f"\n{names[0]} (A) and {names[1]} (B) on {counted}")
+    made = table("dimension", "scored", "mean A", "mean B", "B - A", "|B - A|", "rank corr.", "same order")
     for name, one in [*facts["dimensions"].items(), ("reward", facts["reward"])]:
         figures = ("mean", "other_mean", "difference", "absolute_difference", "rank_correlation")
         order = "–" if one["same_order"] is None else f"{one['same_order']:.0%} of {one['pairs']:,}"
         made.add_row(name, str(one["count"]), *(_number(one[figure]) for figure in figures), order)
     yield made
-    made = table("what the scores took", f"calls {run}", f"calls {other}", f"tokens {run}", f"tokens {other}")
-    first, second = facts["took"][run], facts["took"][other]
-    for name in first | second:
-        both = [first.get(name), second.get(name)]
-        counts = ["–" if one is None else f"{one[count]:,}" for count in ("calls", "tokens") for one in both]
-        made.add_row(name, *counts)
+    made = table("what the scores took", "calls A", "calls B", "tokens A", "tokens B")
+    first, other = (facts["took"][name] for name in names)
+    for name in first | other:
+        both = [first.get(name), other.get(name)]
+        made.add_row(name, *("–" if one is None else f"{one[of]:,}" for of in ("calls", "tokens") for one in both))
     yield made
     if facts["same_pairs"] is not None:
         yield Text(f"{facts['items_with_pairs']} items have a pair in both, the same in {facts['same_pairs']:.0%}")

@@ -1,6 +1,6 @@
 """Two runs on the same items beside each other: how far they agree, and what each took."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -92,7 +92,8 @@ class _Compared:
         agreed = {name: asdict(agreement(first.get(name, {}), other.get(name, {}))) for name in first | other}
         rewards_ = agreed.pop("reward", asdict(Agreement(count=0)))
         took = [
-            {name: _took(amount) for name, amount in bill.items()} | {"all": _took(sum(bill.values(), Amount()))}
+            {name: _took(amount) for name, amount in sorted(bill.items())}
+            | {"all": _took(sum(bill.values(), Amount()))}
             for bill in self._bills
         ]
         return {
@@ -105,6 +106,10 @@ class _Compared:
             "same_pairs": sum(self._same_rows) / len(self._same_rows) if self._same_rows else None,
             "took": dict(zip(names, took, strict=True)),
         }
+
+
+def _took_by(bill: Mapping[str, Amount]) -> dict[str, dict[str, int]]:
+    return {name: _took(bill[name]) for name in sorted(bill)} | {"all": _took(sum(bill.values(), Amount()))}
 
 
 def _took(amount: Amount) -> dict[str, int]:

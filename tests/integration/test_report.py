@@ -83,7 +83,7 @@ def test_both_ways_of_checking_statements_are_compared(lrq: World) -> None:
     assert facts["dimensions"]["faithfulness"]["count"] > 10
     assert abs(facts["dimensions"]["faithfulness"]["difference"]) < 1
     text = lrq("report", "single", "--compare", "batched").out
-    assert "single and batched on 4 items, 24 responses equal in both" in text
+    assert "single (A) and batched (B) on 4 items, 24 responses equal in both" in text
     assert "same order" in text
 
 
