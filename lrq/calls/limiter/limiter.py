@@ -196,6 +196,11 @@ class Limiter:
         views = (attendant.gate.view for attendant in self._attendants.values())
         return {view.name: view for view in views if view is not None}
 
+    def is_failing(self, lane: Lane) -> bool:
+        """The endpoint only fails and is being probed: one more failure says nothing about the call that met it."""
+        attendant = self._attendants.get(lane.name)
+        return bool(attendant and attendant.gate.view and attendant.gate.view.probing)
+
     def _attendant(self, lane: Lane) -> _Attendant:
         attendant = self._attendants.get(lane.name)
         if attendant is None:

@@ -87,9 +87,10 @@ local function grant_all(most, least)
   local per_second = state.sum.requests / age / math.max(runs, 1) -- one run's share
   local ahead = math.max(0.5, 4 * interval()) * per_second
   local granted = 0
-  while granted < most do
+  while true do
     local want = next_want()
     if not want then return granted end
+    if granted >= most then return granted, 'slot', TICK end
     local cost = want.costs[want.taken + 1]
     local wait = wait_of(cost)
     local is_our_turn = me.entries[want.run].served <= least + ahead -- else others are too far behind
@@ -100,7 +101,6 @@ local function grant_all(most, least)
     grant(want, cost, processes[want.run])
     granted = granted + 1
   end
-  return granted, 'slot', TICK
 end
 
 -- Where nobody waits: a few more for calls that will come before the next poll, so that they need no poll of their own.
