@@ -27,15 +27,9 @@ class Price(_Part):
     cached: float | None = Field(default=None, ge=0)  # None: cached input costs what input costs
 
 
-class Endpoint(_Part):
-    """One server that answers paid requests, with the limits its owner told us.
+class _Server(_Part):
+    """What an endpoint has in common with the short form of a role that has but one."""
 
-    Endpoints that share a name are a pool: servers of one model among which the same question is the same.
-    """
-
-    name: str = "default"
-    url: str  # the base that clients of this kind expect, with its /v1
-    model: str
     api_key: SecretStr | None = None
     rpm: int | None = Field(default=None, gt=0)
     tpm: int | None = Field(default=None, gt=0)
@@ -46,12 +40,23 @@ class Endpoint(_Part):
     server: str | None = Field(default=None, min_length=1, max_length=100)  # its name in a pool; None: host and port
     warm_cache: bool | None = None  # one call ahead of those that share its head; None: where cached input is cheaper
 
-    @field_validator("url")
+    @field_validator("url", check_fields=False)
     @classmethod
-    def _is_http(cls, url: str) -> str:
-        if urlsplit(url).scheme not in {"http", "https"}:
+    def _is_http(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in {"http", "https"}:
             raise ValueError(f"an endpoint's url starts with http:// or https://, not {url!r}")
-        return url.rstrip("/")
+        return url and url.rstrip("/")
+
+
+class Endpoint(_Server):
+    """One server that answers paid requests, with the limits its owner told us.
+
+    Endpoints that share a name are a pool: servers of one model among which the same question is the same.
+    """
+
+    name: str = "default"
+    url: str  # the base that clients of this kind expect, with its /v1
+    model: str
 
     def secret(self) -> str | None:
         """The key for this endpoint alone; OPENAI_API_KEY goes to OpenAI's own host only."""
@@ -69,20 +74,11 @@ class Endpoint(_Part):
         return self.server or f"{parts.hostname}{port}"
 
 
-class RoleSettings(_Part):
+class RoleSettings(_Server):
     """The endpoints of one role: one in short form, or several by name."""
 
     url: str | None = None
     model: str | None = None
-    api_key: SecretStr | None = None
-    rpm: int | None = None
-    tpm: int | None = None
-    concurrency: int | None = None
-    price: Price | None = None
-    timeout: float = 600.0
-    extra: dict[str, Any] = {}
-    server: str | None = None
-    warm_cache: bool | None = None
     endpoints: tuple[Endpoint, ...] = ()
 
     @model_validator(mode="after")
@@ -98,8 +94,8 @@ class RoleSettings(_Part):
     def all_endpoints(self) -> tuple[Endpoint, ...]:
         if self.endpoints or not self.url:
             return self.endpoints
-        short = {name: getattr(self, name) for name in Endpoint.model_fields if name not in {"name", "model"}}
-        return (Endpoint(model=self.model or "default", **short),)
+        short = {name: getattr(self, name) for name in _Server.model_fields}
+        return (Endpoint(url=self.url, model=self.model or "default", **short),)
 
 
 class JudgeSettings(RoleSettings):
@@ -213,7 +209,9 @@ def load_settings(flags: Mapping[str, Any] | None = None, env: Mapping[str, str]
         return Settings.model_validate(merged)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise UsageError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UsageError(
+            f"setting {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def parse_flag(text: str) -> dict[str, Any]:
