@@ -16,8 +16,7 @@ from lrq.cli.follow import follow_options, work_until
 from lrq.cli.foreseeing import Foreseer, Reservoir, foresee
 from lrq.cli.intake import Intent, flags_of, intake_options, name_of, progress, take_in
 from lrq.cli.reading import Dataset, ResponsesFile
-from lrq.cli.reckoning import Foreseen, Means, cost_of, facts_of, sentence
-from lrq.cli.status import table
+from lrq.cli.reckoning import Foreseen, Means, cost_of, facts_of, print_facts
 from lrq.config import Settings, merge_flags
 from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import Entry
@@ -178,16 +177,7 @@ def _is_piloted(run: Run) -> bool:
 
 def show(facts: dict[str, Any]) -> None:
     console = Console()
-    made = table("dimension", "calls", "prompt tokens", "cached", "completion", "cost")
-    for name, one in [*facts["dimensions"].items(), ("all", facts)]:
-        counts = (f"{one[count]:,}" for count in ("calls", "prompt_tokens", "cached_tokens", "completion_tokens"))
-        made.add_row(name, *counts, cost_of(one))
-    console.print(made)
-    console.print(
-        f"{facts['items']} items, {facts['responses']} responses; {facts['looked_at']} items were looked at closely"
-    )
-    for line in (sentence(facts), *facts["notes"]):
-        console.print(line, soft_wrap=True)
+    print_facts(console, facts)
     if pilot := facts.get("pilot"):
         console.print(
             f"the pilot of {pilot['items']} items took {pilot['calls']:,} calls, {pilot['tokens']:,} tokens, "

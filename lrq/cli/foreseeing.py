@@ -117,7 +117,8 @@ class Reservoir:
     def __init__(self, size: int) -> None:
         self.kept: list[tuple[Size, Entry]] = []
         self.total = Size(items=0)
-        self.with_responses = 0
+        self.with_responses = 0  # items that bring some
+        self.responses = 0
         self._size = size
         self._random = random.Random(0)  # the same file, the same sample
 
@@ -125,6 +126,7 @@ class Reservoir:
         seen = int(self.total.items)
         self.total += size
         self.with_responses += bool(entry.responses)
+        self.responses += len(entry.responses) or round(size.responses)
         if seen < self._size:
             self.kept.append((size, entry))
         elif (at := self._random.randrange(seen + 1)) < self._size:
@@ -147,7 +149,7 @@ def foresee(foreseer: Foreseer, reservoir: Reservoir, most_chars: int) -> Forese
     said = f"{without} items bring no responses: as many as are sampled are taken for granted, as long as their answers"
     return Foreseen(
         items=round(total.items),
-        responses=round(total.responses),
+        responses=reservoir.responses,
         looked_at=len(taken),
         bill=scaled.bill,
         uncertainty=scaled.uncertainty,

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rich.console import Console
+
 from lrq.calls.prices import Rates, rates_of
 from lrq.cli.bill import known_usage
 from lrq.cli.common import seconds
+from lrq.cli.status import table
 from lrq.config import Endpoint, Settings
 from lrq.domain.records import Usage
 from lrq.judge.estimate import FIELDS, Amount, Bill, Capacity, Group, Known, duration, replied
@@ -104,7 +107,8 @@ def _sum(kinds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     sums = {name: sum(kind[name] for kind in kinds) for name in (*FIELDS, "tokens")}
     priced = [kind for kind in kinds if kind["cost"] is not None]
     unpriced = sum(kind["calls"] for kind in kinds if kind["cost"] is None)
-    money = {name: sum(kind[name] for kind in priced) if priced else None for name in ("cost", "cost_uncached")}
+    is_priced = priced or not kinds  # no calls cost nothing
+    money = {name: sum(kind[name] for kind in priced) if is_priced else None for name in ("cost", "cost_uncached")}
     return {**sums, **money, "unpriced_calls": unpriced}
 
 
@@ -144,6 +148,8 @@ def cost_of(facts: Mapping[str, Any]) -> str:
 
 def sentence(facts: Mapping[str, Any]) -> str:
     """Calls, tokens, money and hours in a line."""
+    if not facts["kinds"]:
+        return "no paid calls"
     within = f" (give or take {facts['uncertainty']:.0%})" if facts["uncertainty"] >= 0.005 else ""
     amounts = f"{facts['calls']:,} calls, {facts['tokens']:,} tokens{within}"
     return f"{amounts}; {_money_in_words(facts)}; {_time_in_words(facts)}"
@@ -161,3 +167,15 @@ def _time_in_words(facts: Mapping[str, Any]) -> str:
     if facts["hours"] is None:
         return "hours unknown: no limit is set (judge.rpm, judge.tpm or judge.concurrency)"
     return f"at least {seconds(facts['hours'] * 3600)} by the {facts['limited_by']}"
+
+
+def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
+    """What `facts_of` found, by dimension and in a sentence."""
+    made = table("dimension", "calls", "prompt tokens", "cached", "completion", "cost")
+    for name, one in [*facts["dimensions"].items(), ("all", facts)]:
+        counts = (f"{one[count]:,}" for count in ("calls", "prompt_tokens", "cached_tokens", "completion_tokens"))
+        made.add_row(name, *counts, cost_of(one))
+    console.print(made)
+    counted = f"{facts['items']:,} items, {facts['responses']:,} responses"
+    for line in (f"{counted}; {facts['looked_at']} items looked at closely", sentence(facts), *facts["notes"]):
+        console.print(line, soft_wrap=True, highlight=False)

@@ -1,0 +1,78 @@
+"""What items just enqueued will take: a quick look at a few of them."""
+
+import random
+from typing import Any
+
+import sqlalchemy as sa
+
+from lrq.cli.foreseeing import Foreseer
+from lrq.cli.reckoning import Foreseen, Means, facts_of
+from lrq.config import Settings
+from lrq.domain.lines import Entry
+from lrq.judge.estimate import Size, scale
+from lrq.ledger import Ledger
+from lrq.ledger import items as items_
+from lrq.ledger.runs import Run
+from lrq.ledger.schema import contexts, items
+from lrq.workers.frozen import Frozen, thaw
+
+MOST_ITEMS, MOST_CHARS = 6, 300_000  # looked at: a second or two
+
+
+def last_item(ledger: Ledger) -> int:
+    """The number of the newest item of all."""
+    with ledger.reading() as conn:
+        return int(conn.execute(sa.select(sa.func.max(items.c.id))).scalar() or 0)
+
+
+def outlook(ledger: Ledger, settings: Settings, run: Run, after: int) -> dict[str, Any]:
+    """The facts of `lrq estimate` for the run's items newer than that one; there must be some."""
+    frozen = thaw(run.recipe, run.config)
+    with ledger.reading() as conn:
+        total = _total(conn, frozen, run, after)
+        taken = [_entry(conn, id_) for id_ in _sample(conn, run, after, total)]
+    foreseer = Foreseer(frozen)
+    bills = foreseer.bills(taken)
+    sizes = [_size(frozen, len(one.item.context), len(one.responses)) for one in taken]
+    scaled = scale(list(zip(sizes, bills, strict=True)), total)
+    means = Means.of(settings, ledger)
+    foreseen = Foreseen(
+        items=round(total.items),
+        responses=round(total.responses),
+        looked_at=len(taken),
+        bill=means.replied(scaled.bill),
+        uncertainty=scaled.uncertainty,
+        notes=foreseer.notes(),
+    )
+    return facts_of(foreseen, means)
+
+
+def _size(frozen: Frozen, chars: int, given: int) -> Size:
+    """By what the ledger knows of every item without reading its texts."""
+    responses = given or int(frozen.config["sample"]["responses"])
+    return Size(responses=responses, context_chars=chars, read_chars=responses * chars)
+
+
+def _total(conn: sa.Connection, frozen: Frozen, run: Run, after: int) -> Size:
+    sampled = int(frozen.config["sample"]["responses"])
+    responses = sa.case((items.c.given > 0, items.c.given), else_=sampled)
+    chars = sa.func.coalesce(contexts.c.chars, 0)
+    sums = [sa.func.sum(one) for one in (responses, chars, responses * chars)]
+    query = sa.select(sa.func.count(), *sums).select_from(items)
+    query = query.outerjoin(contexts, contexts.c.hash == items.c.context_hash)
+    count, *held = conn.execute(query.where(items.c.run_id == run.id, items.c.id > after)).one()
+    found = dict(zip(("responses", "context_chars", "read_chars"), map(float, held), strict=True))
+    return Size(items=count, **found)
+
+
+def _sample(conn: sa.Connection, run: Run, after: int, total: Size) -> list[int]:
+    query = sa.select(items.c.id).where(items.c.run_id == run.id, items.c.id > after).order_by(items.c.id)
+    ids = list(conn.execute(query).scalars())
+    mean = max(1.0, total.context_chars / total.items)
+    count = max(2, min(MOST_ITEMS, int(MOST_CHARS / mean)))
+    return random.Random(0).sample(ids, min(count, len(ids)))
+
+
+def _entry(conn: sa.Connection, id_: int) -> Entry:
+    row, item = items_.load_item(conn, id_)
+    return Entry(item=item, responses=tuple(items_.load_responses(conn, id_, row.round)))
