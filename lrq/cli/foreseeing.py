@@ -103,12 +103,13 @@ class Foreseer:
 
 
 def stand_ins(item: Item, count: int, tokens: int) -> list[str]:
-    """As many texts of that length as responses, all different: stretches of the context from places evenly apart."""
-    text = item.context or item.question or item.answer or "There is nothing to read."
-    starts = [len(text) * number // count for number in range(count)]
+    """As many texts of that length as responses: stretches of the context from places evenly apart, no two equal."""
+    text = (item.context or item.question or item.answer or "There is nothing to read.") + "\n"
     width = 40 * tokens  # characters, more than that many tokens have
-    stretches = [(text[start : start + width] + "\n" + text)[: width + start] for start in starts]
-    return [stretch[: chunk(stretch, tokens)[0].end] for stretch in stretches]
+    starts = [len(text) * number // count for number in range(count)]
+    stretches = [(text[start : start + width] + text * (width // len(text) + 1))[:width] for start in starts]
+    cut = [stretch[: chunk(stretch, max(1, tokens - 1))[0].end] for stretch in stretches]
+    return [f"{stretch} {number}" for number, stretch in enumerate(cut)]
 
 
 class Reservoir:
