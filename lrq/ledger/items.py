@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -18,66 +18,108 @@ from lrq.ledger.schema import contexts, items, prompts, responses, rewards, rows
 _ZSTD_LEVEL = 6  # for text: within 3 % of level 12 at a third of its time
 
 
+class NewLine(NamedTuple):
+    """A usable line of a dataset: its number, item and given responses as (k, text)."""
+
+    number: int
+    item: Item
+    given: Sequence[tuple[int, str]] = ()
+
+
 def add_items(
     ledger: Ledger,
     conn: sa.Connection,
     run: int,
-    batch: Sequence[tuple[int, Item, Sequence[tuple[int, str]]]],  # line number, item, given (k, text)
+    batch: Sequence[tuple[int, Item, Sequence[tuple[int, str]]]],  # as NewLine
     *,
     source: str = "",
 ) -> tuple[int, int]:
     """Add the items that are new to the run; returns how many were added, how many it had.
 
-    A line whose id stands in the run already from another line of the same source is set aside.
+    A line whose id stands in the run already, from another line or with other words, is set aside.
     """
-    keys = [item.id for _, item, _ in batch]
-    query = sa.select(items.c.key, items.c.line).where(items.c.run_id == run, items.c.key.in_(keys))
-    had = {row.key: row.line for row in conn.execute(query)}
-    added, known = 0, 0
-    for line, item, given in batch:
-        if item.id not in had:
-            had[item.id] = line
-            _add(ledger, conn, run, line, item, given)
-            added += 1
-        elif had[item.id] == line:
-            known += 1
+    lines = [NewLine(*line) for line in batch]
+    stands = _standing(conn, run, [line.item.id for line in lines])
+    new: list[tuple[NewLine, dict[str, Any]]] = []
+    known = 0
+    for line in lines:
+        row = _row(run, line)
+        if line.item.id not in stands:
+            stands[line.item.id] = row
+            new.append((line, row))
+        elif reason := _why_aside(row, stands[line.item.id]):
+            add_set_aside(ledger, conn, run, source, line.number, reason)
         else:
-            add_set_aside(ledger, conn, run, source, line, f"its id {item.id!r} stands in line {had[item.id]} already")
-    open_items = runs.c.open_items + added
-    conn.execute(runs.update().where(runs.c.id == run).values(open_items=open_items))
+            known += 1
+    added = _add(ledger, conn, new)
+    repaired = set_aside.c.line.in_([line.number for line, _ in new])  # torn when the file was shorter
+    conn.execute(set_aside.delete().where(set_aside.c.run_id == run, set_aside.c.source == source[:200], repaired))
+    conn.execute(runs.update().where(runs.c.id == run).values(open_items=runs.c.open_items + added))
     if added:
         conn.execute(runs.update().where(runs.c.id == run, runs.c.state == "done").values(state="active", reason=""))
-    return added, known
+    return added, known + len(new) - added
 
 
-def _add(
-    ledger: Ledger, conn: sa.Connection, run: int, line: int, item: Item, given: Sequence[tuple[int, str]]
-) -> None:
+def _standing(conn: sa.Connection, run: int, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    query = sa.select(items.c.key, items.c.line, items.c.context_hash, items.c.body)
+    rows_ = conn.execute(query.where(items.c.run_id == run, items.c.key.in_(keys)))
+    names = ("line", "context_hash", "body")
+    return {row.key: {name: getattr(row, name) for name in names} for row in rows_}
+
+
+def _row(run: int, line: NewLine) -> dict[str, Any]:
+    item = line.item
     body = {"question": item.question, "answer": item.answer, "fields": dict(item.fields)}
-    insert = items.insert().values(
-        run_id=run,
-        key=item.id,
-        line=line,
-        context_hash=_keep_context(ledger, conn, item.context),
-        body=orjson.dumps(body).decode(),
-        state="unjudged" if given else "unsampled",
-        given=len(given),
+    return {
+        "run_id": run,
+        "key": item.id,
+        "line": line.number,
+        "context_hash": hashlib.sha256(item.context.encode()).hexdigest() if item.context else "",
+        "body": orjson.dumps(body).decode(),
+        "state": "unjudged" if line.given else "unsampled",
+        "given": len(line.given),
+    }
+
+
+def _why_aside(row: Mapping[str, Any], stands: Mapping[str, Any]) -> str:
+    """Why a line with an id that stands already cannot be used; empty where it is the very same."""
+    if row["line"] != stands["line"]:
+        return f"its id {row['key']!r} stands in line {stands['line']} already"
+    is_same = row["context_hash"] == stands["context_hash"] and orjson.loads(row["body"]) == orjson.loads(
+        stands["body"]
     )
-    id_ = conn.execute(insert).inserted_primary_key[0]  # type: ignore[index]
+    return "" if is_same else f"its id {row['key']!r} was enqueued with other words, which stand; give it another id"
+
+
+def _add(ledger: Ledger, conn: sa.Connection, new: Sequence[tuple[NewLine, Mapping[str, Any]]]) -> int:
+    """Insert contexts, items and given responses; how many nobody else has added meanwhile."""
+    if not new:
+        return 0
+    _keep_contexts(ledger, conn, {row["context_hash"]: line.item.context for line, row in new if line.item.context})
+    insert = ledger.insert(items).on_conflict_do_nothing().returning(items.c.id, items.c.key)
+    ids = {row.key: row.id for row in conn.execute(insert, [row for _, row in new])}
+    given = [
+        {"item_id": ids[line.item.id], "k": k, "text": text}
+        for line, _ in new
+        if line.item.id in ids
+        for k, text in line.given
+    ]
     if given:
-        conn.execute(responses.insert(), [{"item_id": id_, "k": k, "text": text} for k, text in given])
+        conn.execute(responses.insert(), given)
+    return len(ids)
 
 
-def _keep_context(ledger: Ledger, conn: sa.Connection, text: str) -> str:
-    if not text:
-        return ""
-    raw = text.encode()
-    digest = hashlib.sha256(raw).hexdigest()
-    if conn.execute(sa.select(contexts.c.hash).where(contexts.c.hash == digest)).scalar() is None:
-        body = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(raw)
-        insert = ledger.insert(contexts).values(hash=digest, chars=len(text), body=body)
-        conn.execute(insert.on_conflict_do_nothing())
-    return digest
+def _keep_contexts(ledger: Ledger, conn: sa.Connection, texts: Mapping[str, str]) -> None:
+    """Store the texts that are not there yet, under the hashes of their bytes."""
+    stored = set(conn.execute(sa.select(contexts.c.hash).where(contexts.c.hash.in_(texts))).scalars())
+    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+    fresh = [
+        {"hash": digest, "chars": len(text), "body": compressor.compress(text.encode())}
+        for digest, text in texts.items()
+        if digest not in stored
+    ]
+    if fresh:
+        conn.execute(ledger.insert(contexts).on_conflict_do_nothing(), fresh)
 
 
 def add_set_aside(ledger: Ledger, conn: sa.Connection, run: int, source: str, line: int, reason: str) -> None:

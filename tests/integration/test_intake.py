@@ -1,0 +1,226 @@
+"""Files into the ledger: what is added, what is set aside and why, and what a second time does."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from ledgers import BOTH, opened, some_ledger
+
+from lrq.cli.intake import Intake, Intent, exit_code, take_in
+from lrq.config import Endpoint, JudgeSettings, Settings
+from lrq.domain.errors import UsageError
+from lrq.ledger import Ledger, runs
+from lrq.ledger import items as items_
+from lrq.ledger.schema import contexts, items, responses, set_aside
+
+
+@pytest.fixture(params=BOTH)
+def settings(request: pytest.FixtureRequest, home: Path) -> Iterator[Settings]:
+    judge = JudgeSettings(endpoints=(Endpoint(url="http://127.0.0.1:1/v1", model="m"),))
+    with some_ledger(request, home) as made:
+        yield made.model_copy(update={"judge": judge})
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    with opened(settings) as made:
+        yield made
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "d.jsonl"
+
+
+def line(at: object, **fields: Any) -> bytes:
+    own = {"id": at, "context": f"Text {at}.", "question": "Why?", "responses": ["a", "b"]}
+    return json.dumps(own | fields).encode() + b"\n"
+
+
+def enter(ledger: Ledger, settings: Settings, file: Path, **intent: Any) -> Intake:
+    return take_in(ledger, settings, Intent(**({"file": str(file), "train": False} | intent)), send=False)
+
+
+def aside(ledger: Ledger) -> list[tuple[int, str]]:
+    with ledger.reading() as conn:
+        rows = conn.execute(sa.select(set_aside.c.line, set_aside.c.reason).order_by(set_aside.c.line))
+        return [(row.line, row.reason) for row in rows]
+
+
+def counts(ledger: Ledger) -> tuple[int, int, int]:
+    """Of items, responses and contexts."""
+    with ledger.reading() as conn:
+        tables = (items, responses, contexts)
+        found = [conn.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() for table in tables]
+    return found[0], found[1], found[2]
+
+
+def test_lines_that_cannot_be_used_are_set_aside_with_number_and_reason(
+    ledger: Ledger, settings: Settings, file: Path
+) -> None:
+    """The rest goes in; the exit code says that something was left."""
+    file.write_bytes(
+        line("a")
+        + line("a", question="Another?")
+        + b'{"id": "no question", "context": "x"}\n'
+        + line("empty", context="  ")
+        + b'{"id": "bytes", "context": "\xff\xfe", "question": "q"}\n'
+        + line("bell\x07")
+        + line("b")
+        + line("wrong", responses="not a list")
+        + line("b")
+        + b'{"id": "torn", "context": "x", "quest'
+    )
+    intake = enter(ledger, settings, file)
+    assert (intake.added, intake.known, intake.set_aside) == (2, 0, 8)
+    assert exit_code(intake) == 3
+    found = dict(aside(ledger))
+    assert list(found) == [2, 3, 4, 5, 6, 8, 9, 10]
+    words = ["line 1", "question", "context", "UTF-8", "U+0007", "responses", "line 7", "torn"]
+    for (number, reason), word in zip(found.items(), words, strict=True):
+        assert word in reason, (number, reason)
+        assert "\n" not in reason
+
+
+def test_the_same_file_again_adds_nothing(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """Nor does it change anything; all lines are known."""
+    file.write_bytes(b"".join(line(n) for n in range(450)))
+    assert enter(ledger, settings, file).added == 450
+    before = counts(ledger)
+    again = enter(ledger, settings, file)
+    assert (again.added, again.known, again.set_aside, exit_code(again)) == (0, 450, 0, 0)
+    assert counts(ledger) == before == (450, 900, 450)
+    with ledger.reading() as conn:
+        assert runs.get_run(conn, "d").open_items == 450
+
+
+def test_a_longer_file_adds_its_new_lines(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """What was torn at its end is whole now, and no longer counts as set aside."""
+    file.write_bytes(line("a") + line("b") + line("c")[:-20])
+    first = enter(ledger, settings, file)
+    assert (first.added, first.set_aside) == (2, 1)
+    file.write_bytes(line("a") + line("b") + line("c") + line("d"))
+    second = enter(ledger, settings, file)
+    assert (second.added, second.known, second.set_aside) == (2, 2, 0)
+    assert aside(ledger) == []
+    with ledger.reading() as conn:
+        assert runs.get_run(conn, "d").open_items == 4
+
+
+@pytest.mark.parametrize("changed", [{"question": "How?"}, {"context": "Other."}, {"answer": "So."}])
+def test_a_line_that_was_changed_since_is_not_passed_over_in_silence(
+    ledger: Ledger, settings: Settings, file: Path, changed: dict[str, str]
+) -> None:
+    """What was judged stands; whoever meant the new words reads that they were not taken."""
+    file.write_bytes(line("a") + line("b"))
+    enter(ledger, settings, file)
+    file.write_bytes(line("a") + line("b", **changed))
+    again = enter(ledger, settings, file)
+    assert (again.added, again.known, again.set_aside) == (0, 1, 1)
+    assert "other words" in aside(ledger)[0][1]
+
+
+def test_a_context_is_kept_once_however_many_items_share_it(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """Within a batch, and over batches."""
+    file.write_bytes(b"".join(line(n, context="The same. " * 100) for n in range(250)))
+    enter(ledger, settings, file)
+    assert counts(ledger) == (250, 500, 1)
+    with ledger.reading() as conn:
+        _, item = items_.load_item(conn, 250)
+    assert item.context == "The same. " * 100
+
+
+def test_texts_come_back_as_they_were(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """Any script, line ends, and responses in their order."""
+    texts = {"context": "文档\r\n🚢\u2028x", "question": "为什么？", "answer": "é", "responses": ["", "b", "a"]}
+    file.write_bytes(line("ü", **texts))
+    enter(ledger, settings, file)
+    with ledger.reading() as conn:
+        row, item = items_.load_item(conn, 1)
+        found = items_.load_responses(conn, 1, 0)
+    assert (row.key, item.context, item.question, item.answer) == ("ü", "文档\r\n🚢\u2028x", "为什么？", "é")
+    assert [one.text for one in found] == ["", "b", "a"]
+
+
+def test_items_without_responses_wait_to_be_sampled(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """The others wait to be judged."""
+    file.write_bytes(line("a") + line("b", responses=[]))
+    enter(ledger, settings, file)
+    with ledger.reading() as conn:
+        assert runs.item_states(conn, 1) == {"unjudged": 1, "unsampled": 1}
+
+
+def test_other_settings_want_another_name_and_are_named(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """One line; with another name the same file is a run of its own."""
+    file.write_bytes(line("a"))
+    enter(ledger, settings, file)
+    other = settings.model_copy(update={"settings": {"min_scored": 3, "passages": 7}})
+    with pytest.raises(UsageError, match=r"settings\.min_scored, settings\.passages.*--name") as differs:
+        enter(ledger, other, file)
+    assert "\n" not in str(differs.value)
+    assert enter(ledger, other, file, name="other").added == 1
+    with ledger.reading() as conn:
+        assert [run.name for run in runs.all_runs(conn)] == ["d", "other"]
+
+
+def test_limits_and_prices_are_no_other_settings(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """A faster endpoint or a larger cap is the same run."""
+    file.write_bytes(line("a"))
+    enter(ledger, settings, file, max_tokens=100)
+    fast = Endpoint(url="http://127.0.0.1:2/v1", model="m", rpm=9)
+    told = settings.model_copy(update={"judge": JudgeSettings(endpoints=(fast,))})
+    assert enter(ledger, told, file, max_tokens=200).known == 1
+    with ledger.reading() as conn:
+        assert runs.get_run(conn, "d").max_tokens == 200
+
+
+def test_a_run_does_not_end_while_its_lines_are_read(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """Nor is it left open when all are in: an empty file is a run that is done."""
+    file.write_bytes(b"")
+    enter(ledger, settings, file)
+    with ledger.reading() as conn:
+        assert runs.get_run(conn, "d").state == "done"
+    file.write_bytes(line("a"))
+    enter(ledger, settings, file)
+    with ledger.reading() as conn:
+        assert runs.get_run(conn, "d").state == "active"
+
+
+def test_strict_stops_at_the_first_bad_line(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """With its number and reason."""
+    file.write_bytes(line("a") + b"{\n" + line("b"))
+    with pytest.raises(UsageError, match="line 2: not JSON"):
+        enter(ledger, settings, file, strict=True)
+
+
+def enqueue(home: Path, file: Path) -> tuple[int, str, int]:
+    """The command in a process of its own: its exit code, what it says, and its peak memory in MB."""
+    env = {**os.environ, "LRQ_HOME": str(home), "LRQ_JUDGE_URL": "http://127.0.0.1:1/v1", "LRQ_JUDGE_MODEL": "m"}
+    command = [sys.executable, "-c", "from lrq.cli import main; main()", "enqueue", str(file), "--no-train"]
+    with (file.parent / "said").open("w+") as said:
+        process = subprocess.Popen(command, env=env, stdout=said, stderr=said)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        return process.returncode, said.read(), used.ru_maxrss // 1024
+
+
+def test_ten_times_as_many_lines_take_no_more_memory(tmp_path: Path) -> None:
+    """And without a broker they are recorded, which the command says."""
+    peaks = []
+    for count in (4_000, 40_000):
+        file = tmp_path / f"{count}.jsonl"
+        with file.open("wb") as out:
+            out.writelines(line(n, responses=["a"]) for n in range(count))
+        code, said, peak = enqueue(tmp_path / str(count), file)
+        assert code == 0, said
+        assert f"{count} items added" in said
+        assert "no broker is up: the items are recorded" in said
+        peaks.append(peak)
+    assert peaks[1] - peaks[0] < 25, peaks
