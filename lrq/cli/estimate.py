@@ -20,7 +20,7 @@ from lrq.cli.reckoning import Foreseen, Means, cost_of, facts_of, print_facts
 from lrq.config import Settings, merge_flags
 from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import Entry
-from lrq.judge.estimate import Bill, calibrated, merged
+from lrq.judge.estimate import Bill, calibrated
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
@@ -82,7 +82,7 @@ class Seen:
 
     foreseen: Foreseen  # with replies as the simulator gives them
     ids: Sequence[str]  # of the first items
-    first: Sequence[Bill]  # theirs
+    first: Bill  # theirs
 
 
 def _look(settings: Settings, intent: Intent, make: Callable[[], Foreseer], sample: int, first: int) -> Seen:
@@ -96,7 +96,7 @@ def _look(settings: Settings, intent: Intent, make: Callable[[], Foreseer], samp
     if not reservoir.kept:
         raise LrqError(f"no line of {intent.file} can be used; `lrq enqueue` says why of each")
     return Seen(
-        foreseen=foresee(foreseer, reservoir, MOST_CHARS), ids=[e.item.id for e in head], first=make().bills(head)
+        foreseen=foresee(foreseer, reservoir, MOST_CHARS), ids=[e.item.id for e in head], first=make().bill(head).bill
     )
 
 
@@ -143,7 +143,7 @@ def _pilot(settings: Settings, intent: Intent, seen: Seen, **counts: int) -> dic
         billed = bill_of(conn, _item_ids(conn, run, seen.ids))
     means = Means.of(settings, ledger)
     ledger.close()
-    before = means.replied(merged(seen.first))
+    before = means.replied(seen.first)
     bill = calibrated(means.replied(seen.foreseen.bill), before, billed)
     facts = facts_of(replace(seen.foreseen, bill=bill), means)
     taken = facts_of(Foreseen(items=len(seen.ids), responses=0, looked_at=len(seen.ids), bill=billed), means)

@@ -11,7 +11,7 @@ from lrq.domain.lines import Entry
 from lrq.domain.records import Call, Item, Passage, Purpose, Response
 from lrq.domain.tokens import chunk, count_tokens
 from lrq.judge.asking import Asker, JudgeModel
-from lrq.judge.estimate import Amount, Bill, Size, scale
+from lrq.judge.estimate import Amount, Bill, Scaled, Size, less_cached, merged, scale
 from lrq.judge.passages import Embedder, PassageCache
 from lrq.judge.votes import cast
 from lrq.sim.counting import Counter
@@ -27,7 +27,8 @@ class Foreseer:
     def __init__(self, frozen: Frozen, *, response_tokens: int | None = None) -> None:
         self._frozen = frozen
         self._response_tokens = response_tokens
-        self._counter = Counter()
+        texts = frozen.config["prompts"].values()
+        self._counter = Counter(heads=[text.partition("{{")[0] for text in texts])
         self._known_judge = bool(frozen.config["judge"]["models"])
 
     def size(self, entry: Entry) -> Size:
@@ -37,9 +38,13 @@ class Foreseer:
         context = len(entry.item.context)
         return Size(responses=count, response_chars=chars, context_chars=context, read_chars=count * context)
 
-    def bills(self, entries: Iterable[Entry]) -> list[Bill]:
-        """What each of these items asks that none before it has asked."""
-        return asyncio.run(self._bills(entries))
+    def bill(self, entries: Sequence[Entry], sizes: Sequence[Size] = (), total: Size | None = None) -> Scaled:
+        """The bill of these items, or of all items that they are a sample of."""
+        bills = asyncio.run(self._bills(entries))
+        scaled = Scaled(bill=merged(bills), uncertainty=0.0)
+        if total is not None:
+            scaled = scale(list(zip(sizes, bills, strict=True)), total)
+        return replace(scaled, bill=less_cached(scaled.bill, self._counter.missed))
 
     def notes(self) -> list[str]:
         kinds = ", ".join(sorted(self._counter.guessed))
@@ -144,8 +149,7 @@ class Reservoir:
 def foresee(foreseer: Foreseer, reservoir: Reservoir, most_chars: int) -> Foreseen:
     """The bill of all items from a closer look at some."""
     taken, total = reservoir.sample(most_chars), reservoir.total
-    bills = foreseer.bills(entry for _, entry in taken)
-    scaled = scale([(size, bill) for (size, _), bill in zip(taken, bills, strict=True)], total)
+    scaled = foreseer.bill([entry for _, entry in taken], [size for size, _ in taken], total)
     without = round(total.items) - reservoir.with_responses
     said = f"{without} items bring no responses: as many as are sampled are taken for granted, as long as their answers"
     return Foreseen(

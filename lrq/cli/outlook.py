@@ -9,7 +9,7 @@ from lrq.cli.foreseeing import Foreseer
 from lrq.cli.reckoning import Foreseen, Means, facts_of
 from lrq.config import Settings
 from lrq.domain.lines import Entry
-from lrq.judge.estimate import Size, scale
+from lrq.judge.estimate import Size
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.runs import Run
@@ -32,9 +32,8 @@ def outlook(ledger: Ledger, settings: Settings, run: Run, after: int) -> dict[st
         total = _total(conn, frozen, run, after)
         taken = [_entry(conn, id_) for id_ in _sample(conn, run, after, total)]
     foreseer = Foreseer(frozen)
-    bills = foreseer.bills(taken)
     sizes = [_size(frozen, len(one.item.context), len(one.responses)) for one in taken]
-    scaled = scale(list(zip(sizes, bills, strict=True)), total)
+    scaled = foreseer.bill(taken, sizes, total)
     means = Means.of(settings, ledger)
     foreseen = Foreseen(
         items=round(total.items),

@@ -1,7 +1,7 @@
 """What a dataset will cost, from a few of its items: sums per kind of call, scaled to all of them. No I/O."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from math import sqrt
 from typing import NamedTuple
 
@@ -48,6 +48,14 @@ def merged(bills: Iterable[Bill]) -> dict[Group, Amount]:
         for group, amount in bill.items():
             whole[group] = whole.get(group, Amount()) + amount
     return whole
+
+
+def less_cached(bill: Bill, missed: Mapping[Group, float]) -> dict[Group, Amount]:
+    """The bill with these tokens fewer found in prompt caches."""
+    return {
+        group: replace(amount, cached_tokens=max(0.0, amount.cached_tokens - missed.get(group, 0.0)))
+        for group, amount in bill.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Calls that are counted and not made: the simulator answers in this process, and nothing is sent or charged."""
 
+from collections import defaultdict
+from collections.abc import Collection
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
@@ -17,18 +19,25 @@ GUESSES = ("[[5]]", "[[Fully supported]]", "<statement>It is so.</statement>", "
 
 
 class Counter:
-    """Obtains replies as lrq.calls.client.Caller does; counts each distinct question once."""
+    """Obtains replies as lrq.calls.client.Caller does; counts each distinct question once.
 
-    def __init__(self) -> None:
+    `heads`: fixed parts of prompts. The first call that begins with one misses the prompt cache, all others find it
+    there; since that does not grow with the items, it is told apart: `missed` has the tokens by group.
+    """
+
+    def __init__(self, heads: Collection[str] = ()) -> None:
         self.guessed: set[str] = set()  # kinds that the simulator does not know
+        self.missed: dict[Group, int] = defaultdict(int)
+        self._heads = heads
         self._seen: set[str] = set()
+        self._cold: set[int] = set()  # heads that no call has begun with yet, by the hash of their last block
+        self._models: set[str] = set()
         self._prefixes = PrefixCache()
         self._at_work: list[tuple[int, ...]] = []  # chains of the calls since the last take
         self._bill: dict[Group, Amount] = {}
 
     def take(self) -> dict[Group, Amount]:
-        """What was counted since the last time: calls that are made at once, and find in the prompt cache what stood
-        there before, besides the head that the first of them has warmed."""
+        """What was counted since the last time: calls that are made at once, and find what stood there before."""
         taken, self._bill = self._bill, {}
         for chain in self._at_work:
             self._prefixes.add(chain)
@@ -39,19 +48,23 @@ class Counter:
         key, outcome = call_key(call), self._answer(call, purpose)
         if key not in self._seen and not (outcome.kind == "guess" and call.attempt):
             self._seen.add(key)
-            self.count(call, purpose, self._amount(outcome))
+            self.count(call, purpose, self._amount(call, purpose, outcome))
         usage = Usage(prompt_tokens=outcome.prompt_tokens, completion_tokens=outcome.completion_tokens)
         vectors = [[float(value) for value in vector] for vector in outcome.vectors]
         return Reply(key=key, choices=outcome.choices, vectors=vectors, usage=usage)
 
     def count(self, call: Call, purpose: Purpose, amount: Amount) -> None:
         """Add what a call takes."""
-        group = Group(call.role, call.endpoint, call.model, purpose.step, purpose.dimension, purpose.kind)
+        group = _group(call, purpose)
         self._bill[group] = self._bill.get(group, Amount()) + amount
 
-    def _amount(self, outcome: Outcome) -> Amount:
+    def _amount(self, call: Call, purpose: Purpose, outcome: Outcome) -> Amount:
+        self._warm(call.model)
         cached = self._prefixes.cached(outcome.chain)
-        self._prefixes.add(outcome.chain[: SHORTEST // BLOCK])
+        begun = self._cold.intersection(outcome.chain[: cached // BLOCK])
+        if begun:
+            self._cold -= begun
+            self.missed[_group(call, purpose)] += cached
         self._at_work.append(outcome.chain)
         return Amount(
             calls=1,
@@ -59,6 +72,17 @@ class Counter:
             cached_tokens=cached,
             completion_tokens=outcome.completion_tokens,
         )
+
+    def _warm(self, model: str) -> None:
+        """Take the heads for cached, as they are but for their first calls."""
+        if model in self._models:
+            return
+        self._models.add(model)
+        for head in self._heads:
+            chain = tokenise(model, f"user\n{head}").chain
+            if self._prefixes.cached(chain) < len(chain) * BLOCK >= SHORTEST:
+                self._prefixes.add(chain)
+                self._cold.add(chain[-1])
 
     def _answer(self, call: Call, purpose: Purpose) -> Outcome:
         if call.role == "embedding":
@@ -77,6 +101,10 @@ class Counter:
         except BadRequest:
             self.guessed.add(purpose.kind)
             return _guess(request, call.attempt)
+
+
+def _group(call: Call, purpose: Purpose) -> Group:
+    return Group(call.role, call.endpoint, call.model, purpose.step, purpose.dimension, purpose.kind)
 
 
 def _guess(request: ChatRequest, attempt: int) -> Outcome:

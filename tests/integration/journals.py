@@ -29,3 +29,9 @@ def journals(
         dict(made.journal_item(rng, f"item-{n:02d}", made.LANGUAGES[n % 2], chars[n % 2], 14, responses))
         for n in range(count)
     ]
+
+
+def questions(count: int) -> list[dict[str, Any]]:
+    """Items with a reference answer and no responses."""
+    made, rng = _maker(), random.Random(f"questions {count}")
+    return [dict(line) for line in made.sampled_items(rng, "asked", count)]
