@@ -62,7 +62,7 @@ def off(foreseen: dict[str, Any], billed: dict[str, Any]) -> dict[str, float]:
         pytest.param(PRICE, (), id="plain"),
         pytest.param(CACHED, (), id="cached input is cheaper"),
         pytest.param(CACHED, ("judge.batch_statements=true",), id="statements in batches"),
-        pytest.param(CACHED, ("judge.votes=2",), id="two votes"),
+        pytest.param(PRICE, ("judge.votes=2",), id="two votes"),
         pytest.param(PRICE, ("judge.model=large", "settings.extraction_chunk_tokens=512"), id="other settings"),
     ],
 )
