@@ -271,8 +271,30 @@ def start_bare(sim: Sim, file: Path, concurrency: int) -> "subprocess.Popen[byte
 
 # Texts and tables
 
-_ONSETS = ("b", "br", "d", "dr", "f", "g", "gl", "h", "k", "l", "m", "n", "p", "pl", "r", "s", "st", "t", "tr", "v", "w")
-_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ou")
+_ONSETS = (
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gl",
+    "h",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+)
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ou"]
 
 
 def vocabulary(rng: random.Random, size: int) -> list[str]:
@@ -305,7 +327,10 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
     print(f"\n{title}")
     for row in cells:
-        first, *rest = (cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        first, *rest = (
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         print("  ".join([first, *rest]), flush=True)
 
 

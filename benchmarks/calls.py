@@ -1,0 +1,127 @@
+"""CPU per call and calls per second on the full path, beside a bare aiohttp + orjson loop in the same run.
+
+    python benchmarks/calls.py [--calls 20000] [--concurrency 500] [--latency 300] [--judges 1]
+
+The full path is what `lrq run` does: messages, tasks, claim, limiter, client, settle, scores. Prompts have about 1,800
+tokens, the judge answers "[[7]]" to everything. Counted is a steady interval, from a quarter to four fifths of the
+replies as the server counts them, so that neither the start nor the end of a process is in it. The bare loop runs
+before and after ours; its figures are the mean.
+"""
+
+import argparse
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from common import (
+    SCORES,
+    SCORES_RECIPE,
+    Interval,
+    Lrq,
+    Sim,
+    Watch,
+    fresh,
+    prose,
+    show,
+    start_bare,
+    vocabulary,
+    write_lines,
+)
+
+from lrq.domain.fences import fenced
+from lrq.recipes.templates import fill
+
+RESPONSES = 34  # so that a task has as many calls as LongReward's have in the mean: 136 in four
+PER_ITEM = 2 * RESPONSES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--concurrency", type=int, default=500)
+    parser.add_argument("--latency", type=int, default=300, help="milliseconds of each reply")
+    parser.add_argument("--judges", type=int, default=1, help="judge processes")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Sim("--canned", "--latency", str(options.latency)) as sim:
+        lines = list(items(options.calls // PER_ITEM))
+        dataset = write_lines(Path(folder) / "items.jsonl", iter(lines))
+        prompts = write_lines(Path(folder) / "bodies.jsonl", bodies(lines))
+        first = measure_bare(sim, prompts, options)
+        ours = measure_ours(sim, dataset, options)
+        second = measure_bare(sim, prompts, options)
+    report(options, ours, [first, second])
+
+
+def items(count: int) -> Iterator[dict[str, Any]]:
+    rng = random.Random("calls")
+    words = vocabulary(rng, 4000)
+    for number in range(count):
+        responses = [prose(rng, words, 1000) for _ in range(RESPONSES)]
+        yield {"id": f"item-{number}", "question": prose(rng, words, 120), "context": "", "responses": responses}
+
+
+def bodies(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same requests that our judge makes of these items."""
+    texts = SCORES.prompts()
+    for line in lines:
+        for step in SCORES.steps:
+            for response in line["responses"]:
+                values = {"question": fenced(line["question"]), "answer": fenced(response)}
+                content = fill(texts[f"en/{step.name}"], values)
+                messages = [{"role": "user", "content": content}]
+                yield {"model": "judge-sim", "messages": messages, "temperature": 0.01, "max_tokens": 512}
+
+
+def measure_bare(sim: Sim, prompts: Path, options: argparse.Namespace) -> Interval:
+    sim.reset()
+    process = start_bare(sim, prompts, options.concurrency)
+    watch = Watch(process.pid, sim)
+    process.wait()
+    return steady(watch, options)
+
+
+def measure_ours(sim: Sim, dataset: Path, options: argparse.Namespace) -> Interval:
+    sim.reset()
+    judge = {"url": sim.url, "model": "judge-sim", "concurrency": options.concurrency}
+    with fresh(sim, judge=judge, recipe=SCORES_RECIPE) as lrq:
+        return follow(lrq, lrq.start("run", dataset, "--no-train", "--judges", options.judges), sim, options)
+
+
+def follow(lrq: Lrq, process: Any, sim: Sim, options: argparse.Namespace) -> Interval:
+    watch = Watch(process.pid, sim)
+    lrq.ended(process)
+    watch.close()
+    return steady(watch, options)
+
+
+def steady(watch: Watch, options: argparse.Namespace) -> Interval:
+    watch.close()
+    return watch.between(options.calls // 4, options.calls * 4 // 5)
+
+
+def report(options: argparse.Namespace, ours: Interval, loops: Sequence[Interval]) -> None:
+    cpu = fmean(loop.cpu_per_call("lrq") for loop in loops)
+    rate = fmean(loop.rate for loop in loops)
+    workers = ours.cpu_per_call("judge")
+    rows = [
+        ("bare aiohttp + orjson", f"{cpu:.3f}", "1.00x", f"{rate:,.0f}", "1.00x"),
+        ("lrq: judge", f"{workers:.3f}", f"{workers / cpu:.2f}x", f"{ours.rate:,.0f}", f"{ours.rate / rate:.2f}x"),
+        (
+            "lrq: aggregator",
+            f"{ours.cpu_per_call('aggregator'):.3f}",
+            f"{ours.cpu_per_call('aggregator') / cpu:.2f}x",
+            "",
+            "",
+        ),
+        ("lrq: command", f"{ours.cpu_per_call('lrq'):.3f}", "", "", ""),
+        ("lrq: broker and limiter", f"{ours.cpu_per_call('redis'):.3f}", "", "", ""),
+    ]
+    title = f"{options.calls:,} calls of about 1,800 tokens, {options.concurrency} in flight, {options.latency} ms"
+    show(title, ("", "CPU ms/call", "ratio", "calls/s", "ratio"), rows)
+
+
+if __name__ == "__main__":
+    main()
