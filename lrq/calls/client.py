@@ -72,7 +72,7 @@ class Caller:
         key = call_key(call)
         while True:
             pending = self._pending.get(key)
-            if pending is None:
+            if pending is None or pending.done():  # done, and its end not yet noted: waiting for it would never yield
                 return await asyncio.shield(self._begin(key, call, purpose))
             try:
                 reply = await asyncio.shield(pending)
@@ -97,7 +97,8 @@ class Caller:
         return task
 
     def _ended(self, key: str, task: asyncio.Task[Reply]) -> None:
-        del self._pending[key]
+        if self._pending.get(key) is task:
+            del self._pending[key]
         if not task.cancelled():
             task.exception()  # seen: whoever asked may have been cancelled
 

@@ -91,6 +91,16 @@ async def test_cancelling_one_asker_loses_nothing(scene: Scene) -> None:
         assert len(bench.requests) == 1
 
 
+async def test_who_asks_at_the_very_moment_a_call_ends_asks_anew(scene: Scene) -> None:
+    """The call was halted, and its end is not yet noted: waiting for it would hold the event loop for ever."""
+    async with scene(lambda _: answer()) as bench:
+        ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        ended.set_exception(RunHalted("of another run"))
+        bench.caller._pending[call_key(question("q"))] = ended  # type: ignore[assignment]
+        assert not (await bench.ask()).reused
+        assert bench.caller._pending == {}
+
+
 async def test_a_call_nobody_waits_for_any_more_is_still_committed(scene: Scene) -> None:
     """Its only asker is cancelled while it is in flight: what was paid for is kept."""
     gate = Gate()
