@@ -210,7 +210,7 @@ def main(output: Path, seed: int, reading: int, answering: int, base: Path | Non
     start = time.monotonic()
     say = lambda text: click.echo(f"{time.monotonic() - start:6.0f} s  {text}")  # noqa: E731
     disable_progress_bar()
-    click.echo("This takes about 12 minutes on one CPU core.")
+    click.echo("This takes about 14 minutes on one CPU core.")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     tokenizer = build()

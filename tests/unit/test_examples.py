@@ -8,6 +8,9 @@ from types import ModuleType
 
 import pytest
 
+from lrq.config import load_settings
+from lrq.trainer.job import TrainJob
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -97,3 +100,18 @@ def test_long_documents_have_64k_tokens_and_their_facts_far_apart(make: ModuleTy
         assert len(places) >= 2
         assert max(places) - min(places) > length / 10
         assert language.journal.lines
+
+
+def test_the_demos_settings_are_settings() -> None:
+    """Every key of demo.yaml is known, and those of its training are the trainer's."""
+    settings = load_settings(env={"LRQ_CONFIG": str(EXAMPLES / "demo.yaml")})
+    assert settings.recipe == "longreward"
+    assert settings.policy.path == "examples/small_policy/model"
+    assert set(settings.train) <= set(TrainJob.model_fields)
+    assert TrainJob(model=Path("m"), rows=Path("r"), output=Path("o"), **settings.train).accumulation(1) == 1
+
+
+def test_the_committed_responses_are_what_the_generator_makes(make: ModuleType, tmp_path: Path) -> None:
+    """judge_only.jsonl is generated, not edited by hand."""
+    made = make.write(tmp_path, "judge_only", 7)
+    assert made.read_bytes() == (EXAMPLES / "judge_only.jsonl").read_bytes()
