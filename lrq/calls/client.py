@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -78,7 +79,7 @@ class Caller:
                 reply = await asyncio.shield(pending)
             except RunHalted:
                 continue  # perhaps another run's: our own claim will tell
-            await self._writer.surely(self._reuse(call, purpose))
+            await self._count_reuse(call, purpose)
             return replace(reply, reused=True)
 
     async def stop(self) -> None:
@@ -114,7 +115,7 @@ class Caller:
                 await self._pause(_AWAY_PAUSE, purpose)
                 continue
             if isinstance(result, Known):
-                await self._writer.surely(self._reuse(call, purpose))
+                await self._count_reuse(call, purpose)
                 return replies.decode(key, result, reused=True)
             if isinstance(result, Ended):
                 raise (CallRefused if result.error == "refused" else CallFailed)(result.reason)
@@ -287,8 +288,10 @@ class Caller:
         if outcome.kind == "ok":
             self._expectation.learn(call, purpose, outcome.usage)
 
-    def _reuse(self, call: Call, purpose: Purpose) -> Reuse:
-        return Reuse(purpose=purpose, role=call.role, endpoint=call.endpoint, model=call.model)
+    async def _count_reuse(self, call: Call, purpose: Purpose) -> None:
+        """A reply was had without a call: only a figure, for which no database that is away is waited for."""
+        with suppress(*AWAY):
+            await self._writer.write(Reuse(purpose=purpose, role=call.role, endpoint=call.endpoint, model=call.model))
 
     def _pool(self, call: Call) -> Pool:
         known = self._pools.get((call.role, call.endpoint, call.model))
