@@ -22,9 +22,8 @@ $(VENV)/.installed: pyproject.toml
 demo: env
 	$(BIN)/python examples/demo.py --home $(DEMO_HOME)
 
-# More processes than cores: many tests wait for clocks.
 test: check
-	$(BIN)/pytest --numprocesses 3 tests/unit tests/integration
+	$(BIN)/pytest tests/unit tests/integration
 
 check: env
 	$(BIN)/ruff check .
