@@ -77,16 +77,29 @@ def create_run(
     run = get_run(conn, name)
     if is_new:
         return run
-    _same(name, run.config, config)
-    if max_cost is None and max_tokens is None:
-        return run
-    set_budget(conn, run.id, max_cost=max_cost, max_tokens=max_tokens)
+    asked = orjson.loads(orjson.dumps(config))
+    completed = _completed(run.config, asked)
+    _same(name, completed, asked)
+    if completed != run.config:
+        conn.execute(runs.update().where(runs.c.id == run.id).values(config=orjson.dumps(completed).decode()))
+    if max_cost is not None or max_tokens is not None:
+        set_budget(conn, run.id, max_cost=max_cost, max_tokens=max_tokens)
     return get_run(conn, name)
+
+
+def _completed(frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The frozen configuration with the judge or policy that it did not name: without one nothing was done yet."""
+    made = dict(frozen)
+    for role in {"judge", "policy"} & frozen.keys() & asked.keys():
+        who = {name: asked[role][name] for name in ("path", "models") if name in asked[role]}
+        if not any(frozen[role].get(name) for name in who):
+            made[role] = {**frozen[role], **who}
+    return made
 
 
 def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     first = {name: value for name, value in frozen.items() if name != "revisions"}
-    differ = sorted(_differences(first, orjson.loads(orjson.dumps(asked))))
+    differ = sorted(_differences(first, asked))
     if differ:
         more = f" and {len(differ) - 6} more" if len(differ) > 6 else ""
         raise UsageError(

@@ -241,7 +241,11 @@ class Supervisor:
 
     def _start_broker(self) -> None:
         redis = next((child for child in self.children if child.name == "redis"), None)
-        if redis is None or broker.probe(self.settings):
+        if broker.probe(self.settings):
+            return
+        if not broker.is_embedded(self.settings):
+            raise LrqError("the Redis that LRQ_REDIS_URL names does not answer; start it, or unset the variable")
+        if redis is None:
             return
         redis.spawn(self._environment())
         until = time.monotonic() + _READY_SECONDS

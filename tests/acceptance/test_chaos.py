@@ -103,6 +103,26 @@ def test_ctrl_c_twice_ends_at_once(lrq: Lrq, sim: Callable[..., Sim], journal_it
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "the end of all")
 
 
+def test_a_run_outlives_the_processes_it_borrowed(
+    lrq: Lrq, sim: Callable[..., Sim], journal_items: Items, tmp_path: Path
+):
+    """`lrq run` works with those of a running `lrq up`; when that is killed it starts its own, and nothing is twice."""
+    judge = sim("--latency", "200")
+    lrq.judged_by(judge, concurrency=8)
+    up = lrq.start("up", "--only", "judge,aggregator")
+    crew = Crew(lrq, up)
+    run = lrq.start("run", write_lines(tmp_path / "items.jsonl", journal_items(6, 6)), "--no-train")
+    busy(judge)
+    assert crew.pids("judge")
+    assert not Crew(lrq, run, wait=False).pids("judge")
+    up.kill()
+    lrq.ended(up, -signal.SIGKILL)
+    assert_not_finished(lrq)
+    lrq.ended(run, 0)
+    assert assert_all_scored(lrq, "items", 36) == 0
+    assert judge.stats()["duplicates"] == 0
+
+
 @pytest.mark.parametrize("fault", ["500", "reset", "hang"])
 def test_a_third_of_all_calls_may_fail(
     fault: str, lrq: Lrq, sim: Callable[..., Sim], journal_items: Items, tmp_path: Path

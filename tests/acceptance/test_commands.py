@@ -145,6 +145,15 @@ def test_enqueue_needs_no_broker(lrq: Lrq, sim: Sims, journal_items: Items, tmp_
     assert assert_all_scored(lrq, "items", 15) == 0
 
 
+def test_a_judge_named_later_is_the_runs(lrq: Lrq, sim: Sims, journal_items: Items, tmp_path: Path):
+    """Without a judge a run says what to set, and is not frozen without one for ever."""
+    file = write_lines(tmp_path / "items.jsonl", journal_items(1, 5))
+    assert_one_line(lrq("run", file, "--no-train", code=1), "LRQ_JUDGE_URL")
+    lrq.judged_by(sim())
+    lrq("run", file, "--no-train")
+    assert assert_all_scored(lrq, "items", 5) == 0
+
+
 def test_other_settings_want_another_name(lrq: Lrq, sim: Sims, journal_items: Items, tmp_path: Path):
     """A run is frozen; what differs is named."""
     lrq.judged_by(sim())
@@ -152,6 +161,8 @@ def test_other_settings_want_another_name(lrq: Lrq, sim: Sims, journal_items: It
     lrq("enqueue", file, "--no-train")
     assert_one_line(lrq("enqueue", file, "--no-train", "--set", "judge.votes=2", code=2), "judge.votes")
     lrq("enqueue", file, "--no-train", "--set", "judge.votes=2", "--name", "other")
+    elsewhere = {"LRQ_JUDGE_MODEL": "another"}
+    assert_one_line(lrq("enqueue", file, "--no-train", code=2, **elsewhere), "judge.models")
     both = {run["run"] for run in json.loads(lrq("status", "--json").stdout)["runs"]}
     assert both == {"items", "other"}
 
@@ -177,7 +188,7 @@ def test_errors_are_one_line(lrq: Lrq, journal_items: Items, tmp_path: Path):
     file = write_lines(tmp_path / "items.jsonl", journal_items(1, 5))
     for words in (("status",), ("show", "1"), ("pause", "x"), ("export", "x"), ("worker", "judge")):
         assert_one_line(lrq(*words, code=1), "no ledger at")
-    assert_one_line(lrq("run", file, "--no-train", code=1), "LRQ_JUDGE_URL")
+    lrq("enqueue", file, "--no-train")
     judge = {"LRQ_JUDGE_URL": "http://127.0.0.1:9/v1", "LRQ_JUDGE_MODEL": "any"}
     for words, hint in (
         (("run", "missing.jsonl"), "missing.jsonl"),
@@ -205,6 +216,7 @@ def test_errors_are_one_line(lrq: Lrq, journal_items: Items, tmp_path: Path):
     (tmp_path / "lrq.yaml").unlink()
     dead = {"LRQ_REDIS_URL": "redis://127.0.0.1:9/0"}
     assert_one_line(lrq("run", file, "--no-train", code=1, **dead, **judge), "LRQ_REDIS_URL")
+    assert_one_line(lrq("up", code=1, **dead), "LRQ_REDIS_URL")
     assert_one_line(lrq("broker", code=2, **dead), "LRQ_REDIS_URL")
     none = {"LRQ_DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1:9/none"}
     assert_one_line(lrq("status", code=1, **none), "cannot open the ledger")
