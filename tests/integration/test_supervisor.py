@@ -92,6 +92,28 @@ def test_what_ends_is_started_again_later_and_later(settings: Settings, monkeypa
         made.stop()
 
 
+def test_one_that_is_killed_is_given_more_starts(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    """Accidents happen: only the eighth quick kill in a row makes it a failing one, where three errors do."""
+    clock = [1000.0]
+    monkeypatch.setattr(supervisor_.time, "monotonic", lambda: clock[0])
+    made = Supervisor(settings, ["judge"], command=programs(judge=STAYS))
+    made.start()
+    (child,) = made.children
+    try:
+        for _ in range(8):
+            assert made.failing is None
+            os.kill(child.process.pid, signal.SIGKILL)
+            child.process.wait()
+            (said,) = made.poll()
+            assert said.startswith("judge ended with SIGKILL")
+            clock[0] = child.due
+            made.poll()
+        assert made.failing.startswith("judge does not stay up")
+    finally:
+        monkeypatch.undo()
+        made.stop()
+
+
 def test_the_broker_starts_first_and_stops_last(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A worker may take its time; the broker is there until it has ended."""
     notes = str(tmp_path / "notes")
@@ -203,6 +225,16 @@ def test_a_broker_that_cannot_start_is_an_error(settings: Settings):
         made.start()
     assert made.children[1].process is None
     assert not is_up(settings)
+
+
+def test_a_named_redis_that_does_not_answer_is_an_error(tmp_path: Path):
+    """Said at once: workers would wait for it without a word."""
+    absent = Settings(home=tmp_path / "home", redis_url=f"unix://{tmp_path}/none.sock")
+    made = Supervisor(absent, ["judge"], command=programs(judge=STAYS))
+    with pytest.raises(LrqError, match="LRQ_REDIS_URL names does not answer"):
+        made.start()
+    assert made.children[0].process is None
+    assert not is_up(absent)
 
 
 def test_who_cannot_run_here_is_told(monkeypatch: pytest.MonkeyPatch):
