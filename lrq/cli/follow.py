@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from lrq.ledger import Ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
 from lrq.queue import broker
-from lrq.workers.supervisor import Supervisor, is_up, unable
+from lrq.workers.supervisor import AlreadyUp, Supervisor, is_up, names_up, unable
 
 _LOOK_EVERY = 0.3  # seconds
 _STOPS = (signal.SIGINT, signal.SIGTERM)  # the first stops orderly, a second one at once
@@ -56,7 +56,7 @@ def work_until(
         try:
             with _processes(ledger, settings, run, {"judge": judges, "sampler": samplers}) as poll:
                 _follow(ledger, name, poll, over)
-        except _Gone:
+        except (_Gone, AlreadyUp):
             continue
         except KeyboardInterrupt:
             click.echo(f"interrupted; replies in flight are kept; `lrq resume {name}` goes on", err=True)
@@ -75,10 +75,15 @@ def _run(ledger: Ledger, name: str) -> Run:
 
 @contextmanager
 def _processes(ledger: Ledger, settings: Settings, run: Run, counts: dict[str, int]) -> Iterator[Callable[[], None]]:
-    if is_up(settings):
+    needed = _needed(ledger, settings, run)
+    up = names_up(settings)
+    if up is not None:
+        for name in [name for name in needed if name not in up and name != "redis"]:
+            click.echo(f"what is up has no {name}, and the run waits for one: `lrq worker {name}` adds it", err=True)
         yield lambda: _check_up(settings)
         return
-    supervisor = Supervisor(settings, _needed(ledger, settings, run), counts)
+    _check_able(settings, needed)
+    supervisor = Supervisor(settings, needed, counts)
     supervisor.start()
 
     def poll() -> None:
@@ -109,7 +114,7 @@ def _check_up(settings: Settings) -> None:
 
 
 def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
-    """The processes this run needs. Raises LrqError where one of them cannot run here."""
+    """The processes this run needs, the broker first."""
     with ledger.reading() as conn:
         states = runs_.item_states(conn, run.id)
     needed = ["judge", "aggregator"]
@@ -119,13 +124,17 @@ def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
         needed.append("trainer")
     if broker.is_embedded(settings):
         needed.insert(0, "redis")
+    return needed
+
+
+def _check_able(settings: Settings, needed: Sequence[str]) -> None:
+    """Raises LrqError where one of them cannot run here."""
     missing = unable(settings)
     for name in needed:
         if name in missing:
             raise LrqError(f"this run needs a {name}, which cannot run here: {missing[name]}{_or_else(name)}")
     if not settings.endpoints("judge"):
         raise LrqError("no judge is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL (`lrq judge-sim` is an offline one)")
-    return needed
 
 
 def _or_else(name: str) -> str:

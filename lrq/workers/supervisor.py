@@ -76,19 +76,23 @@ def _installed(*modules: str) -> bool:
     return all(importlib.util.find_spec(module) for module in modules)
 
 
-def is_up(settings: Settings) -> bool:
-    """Whether a supervisor (`lrq up`, or a `lrq run` with its own) is running for this LRQ_HOME."""
+def names_up(settings: Settings) -> frozenset[str] | None:
+    """What the supervisor of this LRQ_HOME, of `lrq up` or `lrq run`, keeps running; None: there is none."""
     path = settings.home / "up.lock"
     if not path.exists():
-        return False
+        return None
     lock = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return frozenset(os.read(lock, 1000).decode().split())
     finally:
         os.close(lock)
-    return False
+    return None
+
+
+def is_up(settings: Settings) -> bool:
+    return names_up(settings) is not None
 
 
 def command(name: str) -> list[str]:
@@ -237,6 +241,8 @@ class Supervisor:
         except BlockingIOError:
             os.close(lock)
             raise AlreadyUp(f"the processes of {self.settings.home} are up already; use them, or stop them") from None
+        os.ftruncate(lock, 0)
+        os.write(lock, " ".join(self.names).encode())
         self._lock = lock
 
     def _start_broker(self) -> None:

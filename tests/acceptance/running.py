@@ -176,11 +176,10 @@ class Lrq:
 class Crew:
     """The processes that a `lrq run` or `lrq up` has started."""
 
-    def __init__(self, lrq: Lrq, supervisor: subprocess.Popen[bytes], *, wait: bool = True) -> None:
+    def __init__(self, lrq: Lrq, supervisor: subprocess.Popen[bytes]) -> None:
         self.lrq = lrq
         self.supervisor = supervisor
-        if wait:
-            until(lambda: self.pids("aggregator") or supervisor.poll() is not None, "the workers")
+        until(lambda: self.pids("aggregator") or supervisor.poll() is not None, "the workers")
 
     def pids(self, name: str) -> list[int]:
         """redis, sampler, judge, aggregator or trainer; those that are up."""

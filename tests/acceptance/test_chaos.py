@@ -106,15 +106,16 @@ def test_ctrl_c_twice_ends_at_once(lrq: Lrq, sim: Callable[..., Sim], journal_it
 def test_a_run_outlives_the_processes_it_borrowed(
     lrq: Lrq, sim: Callable[..., Sim], journal_items: Items, tmp_path: Path
 ):
-    """`lrq run` works with those of a running `lrq up`; when that is killed it starts its own, and nothing is twice."""
+    """`lrq run` works with a running `lrq up` and says what that lacks; when it is killed the run starts its own."""
     judge = sim("--latency", "200")
     lrq.judged_by(judge, concurrency=8)
-    up = lrq.start("up", "--only", "judge,aggregator")
-    crew = Crew(lrq, up)
+    up = lrq.start("up", "--only", "aggregator")
+    Crew(lrq, up)
     run = lrq.start("run", write_lines(tmp_path / "items.jsonl", journal_items(6, 6)), "--no-train")
+    until(lambda: "has no judge" in lrq.said(), "what is missing")
+    assert "`lrq worker judge` adds it" in lrq.said()
+    lrq.start("worker", "judge")
     busy(judge)
-    assert crew.pids("judge")
-    assert not Crew(lrq, run, wait=False).pids("judge")
     up.kill()
     lrq.ended(up, -signal.SIGKILL)
     assert_not_finished(lrq)

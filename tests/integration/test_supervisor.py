@@ -15,7 +15,7 @@ from lrq.config import Settings
 from lrq.domain.errors import LrqError
 from lrq.queue import broker
 from lrq.workers import supervisor as supervisor_
-from lrq.workers.supervisor import AlreadyUp, Supervisor, command, is_up
+from lrq.workers.supervisor import AlreadyUp, Supervisor, command, is_up, names_up
 
 STAYS = "import time; print('I stay', flush=True); time.sleep(600)"
 ENDS = "print('I cannot'); raise SystemExit(3)"
@@ -152,17 +152,18 @@ def test_a_broker_that_runs_already_is_used_and_left(settings: Settings):
 
 
 def test_one_supervisor_for_one_home(settings: Settings):
-    """`is_up` tells, also in another process; a second is refused; after the end there is none."""
+    """What it runs can be asked, also in another process; a second is refused; after the end there is none."""
     made = Supervisor(settings, ["judge"], command=programs(judge=STAYS))
     assert not is_up(settings)
     made.start()
     try:
         assert is_up(settings)
         with pytest.raises(AlreadyUp, match="up already"):
-            Supervisor(settings, ["judge"], command=programs(judge=STAYS)).start()
-        assert is_up(settings)
+            Supervisor(settings, ["aggregator"], command=programs(aggregator=STAYS)).start()
+        assert names_up(settings) == {"judge"}
     finally:
         made.stop()
+    assert names_up(settings) is None
     assert not is_up(settings)
 
 
