@@ -127,7 +127,13 @@ async def calling(
 
 @contextlib.asynccontextmanager
 async def answering(
-    ledger: Ledger, redis_url: str, respond: Callable[[int], Any], *, run: int | None = None, **endpoint: Any
+    ledger: Ledger,
+    redis_url: str,
+    respond: Callable[[int], Any],
+    *,
+    run: int | None = None,
+    patience: Patience = SOON,
+    **endpoint: Any,
 ) -> AsyncIterator[Bench]:
     """A bench whose server answers with what `respond` makes of the number of the request."""
     requests: list[Any] = []
@@ -140,7 +146,7 @@ async def answering(
 
     async with (
         serving(handle) as url,
-        calling(ledger, judge_at(url, Settings(), **endpoint), redis_url, run=run) as bench,
+        calling(ledger, judge_at(url, Settings(), **endpoint), redis_url, run=run, patience=patience) as bench,
     ):
         bench.requests = requests
         yield bench

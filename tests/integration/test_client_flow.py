@@ -16,6 +16,7 @@ from ledgers import opened, sqlite_ledger
 
 from lrq.calls import replies
 from lrq.calls.keys import call_key
+from lrq.calls.tries import Patience
 from lrq.config import Settings
 from lrq.domain.errors import CallFailed, RunHalted, Stopping
 from lrq.domain.records import Choice, Purpose, Usage
@@ -177,7 +178,7 @@ async def test_a_stop_while_a_failing_request_is_in_flight_does_not_wait_after_i
         await gate.wait()
         return web.json_response({"error": "busy"}, status=503, headers={"Retry-After": "300"})
 
-    async with scene(respond) as bench:
+    async with scene(respond, patience=Patience()) as bench:
         asked = asyncio.create_task(bench.ask())
         await until(lambda: len(bench.requests) == 1)
         stopping = asyncio.create_task(bench.caller.stop())
