@@ -16,7 +16,7 @@ from lrq.cli.follow import follow_options, work_until
 from lrq.cli.foreseeing import Foreseer, Reservoir, foresee
 from lrq.cli.intake import Intent, flags_of, intake_options, name_of, progress, take_in
 from lrq.cli.reading import Dataset, ResponsesFile
-from lrq.cli.reckoning import Foreseen, Means, cost_of, facts_of, print_facts
+from lrq.cli.reckoning import Foreseen, Means, cost_of, facts_of, print_facts, simulated
 from lrq.config import Settings, merge_flags
 from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import Entry
@@ -64,7 +64,8 @@ def estimate(
     if pilot and intent.file == "-":
         raise UsageError("a pilot reads the lines twice: give a file instead of standard input")
     frozen = thaw(settings.recipe, freeze(settings, train=intent.train))
-    seen = _look(settings, intent, partial(Foreseer, frozen, response_tokens=response_tokens), sample, pilot or 0)
+    make = partial(Foreseer, frozen, response_tokens=response_tokens, simulated=simulated(settings))
+    seen = _look(settings, intent, make, sample, pilot or 0)
     if pilot:
         facts = _pilot(settings, replace(intent, limit=pilot), seen, judges=judges, samplers=samplers)
     else:

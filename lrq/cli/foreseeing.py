@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,13 +22,16 @@ _NOBODY = JudgeModel(endpoint="(none)", model="(none)")  # judges where no endpo
 
 
 class Foreseer:
-    """Counts what items would ask. `response_tokens`: of responses that the items do not bring."""
+    """Counts what items would ask.
 
-    def __init__(self, frozen: Frozen, *, response_tokens: int | None = None) -> None:
+    response_tokens: of responses that the items do not bring. simulated: endpoints that are simulators.
+    """
+
+    def __init__(self, frozen: Frozen, *, response_tokens: int | None = None, simulated: Collection[str] = ()) -> None:
         self._frozen = frozen
         self._response_tokens = response_tokens
         texts = frozen.config["prompts"].values()
-        self._counter = Counter(heads=[text.partition("{{")[0] for text in texts])
+        self._counter = Counter([text.partition("{{")[0] for text in texts], simulated)
         self._known_judge = bool(frozen.config["judge"]["models"])
 
     def size(self, entry: Entry) -> Size:

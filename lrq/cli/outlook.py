@@ -31,10 +31,10 @@ def outlook(ledger: Ledger, settings: Settings, run: Run, after: int) -> dict[st
     with ledger.reading() as conn:
         total = _total(conn, frozen, run, after)
         taken = [_entry(conn, id_) for id_ in _sample(conn, run, after, total)]
-    foreseer = Foreseer(frozen)
+    means = Means.of(settings, ledger)
+    foreseer = Foreseer(frozen, simulated=means.simulated)
     sizes = [_size(frozen, len(one.item.context), len(one.responses)) for one in taken]
     scaled = foreseer.bill(taken, sizes, total)
-    means = Means.of(settings, ledger)
     foreseen = Foreseen(
         items=round(total.items),
         responses=round(total.responses),

@@ -1,6 +1,6 @@
 """A bill as facts: calls and tokens turned into money and hours by what the settings and the ledger know."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from lrq.cli.bill import known_usage
 from lrq.cli.common import seconds
 from lrq.cli.status import table
 from lrq.config import Endpoint, Settings
-from lrq.domain.records import Usage
+from lrq.domain.records import ROLES, Usage
 from lrq.judge.estimate import FIELDS, Amount, Bill, Capacity, Group, Known, duration, replied
 from lrq.ledger import Ledger
 from lrq.sim.counting import is_simulator
@@ -37,10 +37,12 @@ class Means:
 
     settings: Settings
     known: Mapping[tuple[str, str, str, str], Known] = field(default_factory=dict)
+    simulated: Collection[str] = ()  # names of endpoints
 
     @classmethod
     def of(cls, settings: Settings, ledger: Ledger | None) -> "Means":
-        return cls(settings=settings, known={} if ledger is None else known_usage(ledger))
+        known = {} if ledger is None else known_usage(ledger)
+        return cls(settings=settings, known=known, simulated=simulated(settings))
 
     def rates(self, group: Group) -> list[Rates] | None:
         """Those of each server of the pool; None: unpriced, wholly or in part."""
@@ -63,9 +65,12 @@ class Means:
         return FIRST_SECONDS + SECONDS_PER_TOKEN * amount.completion_tokens / max(1.0, amount.calls)
 
     def replied(self, bill: Bill) -> Bill:
-        urls = {(one.name, one.url) for group in bill for one in self.pool(group)}
-        simulated = {name for name, url in urls if is_simulator(url)}
-        return replied(bill, self.known, caches=self.caches(bill), simulated=simulated)
+        return replied(bill, self.known, caches=self.caches(bill), simulated=self.simulated)
+
+
+def simulated(settings: Settings) -> set[str]:
+    """The endpoints at which a simulator of this machine answers."""
+    return {one.name for role in ROLES for one in settings.endpoints(role) if is_simulator(one.url)}
 
 
 def facts_of(foreseen: Foreseen, means: Means) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Calls that are counted and not made: the simulator answers in this process, and nothing is sent or charged."""
 
+import re
 from collections import defaultdict
 from collections.abc import Collection
 from urllib.error import HTTPError
@@ -13,9 +14,13 @@ from lrq.sim.options import Options
 from lrq.sim.prefix import BLOCK, SHORTEST, PrefixCache, tokenise
 from lrq.sim.replies import Outcome, answer_chat, answer_embedding
 from lrq.sim.requests import BadRequest, ChatRequest, EmbeddingRequest
+from lrq.sim.text import CJK
 
 # Replies to kinds of prompt that the simulator does not know, one for each attempt: one of them may be readable.
 GUESSES = ("[[5]]", "[[Fully supported]]", "<statement>It is so.</statement>", "[[1: Fully supported]]", '{"score": 5}')
+# Tokens of a Chinese character: 0.76 with GPT-4o, 0.66 with Qwen, 0.61 with DeepSeek, by our Chinese prompts. Ours: 1.
+PER_CHARACTER = 0.68
+_CJK = re.compile(f"[{CJK}]")
 
 
 class Counter:
@@ -23,12 +28,14 @@ class Counter:
 
     `heads`: fixed parts of prompts. The first call that begins with one misses the prompt cache, all others find it
     there; since that does not grow with the items, it is told apart: `missed` has the tokens by group.
+    `simulated`: endpoints whose tokens are our own unit; those of others are converted.
     """
 
-    def __init__(self, heads: Collection[str] = ()) -> None:
+    def __init__(self, heads: Collection[str] = (), simulated: Collection[str] = ()) -> None:
         self.guessed: set[str] = set()  # kinds that the simulator does not know
         self.missed: dict[Group, int] = defaultdict(int)
         self._heads = heads
+        self._simulated = simulated
         self._seen: set[str] = set()
         self._cold: set[int] = set()  # heads that no call has begun with yet, by the hash of their last block
         self._models: set[str] = set()
@@ -66,11 +73,12 @@ class Counter:
             self._cold -= begun
             self.missed[_group(call, purpose)] += cached
         self._at_work.append(outcome.chain)
+        share = 1.0 if call.endpoint in self._simulated else _converted(call, outcome.prompt_tokens)
         return Amount(
             calls=1,
-            prompt_tokens=outcome.prompt_tokens,
-            cached_tokens=cached,
-            completion_tokens=outcome.completion_tokens,
+            prompt_tokens=outcome.prompt_tokens * share,
+            cached_tokens=cached * share,
+            completion_tokens=outcome.completion_tokens * share,
         )
 
     def _warm(self, model: str) -> None:
@@ -101,6 +109,13 @@ class Counter:
         except BadRequest:
             self.guessed.add(purpose.kind)
             return _guess(request, call.attempt)
+
+
+def _converted(call: Call, tokens: int) -> float:
+    """Tokens of common vocabularies for each of our own, by how much of the text is Chinese, Japanese or Korean."""
+    texts = [message["content"] for message in call.messages] + list(call.input)
+    characters = sum(len(_CJK.findall(text)) for text in texts)
+    return 1 - (1 - PER_CHARACTER) * characters / max(1, tokens)
 
 
 def _group(call: Call, purpose: Purpose) -> Group:

@@ -31,11 +31,11 @@ def lrq(tmp_path: Path, redis_server: RedisServer, judge: Judge, monkeypatch: py
 
 
 def mixed(count: int) -> list[dict[str, Any]]:
-    """Documents from 1,000 to 12,000 characters with two to ten responses."""
+    """Documents from 300 to 12,000 characters with two to ten responses, English and Chinese."""
     lines = []
     for n in range(count):
         long = 1000 + 1100 * (7 * n % 11)
-        (line,) = journals(1, 2 + 5 * n % 9, seed=f"mixed {n}", chars=(long, long // 3))
+        line = journals(2, 2 + 5 * n % 9, seed=f"mixed {n}", chars=(long, long // 3))[n // 2 % 2]
         lines.append({**line, "id": f"item-{n}"})
     return lines
 
@@ -67,12 +67,12 @@ def off(foreseen: dict[str, Any], billed: dict[str, Any]) -> dict[str, float]:
     ],
 )
 def test_a_sample_foresees_the_bill(lrq: World, price: str, settings: tuple[str, ...]) -> None:
-    """Six of sixteen items looked at: calls, tokens and money of all within 15 %, calls by dimension roughly."""
-    file = lrq.write("items", mixed(16))
+    """Five of twelve items looked at: calls, tokens and money of all within 15 %, calls by dimension roughly."""
+    file = lrq.write("items", mixed(12))
     words = ["--price", price, *(word for one in settings for word in ("--set", one))]
-    foreseen = lrq("estimate", file, "--sample", 6, "--json", *words).json()
+    foreseen = lrq("estimate", file, "--sample", 5, "--json", *words).json()
     billed = lrq.run(file, *words)
-    assert (foreseen["items"], foreseen["looked_at"]) == (16, 6)
+    assert (foreseen["items"], foreseen["looked_at"]) == (12, 5)
     assert max(map(abs, off(foreseen, billed).values())) < 0.15
     for name, one in foreseen["dimensions"].items():
         took = sum(row["calls"] for row in billed["usage"] if row["dimension"] == name)
@@ -147,13 +147,14 @@ def test_hours_follow_from_the_tightest_limit(lrq: World) -> None:
 
 def test_no_judge_and_no_ledger_are_needed(lrq: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is set up calls and tokens are known, and nothing is created."""
-    file = lrq.write("items", mixed(2))
+    file = lrq.write("items", mixed(4))
     whole = lrq("estimate", file, "--json").json()
     for name in ("LRQ_JUDGE_URL", "LRQ_JUDGE_MODEL"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("LRQ_HOME", str(lrq.folder / "nowhere"))
     facts = lrq("estimate", file, "--json").json()
-    assert (facts["calls"], facts["prompt_tokens"]) == (whole["calls"], whole["prompt_tokens"])
+    assert facts["calls"] == whole["calls"]
+    assert 0.6 * whole["prompt_tokens"] < facts["prompt_tokens"] < whole["prompt_tokens"]  # Chinese is converted
     assert facts["cost"] is None
     assert not (lrq.folder / "nowhere").exists()
 
@@ -245,7 +246,7 @@ def test_what_an_endpoint_has_counted_replaces_what_is_typical(lrq: World, judge
 @pytest.mark.timeout(240)
 def test_a_pilot_foresees_the_bill_and_wastes_nothing(lrq: World, judge: Judge) -> None:
     """Five items run in earnest, replies unlike those expected: the rest within 10 %, and no item is bought twice."""
-    file = lrq.write("asked", questions(16))
+    file = lrq.write("asked", questions(10))
     words = ("--price", CACHED, "--no-train", "--set", f"policy.url={judge.url}", "--set", "policy.model=p")
     before = judge.stats()["complete"]
     foreseen = lrq("estimate", file, "--pilot", 5, "--json", *words).json()
@@ -256,7 +257,7 @@ def test_a_pilot_foresees_the_bill_and_wastes_nothing(lrq: World, judge: Judge) 
     lrq("enqueue", file, *words)
     lrq.work("asked")
     billed = lrq.status("asked")
-    assert billed["items"] == {"done": 16}
+    assert billed["items"] == {"done": 10}
     assert judge.stats()["duplicates"] == 0
     assert max(map(abs, off(foreseen, billed).values())) < 0.10
     again = lrq("estimate", file, "--pilot", 5, "--json", *words).json()

@@ -24,7 +24,7 @@ from lrq.judge.estimate import (
     replied,
     scale,
 )
-from lrq.sim.counting import GUESSES, Counter
+from lrq.sim.counting import GUESSES, PER_CHARACTER, Counter
 
 
 def group(kind: str, endpoint: str = "default", model: str = "m") -> Group:
@@ -193,7 +193,7 @@ def test_without_a_limit_nobody_knows() -> None:
 
 async def test_equal_questions_are_counted_once() -> None:
     """As in the ledger: the same key is one call, another draw is another."""
-    counter = Counter()
+    counter = Counter(simulated=("e",))
     text = "Task: logicality\n\n[Question]\n~~~~\nWho?\n~~~~\n\n[Answer]\n~~~~\nIt is so.\n~~~~\n"
     for draw in (0, 0, 1):
         call = Call(role="judge", endpoint="e", model="m", messages=({"role": "user", "content": text},), draw=draw)
@@ -202,6 +202,20 @@ async def test_equal_questions_are_counted_once() -> None:
     assert amount.calls == 2
     assert amount.prompt_tokens == 2 * count_tokens(f"user\n{text}")
     assert counter.take() == {}
+
+
+async def test_chinese_is_converted_and_english_is_not() -> None:
+    """A judge's vocabulary has words of several characters; a simulator counts as we do."""
+    amounts = {}
+    for endpoint in ("simulator", "judge"):
+        for text in ("The captain of Sirius is Adams. " * 20, "天狼星号的船长是张三" * 20):
+            counter = Counter(simulated=("simulator",))
+            messages = ({"role": "user", "content": text},)
+            await counter.call(Call(role="judge", endpoint=endpoint, model="m", messages=messages), Purpose(run=0))
+            amounts[endpoint, text[0]] = next(iter(counter.take().values())).prompt_tokens
+    assert amounts["judge", "T"] == amounts["simulator", "T"]
+    assert amounts["judge", "天"] == pytest.approx(PER_CHARACTER * 200, abs=3)
+    assert amounts["simulator", "天"] == pytest.approx(200, abs=3)
 
 
 async def test_what_the_simulator_does_not_know_is_guessed_and_said() -> None:
