@@ -18,7 +18,7 @@ from lrq.domain.errors import UsageError
 
 LONGREWARD = {"context", "question"}
 EXAMPLE = Path(
-    os.environ.get("LRQ_EXAMPLE_DATA") or Path(__file__).parents[2] / "../shared/data/longreward-example"
+    os.environ.get("LRQ_EXAMPLE_DATA") or Path(__file__).parents[3] / "shared/data/longreward-example"
 ).resolve()
 
 
