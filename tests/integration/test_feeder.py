@@ -49,11 +49,16 @@ def ledger(ledger_settings: Settings) -> Iterator[Ledger]:
 @pytest.fixture
 def app(ledger: Ledger, ledger_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     """The app as the workers have it, for this test's broker."""
+    pools.connections.clear()  # kombu finds a pool by its URL alone: without this, one with another ledger's prefix
+    pools.producers.clear()
     made = make_app(lambda: {**configuration(ledger_settings.broker(), ledger.id), "include": []})
     monkeypatch.setattr(feeder, "send", partial(send, app=made))
     monkeypatch.setattr(feeder, "present", partial(present, app=made))
     yield made
-    pools.reset()
+    made.producer_pool.force_close_all()
+    made.pool.force_close_all()
+    pools.connections.clear()
+    pools.producers.clear()
 
 
 @pytest.fixture
