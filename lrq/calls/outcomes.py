@@ -12,7 +12,8 @@ import orjson
 
 from lrq.domain.records import Call, Choice, Usage
 
-Kind = Literal["ok", "refused", "account", "throttled", "failed"]
+# "probed": failed like all that its endpoint is sent just now, which says nothing about this call.
+Kind = Literal["ok", "refused", "account", "throttled", "failed", "probed"]
 
 # Any further call would meet the same, until somebody mends the key, the credit, the URL or the model's name.
 _ACCOUNT_STATUS = {401, 402, 403, 404, 405, 407}

@@ -1,9 +1,10 @@
 """How often one call may fail, and how long to wait before it is sent again."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 
-from lrq.calls.outcomes import Outcome
+from lrq.calls.outcomes import Kind, Outcome
 from lrq.domain.errors import CallFailed
 
 
@@ -12,6 +13,7 @@ class Patience:
     """Bounds on one call's deliveries; times in seconds."""
 
     failures: int = 8  # 5xx, timeouts, resets; at 30 % faults seven calls in 100,000 reach it
+    probes: int = 120  # failures at an endpoint that only fails: an hour for a call that waits alone
     throttled: int = 30  # 429s: the limiter has slowed down long before
     first_pause: float = 0.5  # 0.5 s, 1 s, 2 s … 30 s, each times a random factor
     longest_pause: float = 30.0
@@ -25,8 +27,7 @@ class Tries:
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
-        self._failures = 0
-        self._throttled = 0
+        self._failed: Counter[Kind] = Counter()
         self._waited = 0.0
         self.failed_at: set[str] = set()  # lanes of a pool; others are tried first
 
@@ -39,13 +40,15 @@ class Tries:
 
     def pause(self, outcome: Outcome) -> float:
         """Seconds to wait. Raises CallFailed when the tries are used up."""
-        if outcome.kind == "throttled":
-            self._throttled += 1
-        else:
-            self._failures += 1
-        patience, tried = self._patience, self._failures + self._throttled
-        if self._failures >= patience.failures or self._throttled >= patience.throttled:
-            raise CallFailed(f"{outcome.reason} ({tried} tries)")
+        self._failed[outcome.kind] += 1
+        patience, failed = self._patience, self._failed
+        if (
+            failed["failed"] >= patience.failures
+            or failed["throttled"] >= patience.throttled
+            or failed["probed"] >= patience.probes
+        ):
+            raise CallFailed(f"{outcome.reason} ({failed.total()} tries)")
         if outcome.retry_after is not None:
             return min(outcome.retry_after, patience.longest_obeyed) + random.random() * 0.1
-        return min(patience.longest_pause, patience.first_pause * 2.0 ** (tried - 1)) * random.uniform(0.5, 1)
+        doublings = 0 if outcome.kind == "probed" else failed["failed"] + failed["throttled"] - 1
+        return min(patience.longest_pause, patience.first_pause * 2.0**doublings) * random.uniform(0.5, 1)

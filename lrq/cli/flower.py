@@ -2,6 +2,7 @@
 
 import click
 
+from lrq.cli.worker import idle_option, wait_idle
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
 from lrq.queue.celery import app, settings_in_use
@@ -13,7 +14,8 @@ from lrq.queue.celery import app, settings_in_use
 )
 @click.option("--address", help="Where to listen.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 picks a free one.  [default: 5555]")
-def flower(address: str | None, port: int | None) -> None:
+@idle_option
+def flower(address: str | None, port: int | None, idle: bool) -> int:
     """Serve Flower: workers, tasks and queues, and what the judges cost.
 
     Beside Flower's own pages there are /judge (calls, tokens, money and rates per run, endpoint and dimension), the
@@ -23,13 +25,17 @@ def flower(address: str | None, port: int | None) -> None:
     try:
         from lrq.monitor.server import serve  # noqa: PLC0415 - an extra
     except ImportError:
-        raise UsageError("Flower is not installed: pip install 'lrq[monitor]'") from None
+        why = "Flower is not installed: pip install 'lrq[monitor]'"
+        if idle:
+            return wait_idle(why)
+        raise UsageError(why) from None
     settings = settings_in_use()
     ledger = open_ledger(settings)
     try:
         serve(app, ledger, settings, address=address, port=port, ready=_say)
     finally:
         ledger.close()
+    return 0
 
 
 def _say(at: str) -> None:

@@ -16,6 +16,7 @@ def publish(trainer: Any, folder: JobFolder, job: TrainJob, result: Result) -> N
         shutil.rmtree(temporary, ignore_errors=True)
         job.output.parent.mkdir(parents=True, exist_ok=True)
     torch.distributed.barrier()
+    trainer.accelerator.unwrap_model(trainer.model).config.use_cache = True  # training turned it off
     trainer.save_model(str(temporary))  # under ZeRO-3 every process brings its shards
     torch.distributed.barrier()
     if trainer.accelerator.is_main_process:

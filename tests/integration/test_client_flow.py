@@ -191,6 +191,28 @@ async def test_a_stop_while_a_failing_request_is_in_flight_does_not_wait_after_i
         assert bench.reserved() == (0, 0)
 
 
+async def test_an_outage_is_waited_out_and_ends_no_call(scene: Scene) -> None:
+    """The server is down for longer than a call's own tries last: one at a time probes it, and all are answered."""
+    begun = time.monotonic()
+    is_down = True
+
+    async def respond(_: int) -> web.Response:
+        return web.json_response({"error": "down"}, status=503) if is_down else answer()
+
+    patience = Patience(failures=4, first_pause=0.8, longest_pause=0.8)
+    async with scene(respond, patience=patience) as bench:
+        asked = [asyncio.create_task(bench.ask(str(n))) for n in range(20)]
+        await until(lambda: any(view.probing for view in bench.limiter.view().values()))
+        sent = len(bench.requests)
+        await asyncio.sleep(6)
+        assert 1 <= len(bench.requests) - sent <= 20 + 8  # those just on their way, and then one probe after another
+        assert not any(task.done() for task in asked)
+        is_down = False
+        replies_ = await asyncio.gather(*asked)
+    assert len(replies_) == 20
+    assert time.monotonic() - begun > 6
+
+
 async def test_calls_that_wait_end_when_their_run_is_paused_elsewhere(scene: Scene) -> None:
     """Whoever pauses the run reaches those that wait in the limiter, not those in flight or of other runs."""
     gate = Gate()

@@ -70,7 +70,9 @@ def test_a_file_of_pairs_becomes_a_model_that_answers(tmp_path: Path) -> None:
     assert not [name for name in files if name.endswith((".bin", ".pt"))], "nothing pickled"
     card = (tmp_path / "better" / "README.md").read_text()
     assert result["preflight"]["model"] in card
-    assert str(tmp_path) not in card + (tmp_path / "better" / "config.json").read_text()
+    config = (tmp_path / "better" / "config.json").read_text()
+    assert str(tmp_path) not in card + config
+    assert json.loads(config)["use_cache"], "generation from it is not slowed down by what training switched off"
     assert not list((tmp_path / "better.job").glob("checkpoints/*"))
 
     fresh = subprocess.run(
