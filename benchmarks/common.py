@@ -14,9 +14,11 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,8 +26,12 @@ from typing import Any
 import aiohttp
 import orjson
 
-from lrq.domain.records import Reward, Score
+from lrq.domain.records import Item, Passage, Response, Reward, Score
+from lrq.judge.passages import PassageCache
 from lrq.recipes.longreward import LONGREWARD, STEPS
+from lrq.recipes.ports import Answer, Case
+from lrq.sim.judging import DECISIONS
+from lrq.sim.sections import read_prompt
 
 LRQ = Path(sys.executable).with_name("lrq")
 TICK = os.sysconf("SC_CLK_TCK")
@@ -243,7 +249,7 @@ def fresh(sim: Sim, **settings: Any) -> Iterator[Lrq]:
 # The bare loop: nothing but HTTP and JSON
 
 
-async def ask_all(url: str, bodies: Sequence[Mapping[str, Any]], concurrency: int) -> None:
+async def ask_all(url: str, bodies: Iterable[Mapping[str, Any]], concurrency: int) -> None:
     """Make all these requests with that many at once, and read every reply."""
     waiting = iter(bodies)
 
@@ -267,6 +273,50 @@ def bare(argv: Sequence[str]) -> None:
 
 def start_bare(sim: Sim, file: Path, concurrency: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, __file__, sim.url, str(file), str(concurrency)])
+
+
+# LongReward's procedures without any machinery
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One prompt of a procedure, and what judge-sim replies to it."""
+
+    kind: str
+    prompt: str
+    max_tokens: int
+    reply: str
+
+
+def asks(lines: Sequence[Mapping[str, Any]]) -> list[Ask]:
+    """All that the four dimensions ask of these items; the replies are judge-sim's, given in this process."""
+    return asyncio.run(_asks(lines))
+
+
+async def _asks(lines: Sequence[Mapping[str, Any]]) -> list[Ask]:
+    asked: list[Ask] = []
+
+    async def ask(kind: str, prompt: str, read: Any, *, dimension: str, max_tokens: int, draw: int = 0) -> Answer[Any]:
+        found = read_prompt(prompt)
+        assert found is not None
+        reply = DECISIONS[found.kind](found).text
+        asked.append(Ask(kind, prompt, max_tokens, reply))
+        return Answer(value=read(reply), text=reply, calls=())
+
+    for line in lines:
+        cache = PassageCache()
+
+        async def nearest(
+            queries: Sequence[str], *, count: int, chunk_tokens: int, line: Any = line, cache: Any = cache
+        ) -> Sequence[Sequence[Passage]]:
+            return await (await cache.get((line["id"],), line["context"], chunk_tokens, None))(queries, count=count)
+
+        responses = tuple(Response(text=text, k=k) for k, text in enumerate(line["responses"]))
+        item = Item(id=line["id"], context=line["context"], question=line["question"])
+        case = Case(item=item, responses=responses, prompts=LONGREWARD.prompts(), settings=LONGREWARD.settings)
+        for step in LONGREWARD.steps:
+            await step.procedure(case, ask, nearest)
+    return asked
 
 
 # Texts and tables
@@ -302,13 +352,19 @@ def vocabulary(rng: random.Random, size: int) -> list[str]:
     return ["".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.randint(1, 3))) for _ in range(size)]
 
 
+@cache
+def zipf(count: int) -> list[float]:
+    """Cumulative weights of so many words by their rank."""
+    return list(accumulate(1 / (rank + 10) for rank in range(count)))
+
+
 def prose(rng: random.Random, words: Sequence[str], characters: int) -> str:
     """Sentences of made-up words, frequent ones more often as in language (Zipf); about as long as asked."""
-    weights = [1 / (rank + 10) for rank in range(len(words))]
+    weights = zipf(len(words))
     sentences: list[str] = []
     length = 0
     while length < characters:
-        sentence = " ".join(rng.choices(words, weights, k=rng.randint(6, 18))).capitalize() + ". "
+        sentence = " ".join(rng.choices(words, cum_weights=weights, k=rng.randint(6, 18))).capitalize() + ". "
         sentences.append(sentence)
         length += len(sentence)
     return "".join(sentences)[:characters].rstrip()

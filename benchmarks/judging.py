@@ -8,7 +8,6 @@ everything at once.
 """
 
 import argparse
-import asyncio
 import random
 import resource
 import tempfile
@@ -17,14 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import Sim, Watch, fresh, prose, show, start_bare, vocabulary, write_lines
-
-from lrq.domain.records import Item, Passage, Response
-from lrq.judge.passages import PassageCache
-from lrq.recipes.longreward import LONGREWARD
-from lrq.recipes.ports import Answer, Case
-from lrq.sim.judging import DECISIONS
-from lrq.sim.sections import read_prompt
+from common import Sim, Watch, asks, fresh, prose, show, start_bare, vocabulary, write_lines
 
 RESPONSES = 10
 CHARACTERS = 72_000  # of these words about 16k tokens
@@ -39,7 +31,7 @@ def main() -> None:
     lines = list(items(options.items))
     with tempfile.TemporaryDirectory() as folder, Sim("--latency", str(options.latency)) as sim:
         dataset = write_lines(Path(folder) / "items.jsonl", iter(lines))
-        prompts = write_lines(Path(folder) / "bodies.jsonl", iter(asyncio.run(requests(lines))))
+        prompts = write_lines(Path(folder) / "bodies.jsonl", requests(lines))
         bare = measure(lambda: start_bare(sim, prompts, options.concurrency).wait(), sim)
         ours = measure_ours(sim, dataset, options.concurrency)
     report(options, ours, bare)
@@ -57,37 +49,11 @@ def items(count: int) -> Iterator[dict[str, Any]]:
         yield {"id": f"item-{number}", "context": context, "question": question, "responses": said}
 
 
-async def requests(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The distinct requests of LongReward's procedures; their replies are judge-sim's, in this process."""
-    bodies: dict[str, dict[str, Any]] = {}
-
-    async def ask(kind: str, prompt: str, read: Any, *, dimension: str, max_tokens: int, draw: int = 0) -> Answer[Any]:
-        messages = [{"role": "user", "content": prompt}]
-        bodies[prompt] = {
-            "model": "judge-sim",
-            "messages": messages,
-            "temperature": 0.01,
-            "max_tokens": max_tokens,
-        }
-        found = read_prompt(prompt)
-        assert found is not None
-        reply = DECISIONS[found.kind](found).text
-        return Answer(value=read(reply), text=reply, calls=())
-
-    for line in lines:
-        cache = PassageCache()
-
-        async def nearest(
-            queries: Sequence[str], *, count: int, chunk_tokens: int, line: Any = line, cache: Any = cache
-        ) -> Sequence[Sequence[Passage]]:
-            return await (await cache.get((line["id"],), line["context"], chunk_tokens, None))(queries, count=count)
-
-        responses = tuple(Response(text=text, k=k) for k, text in enumerate(line["responses"]))
-        item = Item(id=line["id"], context=line["context"], question=line["question"])
-        case = Case(item=item, responses=responses, prompts=LONGREWARD.prompts(), settings=LONGREWARD.settings)
-        for step in LONGREWARD.steps:
-            await step.procedure(case, ask, nearest)
-    return list(bodies.values())
+def requests(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The distinct requests of LongReward's procedures."""
+    for ask in {ask.prompt: ask for ask in asks(lines)}.values():
+        messages = [{"role": "user", "content": ask.prompt}]
+        yield {"model": "judge-sim", "messages": messages, "temperature": 0.01, "max_tokens": ask.max_tokens}
 
 
 def measure(work: Any, sim: Sim) -> dict[str, float]:

@@ -41,13 +41,13 @@ class Outcome:
     unknown: bool = False
 
 
-def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes) -> Outcome:
+def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes, latency: float = 0.0) -> Outcome:
     """The outcome of a request that was answered with this status and body. Raises nothing."""
     body = _parse(raw)
     kind: Kind
     if status == 200 and isinstance(body, dict) and not body.get("error"):
         try:
-            return _answered(call, body, headers)
+            return _answered(call, body, headers, latency)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             kind, reason = "failed", "HTTP 200: the body does not have the form of a reply"
     else:
@@ -58,6 +58,7 @@ def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes
         status=status,
         retry_after=_retry_after(headers),
         headers=headers,
+        latency=latency,
         unknown=200 <= status < 300 or status in _GATEWAY_GAVE_UP,
     )
 
@@ -84,14 +85,22 @@ def _whole_characters(value: Any) -> Any:
     return value
 
 
-def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str]) -> Outcome:
+def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], latency: float) -> Outcome:
     choices: Sequence[Choice] = ()
     vectors: Sequence[Sequence[float]] = ()
     if call.role == "embedding":
         vectors = _vectors(body["data"], len(call.input))
     else:
         choices = [_choice(one) for one in list(body["choices"])] or [Choice(text="", finish="empty")]
-    return Outcome(kind="ok", choices=choices, vectors=vectors, usage=_usage(body), status=200, headers=headers)
+    return Outcome(
+        kind="ok",
+        choices=choices,
+        vectors=vectors,
+        usage=_usage(body),
+        status=200,
+        headers=headers,
+        latency=latency,
+    )
 
 
 def _vectors(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]:

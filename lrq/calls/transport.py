@@ -1,7 +1,7 @@
 """One request over HTTP and what came of it; nothing here retries, waits or remembers."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -49,11 +49,10 @@ class Transport:
             data = orjson.dumps(body)
         except TypeError as error:
             return Outcome(kind="refused", reason=line_of(f"the request cannot be written as JSON: {error}"))
-        begun = time.monotonic()
-        outcome = await self._send(endpoint, call, key, path, data)
-        return replace(outcome, latency=time.monotonic() - begun)
+        return await self._send(endpoint, call, key, path, data)
 
     async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes) -> Outcome:
+        begun = time.monotonic()
         way = self._way(endpoint)
         headers = {"Content-Type": "application/json", "Idempotency-Key": key, **_authorization(way.secret)}
         try:
@@ -68,11 +67,12 @@ class Transport:
                 raw = await response.read()
                 if way.secret:
                     raw = raw.replace(way.secret.encode(), b"***")  # some servers repeat the key they were given
-                return read_outcome(call, response.status, response.headers, raw)
+                return read_outcome(call, response.status, response.headers, raw, time.monotonic() - begun)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            return Outcome(kind="failed", reason=f"cannot connect: {_name(error)}")
+            return Outcome(kind="failed", reason=f"cannot connect: {_name(error)}", latency=time.monotonic() - begun)
         except Exception as error:  # a reset, a timeout, a body that cannot be unpacked: it was sent
-            return Outcome(kind="failed", reason=f"no answer: {_name(error)}", unknown=True)
+            reason = f"no answer: {_name(error)}"
+            return Outcome(kind="failed", reason=reason, unknown=True, latency=time.monotonic() - begun)
 
     def _way(self, endpoint: Endpoint) -> _Way:
         name = endpoint.url, endpoint.timeout, endpoint.api_key

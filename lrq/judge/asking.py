@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from lrq.domain.errors import CallFailed, CallRefused, Unreadable, Unscored
@@ -51,31 +52,40 @@ class Asker:
         self, kind: str, prompt: str, read: Callable[[str], T], *, dimension: str, max_tokens: int, draw: int = 0
     ) -> Answer[T]:
         model = self.models(dimension, prompt)
-        asked = Call(
+        sample = (0 if kind in self.shared else self.vote) * DRAWS + draw
+        asked = partial(
+            Call,
             role="judge",
             endpoint=model.endpoint,
             model=model.model,
             messages=({"role": "user", "content": prompt},),
             extra=model.extra,
-            draw=(0 if kind in self.shared else self.vote) * DRAWS + draw,
+            draw=sample,
         )
         purpose = replace(self.purpose, dimension=dimension, kind=kind)
+        first = AGAIN_TEMPERATURE if sample else FIRST_TEMPERATURE
         keys: list[str] = []
         reason = ""
         for series in range(self.series + 1):
             try:
-                return await self._ask(replace(asked, series=series), purpose, read, max_tokens, keys)
+                return await self._ask(partial(asked, series=series), first, purpose, read, max_tokens, keys)
             except Unscored as unscored:
                 reason = f"{dimension}, {kind}: {unscored}"
         raise Unscored(reason)
 
     async def _ask(
-        self, asked: Call, purpose: Purpose, read: Callable[[str], T], max_tokens: int, keys: list[str]
+        self,
+        asked: Callable[..., Call],
+        temperature: float,
+        purpose: Purpose,
+        read: Callable[[str], T],
+        max_tokens: int,
+        keys: list[str],
     ) -> Answer[T]:
         problem = ""
         for attempt in range(ATTEMPTS):
-            temperature = AGAIN_TEMPERATURE if attempt or asked.draw else FIRST_TEMPERATURE
-            call = replace(asked, attempt=attempt, temperature=temperature, max_tokens=max_tokens)
+            call = asked(attempt=attempt, temperature=temperature, max_tokens=max_tokens)
+            temperature = AGAIN_TEMPERATURE
             try:
                 reply = await self.caller.call(call, purpose)
             except (CallRefused, CallFailed) as failure:

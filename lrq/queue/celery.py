@@ -12,6 +12,7 @@ from kombu import Exchange, Queue
 
 from lrq.config import Settings, load_settings
 from lrq.ledger import open_ledger
+from lrq.queue.events import EventsByTheSecond
 from lrq.queue.leases import Leases
 from lrq.queue.routes import QUEUES, concurrency_of, task_name
 
@@ -89,6 +90,7 @@ def make_app(configure: Callable[[], dict[str, Any]]) -> Celery:
     app = Celery("lrq", set_as_current=False)
     app.add_defaults(configure)
     app.steps["consumer"].add(Leases)
+    app.steps["consumer"].add(EventsByTheSecond)
     app.steps["worker"].add("lrq.workers.loop:StopSignals")
     return app
 

@@ -150,9 +150,10 @@ class Lrq:
         with closing(sqlite3.connect(f"file:{self.home / 'ledger.db'}?mode=ro", uri=True, timeout=60)) as conn:
             return conn.execute(sql, values).fetchall()
 
-    def in_flight(self) -> int:
-        """Calls sent and not yet committed, as the ledger has it."""
-        ((count,),) = self.query("SELECT count(*) FROM calls WHERE state = 'sent'")
+    def in_flight(self, pids: Sequence[int]) -> int:
+        """Calls that these processes have sent and not yet committed, as the ledger has it."""
+        owners = f"SELECT id FROM processes WHERE pid IN ({','.join(map(str, pids))})"
+        ((count,),) = self.query(f"SELECT count(*) FROM calls WHERE state = 'sent' AND owner IN ({owners})")
         return int(count)
 
     @property
@@ -190,18 +191,18 @@ class Crew:
             ]
         return [pid for pid, words in found.items() if words[-3:-1] == ["worker", name]]
 
-    def end(self, name: str, number: signal.Signals) -> int:
-        """Send a signal to all of that type, and wait until others are in their place.
+    def end(self, name: str, number: signal.Signals, most: int | None = None) -> int:
+        """Send a signal to all of that type, or to so many, and wait until others are in their place.
 
         Returns how many calls the killed had in flight: sent, and not yet committed. Who may end in order has none.
         """
         before = until(lambda: self.pids(name), f"a {name}")
-        held = 0
+        ended, held = before[:most], 0
         if number == signal.SIGKILL:
-            for pid in before:
+            for pid in ended:
                 os.kill(pid, signal.SIGSTOP)
-            held = self.lrq.in_flight() if name == "judge" else 0
-        for pid in before:
+            held = self.lrq.in_flight(ended)
+        for pid in ended:
             os.kill(pid, number)
         until(lambda: set(self.pids(name)) - set(before), f"another {name}")
         return held

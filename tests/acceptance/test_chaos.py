@@ -54,6 +54,33 @@ def test_whoever_is_ended_nothing_is_lost(
     assert lrq.status("items")["queues"] == {}
 
 
+def test_one_of_four_judges_is_killed_twenty_times(
+    lrq: Lrq, sim: Callable[..., Sim], journal_items: Items, tmp_path: Path
+):
+    """Each time at most what it had in flight is bought twice; the server has charged no more than the ledger says."""
+    judge = sim("--latency", "300", "--jitter", "200")
+    lrq.judged_by(judge, timeout=5, concurrency=16)
+    file = write_lines(tmp_path / "items.jsonl", journal_items(20, 10))
+    run = lrq.start("run", file, "--no-train", "--judges", "4", "--price", "1,2")
+    crew = Crew(lrq, run)
+    at_risk = hit = 0
+    for _ in range(20):
+        busy(judge)
+        until(lambda: len(crew.pids("judge")) == 4, "four judges")
+        held = crew.end("judge", signal.SIGKILL, 1)
+        at_risk, hit = at_risk + held, hit + (held > 0)
+        assert judge.stats()["duplicates"] <= at_risk
+    assert_not_finished(lrq)
+    lrq.ended(run, 0)
+    stats = judge.stats()
+    print(f"\nin flight at {hit} of 20 kills: {at_risk}, bought twice: {stats['duplicates']}")
+    assert hit > 5
+    assert assert_all_scored(lrq, "items", 200) == 0
+    assert stats["duplicates"] <= at_risk
+    billed = (stats["tokens"]["prompt"] + 2 * stats["tokens"]["completion"]) / 1e6
+    assert 0 < billed <= lrq.status("items")["money"]["spent"] + 1e-6
+
+
 def assert_not_finished(lrq: Lrq) -> None:
     ((left,),) = lrq.query("SELECT count(*) FROM items WHERE state != 'done'")
     assert left, "all was done before the last process ended: give the test more work"
