@@ -19,7 +19,7 @@ from lrq.calls.outcomes import Outcome
 from lrq.calls.pool import Granted, Line, Pool, open_pool
 from lrq.calls.transport import Transport
 from lrq.calls.tries import Patience, Tries
-from lrq.config import Settings
+from lrq.config import Price, Settings
 from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Stopping
 from lrq.domain.records import Call, Purpose, Reply
 from lrq.ledger import Writer, runs
@@ -55,7 +55,7 @@ class Caller:
         self._transport = transport
         self._owner = owner
         self._patience = patience or Patience()
-        self._pools: dict[tuple[str, str, str], Pool] = {}
+        self._pools: dict[tuple[str, str, str, Price | None], Pool] = {}
         self._heads = Heads()
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._waiting: dict[asyncio.Task[Any], int] = {}  # before a send: free to be cut short; their runs
@@ -63,6 +63,7 @@ class Caller:
         self._stopping = False
         self._expectation = Expectation()
         self._watch = asyncio.create_task(self._watch_runs())
+        self.price: Callable[[Call, int], Price | None] = lambda _call, _run: None  # that a run was told
         self.settled: Callable[[Call, Purpose, Reply], None] | None = None  # told of every bought reply
 
     async def call(self, call: Call, purpose: Purpose) -> Reply:
@@ -104,7 +105,7 @@ class Caller:
             task.exception()  # seen: whoever asked may have been cancelled
 
     async def _obtain(self, key: str, call: Call, purpose: Purpose) -> Reply:
-        pool = self._pool(call)
+        pool = self._pool(call, purpose.run)
         claim = Claim(key=key, call=call, purpose=purpose, owner=self._owner, bound=pool.bound(call))
         tries = Tries(self._patience)
         while True:
@@ -295,11 +296,12 @@ class Caller:
         with suppress(*AWAY):
             await self._writer.write(Reuse(purpose=purpose, role=call.role, endpoint=call.endpoint, model=call.model))
 
-    def _pool(self, call: Call) -> Pool:
-        known = self._pools.get((call.role, call.endpoint, call.model))
+    def _pool(self, call: Call, run: int) -> Pool:
+        price = self.price(call, run)
+        known = self._pools.get((call.role, call.endpoint, call.model, price))
         if known is None:
-            known = open_pool(self._settings, call, self._limiter)
-            self._pools[call.role, call.endpoint, call.model] = known
+            known = open_pool(self._settings, call, self._limiter, price)
+            self._pools[call.role, call.endpoint, call.model, price] = known
         return known
 
 

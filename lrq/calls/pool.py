@@ -10,7 +10,7 @@ from typing import Any
 from lrq.calls.estimates import at_most
 from lrq.calls.limiter import Lane, Limiter, Limits, Permit
 from lrq.calls.prices import Rates, rates_of
-from lrq.config import Endpoint, Settings
+from lrq.config import Endpoint, Price, Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.records import Call, Usage
 from lrq.ledger.money import Bound
@@ -64,7 +64,7 @@ class Pool:
     def bound(self, call: Call) -> Bound:
         """What a call may cost at most, whoever answers."""
         bounds = [bound(call, line.rates) for line in self.lines]
-        return max(bounds, key=lambda one: one.cost)
+        return min(bounds, key=lambda one: (one.is_known, -one.cost))
 
     async def acquire(self, *, tokens: int, run: int, started: bool, failed_at: Collection[str] = ()) -> Granted:
         """Wait until one of the servers has room; those at which the call has failed are the last resort.
@@ -130,8 +130,11 @@ class Pool:
             self._limiter.settle(task.result(), tokens=0, status="unsent", headers={}, latency=0.0)
 
 
-def open_pool(settings: Settings, call: Call, limiter: Limiter) -> Pool:
-    """The pool that a call names. Raises LrqError where the settings have none of that name."""
+def open_pool(settings: Settings, call: Call, limiter: Limiter, price: Price | None = None) -> Pool:
+    """The pool that a call names; `price` holds where the settings tell none.
+
+    Raises LrqError where the settings have no pool of that name.
+    """
     endpoints = settings.pool(call.role, call.endpoint)
     if not endpoints:
         raise LrqError(f"no {call.role} endpoint named {call.endpoint!r} in this worker's settings; name it there")
@@ -139,7 +142,8 @@ def open_pool(settings: Settings, call: Call, limiter: Limiter) -> Pool:
     for endpoint in endpoints:
         limits = Limits(rpm=endpoint.rpm, tpm=endpoint.tpm, concurrency=endpoint.concurrency)
         lane = Lane(name=settings.lane(call.role, endpoint, call.model), limits=limits)
-        rates = rates_of(endpoint.model_copy(update={"model": call.model}))  # the run's, whatever is set by now
+        # The run's model, whatever is set by now.
+        rates = rates_of(endpoint.model_copy(update={"model": call.model, "price": endpoint.price or price}))
         lines.append(Line(endpoint, lane, rates))
     return Pool(lines, limiter)
 
@@ -147,4 +151,8 @@ def open_pool(settings: Settings, call: Call, limiter: Limiter) -> Pool:
 def bound(call: Call, rates: Rates | None) -> Bound:
     most = at_most(call)
     cost = 0 if rates is None else rates.bound(most.prompt_tokens, most.completion_tokens)
-    return Bound(cost=cost, tokens=most.prompt_tokens + most.completion_tokens)
+    return Bound(
+        cost=cost,
+        tokens=most.prompt_tokens + most.completion_tokens,
+        is_known=rates is not None or call.role != "judge",
+    )

@@ -20,6 +20,7 @@ class Bound:
 
     cost: int = 0  # micro-units of money; 0 where it is unpriced
     tokens: int = 0
+    is_known: bool = True  # False: by a judge whose price is unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,9 @@ def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held
     row = conn.execute(_BUDGET, {"run": run}).one()
     if row.state != "active":
         return [RunHalted(row.reason or f"the run is {row.state}") for _ in bounds]
+    if row.max_cost is not None and not all(bound.is_known for bound in bounds):
+        reason = "its money is capped and a worker does not know the judge's price: tell it --price, or set judge.price"
+        return _halt(conn, run, bounds, reason, state="paused", halt="account")
     cost, tokens = row.reserved_cost, row.reserved_tokens
     fits = []
     for bound in bounds:
@@ -87,10 +91,16 @@ def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held
             cost, tokens = cost + bound.cost, tokens + bound.tokens
     if cost == tokens == 0 and not all(fits):
         reason = "the budget is used up: what is left does not cover the next call; `lrq budget` raises it"
-        conn.execute(runs.update().where(runs.c.id == run).values(state="stopped", halt="budget", reason=reason))
-        return [RunHalted(reason) for _ in bounds]
+        return _halt(conn, run, bounds, reason, state="stopped", halt="budget")
     conn.execute(_RESERVE, {"run": run, "cost": cost, "tokens": tokens})
     return [None if fit else Held() for fit in fits]
+
+
+def _halt(
+    conn: sa.Connection, run: int, bounds: Sequence[Bound], reason: str, **how: str
+) -> list[Held | RunHalted | None]:
+    conn.execute(runs.update().where(runs.c.id == run).values(reason=reason, **how))
+    return [RunHalted(reason) for _ in bounds]
 
 
 def _covers(most: int | None, amount: int) -> bool:

@@ -88,8 +88,10 @@ def create_run(
 
 
 def _completed(frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The frozen configuration with the judge or policy that it did not name: without one nothing was done yet."""
-    made = dict(frozen)
+    """The frozen configuration with today's prices, and with the judge or policy that it did not name: without one
+    nothing was done yet."""
+    told, today = frozen.get("prices", {}), asked.get("prices", {})
+    made = {**frozen, "prices": {role: {**told.get(role, {}), **today.get(role, {})} for role in {*told, *today}}}
     for role in {"judge", "policy"} & frozen.keys() & asked.keys():
         who = {name: asked[role][name] for name in ("path", "models") if name in asked[role]}
         if not any(frozen[role].get(name) for name in who):
@@ -98,8 +100,8 @@ def _completed(frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str,
 
 
 def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    first = {name: value for name, value in frozen.items() if name != "revisions"}
-    differ = sorted(_differences(first, asked))
+    first, now = ({k: v for k, v in one.items() if k not in {"revisions", "prices"}} for one in (frozen, asked))
+    differ = sorted(_differences(first, now))
     if differ:
         more = f" and {len(differ) - 6} more" if len(differ) > 6 else ""
         raise UsageError(

@@ -14,7 +14,8 @@ from celery import signals
 from lrq.calls.client import Caller
 from lrq.calls.limiter import Limiter
 from lrq.calls.transport import Transport
-from lrq.config import Settings
+from lrq.config import Price, Settings
+from lrq.domain.records import Call
 from lrq.judge.passages import PassageCache
 from lrq.ledger import Ledger, Writer, open_ledger
 from lrq.ledger import runs as runs_
@@ -50,9 +51,14 @@ class Engine:
         with self.ledger.reading() as conn:
             run = runs_.run_by_id(conn, id_)
         known = self.frozen.get(id_)
-        if known is None or known.config.get("revisions") != run.config.get("revisions"):
+        if known is None or any(known.config.get(part) != run.config.get(part) for part in ("revisions", "prices")):
             known = self.frozen[id_] = thaw(run.recipe, run.config)
         return run, known
+
+    def price(self, call: Call, run: int) -> Price | None:
+        """What the run was told of the price of this call's endpoint."""
+        known = self.frozen.get(run)
+        return None if known is None else known.prices.get((call.role, call.endpoint))
 
 
 _engine: Engine | None = None
@@ -101,7 +107,7 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     caller = Caller(settings, ledger, writer, limiter, transport, presence.id)
     reports = UsageReports(app, f"{type_}@{socket.gethostname()}-{os.getpid()}")
     caller.settled = reports.count
-    return Engine(
+    opened = Engine(
         settings=settings,
         ledger=ledger,
         writer=writer,
@@ -115,6 +121,8 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
         frozen={},
         notes=notes,
     )
+    caller.price = opened.price
+    return opened
 
 
 async def close_engine(opened: Engine) -> None:

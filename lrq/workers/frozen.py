@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from typing import Any
 
-from lrq.config import Settings
+from lrq.config import Price, Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, Response
 from lrq.domain.tokens import TOKEN_RULE
@@ -39,12 +39,18 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         "policy": {"path": settings.policy.path, "dtype": settings.policy.dtype} | _models(settings, "policy"),
         "sample": sample,
         "train": {**recipe.loss, **settings.train} if train else None,
+        "prices": {role: _prices(settings, role) for role in ("judge", "embedding", "policy")},
     }
 
 
 def _models(settings: Settings, role: Any) -> dict[str, Any]:
     found = {e.name: {"endpoint": e.name, "model": e.model, "extra": e.extra} for e in settings.endpoints(role)}
     return {"models": list(found.values())}  # one for each pool
+
+
+def _prices(settings: Settings, role: Any) -> dict[str, Any]:
+    """Those that the settings name: whoever works on the run knows them then, and its budget holds everywhere."""
+    return {e.name: e.price.model_dump() for e in settings.endpoints(role) if e.price is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,12 @@ class Frozen:
         """Rows in a training's window, 0 for all at the end, None for no training."""
         train = self.config["train"]
         return None if train is None else int(train.get("every_rows", 0))
+
+    @cached_property
+    def prices(self) -> dict[tuple[str, str], Price]:
+        """Role and endpoint → the price that the run was given."""
+        told = self.config.get("prices", {})
+        return {(role, name): Price(**price) for role, named in told.items() for name, price in named.items()}
 
     def of(self, step: str) -> Mapping[str, Any]:
         """The configuration that a step is judged by: as frozen, with what has been revised since."""

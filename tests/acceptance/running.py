@@ -191,18 +191,18 @@ class Crew:
             ]
         return [pid for pid, words in found.items() if words[-3:-1] == ["worker", name]]
 
-    def end(self, name: str, number: signal.Signals, most: int | None = None) -> int:
-        """Send a signal to all of that type, or to so many, and wait until others are in their place.
+    def end(self, name: str, number: signal.Signals) -> int:
+        """Send a signal to all of that type, and wait until others are in their place.
 
         Returns how many calls the killed had in flight: sent, and not yet committed. Who may end in order has none.
         """
         before = until(lambda: self.pids(name), f"a {name}")
-        ended, held = before[:most], 0
+        held = 0
         if number == signal.SIGKILL:
-            for pid in ended:
+            for pid in before:
                 os.kill(pid, signal.SIGSTOP)
-            held = self.lrq.in_flight(ended)
-        for pid in ended:
+            held = self.lrq.in_flight(before)
+        for pid in before:
             os.kill(pid, number)
         until(lambda: set(self.pids(name)) - set(before), f"another {name}")
         return held

@@ -321,7 +321,7 @@ async def test_a_process_takes_back_what_it_lost_track_of(scene: Scene, sent: bo
             call=call,
             purpose=bench.purpose,
             owner=bench.presence.id,
-            bound=bench.caller._pool(call).bound(call),
+            bound=bench.caller._pool(call, bench.run).bound(call),
         )
         claimed = await bench.writer.write(claim)
         assert isinstance(claimed, Claimed)

@@ -42,8 +42,8 @@ def test_it_survives_the_ledger_unchanged() -> None:
     assert orjson.loads(orjson.dumps(found)) == found
 
 
-def test_no_secret_url_limit_or_price_is_part_of_it() -> None:
-    """They may change while the run goes on, and the ledger is no place for keys."""
+def test_no_secret_url_or_limit_is_part_of_it() -> None:
+    """They may change while the run goes on, and the ledger is no place for keys. Prices go along, apart."""
     plain = freeze(settings(), train=True)
     told = settings(
         endpoint(api_key=KEY, rpm=5, price=Price(input=1.0), timeout=3.0),
@@ -51,7 +51,9 @@ def test_no_secret_url_limit_or_price_is_part_of_it() -> None:
         database_url=f"postgresql+psycopg://u:{KEY}@h/d",
         judge_threads=2,
     )
-    assert freeze(told, train=True) == plain
+    frozen = freeze(told, train=True)
+    assert frozen["prices"]["judge"] == {"default": {"input": 1.0, "output": 0.0, "cached": None}}
+    assert {**frozen, "prices": plain["prices"]} == plain
     assert KEY.encode() not in orjson.dumps(plain)
     assert b"http" not in orjson.dumps(plain["judge"])
 
