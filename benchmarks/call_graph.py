@@ -48,8 +48,10 @@ def items(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A response is some of its document's sentences, each of which is a statement."""
     rng = random.Random("call graph")
     words = vocabulary(rng, 4000)
+    trial = prose(rng, words, 100_000)
+    characters = options.tokens * len(trial) // count_tokens(trial)
     for number in range(options.items):
-        context = prose(rng, words, int(options.tokens * 4.49))  # characters of these words to a token
+        context = prose(rng, words, characters)
         sentences = context.split(". ")[:-1]
         said = [". ".join(rng.sample(sentences, options.statements)) + "." for _ in range(RESPONSES)]
         question = f"What is said of {rng.choice(words)} and of {rng.choice(words)}?"

@@ -5,17 +5,22 @@
 The full path is what `lrq run` does: messages, tasks, claim, limiter, client, settle, scores. Prompts have about 1,800
 tokens, the judge answers "[[7]]" to everything. Counted is a steady interval, from a quarter to four fifths of the
 replies as the server counts them, so that neither the start nor the end of a process is in it. The bare loop runs
-before and after ours; its figures are the mean.
+before and after ours; its figures are the mean. Where the openai package is installed, its client makes the same calls.
 """
 
 import argparse
+import asyncio
 import random
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import orjson
 from common import (
     SCORES,
     SCORES_RECIPE,
@@ -39,6 +44,9 @@ PER_ITEM = 2 * RESPONSES
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["openai"]:
+        asyncio.run(ask_with_openai(*sys.argv[2:]))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=20_000)
     parser.add_argument("--concurrency", type=int, default=500)
@@ -52,7 +60,8 @@ def main() -> None:
         first = measure_bare(sim, prompts, options)
         ours = measure_ours(sim, dataset, options)
         second = measure_bare(sim, prompts, options)
-    report(options, ours, [first, second])
+        openai = measure_openai(sim, prompts, options) if find_spec("openai") else None
+    report(options, ours, [first, second], openai)
 
 
 def items(count: int) -> Iterator[dict[str, Any]]:
@@ -83,6 +92,28 @@ def measure_bare(sim: Sim, prompts: Path, options: argparse.Namespace) -> Interv
     return steady(watch, options)
 
 
+def measure_openai(sim: Sim, prompts: Path, options: argparse.Namespace) -> Interval:
+    sim.reset()
+    process = subprocess.Popen([sys.executable, __file__, "openai", sim.url, str(prompts), str(options.concurrency)])
+    watch = Watch(process.pid, sim)
+    process.wait()
+    return steady(watch, options)
+
+
+async def ask_with_openai(url: str, file: str, concurrency: str) -> None:
+    """The bare loop with the openai client in the place of aiohttp."""
+    from openai import AsyncOpenAI  # noqa: PLC0415
+
+    client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    waiting = iter([orjson.loads(line) for line in Path(file).read_bytes().splitlines()])
+
+    async def work() -> None:
+        for body in waiting:
+            await client.chat.completions.create(**body)
+
+    await asyncio.gather(*(work() for _ in range(int(concurrency))))
+
+
 def measure_ours(sim: Sim, dataset: Path, options: argparse.Namespace) -> Interval:
     sim.reset()
     judge = {"url": sim.url, "model": "judge-sim", "concurrency": options.concurrency}
@@ -102,7 +133,7 @@ def steady(watch: Watch, options: argparse.Namespace) -> Interval:
     return watch.between(options.calls // 4, options.calls * 4 // 5)
 
 
-def report(options: argparse.Namespace, ours: Interval, loops: Sequence[Interval]) -> None:
+def report(options: argparse.Namespace, ours: Interval, loops: Sequence[Interval], openai: Interval | None) -> None:
     cpu = fmean(loop.cpu_per_call("lrq") for loop in loops)
     rate = fmean(loop.rate for loop in loops)
     workers = ours.cpu_per_call("judge")
@@ -119,6 +150,10 @@ def report(options: argparse.Namespace, ours: Interval, loops: Sequence[Interval
         ("lrq: command", f"{ours.cpu_per_call('lrq'):.3f}", "", "", ""),
         ("lrq: broker and limiter", f"{ours.cpu_per_call('redis'):.3f}", "", "", ""),
     ]
+    if openai is not None:
+        theirs = openai.cpu_per_call("lrq")
+        ratios = f"{theirs / cpu:.2f}x", f"{openai.rate:,.0f}", f"{openai.rate / rate:.2f}x"
+        rows.insert(1, ("openai client", f"{theirs:.3f}", *ratios))
     title = f"{options.calls:,} calls of about 1,800 tokens, {options.concurrency} in flight, {options.latency} ms"
     show(title, ("", "CPU ms/call", "ratio", "calls/s", "ratio"), rows)
 
