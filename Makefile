@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_HOME ?= .demo
 
-.PHONY: help env demo test check acceptance clean
+.PHONY: help env demo test check unit integration acceptance clean
 
 help:
 	@echo "make demo        sample, judge, pair and train on a small dataset, offline"
@@ -22,8 +22,14 @@ $(VENV)/.installed: pyproject.toml
 demo: env
 	$(BIN)/python examples/demo.py --home $(DEMO_HOME)
 
-test: check
-	$(BIN)/pytest tests/unit tests/integration
+test: env
+	$(MAKE) -j2 check unit integration
+
+unit: env
+	$(BIN)/pytest tests/unit
+
+integration: env
+	$(BIN)/pytest tests/integration
 
 check: env
 	$(BIN)/ruff check .

@@ -148,7 +148,8 @@ class Caller:
             tries.failed_at.add(granted.line.lane.name)
             if outcome.kind == "account" and pool.shut(granted.line):
                 return replace(outcome, kind="failed")  # the pool's other servers may answer
-            if outcome.kind == "failed" and self._limiter.is_failing(granted.line.lane):
+            # A delivery that may have been charged counts as ever: probes are for nothing but to see who is there.
+            if outcome.kind == "failed" and not outcome.unknown and self._limiter.is_failing(granted.line.lane):
                 return replace(outcome, kind="probed")  # the limiter spaces the next ones
         return outcome
 

@@ -154,5 +154,5 @@ def bound(call: Call, rates: Rates | None) -> Bound:
     return Bound(
         cost=cost,
         tokens=most.prompt_tokens + most.completion_tokens,
-        is_known=rates is not None or call.role != "judge",
+        is_known=rates is not None,
     )

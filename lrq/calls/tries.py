@@ -49,6 +49,7 @@ class Tries:
         ):
             raise CallFailed(f"{outcome.reason} ({failed.total()} tries)")
         if outcome.retry_after is not None:
-            return min(outcome.retry_after, patience.longest_obeyed) + random.random() * 0.1
+            longest = patience.longest_pause if outcome.kind == "probed" else patience.longest_obeyed
+            return min(outcome.retry_after, longest) + random.random() * 0.1
         doublings = 0 if outcome.kind == "probed" else failed["failed"] + failed["throttled"] - 1
         return min(patience.longest_pause, patience.first_pause * 2.0**doublings) * random.uniform(0.5, 1)

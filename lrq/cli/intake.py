@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from lrq.ledger.backlog import settle_run
 from lrq.ledger.runs import Run
 from lrq.recipes import load_recipe
 from lrq.workers.feeder import feed
-from lrq.workers.frozen import freeze, thaw
+from lrq.workers.frozen import PRICED, freeze, price_name, thaw
 from lrq.workers.trainer import OWN_SETTINGS
 
 _BATCH_ITEMS = 200
@@ -117,10 +117,10 @@ def _open_run(ledger: Ledger, settings: Settings, intent: Intent) -> Run:
         )
     config = freeze(settings, train=intent.train)
     _check_train(config)
-    if intent.max_cost is not None:
-        _check_priced(settings)
     with ledger.writing() as conn:
         run = runs_.create_run(ledger, conn, name, config, max_cost=intent.max_cost, max_tokens=intent.max_tokens)
+        if intent.max_cost is not None:
+            _check_priced(settings, thaw(run.recipe, run.config).prices)
         runs_.set_taking_in(conn, run.id, True)
         return run
 
@@ -143,14 +143,15 @@ def _check_train(config: dict[str, Any]) -> None:
     make_job({"model": ".", "rows": ".", "output": ".", **asked})
 
 
-def _check_priced(settings: Settings) -> None:
+def _check_priced(settings: Settings, told: Collection[str]) -> None:
     from lrq.calls.prices import rates_of  # noqa: PLC0415
 
-    for endpoint in settings.endpoints("judge"):
-        if rates_of(endpoint) is None:
-            raise UsageError(
-                f"the price of {endpoint.model} is unknown: give --price IN,OUT per million tokens, or cap --max-tokens"
-            )
+    for role in PRICED:
+        for endpoint in settings.endpoints(role):
+            if rates_of(endpoint) is None and price_name(role, endpoint.name, endpoint.model) not in told:
+                how = "give --price IN,OUT per million tokens"
+                how = how if role == "judge" else f"set {role}.price, 0 for a server of your own"
+                raise UsageError(f"the price of {endpoint.model} is unknown: {how}, or cap --max-tokens")
 
 
 def _send_first(ledger: Ledger) -> None:

@@ -18,7 +18,7 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.rescoring import reopen_step, revise
 from lrq.ledger.runs import Run
 from lrq.recipes.templates import load_prompts
-from lrq.workers.frozen import Frozen, thaw
+from lrq.workers.frozen import Frozen, prices, thaw
 from lrq.workers.revising import revised
 
 
@@ -61,7 +61,7 @@ def rescore(
     texts = _own_texts(frozen, prompts) if prompts else None
     changed = revised(frozen, settings, dimension, judge=judge, texts=texts)
     before = _dimension_facts(ledger, found, dimension)
-    items = _reopen(ledger, found, frozen, dimension, changed) if changed else 0
+    items = _reopen(ledger, settings, found, frozen, dimension, changed) if changed else 0
     facts = {"run": run, "dimension": dimension, "changed": _said(frozen, dimension, changed), "items": items}
     code = 0
     if items and not detach:
@@ -98,11 +98,13 @@ def _placeholders(text: str) -> set[str]:
     return set(re.findall(r"\{\{(\w+)\}\}", text))
 
 
-def _reopen(ledger: Ledger, run: Run, frozen: Frozen, dimension: str, changed: Mapping[str, Any]) -> int:
+def _reopen(
+    ledger: Ledger, settings: Settings, run: Run, frozen: Frozen, dimension: str, changed: Mapping[str, Any]
+) -> int:
     step = frozen.recipe.step(frozen.step_of[dimension])
     named: dict[str, Any] = {"step": step.name, "dimensions": [one.name for one in step.dimensions]}
     with ledger.writing() as conn:
-        revision = revise(ledger, conn, run, changed, **named)
+        revision = revise(ledger, conn, run, changed, **named, prices=prices(settings))
         return reopen_step(ledger, conn, run.id, revision, queue=step.queue, **named)
 
 

@@ -20,7 +20,7 @@ class Bound:
 
     cost: int = 0  # micro-units of money; 0 where it is unpriced
     tokens: int = 0
-    is_known: bool = True  # False: by a judge whose price is unknown
+    is_known: bool = True  # False: the endpoint's price is unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,10 @@ def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held
     if row.state != "active":
         return [RunHalted(row.reason or f"the run is {row.state}") for _ in bounds]
     if row.max_cost is not None and not all(bound.is_known for bound in bounds):
-        reason = "its money is capped and a worker does not know the judge's price: tell it --price, or set judge.price"
+        reason = (
+            "its money is capped, and the price of an endpoint is unknown: set it (judge.price, embedding.price, "
+            "policy.price; 0 for a server of your own) or enqueue again with --price; then `lrq resume`"
+        )
         return _halt(conn, run, bounds, reason, state="paused", halt="account")
     cost, tokens = row.reserved_cost, row.reserved_tokens
     fits = []

@@ -15,9 +15,16 @@ _KEPT = ("item_id", "round", "prompt", "k", "dimension", "state", "value", "reas
 
 
 def revise(
-    ledger: Ledger, conn: sa.Connection, run: Run, changed: Mapping[str, Any], *, step: str, dimensions: Sequence[str]
+    ledger: Ledger,
+    conn: sa.Connection,
+    run: Run,
+    changed: Mapping[str, Any],
+    *,
+    step: str,
+    dimensions: Sequence[str],
+    prices: Mapping[str, Any],
 ) -> int:
-    """Add a revision to the run's configuration, which keeps all earlier ones; its number, from 1.
+    """Add a revision to the run's configuration, which keeps all earlier ones; its number, from 1. Prices are today's.
 
     Raises UsageError while the run is at work: an item would be judged half by the old words, half by the new.
     """
@@ -28,6 +35,7 @@ def revise(
     config = orjson.loads(row.config)
     revision = {"step": step, "dimensions": list(dimensions), "at": ledger.now(conn), "changed": changed}
     config["revisions"] = [*config.get("revisions", ()), revision]
+    config["prices"] = {**config.get("prices", {}), **prices}
     conn.execute(runs.update().where(runs.c.id == run.id).values(config=orjson.dumps(config).decode()))
     return len(config["revisions"])
 

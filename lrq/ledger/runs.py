@@ -77,6 +77,8 @@ def create_run(
     run = get_run(conn, name)
     if is_new:
         return run
+    conn.execute(sa.select(runs.c.id).where(runs.c.id == run.id).with_for_update())
+    run = get_run(conn, name)  # as it stands now that nobody else can revise it
     asked = orjson.loads(orjson.dumps(config))
     completed = _completed(run.config, asked)
     _same(name, completed, asked)
@@ -90,8 +92,7 @@ def create_run(
 def _completed(frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """The frozen configuration with today's prices, and with the judge or policy that it did not name: without one
     nothing was done yet."""
-    told, today = frozen.get("prices", {}), asked.get("prices", {})
-    made = {**frozen, "prices": {role: {**told.get(role, {}), **today.get(role, {})} for role in {*told, *today}}}
+    made = {**frozen, "prices": {**frozen.get("prices", {}), **asked.get("prices", {})}}
     for role in {"judge", "policy"} & frozen.keys() & asked.keys():
         who = {name: asked[role][name] for name in ("path", "models") if name in asked[role]}
         if not any(frozen[role].get(name) for name in who):

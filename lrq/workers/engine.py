@@ -22,7 +22,7 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.processes import Presence
 from lrq.queue.celery import app, prefix_of, settings_in_use
 from lrq.workers import loop
-from lrq.workers.frozen import Frozen, thaw
+from lrq.workers.frozen import Frozen, price_name, thaw
 from lrq.workers.usage_reports import UsageReports
 
 # Garbage is collected after so many new objects, not after 700: what a call leaves is freed by reference counts, and
@@ -58,7 +58,7 @@ class Engine:
     def price(self, call: Call, run: int) -> Price | None:
         """What the run was told of the price of this call's endpoint."""
         known = self.frozen.get(run)
-        return None if known is None else known.prices.get((call.role, call.endpoint))
+        return None if known is None else known.prices.get(price_name(call.role, call.endpoint, call.model))
 
 
 _engine: Engine | None = None

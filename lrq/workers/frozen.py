@@ -8,12 +8,14 @@ from typing import Any
 
 from lrq.config import Price, Settings
 from lrq.domain.errors import UsageError
-from lrq.domain.records import Item, Response
+from lrq.domain.records import Item, Response, Role
 from lrq.domain.tokens import TOKEN_RULE
 from lrq.judge.asking import JudgeModel
 from lrq.recipes import load_recipe
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
+
+PRICED: tuple[Role, ...] = ("judge", "teacher", "embedding", "policy")
 
 
 def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         "policy": {"path": settings.policy.path, "dtype": settings.policy.dtype} | _models(settings, "policy"),
         "sample": sample,
         "train": {**recipe.loss, **settings.train} if train else None,
-        "prices": {role: _prices(settings, role) for role in ("judge", "embedding", "policy")},
+        "prices": prices(settings),
     }
 
 
@@ -48,9 +50,31 @@ def _models(settings: Settings, role: Any) -> dict[str, Any]:
     return {"models": list(found.values())}  # one for each pool
 
 
-def _prices(settings: Settings, role: Any) -> dict[str, Any]:
-    """Those that the settings name: whoever works on the run knows them then, and its budget holds everywhere."""
-    return {e.name: e.price.model_dump() for e in settings.endpoints(role) if e.price is not None}
+def prices(settings: Settings) -> dict[str, Any]:
+    """Those that the settings name: whoever works on the run knows them then, and its budget holds everywhere.
+
+    Of a pool of servers the most, and nothing where one of them has none.
+    """
+    found = {}
+    for role in PRICED:
+        for name in {endpoint.name for endpoint in settings.endpoints(role)}:
+            pool = settings.pool(role, name)
+            told = [endpoint.price for endpoint in pool if endpoint.price is not None]
+            if len(told) == len(pool):
+                found[price_name(role, name, pool[0].model)] = _most(told).model_dump()
+    return found
+
+
+def price_name(role: str, endpoint: str, model: str) -> str:
+    return f"{role} {endpoint} {model}"
+
+
+def _most(told: Sequence[Price]) -> Price:
+    return Price(
+        input=max(price.input for price in told),
+        output=max(price.output for price in told),
+        cached=max(price.input if price.cached is None else price.cached for price in told),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +101,9 @@ class Frozen:
         return None if train is None else int(train.get("every_rows", 0))
 
     @cached_property
-    def prices(self) -> dict[tuple[str, str], Price]:
-        """Role and endpoint → the price that the run was given."""
-        told = self.config.get("prices", {})
-        return {(role, name): Price(**price) for role, named in told.items() for name, price in named.items()}
+    def prices(self) -> dict[str, Price]:
+        """`price_name` → the price that the run was given."""
+        return {name: Price(**price) for name, price in self.config.get("prices", {}).items()}
 
     def of(self, step: str) -> Mapping[str, Any]:
         """The configuration that a step is judged by: as frozen, with what has been revised since."""

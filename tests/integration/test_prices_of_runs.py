@@ -9,7 +9,9 @@ from conftest import RedisServer
 from inline import Judge, World, world
 from journals import journals
 
+from lrq.config import Endpoint, JudgeSettings, Price, Settings
 from lrq.sim.options import Options
+from lrq.workers.frozen import prices
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +68,25 @@ def test_a_capped_run_that_no_worker_can_price_is_paused(lrq: World) -> None:
     assert paused["state"] == "paused"
     assert "--price" in paused["reason"]
     assert paused["money"]["spent"] == 0
+
+
+def test_of_a_pool_the_most_is_told_and_nothing_where_a_server_has_no_price(home: Path) -> None:
+    """Whoever answers, the bound covers it; a published price is found where the call is made."""
+    dear, cheap = Price(input=10, output=1), Price(input=1, output=5, cached=0.5)
+
+    def told(*each: Price | None) -> dict[str, object]:
+        servers = (Endpoint(url=f"http://{n}/v1", model="m", price=price) for n, price in enumerate(each))
+        return prices(Settings(home=home, judge=JudgeSettings(endpoints=tuple(servers))))
+
+    assert told(dear, cheap) == {"judge default m": {"input": 10.0, "output": 5.0, "cached": 10.0}}
+    assert told(dear, None) == {}
+
+
+def test_a_cap_asks_for_the_price_of_every_endpoint(lrq: World) -> None:
+    """An embedding server of one's own is told to cost nothing; a price told before need not be told again."""
+    embedding = ("--set", "embedding.url=http://127.0.0.1:9/v1", "--set", "embedding.model=e")
+    file = lrq.write("items", journals(1, 3))
+    words = ("enqueue", file, "--no-train", "--max-cost", "5", *embedding)
+    assert "embedding.price" in lrq(*words, "--price", "1,2", code=2).err
+    lrq(*words, "--price", "1,2", "--set", "embedding.price.input=0")
+    lrq(*words, "--set", "embedding.price.input=0")

@@ -215,7 +215,7 @@ def test_reopening_is_one_transaction_on_each_database(ledger: Ledger) -> None:
         conn.execute(items.update().where(items.c.id == second).values(state="failed"))
         conn.execute(runs.update().values(open_items=0, state="done"))
     with ledger.writing() as conn:
-        number = revise(ledger, conn, run, {"settings": {"a": 1}}, step="s", dimensions=["wit"])
+        number = revise(ledger, conn, run, {"settings": {"a": 1}}, step="s", dimensions=["wit"], prices={})
         assert reopen_step(ledger, conn, run.id, number, step="s", queue="q", dimensions=["wit"]) == 1
     with ledger.reading() as conn:
         assert [score.dimension for score in items_.load_scores(conn, first, 0)] == ["form", "form"]
@@ -230,4 +230,4 @@ def test_reopening_is_one_transaction_on_each_database(ledger: Ledger) -> None:
         assert (again.state, again.open_items) == ("active", 1)
         assert again.config["revisions"][0]["changed"] == {"settings": {"a": 1}}
     with ledger.writing() as conn, pytest.raises(UsageError, match="still at work"):
-        revise(ledger, conn, again, {}, step="s", dimensions=["wit"])
+        revise(ledger, conn, again, {}, step="s", dimensions=["wit"], prices={})

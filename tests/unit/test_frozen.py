@@ -52,7 +52,7 @@ def test_no_secret_url_or_limit_is_part_of_it() -> None:
         judge_threads=2,
     )
     frozen = freeze(told, train=True)
-    assert frozen["prices"]["judge"] == {"default": {"input": 1.0, "output": 0.0, "cached": None}}
+    assert frozen["prices"] == {"judge default m": {"input": 1.0, "output": 0.0, "cached": 1.0}}
     assert {**frozen, "prices": plain["prices"]} == plain
     assert KEY.encode() not in orjson.dumps(plain)
     assert b"http" not in orjson.dumps(plain["judge"])

@@ -1,6 +1,7 @@
 -- An endpoint that only fails is probed by one call at a time, with growing pauses.
 
-local FEWEST, SHORTEST = 10, 1            -- failures in a row, and seconds, before an endpoint counts as failing
+local FEWEST, SHORTEST = 7, 1             -- failures in a row, and seconds, before an endpoint counts as failing: before
+                                          -- a call that is alone has used up its eight tries
 local FIRST, GROWTH, LONGEST = 0.5, 1.6, 30 -- seconds between probes: 0.5, 0.8, 1.3 … 30
 
 local function heed_answers(count)
