@@ -213,6 +213,20 @@ async def test_an_outage_is_waited_out_and_ends_no_call(scene: Scene) -> None:
     assert time.monotonic() - begun > 6
 
 
+async def test_a_call_that_is_alone_outlives_an_outage_too(scene: Scene) -> None:
+    """Before its own eight tries are used up the endpoint counts as failing, and what follows are probes."""
+    is_down = True
+
+    async def respond(_: int) -> web.Response:
+        return web.json_response({"error": "down"}, status=503) if is_down else answer()
+
+    async with scene(respond, patience=Patience(first_pause=0.4, longest_pause=0.4)) as bench:
+        asked = asyncio.create_task(bench.ask())
+        await until(lambda: len(bench.requests) > 9, 30)
+        is_down = False
+        assert (await asked).choices[0].text == "[[7]]"
+
+
 async def test_calls_that_wait_end_when_their_run_is_paused_elsewhere(scene: Scene) -> None:
     """Whoever pauses the run reaches those that wait in the limiter, not those in flight or of other runs."""
     gate = Gate()

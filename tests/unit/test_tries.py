@@ -42,6 +42,7 @@ def test_pauses_double_up_to_the_longest_and_probes_leave_them_to_the_limiter() 
 
 
 def test_what_the_server_asks_for_is_obeyed_within_bounds() -> None:
-    """Ten seconds are ten seconds; a day is bounded."""
+    """Ten seconds are ten seconds; a day is bounded, and more so where the limiter spaces the probes anyway."""
     assert 10.0 <= Tries(PATIENCE).pause(outcome("throttled", retry_after=10.0)) <= 10.1
     assert 60.0 <= Tries(PATIENCE).pause(outcome("throttled", retry_after=86_400.0)) <= 60.1
+    assert 3.0 <= Tries(PATIENCE).pause(outcome("probed", retry_after=86_400.0)) <= 3.1
