@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import redis
+from inline import Judge, World, world
 
 from lrq.queue.broker import find_server
+from lrq.sim.options import Options
 
 
 class RedisServer:
@@ -78,3 +80,18 @@ def redis_server(_redis_server: RedisServer) -> RedisServer:
         _redis_server.start()
     _redis_server.flush()
     return _redis_server
+
+
+@pytest.fixture
+def judge() -> Iterator[Judge]:
+    """A judge-sim of the test's own: its prompt cache is cold."""
+    made = Judge(Options(latency_ms=20))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lrq(tmp_path: Path, redis_server: RedisServer, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """An LRQ_HOME in which commands are called and all work is done in this process."""
+    with world(tmp_path, redis_server.url, judge, monkeypatch) as made:
+        yield made

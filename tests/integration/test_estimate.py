@@ -1,33 +1,14 @@
 """Estimates against bills: what was foreseen, and what a run's calls then took."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RedisServer
-from inline import Judge, World, world
+from inline import Judge, World
 from journals import journals, questions
-
-from lrq.sim.options import Options
 
 PRICE = "1,4"
 CACHED = "1,4,0.1"  # cached input at a tenth
-
-
-@pytest.fixture
-def judge() -> Iterator[Judge]:
-    """A server of the test's own: its prompt cache is cold."""
-    made = Judge(Options(latency_ms=20))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def lrq(tmp_path: Path, redis_server: RedisServer, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with world(tmp_path, redis_server.url, judge, monkeypatch) as made:
-        yield made
 
 
 def mixed(count: int) -> list[dict[str, Any]]:

@@ -1,30 +1,14 @@
 """A run's price goes with it: workers that were started without one keep its budget all the same."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import RedisServer
-from inline import Judge, World, world
+from inline import World
 from journals import journals
 
 from lrq.config import Endpoint, JudgeSettings, Price, Settings
-from lrq.sim.options import Options
 from lrq.workers.frozen import prices
-
-
-@pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    made = Judge(Options())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def lrq(tmp_path: Path, redis_server: RedisServer, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with world(tmp_path, redis_server.url, judge, monkeypatch) as made:
-        yield made
 
 
 def enqueue(lrq: World, *words: str) -> None:

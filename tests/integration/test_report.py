@@ -1,31 +1,14 @@
 """Reports: what a run came to, and how far two runs on the same items agree."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from statistics import fmean, pstdev
 
 import pytest
-from conftest import RedisServer
-from inline import Judge, World, world
+from inline import World
 from journals import journals
 
 from lrq.cli.comparing import agreement, spearman
-from lrq.sim.options import Options
 
 DIMENSIONS = ["completeness", "faithfulness", "helpfulness", "logicality"]
-
-
-@pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    made = Judge(Options(latency_ms=20))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def lrq(tmp_path: Path, redis_server: RedisServer, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with world(tmp_path, redis_server.url, judge, monkeypatch) as made:
-        yield made
 
 
 def test_a_report_sums_a_run_up(lrq: World) -> None:

@@ -1,13 +1,11 @@
 """Rescoring: what has changed is asked, what was asked before is reused, what stood before is kept."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import RedisServer
-from inline import Judge, World, world
+from inline import Judge, World
 from journals import journals
 
 from lrq.domain.errors import UsageError
@@ -18,23 +16,15 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.rescoring import reopen_step, revise
 from lrq.ledger.schema import calls, items, past_scores, runs, tasks
 from lrq.recipes import load_recipe
-from lrq.sim.options import Options
 
 OTHERS = ("helpfulness", "logicality", "completeness")
 
 
-@pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    made = Judge(Options())
-    yield made
-    made.close()
-
-
 @pytest.fixture
-def lrq(tmp_path: Path, redis_server: RedisServer, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with world(tmp_path, redis_server.url, judge, monkeypatch) as made:
-        made.run(made.write("items", journals(3, 4)))
-        yield made
+def lrq(lrq: World) -> World:
+    """With a run that is done."""
+    lrq.run(lrq.write("items", journals(3, 4)))
+    return lrq
 
 
 def bought(facts: dict[str, Any]) -> dict[str, int]:

@@ -2,15 +2,12 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import RedisServer
-from inline import Judge, World, world
+from inline import World
 from journals import journals
 
 from lrq.domain.errors import Unscored
@@ -21,7 +18,6 @@ from lrq.judge.votes import cast
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.schema import calls
-from lrq.sim.options import Options
 
 # ----- one question
 
@@ -118,14 +114,6 @@ async def test_a_failure_waits_for_the_other_votes() -> None:
 
 
 # ----- a whole run
-
-
-@pytest.fixture
-def lrq(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    judge = Judge(Options())
-    with world(tmp_path, redis_server.url, judge, monkeypatch) as made:
-        yield made
-    judge.close()
 
 
 def test_a_run_with_votes_buys_each_verdict_so_often_and_material_once(lrq: World) -> None:
