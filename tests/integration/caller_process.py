@@ -6,6 +6,7 @@ how it went.
 """
 
 import asyncio
+import faulthandler
 import json
 import os
 import random
@@ -56,6 +57,7 @@ def start(env: dict[str, str], report: str, **asked: int) -> int:
     if pid:
         return pid
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    faulthandler.register(signal.SIGUSR1)
     os.environ.update(env)
     said = asyncio.run(ask(**asked))
     Path(report).write_text(json.dumps(said))
