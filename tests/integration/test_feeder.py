@@ -242,6 +242,7 @@ def test_a_feeder_that_stumbles_goes_on(
     until(lambda: len(out(client, app)) == len(STEPS))
     running.close()
     presence.close()
+    assert len(stumbled) > 2, "it was fed by a turn after those that failed"
 
 
 def test_a_dead_process_s_calls_are_buried_without_anyone_asking(

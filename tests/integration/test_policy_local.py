@@ -275,12 +275,16 @@ async def test_a_released_gpu_is_free_and_the_restored_policy_draws_the_same(mod
 def test_nothing_is_fetched(model_folder, monkeypatch):
     """Opening a folder makes no connection and looks up no name."""
 
-    def refuse(*_, **__):
-        raise AssertionError("the network was asked")
+    asked = []
+
+    def refuse(*where, **_):
+        asked.append(where)
+        raise OSError("there is no network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     opened(model_folder)
+    assert asked == [], "not even where its failure would be swallowed"
 
 
 def test_importing_the_policy_loads_no_torch():

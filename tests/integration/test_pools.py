@@ -185,6 +185,7 @@ async def test_what_is_granted_to_a_call_that_has_gone_is_given_back(redis_serve
     await lanes_when(redis_server.url, lambda lanes: used(lanes) > 1)
     limiter.may.set()
     await lanes_when(redis_server.url, lambda lanes: used(lanes) == 1)
+    assert asked.cancelled()
     await limiter.close()
     await client.aclose()
 

@@ -214,7 +214,8 @@ def test_children_inherit_the_overrides(settings: Settings):
     made = Supervisor(settings, ["judge"], overrides={"judge_threads": 77}, command=programs(judge=code))
     made.start()
     try:
-        until(lambda: "77" in made.children[0].log.read_text())
+        until(lambda: made.children[0].log.read_text().endswith("\n"))
+        assert made.children[0].log.read_text().split() == ["77"]
     finally:
         made.stop()
 

@@ -58,10 +58,15 @@ def test_stopping_ends_waits_and_forbids_calls():
         loop.check()
 
 
+async def _knows() -> bool:
+    await loop.until_stopping()
+    return loop.stopping.is_set()
+
+
 def test_a_loop_begun_while_stopping_knows_it():
     """A stop that comes before the first coroutine is not missed."""
     loop.stop()
-    loop.run(asyncio.wait_for(loop.until_stopping(), 5))
+    assert loop.run(asyncio.wait_for(_knows(), 5))
 
 
 def test_close_runs_the_closers_last_first_and_cancels_the_rest():
