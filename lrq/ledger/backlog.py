@@ -29,9 +29,12 @@ class Task:
     delivery: int
 
 
+_FIND = sa.select(tasks).where(tasks.c.id == sa.bindparam("id"), tasks.c.state != "failed")
+
+
 def find_task(conn: sa.Connection, id_: int) -> Task | None:
     """The task, or None when it is at its end already."""
-    row = conn.execute(sa.select(tasks).where(tasks.c.id == id_, tasks.c.state != "failed")).one_or_none()
+    row = conn.execute(_FIND, {"id": id_}).one_or_none()
     return None if row is None else _task(row)
 
 

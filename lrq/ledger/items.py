@@ -127,9 +127,25 @@ def add_set_aside(ledger: Ledger, conn: sa.Connection, run: int, source: str, li
     conn.execute(insert.on_conflict_do_nothing())
 
 
+# Built once: every task reads them, and building one costs more than its execution.
+_ITEM = sa.select(items).where(items.c.id == sa.bindparam("id"))
+_CONTEXT = sa.select(contexts.c.body).where(contexts.c.hash == sa.bindparam("hash"))
+_RESPONSES = (
+    sa.select(responses.c.text, responses.c.k, responses.c.prompt, responses.c.round)
+    .where(responses.c.item_id == sa.bindparam("item"), responses.c.round == sa.bindparam("round"))
+    .where(responses.c.text.is_not(None))
+    .order_by(responses.c.prompt, responses.c.k)
+)
+_SCORES = (
+    sa.select(scores)
+    .where(scores.c.item_id == sa.bindparam("item"), scores.c.round == sa.bindparam("round"))
+    .order_by(scores.c.prompt, scores.c.k, scores.c.dimension)
+)
+
+
 def load_item(conn: sa.Connection, id_: int) -> tuple[sa.Row[Any], Item]:
     """The item's row and the item with its context."""
-    row = conn.execute(sa.select(items).where(items.c.id == id_)).one()
+    row = conn.execute(_ITEM, {"id": id_}).one()
     body = orjson.loads(row.body)
     text = load_context(conn, row.context_hash)
     return row, Item(id=row.key, context=text, question=body["question"], answer=body["answer"], fields=body["fields"])
@@ -138,16 +154,13 @@ def load_item(conn: sa.Connection, id_: int) -> tuple[sa.Row[Any], Item]:
 def load_context(conn: sa.Connection, digest: str) -> str:
     if not digest:
         return ""
-    body = conn.execute(sa.select(contexts.c.body).where(contexts.c.hash == digest)).scalar_one()
+    body = conn.execute(_CONTEXT, {"hash": digest}).scalar_one()
     return zstandard.ZstdDecompressor().decompress(body).decode()
 
 
 def load_responses(conn: sa.Connection, item: int, round_: int) -> list[Response]:
     """The responses that have a text, by prompt and k."""
-    query = sa.select(responses).where(
-        responses.c.item_id == item, responses.c.round == round_, responses.c.text.is_not(None)
-    )
-    rows_ = conn.execute(query.order_by(responses.c.prompt, responses.c.k))
+    rows_ = conn.execute(_RESPONSES, {"item": item, "round": round_})
     return [Response(text=row.text, k=row.k, prompt=row.prompt, round=row.round) for row in rows_]
 
 
@@ -211,8 +224,7 @@ def _keep_score(is_sqlite: bool) -> Any:
 
 
 def load_scores(conn: sa.Connection, item: int, round_: int) -> list[Score]:
-    query = sa.select(scores).where(scores.c.item_id == item, scores.c.round == round_)
-    return [_score(row) for row in conn.execute(query.order_by(scores.c.prompt, scores.c.k, scores.c.dimension))]
+    return [_score(row) for row in conn.execute(_SCORES, {"item": item, "round": round_})]
 
 
 def _score(row: sa.Row[Any]) -> Score:

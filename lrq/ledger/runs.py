@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -133,8 +134,11 @@ def get_run(conn: sa.Connection, name: str) -> Run:
     return run
 
 
+_BY_ID = sa.select(runs).where(runs.c.id == sa.bindparam("id"))  # built once: every task reads its run
+
+
 def run_by_id(conn: sa.Connection, id_: int) -> Run:
-    return _run(conn.execute(sa.select(runs).where(runs.c.id == id_)).one())
+    return _run(conn.execute(_BY_ID, {"id": id_}).one())
 
 
 def all_runs(conn: sa.Connection) -> list[Run]:
@@ -143,7 +147,14 @@ def all_runs(conn: sa.Connection) -> list[Run]:
 
 def _run(row: sa.Row[Any]) -> Run:
     values = {name: getattr(row, name) for name in Run.__dataclass_fields__ if name != "config"}
-    return Run(config=orjson.loads(row.config), **values)
+    return Run(config=_config(row.config), **values)
+
+
+@lru_cache(maxsize=16)
+def _config(text: str) -> Mapping[str, Any]:
+    """It holds the prompts' texts, is read for every task, and hardly ever changes."""
+    config: Mapping[str, Any] = orjson.loads(text)
+    return config
 
 
 def set_taking_in(conn: sa.Connection, run: int, taking_in: bool) -> None:
