@@ -100,7 +100,7 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     ledger = open_ledger(settings)
     notes: dict[str, Any] = {}
     presence = Presence(ledger, type_, notes.copy)
-    client = redis.asyncio.Redis.from_url(settings.redis(), socket_connect_timeout=5)
+    client = redis.asyncio.Redis.from_url(settings.redis(), socket_timeout=5, socket_connect_timeout=5)
     limiter = Limiter(client, prefix_of(ledger.id), owner=presence.id)
     writer = Writer(ledger)
     transport = Transport()
