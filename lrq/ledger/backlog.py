@@ -210,8 +210,11 @@ def _end_item(conn: sa.Connection, task: Task, state: str, reason: str) -> None:
 def settle_run(ledger: Ledger, conn: sa.Connection, run: int, train_every: int | None) -> None:
     """After the end of a task: open the trainings that are due; a run with neither open items nor tasks is done.
 
+    The run's row is locked: of two ends at once the second sees what the first has done.
+
     train_every: rows a training's window holds, 0 for all in one, None for no training.
     """
+    conn.execute(sa.select(runs.c.id).where(runs.c.id == run).with_for_update(key_share=True))
     while train_every is not None and _open_training(ledger, conn, run, train_every):
         pass
     open_tasks = sa.select(tasks.c.id).where(tasks.c.run_id == run).limit(1)
@@ -221,25 +224,49 @@ def settle_run(ledger: Ledger, conn: sa.Connection, run: int, train_every: int |
 
 
 def _open_training(ledger: Ledger, conn: sa.Connection, run: int, every: int) -> bool:
-    """Open the next training if it is due; exactly one per (run, round, window)."""
+    """Open the next training if it is due; each row goes to exactly one.
+
+    It is due when a window is full, and at the run's end for the rows that are left, or to say that there are none.
+    """
     row = conn.execute(sa.select(runs).where(runs.c.id == run)).one()
-    counted = sa.select(sa.func.count()).where(rows.c.run_id == run, rows.c.round == row.round)
-    total = conn.execute(counted).scalar_one()
+    at_end = row.open_items == 0 and row.taking_in == 0
+    if not (every or at_end):
+        return False
+    fresh = rows.c.run_id == run, rows.c.round == row.round, rows.c.window.is_(None)
+    taken = sa.select(rows.c.id).where(*fresh).order_by(rows.c.id).limit(every or None)
+    size = conn.execute(sa.select(sa.func.count()).select_from(taken.subquery())).scalar_one()
     past = sa.select(sa.func.count()).where(trainings.c.run_id == run, trainings.c.round == row.round)
     window = conn.execute(past).scalar_one()
-    begin = window * every
-    is_full = every > 0 and total >= begin + every
-    at_end = row.open_items == 0 and row.taking_in == 0
-    is_last = at_end and (total > begin or window == 0) and (every > 0 or window == 0)
-    if not (is_full or is_last):
+    is_full = 0 < every == size
+    if not (is_full or (at_end and (size or not window))):
         return False
-    size = every if is_full else total - begin
     values = {"run_id": run, "round": row.round, "window": window, "state": "waiting", "rows": size}
     if not ledger.add_new(conn, trainings, values):
         return False
-    task = {"run_id": run, "item_id": 0, "round": row.round, "name": f"train.{window}", "queue": "train"}
-    conn.execute(tasks.insert().values(state="ready", **task))
+    conn.execute(rows.update().where(rows.c.id.in_(taken)).values(window=window))
+    _open_train_task(conn, run, row.round, window)
     return True
+
+
+def _open_train_task(conn: sa.Connection, run: int, round_: int, window: int) -> None:
+    task = {"run_id": run, "item_id": 0, "round": round_, "name": f"train.{window}", "queue": "train"}
+    conn.execute(tasks.insert().values(state="ready", **task))
+
+
+def reopen_trainings(conn: sa.Connection, run: int) -> int:
+    """Open the trainings that failed once more; how many."""
+    failed = trainings.c.run_id == run, trainings.c.state == "failed"
+    again = conn.execute(sa.select(trainings.c.round, trainings.c.window).where(*failed)).all()
+    for row in again:
+        _open_train_task(conn, run, row.round, row.window)
+    conn.execute(trainings.update().where(*failed).values(state="waiting", reason="", ended_at=None))
+    if again:
+        _activate(conn, run)
+    return len(again)
+
+
+def _activate(conn: sa.Connection, run: int, **more: Any) -> None:
+    conn.execute(runs.update().where(runs.c.id == run).values(state="active", halt="", reason="", **more))
 
 
 def set_training(conn: sa.Connection, task: Task, **values: Any) -> None:
@@ -285,12 +312,5 @@ def reopen_unscored(
         conn.execute(items.update().where(items.c.id == row.id).values(state=state, reason=""))
     count = len(by_item) + len(again)
     if count:
-        more = {
-            "open_items": runs.c.open_items + count,
-            "series": runs.c.series + 1,
-            "state": "active",
-            "halt": "",
-            "reason": "",
-        }
-        conn.execute(runs.update().where(runs.c.id == run).values(**more))
+        _activate(conn, run, open_items=runs.c.open_items + count, series=runs.c.series + 1)
     return count

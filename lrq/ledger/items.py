@@ -13,7 +13,19 @@ import zstandard
 from lrq.domain.exports import score_row
 from lrq.domain.records import Item, NoRow, Pair, Response, Reward, Score
 from lrq.ledger.engine import Ledger, insert_into
-from lrq.ledger.schema import contexts, items, prompts, responses, rewards, rows, runs, scores, set_aside
+from lrq.ledger.schema import (
+    contexts,
+    items,
+    past_scores,
+    prompts,
+    responses,
+    rewards,
+    rows,
+    runs,
+    scores,
+    set_aside,
+    trainings,
+)
 
 _ZSTD_LEVEL = 6  # for text: within 3 % of level 12 at a third of its time
 
@@ -253,11 +265,17 @@ def load_rewards(conn: sa.Connection, item: int, round_: int) -> list[Reward]:
 
 
 def set_rows(conn: sa.Connection, run: int, item: int, round_: int, found: Sequence[Pair | NoRow]) -> None:
-    conn.execute(rows.delete().where(rows.c.item_id == item, rows.c.round == round_))
+    """The item's rows. What is made again after a rescore is for no further training, but for `lrq train`."""
+    old = rows.c.item_id == item, rows.c.round == round_
+    window = conn.execute(sa.select(sa.func.max(rows.c.window)).where(*old)).scalar_one()
+    if window is None and conn.execute(sa.select(past_scores.c.id).where(past_scores.c.item_id == item)).first():
+        past = sa.select(sa.func.max(trainings.c.window)).where(trainings.c.run_id == run, trainings.c.round == round_)
+        window = conn.execute(past).scalar_one()
+    conn.execute(rows.delete().where(*old))
     pairs = [row for row in found if isinstance(row, Pair)]
     for pair in pairs:
         values = {name: getattr(pair, name) for name in ("prompt", "chosen", "rejected", "margin", "p_w", "p_l")}
-        conn.execute(rows.insert().values(run_id=run, item_id=item, round=round_, **values))
+        conn.execute(rows.insert().values(run_id=run, item_id=item, round=round_, window=window, **values))
 
 
 def load_rows(conn: sa.Connection, item: int, round_: int) -> list[sa.Row[Any]]:

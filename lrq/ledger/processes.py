@@ -4,10 +4,13 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import orjson
 import sqlalchemy as sa
@@ -16,8 +19,9 @@ from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import leases, processes
 
 SEEN_EVERY = 2.0  # seconds between signs of life
-DEAD_AFTER = 10.0  # seconds without one: five missed signs
+DEAD_AFTER = 10.0  # seconds without one while we look: five missed signs
 DEAD_HERE_AFTER = 60.0  # the same for a process whose pid we see alive: it may be starved, or wait for the database
+_LOOKS_APART = 5.0  # seconds; after a longer gap we, or the database, may have been away ourselves
 
 log = logging.getLogger(__name__)
 
@@ -77,15 +81,47 @@ class Presence:
             conn.execute(seen.values(seen_at=self._ledger.now(conn), **values))
 
 
+@dataclass
+class _Watch:
+    """One process as this one sees it; times of our own monotonic clock, which stands while the machine sleeps."""
+
+    sign: float
+    since: float
+    looked: float
+
+
+_watched: dict[str, _Watch] = {}
+
+
 def is_dead(ledger: Ledger, conn: sa.Connection, owner: str) -> bool:
-    """Whether the process of that id has ended: gone, its pid free on this machine, or silent for long."""
+    """Whether the process of that id has ended: gone, its pid free on this machine, or silent for long.
+
+    Silent is who gave no sign while we looked, again and again. How old the last sign is says nothing after the machine
+    slept or the database was away: then all signs are old, our own too.
+    """
     row = conn.execute(sa.select(processes).where(processes.c.id == owner)).one_or_none()
     if row is None:
+        _watched.pop(owner, None)
         return True
-    silent: float = ledger.now(conn) - row.seen_at
-    if row.place == here():
-        return silent > DEAD_HERE_AFTER or not _pid_lives(row.pid)
-    return silent > DEAD_AFTER
+    return _is_gone(row) or _silence(owner, row.seen_at) > _patience(row)
+
+
+def _is_gone(row: sa.Row[Any]) -> bool:
+    return row.place == here() and not _pid_lives(row.pid)
+
+
+def _patience(row: sa.Row[Any]) -> float:
+    return DEAD_HERE_AFTER if row.place == here() else DEAD_AFTER
+
+
+def _silence(owner: str, sign: float) -> float:
+    """Seconds for which this process has looked at the same sign."""
+    now = time.monotonic()
+    watch = _watched.get(owner)
+    if watch is None or watch.sign != sign or now - watch.looked > _LOOKS_APART:
+        watch = _watched[owner] = _Watch(sign, now, now)
+    watch.looked = now
+    return now - watch.since
 
 
 def _pid_lives(pid: int) -> bool:
@@ -106,9 +142,11 @@ def _state(pid: int) -> str:
         return ""
 
 
-def living(ledger: Ledger, conn: sa.Connection) -> list[sa.Row[tuple[object, ...]]]:
+def living(ledger: Ledger, conn: sa.Connection) -> list[sa.Row[Any]]:
+    """Those with a fresh sign of life, for one who looks but once."""
+    now = ledger.now(conn)
     rows = conn.execute(sa.select(processes).order_by(processes.c.type, processes.c.started_at)).all()
-    return [row for row in rows if not is_dead(ledger, conn, row.id)]
+    return [row for row in rows if not _is_gone(row) and now - row.seen_at <= _patience(row)]
 
 
 def take_lease(ledger: Ledger, conn: sa.Connection, name: str, owner: str, seconds: float) -> bool:

@@ -189,8 +189,18 @@ rows = sa.Table(
     sa.Column("margin", sa.Float),
     sa.Column("p_w", sa.Float),
     sa.Column("p_l", sa.Float),
+    sa.Column("window", sa.Integer),  # the training that it went to; NULL: none yet
     sa.UniqueConstraint("item_id", "round", "prompt"),
     sa.Index(None, "run_id", "round", "id"),
+)
+# Rows for the next training, counted at the end of each item.
+sa.Index(
+    "ix_rows_untrained",
+    rows.c.run_id,
+    rows.c.round,
+    rows.c.id,
+    sqlite_where=rows.c.window.is_(None),
+    postgresql_where=rows.c.window.is_(None),
 )
 
 calls = sa.Table(

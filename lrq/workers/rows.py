@@ -22,18 +22,19 @@ class TrainingRow:
     messages: Sequence[Message]  # after the cut
     chosen: str
     rejected: str | None  # None: a demonstration
+    is_cut: bool  # the prompt, when it was sampled
     margin: float | None
     p_w: float | None
     p_l: float | None
 
 
 def training_rows(
-    ledger: Ledger, frozen: Frozen, run: int, round_: int, *, begin: int = 0, count: int | None = None
+    ledger: Ledger, frozen: Frozen, run: int, round_: int, *, window: int | None = None
 ) -> Iterator[TrainingRow]:
-    """The rows of a window, in the order they were made; one item in memory at a time."""
+    """The rows of a training's window, or all, in the order they were made; one item in memory at a time."""
     query = sa.select(rows).where(rows.c.run_id == run, rows.c.round == round_).order_by(rows.c.id)
     with ledger.reading() as conn:
-        found = conn.execute(query.offset(begin).limit(count)).all()
+        found = conn.execute(query if window is None else query.where(rows.c.window == window)).all()
     for row in found:
         with ledger.reading() as conn:
             yield _row(conn, frozen, row)
@@ -48,6 +49,7 @@ def _row(conn: sa.Connection, frozen: Frozen, row: sa.Row[Any]) -> TrainingRow:
         messages=sampled_messages(frozen, item, row.prompt, stored),
         chosen=texts[row.chosen],
         rejected=None if row.rejected is None else texts[row.rejected],
+        is_cut=bool(stored and stored.get("cut")),
         margin=row.margin,
         p_w=row.p_w,
         p_l=row.p_l,
@@ -67,4 +69,5 @@ def trl_row(row: TrainingRow) -> dict[str, Any]:
         made = exports.trl_demonstration(row.messages, row.chosen)
     else:
         made = exports.trl_pair(row.messages, row.chosen, row.rejected)
-    return made | {"chat_template_kwargs": dict(CHAT_TEMPLATE)}
+    known = {"cut": row.is_cut or None, "p_w": row.p_w, "p_l": row.p_l}
+    return made | {"chat_template_kwargs": dict(CHAT_TEMPLATE)} | {n: v for n, v in known.items() if v is not None}

@@ -70,16 +70,14 @@ def _prepare(engine: Engine, task: Task, run: Run, frozen: Frozen) -> JobFolder 
     rows = path / "pairs.jsonl"
     if not rows.exists() and not _write_rows(engine, task, run, frozen, rows):
         return None
-    is_first = task.round == 0 and backlog.window_of(task) == 0
-    output = home / "model" if is_first else home / "models" / name
-    model = _model_before(engine, task) or _model(frozen)
+    before = _model_before(engine, task)
+    output = home / "models" / name if before or task.round else home / "model"
+    model = before or _model(frozen)
     return prepare(path, make_job({"model": model, "rows": rows, "output": output, **train_settings(frozen.config)}))
 
 
 def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path) -> int:
-    every = frozen.train_every or 0
-    window = backlog.window_of(task)
-    found = training_rows(engine.ledger, frozen, run.id, task.round, begin=window * every, count=every or None)
+    found = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task))
     written = 0
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as stream:

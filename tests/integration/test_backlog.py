@@ -10,11 +10,12 @@ from ledgers import BOTH, opened, some_ledger
 
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, NoRow, Pair, Reward, Score
-from lrq.ledger import Ledger, backlog, runs
+from lrq.ledger import Ledger, backlog, rescoring, runs
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import items, tasks
+from lrq.ledger.schema import rows as rows_table
 
 STEPS = {"helpfulness": "judge.helpfulness", "logicality": "judge.logicality"}
 STEP_OF = {name: name for name in STEPS}
@@ -284,6 +285,119 @@ def test_each_training_is_opened_once(ledger: Ledger, run: Run, rows: int, every
         assert [row.rows for row in runs.trainings_of(conn, run.id)] == sizes
     assert names(ledger) == [f"train.{n}" for n in range(len(sizes))]
     assert state_of(ledger) == ("active" if sizes else "done", 0)
+
+
+def sizes(ledger: Ledger, run: Run) -> list[tuple[str, int]]:
+    """State and number of rows of each training."""
+    with ledger.reading() as conn:
+        return [(row.state, row.rows) for row in runs.trainings_of(conn, run.id)]
+
+
+def train(ledger: Ledger, run: Run, every: int, state: str = "done") -> None:
+    """Bring all trainings that are open to this end."""
+    with ledger.reading() as conn:
+        ids = conn.execute(sa.select(tasks.c.id).where(tasks.c.name.like("train.%"))).scalars().all()
+    for id_ in ids:
+        with ledger.writing() as conn:
+            task = backlog.find_task(conn, id_)
+            assert task is not None
+            assert backlog.end_training(conn, task, state=state)
+            backlog.settle_run(ledger, conn, run.id, every)
+
+
+def trained(ledger: Ledger, run: Run) -> list[int]:
+    """How many rows each window really has; -1 stands for none."""
+    with ledger.reading() as conn:
+        query = sa.select(rows_table.c.window).where(rows_table.c.run_id == run.id)
+        return sorted(-1 if window is None else window for window in conn.execute(query).scalars())
+
+
+def test_the_last_training_and_the_last_item_may_end_at_once(ledger: Ledger, run: Run) -> None:
+    """Neither sees the other's end before it is committed; the run is done all the same."""
+    add(ledger, run, 2)
+    for task in start(ledger, run):
+        end_step(ledger, task)
+    first, second = start(ledger, run)
+    aggregate(ledger, first, [Pair(chosen=1, rejected=0)], 1)
+    (training,) = start(ledger, run)
+    ended = [threading.Event(), threading.Event()]
+
+    def end_training() -> None:
+        with ledger.writing() as conn:
+            assert backlog.end_training(conn, training, state="done")
+            ended[0].set()
+            ended[1].wait(1)  # on SQLite in vain: there the other waits for us
+            backlog.settle_run(ledger, conn, run.id, 1)
+
+    def end_item() -> None:
+        with ledger.writing() as conn:
+            assert backlog.end_aggregate(ledger, conn, second, [], [NoRow(reason="tie")])
+            ended[1].set()
+            ended[0].wait(1)
+            backlog.settle_run(ledger, conn, run.id, 1)
+
+    together(end_training, end_item)
+    assert state_of(ledger) == ("done", 0)
+
+
+def test_rows_that_come_late_are_trained_once(ledger: Ledger, run: Run) -> None:
+    """Windows of four over six rows, then three more: the next window has those three, and no row is left out."""
+    add(ledger, run, 6)
+    finish(ledger, run, 4)
+    train(ledger, run, 4)
+    add(ledger, run, 3, first=7)
+    finish(ledger, run, 4)
+    train(ledger, run, 4)
+    assert sizes(ledger, run) == [("done", 4), ("done", 2), ("done", 3)]
+    assert trained(ledger, run) == [0] * 4 + [1] * 2 + [2] * 3
+    assert state_of(ledger) == ("done", 0)
+
+
+def test_a_run_without_pairs_is_trained_once_it_is_repaired(ledger: Ledger, run: Run) -> None:
+    """All was unscored, and the training said so; what is asked again brings pairs, and a training for them."""
+    add(ledger, run, 2)
+    for task in start(ledger, run):
+        end_step(ledger, task, "unscored")
+    for task in start(ledger, run):
+        aggregate(ledger, task, [NoRow(reason="unscored")], 0)
+    train(ledger, run, 0, "nothing")
+    assert state_of(ledger) == ("done", 0)
+    with ledger.writing() as conn:
+        assert backlog.reopen_unscored(ledger, conn, run.id, STEP_OF, STEPS) == 2
+    finish(ledger, run, 0)
+    assert sizes(ledger, run) == [("nothing", 0), ("waiting", 2)]
+
+
+def test_a_failed_training_is_opened_again(ledger: Ledger, run: Run) -> None:
+    """With the rows it had."""
+    add(ledger, run, 2)
+    finish(ledger, run, 0)
+    train(ledger, run, 0, "failed")
+    assert state_of(ledger) == ("done", 0)
+    with ledger.writing() as conn:
+        assert backlog.reopen_trainings(conn, run.id) == 1
+        backlog.settle_run(ledger, conn, run.id, 0)
+    assert names(ledger) == ["train.0"]
+    assert state_of(ledger) == ("active", 0)
+    train(ledger, run, 0)
+    assert (sizes(ledger, run), state_of(ledger)) == ([("done", 2)], ("done", 0))
+
+
+def test_pairs_made_again_by_a_rescore_open_no_training(ledger: Ledger, run: Run) -> None:
+    """One item has another pair than before, one has its first: `lrq train` is for those."""
+    add(ledger, run, 2)
+    for task in start(ledger, run):
+        end_step(ledger, task)
+    made = iter([[Pair(chosen=1, rejected=0)], [NoRow(reason="tie")]])
+    for task in start(ledger, run):
+        aggregate(ledger, task, next(made), 0)
+    train(ledger, run, 0)
+    with ledger.writing() as conn:
+        step = {"step": "logicality", "queue": "judge.logicality", "dimensions": ["logicality"]}
+        assert rescoring.reopen_step(ledger, conn, run.id, 1, **step) == 2  # type: ignore[arg-type]
+    finish(ledger, run, 0)
+    assert (sizes(ledger, run), trained(ledger, run)) == ([("done", 1)], [0, 0])
+    assert state_of(ledger) == ("done", 0)
 
 
 def test_a_run_whose_lines_are_still_being_added_is_not_at_its_end(ledger: Ledger, run: Run) -> None:

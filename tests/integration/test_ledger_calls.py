@@ -2,18 +2,21 @@
 
 import asyncio
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 
 from lrq.domain.errors import RunHalted
 from lrq.domain.records import Call, Purpose, Usage
-from lrq.ledger import Ledger, Writer, runs
+from lrq.ledger import Ledger, Writer, processes, runs
 from lrq.ledger.calls import Bound, Claim, Claimed, Ended, Fail, Held, Known, Release, Send, Settle, bury_all
 from lrq.ledger.processes import Presence
 from lrq.ledger.schema import calls
+from lrq.ledger.schema import processes as processes_table
 from lrq.ledger.schema import runs as runs_table
 
 CALL = Call(role="judge", endpoint="default", model="m")
@@ -102,6 +105,39 @@ async def test_a_dead_process_s_unsent_call_costs_nothing(
     with ledger.writing() as conn:
         assert bury_all(ledger, conn) == 1
     assert money(ledger) == (0, 0, 0, 0, 0)
+
+
+async def test_after_a_sleep_of_the_machine_nobody_is_dead(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """All signs of life are old then; who was at work goes on, and its calls stay its own."""
+    other = Presence(ledger, "judge")
+    first = await writer.write(claim(run, other.id))
+    await writer.write(Send(id=first.id, owner=other.id))
+    with ledger.writing() as conn:
+        conn.execute(processes_table.update().values(seen_at=ledger.now(conn) - 3600))
+        assert bury_all(ledger, conn) == 0
+    assert await writer.write(claim(run, owner)) == Held()
+    await writer.write(settle(first.id))
+    assert money(ledger) == (30, 0, 120, 0, 0)
+    other.close()
+
+
+@pytest.mark.parametrize(("step", "is_dead"), [(3.0, True), (6.0, False)])
+async def test_who_is_silent_while_we_look_is_dead(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, step: float, is_dead: bool
+) -> None:
+    """On another machine after ten seconds of looking; gaps between the looks are ours, and count for nothing."""
+    clock, far = [0.0], uuid.uuid4().hex
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with ledger.writing() as conn:
+        elsewhere = {"id": far, "type": "judge", "host": "far", "place": "far", "pid": 1}
+        conn.execute(processes_table.insert().values(**elsewhere, started_at=0.0, seen_at=0.0))
+        for _ in range(5):
+            said = processes.is_dead(ledger, conn, far)
+            clock[0] += step
+        assert far not in {row.id for row in processes.living(ledger, conn)}
+    assert said is is_dead
 
 
 async def test_who_was_thought_dead_may_still_bring_the_reply(

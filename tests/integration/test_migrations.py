@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from click.testing import CliRunner
@@ -15,7 +16,8 @@ from click.testing import CliRunner
 from lrq.cli import _lrq
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, UsageError
-from lrq.ledger import Ledger, open_ledger
+from lrq.ledger import Ledger, open_ledger, schema
+from lrq.ledger.engine import _alembic
 from lrq.ledger.schema import metadata
 
 
@@ -44,6 +46,26 @@ def test_a_worker_refuses_an_old_schema_in_one_line(ledger: Ledger, ledger_setti
         open_ledger(ledger_settings)
     assert "\n" not in str(refused.value)
     assert not isinstance(refused.value, UsageError)
+
+
+def test_rows_of_an_older_ledger_stay_with_their_trainings(ledger: Ledger) -> None:
+    """Six rows, of which two trainings had three and two: one is left for the next."""
+    config = _alembic()
+    with ledger.engine.connect() as conn:
+        config.attributes["connection"] = conn
+        with conn.begin():
+            command.downgrade(config, "0001")
+            conn.execute(schema.runs.insert().values(id=1, name="r", recipe="x", config="{}", created_at=0.0))
+            for id_ in range(1, 7):
+                item = {"id": id_, "run_id": 1, "key": str(id_), "line": id_, "context_hash": "", "body": "{}"}
+                conn.execute(schema.items.insert().values(**item, state="done"))
+                conn.execute(sa.insert(schema.rows).values(id=id_, run_id=1, item_id=id_, chosen=0))
+            for window, count in enumerate((3, 2)):
+                training = {"run_id": 1, "round": 0, "window": window, "state": "done", "rows": count}
+                conn.execute(schema.trainings.insert().values(**training))
+            command.upgrade(config, "head")
+            found = conn.execute(sa.select(schema.rows.c.window).order_by(schema.rows.c.id)).scalars().all()
+    assert found == [0, 0, 0, 1, 1, None]
 
 
 def test_an_empty_database_is_refused_by_workers(postgres_url: str, home: Path) -> None:
