@@ -6,6 +6,8 @@ from lrq.cli.common import echo_json, json_option, money, parse_money, settings_
 from lrq.config import Settings
 from lrq.ledger import open_ledger
 from lrq.ledger import runs as runs_
+from lrq.ledger.backlog import settle_run
+from lrq.workers.frozen import thaw
 
 
 @click.command()
@@ -22,8 +24,10 @@ def budget(run: str, max_cost: str | None, max_tokens: int | None, as_json: bool
     ledger = open_ledger(settings)
     with ledger.writing() as conn:
         found = runs_.get_run(conn, run)
+        halted = found.halt
         if max_cost is not None or max_tokens is not None:
             runs_.set_budget(conn, found.id, max_cost=parse_money(max_cost), max_tokens=max_tokens)
+            settle_run(ledger, conn, found.id, thaw(found.recipe, found.config).train_every)
             found = runs_.get_run(conn, run)
     facts = {
         "run": run,
@@ -36,7 +40,11 @@ def budget(run: str, max_cost: str | None, max_tokens: int | None, as_json: bool
     if as_json:
         echo_json(facts)
         return
-    limits = f"{money(found.max_cost) if found.max_cost else 'no limit'}; {found.max_tokens or 'no limit'} tokens"
+    limits = [] if found.max_cost is None else [money(found.max_cost)]
+    limits += [] if found.max_tokens is None else [f"{found.max_tokens:,} tokens"]
     click.echo(
-        f"run {run}, {found.state}: spent {money(found.spent_cost)}, {found.spent_tokens:,} tokens; limits: {limits}"
+        f"run {run}, {found.state}: spent {money(found.spent_cost)}, {found.spent_tokens:,} tokens; "
+        f"limit: {' and '.join(limits) or 'none'}"
     )
+    if halted and found.state == "active":
+        click.echo(f"`lrq resume {run}` goes on with it, where no `lrq up` does", err=True)

@@ -52,7 +52,7 @@ def parse_money(text: str | None) -> int | None:
         return None
     try:
         value = round(float(text) * 1_000_000)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.BadParameter(f"{text!r} is no amount of money; give it like 12.50") from None
     if value <= 0:
         raise click.BadParameter("a budget is more than nothing")

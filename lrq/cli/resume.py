@@ -7,7 +7,7 @@ from lrq.cli.follow import follow_options, work_on
 from lrq.config import Settings
 from lrq.ledger import backlog, open_ledger
 from lrq.ledger import runs as runs_
-from lrq.workers.frozen import thaw
+from lrq.workers.frozen import named, thaw
 
 
 @click.command()
@@ -24,14 +24,15 @@ def resume(run: str, failed: bool, detach: bool, settings: Settings, **counts: i
     ledger = open_ledger(settings, create=True)
     with ledger.writing() as conn:
         found = runs_.get_run(conn, run)
-        frozen = thaw(found.recipe, found.config)
+        frozen = thaw(found.recipe, runs_.complete(conn, found, named(settings)))
+        backlog.put_back_all(conn, found.id)  # tasks before runs, as workers lock them
         if found.state in {"paused", "stopped"}:
             runs_.activate(conn, found.id)
         runs_.set_taking_in(conn, found.id, False)
-        backlog.put_back_all(conn, found.id)
         if failed:
             reopened = backlog.reopen_unscored(ledger, conn, found.id, frozen.step_of, frozen.steps)
-            click.echo(f"{reopened} items are asked again", err=True)
+            trainings = backlog.reopen_trainings(conn, found.id)
+            click.echo(f"{reopened} items are asked again, {trainings} trainings started again", err=True)
         backlog.settle_run(ledger, conn, found.id, frozen.train_every)
     if detach:
         return 0

@@ -1,6 +1,7 @@
 """Asking the judge until its reply can be read: the one place where re-asks are made."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -22,6 +23,17 @@ class Obtain(Protocol):
     """Whoever obtains replies; lrq.calls.client.Caller in earnest."""
 
     async def call(self, call: Call, purpose: Purpose) -> Reply: ...
+
+
+async def in_series(obtain: Obtain, call: Call, purpose: Purpose, series: int) -> Reply:
+    """The reply to a call that has no other attempts: an earlier series' is read first, what failed is asked anew.
+
+    Raises CallRefused or CallFailed.
+    """
+    for earlier in range(series):
+        with suppress(CallRefused, CallFailed):
+            return await obtain.call(replace(call, series=earlier), purpose)
+    return await obtain.call(replace(call, series=series), purpose)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lrq.domain.errors import CallFailed, CallRefused, Unscored
 from lrq.domain.records import Call, Passage, Purpose
 from lrq.domain.tokens import chunk
-from lrq.judge.asking import Obtain
+from lrq.judge.asking import Obtain, in_series
 
 _CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[^\W_{_CJK}]+|[{_CJK}]+")
@@ -75,6 +75,7 @@ class Embedder:
     endpoint: str
     model: str
     purpose: Purpose
+    series: int = 0  # how often the run's unscored were retried
 
     async def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         parts = [texts[at : at + _EMBEDDED_AT_ONCE] for at in range(0, len(texts), _EMBEDDED_AT_ONCE)]
@@ -87,7 +88,7 @@ class Embedder:
     async def _embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         call = Call(role="embedding", endpoint=self.endpoint, model=self.model, input=tuple(texts))
         try:
-            return (await self.caller.call(call, self.purpose)).vectors
+            return (await in_series(self.caller, call, self.purpose, self.series)).vectors
         except (CallRefused, CallFailed) as failure:
             raise Unscored(f"no embeddings: {failure}") from None
 

@@ -15,6 +15,7 @@ from lrq.ledger import items as items_
 from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, trainings
 
+_NO_OTHER_TRY = ("empty", "over_long", "content_filter")  # why there is no response: it would be so again
 _TRIES = 3  # deliveries that may end in an unforeseen error before the item is set to failed
 
 
@@ -286,13 +287,27 @@ def end_training(conn: sa.Connection, task: Task, **values: Any) -> bool:
     return True
 
 
+def _reopen_unsampled(conn: sa.Connection, run: int) -> int:
+    """Forget the responses that another try may bring, and have their items sampled again; what they have stands."""
+    done = sa.select(items.c.id).where(items.c.run_id == run, items.c.state == "done")
+    missing = responses.c.text.is_(None), responses.c.reason.not_in(_NO_OTHER_TRY), responses.c.item_id.in_(done)
+    current = responses.c.round == sa.select(items.c.round).where(items.c.id == responses.c.item_id).scalar_subquery()
+    forget = responses.delete().where(*missing, current).returning(responses.c.item_id)
+    found = set(conn.execute(forget).scalars())
+    for id_ in found:
+        conn.execute(items.update().where(items.c.id == id_).values(state="unsampled", reason=""))
+    return len(found)
+
+
 def reopen_unscored(
     ledger: Ledger, conn: sa.Connection, run: int, step_of: Mapping[str, str], steps: Mapping[str, str]
 ) -> int:
-    """Open the steps whose dimension left a response unscored, and failed items from their beginning; how many items.
+    """Open the steps whose dimension left a response unscored, and from their beginning the items that failed or whose
+    sampling did; how many items.
 
     step_of: dimension → name of its step; steps: name of a step → its queue.
     """
+    unsampled = _reopen_unsampled(conn, run)
     done = items.c.run_id == run, items.c.state == "done"
     unscored = sa.select(scores.c.item_id, scores.c.dimension).join(items, items.c.id == scores.c.item_id)
     unscored = unscored.where(*done, scores.c.round == items.c.round, scores.c.state == "unscored").distinct()
@@ -310,7 +325,7 @@ def reopen_unscored(
         )
         state = "unjudged" if has_text.first() is not None else "unsampled"
         conn.execute(items.update().where(items.c.id == row.id).values(state=state, reason=""))
-    count = len(by_item) + len(again)
+    count = unsampled + len(by_item) + len(again)
     if count:
         _activate(conn, run, open_items=runs.c.open_items + count, series=runs.c.series + 1)
     return count

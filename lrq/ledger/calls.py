@@ -374,7 +374,7 @@ def _settled(write: Settle, now: float) -> dict[str, Any]:
         "cached_tokens_": counted.cached_tokens,
         "latency_ms_": write.latency_ms,
         "reason_": write.note,
-        "server_": write.server,
+        "server_": write.server[:100],  # what the column holds: a reply is never lost to its name
     }
 
 

@@ -181,12 +181,18 @@ def response_rows(conn: sa.Connection, item: int, round_: int) -> list[sa.Row[An
     return list(conn.execute(query.order_by(responses.c.prompt, responses.c.k)))
 
 
+def _storable(text: str | None) -> str | None:
+    """PostgreSQL keeps no NUL in a text, and models write whatever they like."""
+    return text and text.replace("\0", "\ufffd")
+
+
 def add_responses(
     ledger: Ledger, conn: sa.Connection, item: int, round_: int, prompt: int, sampled: Sequence[Mapping[str, Any]]
 ) -> None:
     """What is committed first stands."""
     if sampled:
-        found = [{"item_id": item, "round": round_, "prompt": prompt, **one} for one in sampled]
+        known = {"item_id": item, "round": round_, "prompt": prompt}
+        found = [{**known, **one, **{name: _storable(one[name]) for name in ("text", "reason")}} for one in sampled]
         conn.execute(ledger.insert(responses).on_conflict_do_nothing(), found)
 
 
@@ -216,7 +222,7 @@ def add_scores(ledger: Ledger, conn: sa.Connection, item: int, round_: int, foun
             "dimension": score.dimension,
             "state": score.state,
             "value": score.value,
-            "reason": score.reason[:1000],
+            "reason": _storable(score.reason[:1000]),
             "evidence": orjson.dumps(score.evidence).decode(),
         }
         for score in found

@@ -36,7 +36,7 @@ def revise(
     revision = {"step": step, "dimensions": list(dimensions), "at": ledger.now(conn), "changed": changed}
     config["revisions"] = [*config.get("revisions", ()), revision]
     config["prices"] = {**config.get("prices", {}), **prices}
-    conn.execute(runs.update().where(runs.c.id == run.id).values(config=orjson.dumps(config).decode()))
+    conn.execute(runs.update().where(runs.c.id == run.id).values(config=orjson.dumps(config).decode(), taking_in=0))
     return len(config["revisions"])
 
 

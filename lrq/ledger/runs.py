@@ -81,23 +81,26 @@ def create_run(
     conn.execute(sa.select(runs.c.id).where(runs.c.id == run.id).with_for_update())
     run = get_run(conn, name)  # as it stands now that nobody else can revise it
     asked = orjson.loads(orjson.dumps(config))
-    completed = _completed(run.config, asked)
-    _same(name, completed, asked)
-    if completed != run.config:
-        conn.execute(runs.update().where(runs.c.id == run.id).values(config=orjson.dumps(completed).decode()))
+    _same(name, complete(conn, run, asked), asked)
     if max_cost is not None or max_tokens is not None:
         set_budget(conn, run.id, max_cost=max_cost, max_tokens=max_tokens)
     return get_run(conn, name)
 
 
-def _completed(frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The frozen configuration with today's prices, and with the judge or policy that it did not name: without one
-    nothing was done yet."""
+def complete(conn: sa.Connection, run: Run, told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the run today's prices, and the judge or policy that it did not name: without one nothing was done yet.
+
+    Returns its configuration as it stands then.
+    """
+    frozen = run.config
+    asked: Mapping[str, Any] = orjson.loads(orjson.dumps(told))
     made = {**frozen, "prices": {**frozen.get("prices", {}), **asked.get("prices", {})}}
     for role in {"judge", "policy"} & frozen.keys() & asked.keys():
         who = {name: asked[role][name] for name in ("path", "models") if name in asked[role]}
         if not any(frozen[role].get(name) for name in who):
             made[role] = {**frozen[role], **who}
+    if made != frozen:
+        conn.execute(runs.update().where(runs.c.id == run.id).values(config=orjson.dumps(made).decode()))
     return made
 
 

@@ -51,7 +51,7 @@ class Engine:
         with self.ledger.reading() as conn:
             run = runs_.run_by_id(conn, id_)
         known = self.frozen.get(id_)
-        if known is None or any(known.config.get(part) != run.config.get(part) for part in ("revisions", "prices")):
+        if known is None or known.config != run.config:
             known = self.frozen[id_] = thaw(run.recipe, run.config)
         return run, known
 

@@ -36,11 +36,18 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         "settings": own,
         "prompts": recipe.prompts(),
         "tokens": TOKEN_RULE,
-        "judge": _models(settings, "judge") | {"dimensions": settings.judge.dimensions, "votes": settings.judge.votes},
         "embedding": _models(settings, "embedding"),
-        "policy": {"path": settings.policy.path, "dtype": settings.policy.dtype} | _models(settings, "policy"),
         "sample": sample,
         "train": {**recipe.loss, **settings.train} if train else None,
+        **named(settings),
+    }
+
+
+def named(settings: Settings) -> dict[str, Any]:
+    """Who judges, who answers, and what they cost: what a run that was made without them may be told later."""
+    return {
+        "judge": _models(settings, "judge") | {"dimensions": settings.judge.dimensions, "votes": settings.judge.votes},
+        "policy": {"path": settings.policy.path, "dtype": settings.policy.dtype} | _models(settings, "policy"),
         "prices": prices(settings),
     }
 
@@ -126,10 +133,12 @@ class Frozen:
         the same judge again."""
         judge = self.of(self.step_of.get(dimension, ""))["judge"]
         models: Sequence[Mapping[str, Any]] = judge["models"]
-        named = judge["dimensions"].get(dimension)
-        fit = [model for model in models if named in {None, model["endpoint"]}]
+        if not models:
+            raise UsageError("the run names no judge: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
+        wanted = judge["dimensions"].get(dimension)
+        fit = [model for model in models if wanted in {None, model["endpoint"]}]
         if not fit:
-            raise UsageError(f"no judge endpoint named {named!r} for {dimension}; name it under judge.endpoints")
+            raise UsageError(f"no judge endpoint named {wanted!r} for {dimension}; name it under judge.endpoints")
         chosen = fit[0] if len(fit) == 1 else fit[int(sha256(prompt.encode()).hexdigest()[:8], 16) % len(fit)]
         return JudgeModel(endpoint=chosen["endpoint"], model=chosen["model"], extra=chosen["extra"])
 

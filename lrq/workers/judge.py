@@ -73,5 +73,9 @@ class _Step:
             return None
         purpose = replace(self.purpose, kind="embedding")
         return Embedder(
-            caller=self.engine.caller, endpoint=models[0]["endpoint"], model=models[0]["model"], purpose=purpose
+            caller=self.engine.caller,
+            endpoint=models[0]["endpoint"],
+            model=models[0]["model"],
+            purpose=purpose,
+            series=self.run.series,
         )

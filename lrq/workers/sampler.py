@@ -7,6 +7,7 @@ from typing import Any
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, Stopping
 from lrq.domain.records import Call, Purpose, Reply
+from lrq.judge.asking import in_series
 from lrq.ledger import backlog
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
@@ -20,7 +21,7 @@ from lrq.workers.frozen import Frozen
 _opening = threading.Lock()
 _policies: dict[str, Policy] = {}  # one: a process holds the weights of one policy
 _accelerator: Accelerator | None = None
-_purpose: ContextVar[Purpose] = ContextVar("purpose")  # whom the paid calls of this sample are made for
+_asked_for: ContextVar[tuple[Purpose, int]] = ContextVar("asked_for")  # a sample's paid calls: for whom, what series
 
 
 def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
@@ -31,7 +32,7 @@ def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
         Prompt(item=item.id, messages=messages, context=item.context, index=index, round=task.round)
         for index, messages in enumerate(frozen.recipe.policy_prompts(item))
     ]
-    drawn = [_sample_one(engine, task, frozen, prompt) for prompt in prompts]
+    drawn = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
     with engine.ledger.writing() as conn:
         for prompt, samples in zip(prompts, drawn, strict=True):
             fingerprint = _policies[_spec(engine.settings, frozen)].fingerprint
@@ -42,8 +43,8 @@ def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
         backlog.end_sample(engine.ledger, conn, task, frozen.steps)
 
 
-def _sample_one(engine: Engine, task: Task, frozen: Frozen, prompt: Prompt) -> Samples:
-    _purpose.set(Purpose(run=task.run, item=task.item, step="sample", kind="sample"))
+def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, prompt: Prompt) -> Samples:
+    _asked_for.set((Purpose(run=task.run, item=task.item, step="sample", kind="sample"), run.series))
     policy = _policy(engine, frozen)
     if _accelerator is not None:
         _share(policy, _accelerator)
@@ -96,7 +97,7 @@ def _open(engine: Engine, frozen: Frozen, spec: str) -> Policy:
     models: list[dict[str, Any]] = frozen.config["policy"]["models"]
 
     async def ask(call: Call) -> Reply:
-        return await engine.caller.call(call, _purpose.get())
+        return await in_series(engine.caller, call, *_asked_for.get())
 
     device, dtype = engine.settings.policy.device, frozen.config["policy"]["dtype"]
     if not models:
@@ -126,5 +127,5 @@ def _response(one: Any) -> dict[str, Any]:
         "text": one.text,
         "reason": one.reason,
         "tokens": one.tokens or 0,
-        "finish": one.finish or "stop",
+        "finish": (one.finish or "stop")[:16],  # servers have words of their own
     }

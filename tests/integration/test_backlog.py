@@ -219,6 +219,29 @@ def test_an_item_that_comes_without_responses_is_sampled_first(ledger: Ledger, r
     assert names(ledger) == ["helpfulness", "logicality", "aggregate"]
 
 
+def test_what_failed_in_sampling_is_sampled_again(ledger: Ledger, run: Run) -> None:
+    """One response is there, one server failed, one would be empty again: only the second is forgotten."""
+    add(ledger, run, 1, given=0)
+    (task,) = start(ledger, run)
+    drawn = [("a\0b", ""), (None, "HTTP 500"), (None, "empty")]
+    sampled = [
+        {"k": k, "text": text, "reason": reason, "tokens": 1, "finish": "stop"}
+        for k, (text, reason) in enumerate(drawn)
+    ]
+    with ledger.writing() as conn:
+        items_.add_responses(ledger, conn, task.item, 0, 0, sampled)
+        backlog.end_sample(ledger, conn, task, STEPS)
+    finish(ledger, run)
+    assert state_of(ledger) == ("done", 0)
+    with ledger.writing() as conn:
+        assert backlog.reopen_unscored(ledger, conn, run.id, STEP_OF, STEPS) == 1
+        left = [(row.k, row.text) for row in items_.response_rows(conn, task.item, 0)]
+    assert left == [(0, "a\ufffdb"), (2, None)]  # and NUL is nothing that PostgreSQL keeps
+    assert [one.name for one in start(ledger, run)] == ["sample"]
+    with ledger.writing() as conn:
+        assert backlog.reopen_unscored(ledger, conn, run.id, STEP_OF, STEPS) == 0
+
+
 def test_an_unforeseen_error_is_tried_three_times_and_costs_one_item(ledger: Ledger, run: Run) -> None:
     """The third sets the item to failed with its reason; its other step ends without effect."""
     add(ledger, run, 2)

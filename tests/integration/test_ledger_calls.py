@@ -72,6 +72,16 @@ async def test_a_settled_call_is_known_to_whoever_asks_again(
     assert money(ledger) == (30, 0, 120, 0, 0)
 
 
+async def test_a_reply_is_kept_however_long_its_server_s_name_is(
+    ledger: Ledger, run: runs.Run, writer: Writer, owner: str
+) -> None:
+    """Cut to what the column holds."""
+    claimed = await writer.write(claim(run, owner))
+    await writer.write(Send(id=claimed.id, owner=owner))
+    assert await writer.write(replace(settle(claimed.id), server="a" * 300)) is True
+    assert isinstance(await writer.write(claim(run, owner)), Known)
+
+
 async def test_a_claimed_key_is_held_against_everyone_else(
     ledger: Ledger, run: runs.Run, writer: Writer, owner: str
 ) -> None:

@@ -14,7 +14,8 @@ from lrq.calls.limiter.waiting import Waiter, Waiting
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("1s", 1), ("6m0s", 360), ("20ms", 0.02), ("1h2m3.5s", 3723.5), ("1.5", 1.5), ("", None), ("soon", None)],
+    [("1s", 1), ("6m0s", 360), ("20ms", 0.02), ("1h2m3.5s", 3723.5), ("1.5", 1.5), ("", None), ("soon", None)]
+    + [(text, None) for text in ("inf", "nan", "-inf", "9" * 400 + "s")],
 )
 def test_durations_are_read(text: str, seconds: float | None) -> None:
     """A reset may be written as a duration with units or as plain seconds; anything else is unknown."""
@@ -52,6 +53,7 @@ def test_anthropic_headers_are_read() -> None:
 def test_headers_that_say_nothing_teach_nothing() -> None:
     """A limit of zero, of no number, or none at all is no limit."""
     assert read_headers({"x-ratelimit-limit-requests": "0", "x-ratelimit-limit-tokens": "many"}) == {}
+    assert read_headers({"x-ratelimit-limit-requests": "9" * 20}) == {}  # more than the poll could carry
 
 
 def waiter(run: int = 1, *, started: bool = False, tokens: int = 10) -> Waiter:

@@ -209,7 +209,7 @@ def test_a_reason_is_bounded() -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("soon", None), ("", None), ("inf", float("inf"))],
+    [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("soon", None), ("", None), ("inf", None)],
 )
 def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
     """What is no number is no wish; a negative one is now."""

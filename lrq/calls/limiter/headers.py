@@ -1,5 +1,6 @@
 """Reading of rate-limit headers, OpenAI's `x-ratelimit-*` and Anthropic's `anthropic-ratelimit-*`."""
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -45,13 +46,17 @@ def _read(headers: Mapping[str, str], name: str) -> Seen | None:
 
 
 def _count(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None
+    """Numbers beyond any limit say nothing."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 15 else None
 
 
 def read_duration(text: str | None) -> float | None:
-    """Seconds from "6m0s", "20ms", "1.5" or a date in ISO 8601; None if it is none of these."""
-    if not text:
-        return None
+    """Seconds from "6m0s", "20ms", "1.5" or a date in ISO 8601; None if it is none of these, or no finite number."""
+    seconds = _seconds(text) if text else None
+    return seconds if seconds is not None and math.isfinite(seconds) else None
+
+
+def _seconds(text: str) -> float | None:
     parts = _PART.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         return sum(float(number) * _UNITS[unit] for number, unit in parts)

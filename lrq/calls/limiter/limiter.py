@@ -86,6 +86,9 @@ class _Attendant:
                 reply = orjson.loads(await self._poll(self.gate.lane, ask))
         except (RedisError, OSError, TimeoutError) as error:
             self._lose(error)
+        except Exception as error:  # whatever it is: without this task no call of the lane would move any more
+            log.exception("The limiter stumbled and goes on")
+            self._lose(error)
         else:
             self._tries = 0
             self.gate.heed(reply, self._loop.time())
