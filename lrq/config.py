@@ -22,9 +22,9 @@ class _Part(BaseModel):
 class Price(_Part):
     """Money per million tokens, in the currency the user counts in."""
 
-    input: float = Field(ge=0)
-    output: float = Field(default=0.0, ge=0)
-    cached: float | None = Field(default=None, ge=0)  # None: cached input costs what input costs
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # None: cached input costs what input costs
 
 
 class _Server(_Part):
@@ -117,7 +117,7 @@ class SampleSettings(_Part):
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_new_tokens: int = Field(default=1024, gt=0)
-    max_prompt_tokens: int | None = None  # None: what the model can take
+    max_prompt_tokens: int | None = Field(default=None, gt=0)  # None: what the model can take
     over_long: Literal["cut", "refuse"] = "cut"
     seed: int = 0
 
@@ -143,6 +143,13 @@ class Settings(_Part):
     train: dict[str, Any] = {}  # the trainer's own; lrq.trainer validates it
     token_file: str | None = None  # a local tokenizer file for chunks instead of our own unit
     judge_threads: int = Field(default=32, ge=1)  # steps at once in one judge process
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("a Redis is named redis://HOST:PORT/0, rediss://… or unix:///path/to/socket")
+        return url
 
     def endpoints(self, role: Role) -> tuple[Endpoint, ...]:
         part: RoleSettings = getattr(self, role)
@@ -209,9 +216,8 @@ def load_settings(flags: Mapping[str, Any] | None = None, env: Mapping[str, str]
         return Settings.model_validate(merged)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise UsageError(
-            f"setting {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        ) from None
+        said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise UsageError(f"setting {'.'.join(map(str, first['loc']))}: {said.removeprefix('Value error, ')}") from None
 
 
 def parse_flag(text: str) -> dict[str, Any]:

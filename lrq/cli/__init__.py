@@ -97,6 +97,9 @@ def _say(error: Exception) -> int:
     if isinstance(error, LrqError):
         click.echo(f"lrq: {error}", err=True)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR
+    if isinstance(error, OSError) and error.filename:
+        click.echo(f"lrq: {error.filename}: {error.strerror}", err=True)
+        return EXIT_ERROR
     first = (str(error).splitlines() or [""])[0]
     click.echo(f"lrq: {type(error).__name__}: {first} (lrq --debug shows where)", err=True)
     return EXIT_ERROR

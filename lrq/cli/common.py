@@ -2,11 +2,13 @@
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 import orjson
+from rich.console import Console
 
 from lrq.config import OVERRIDES, Settings, load_settings, merge_flags
 
@@ -32,6 +34,11 @@ def apply_settings(config: str | None, flags: dict[str, Any]) -> Settings:
     if flags:
         os.environ[OVERRIDES] = orjson.dumps(flags).decode()
     return load_settings()
+
+
+def console() -> Console:
+    """As wide as the terminal; in a pipe as wide as its lines."""
+    return Console() if sys.stdout.isatty() else Console(width=500)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Facts as JSON.")

@@ -3,9 +3,8 @@
 from typing import Any
 
 import click
-from rich.console import Console
 
-from lrq.cli.common import apply_settings, echo_json, json_option, parse_money
+from lrq.cli.common import apply_settings, console, echo_json, json_option, parse_money
 from lrq.cli.intake import Intake, Intent, exit_code, flags_of, intake_options, report, take_in
 from lrq.cli.outlook import last_item, outlook
 from lrq.cli.reckoning import print_facts
@@ -44,7 +43,7 @@ def enqueue(
             f"run {intake.run.name}: {intake.added} items added, {intake.known} known, {intake.set_aside} set aside"
         )
         if estimate is not None:
-            print_facts(Console(), estimate)
+            print_facts(console(), estimate)
         if intake.set_aside:
             click.echo(f"`lrq status {intake.run.name} --failed` says why", err=True)
     return exit_code(intake)

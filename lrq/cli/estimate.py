@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 import sqlalchemy as sa
-from rich.console import Console
 
+from lrq.cli import EXIT_PARTLY
 from lrq.cli.bill import bill_of
-from lrq.cli.common import apply_settings, echo_json, json_option
+from lrq.cli.common import apply_settings, console, echo_json, json_option
 from lrq.cli.enqueue import intent_of
 from lrq.cli.follow import follow_options, work_until
 from lrq.cli.foreseeing import Foreseer, Reservoir, foresee
@@ -71,10 +71,12 @@ def estimate(
     else:
         facts = _facts(settings, seen.foreseen)
     if as_json:
-        echo_json(facts)
+        echo_json(facts | {"set_aside": seen.set_aside})
     else:
         show(facts)
-    return 0
+        if seen.set_aside:
+            click.echo(f"{seen.set_aside} lines would be set aside", err=True)
+    return EXIT_PARTLY if seen.set_aside else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,33 +86,57 @@ class Seen:
     foreseen: Foreseen  # with replies as the simulator gives them
     ids: Sequence[str]  # of the first items
     first: Bill  # theirs
+    set_aside: int  # lines that cannot be used
 
 
 def _look(settings: Settings, intent: Intent, make: Callable[[], Foreseer], sample: int, first: int) -> Seen:
     """Read all lines once, look at some of them closely."""
     foreseer, reservoir = make(), Reservoir(sample)
     head: list[Entry] = []
-    for entry in _entries(settings, intent):
+    lines = _Lines(settings, intent)
+    for entry in lines:
         reservoir.add(foreseer.size(entry), entry)
         if len(head) < first:
             head.append(entry)
     if not reservoir.kept:
         raise LrqError(f"no line of {intent.file} can be used; `lrq enqueue` says why of each")
     return Seen(
-        foreseen=foresee(foreseer, reservoir, MOST_CHARS), ids=[e.item.id for e in head], first=make().bill(head).bill
+        foreseen=foresee(foreseer, reservoir, MOST_CHARS),
+        ids=[e.item.id for e in head],
+        first=make().bill(head).bill,
+        set_aside=lines.set_aside,
     )
 
 
-def _entries(settings: Settings, intent: Intent) -> Iterator[Entry]:
-    given = ResponsesFile(intent.responses) if intent.responses else None
-    dataset = Dataset(intent.file, load_recipe(settings.recipe).needs, given)
-    with progress(dataset) as advance:
-        for line in dataset:
-            if line.value is not None:
-                yield line.value
-            elif intent.strict:
-                raise UsageError(f"{intent.file}, line {line.number}: {line.reason} (--strict)")
-            advance()
+class _Lines:
+    """The usable lines of a file; after them, how many are not."""
+
+    def __init__(self, settings: Settings, intent: Intent) -> None:
+        self._intent = intent
+        given = ResponsesFile(intent.responses) if intent.responses else None
+        self._dataset = Dataset(intent.file, load_recipe(settings.recipe).needs, given)
+        self._seen: set[int] = set()  # hashes of the ids
+        self.set_aside = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        with progress(self._dataset) as advance:
+            for line in self._dataset:
+                reason = line.reason or self._repeated(line.value)
+                if reason and self._intent.strict:
+                    raise UsageError(f"{self._intent.file}, line {line.number}: {reason} (--strict)")
+                if reason or line.value is None:
+                    self.set_aside += 1
+                else:
+                    yield line.value
+                advance()
+
+    def _repeated(self, entry: Entry | None) -> str:
+        if entry is None:
+            return ""
+        if hash(entry.item.id) in self._seen:
+            return f"its id {entry.item.id!r} stands in a line before"
+        self._seen.add(hash(entry.item.id))
+        return ""
 
 
 def _facts(settings: Settings, foreseen: Foreseen) -> dict[str, Any]:
@@ -177,10 +203,10 @@ def _is_piloted(run: Run) -> bool:
 
 
 def show(facts: dict[str, Any]) -> None:
-    console = Console()
-    print_facts(console, facts)
+    out = console()
+    print_facts(out, facts)
     if pilot := facts.get("pilot"):
-        console.print(
+        out.print(
             f"the pilot of {pilot['items']} items took {pilot['calls']:,} calls, {pilot['tokens']:,} tokens, "
             f"{cost_of(pilot)}; `lrq run` with the same options goes on with run {pilot['run']}",
             soft_wrap=True,

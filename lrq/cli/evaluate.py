@@ -17,6 +17,7 @@ from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
+from lrq.policy.folder import find
 
 _RESAMPLES = 2000  # of the items, for the interval
 _SEED = 0
@@ -41,8 +42,9 @@ def evaluate(
 ) -> int:
     """Sample held-out items from each policy, judge them alike, and compare the mean rewards.
 
-    The difference to the first policy comes with a 95 % interval from resampling the items. Every policy is a run of
-    its own (`lrq show` explains its scores); evaluated again, nothing is bought again.
+    Responses that the items bring are left out. The difference to the first policy comes with a 95 % interval from
+    resampling the items. Every policy is a run of its own (`lrq show` explains its scores); evaluated again, nothing is
+    bought again.
 
     Example: lrq evaluate heldout.jsonl --policy before=base --policy after=.lrq/runs/my-run/model
     """
@@ -55,7 +57,7 @@ def evaluate(
         settings = apply_settings(config, own)
         ledger = open_ledger(settings, create=True)
         run = f"{name or Path(file).stem}-{label}"
-        take_in(ledger, settings, Intent(file=file, name=run, train=False), send=False)
+        take_in(ledger, settings, Intent(file=file, name=run, train=False, anew=True), send=False)
         code = max(code, finish(ledger, settings, run))
         means[label] = _mean_by_item(ledger, run)
         ledger.close()
@@ -69,7 +71,7 @@ def _parse(text: str) -> tuple[str, str]:
     label, equals, folder = text.partition("=")
     if not equals or not label.isidentifier():
         raise UsageError(f"--policy wants LABEL=FOLDER, for example before=models/base, not {text!r}")
-    return label, str(Path(folder).resolve()) if Path(folder).exists() else folder
+    return label, folder if "://" in folder else str(find(folder).resolve())
 
 
 def _mean_by_item(ledger: Ledger, run: str) -> dict[str, float]:

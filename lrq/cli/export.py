@@ -57,7 +57,8 @@ def export(run: str, form: str, output: str, settings: Settings) -> None:
     lines = scores(ledger, found) if form == "scores" else pairs(ledger, found, form)
     with click.open_file(output, "wb") as stream:
         count = write(lines, stream)
-    click.echo(f"{count} lines", err=True)
+    left = f"; {found.open_items} items are not at their end" if found.open_items else ""
+    click.echo(f"{count} lines{left}", err=True)
     if form == "llama-factory" and output != "-":
         entry = {Path(output).stem: exports.llama_factory_entry(Path(output).name)}
         click.echo(f"for dataset_info.json: {orjson.dumps(entry).decode()}", err=True)

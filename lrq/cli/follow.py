@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
+from lrq.cli.common import console, echo_json
 from lrq.cli.export import write_results
 from lrq.cli.facts import run_facts
 from lrq.cli.status import run_tables
@@ -33,11 +34,13 @@ def follow_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--judges", type=click.IntRange(min=1), default=1, help="Judge processes.")(command)
 
 
-def work_on(ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1) -> int:
+def work_on(
+    ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1, as_json: bool = False
+) -> int:
     """Work on a run until it is at an end or halted, and print what came out; returns the exit code."""
     code = finish(ledger, settings, name, judges=judges, samplers=samplers)
     if _run(ledger, name).state == "done":
-        _print_results(ledger, settings, _run(ledger, name))
+        _print_results(ledger, settings, _run(ledger, name), as_json)
     return code
 
 
@@ -193,7 +196,8 @@ class _Bars:
 def _exit_code(ledger: Ledger, run: Run) -> int:
     """How the run ended, as an exit code."""
     if run.state != "done":
-        click.echo(f"run {run.name} is {run.state}: {run.reason}", err=True)
+        hint = "" if "lrq " in run.reason else f"; `lrq resume {run.name}` goes on"
+        click.echo(f"run {run.name} is {run.state}: {run.reason}{hint}", err=True)
         return _HALTED.get(run.halt, EXIT_ERROR)
     facts = run_facts(ledger, run)
     if any(training["state"] == "failed" for training in facts["trainings"]):
@@ -202,18 +206,21 @@ def _exit_code(ledger: Ledger, run: Run) -> int:
     return EXIT_PARTLY if left or facts["set_aside"] else 0
 
 
-def _print_results(ledger: Ledger, settings: Settings, run: Run) -> None:
+def _print_results(ledger: Ledger, settings: Settings, run: Run, as_json: bool) -> None:
     """Write the result files and say what came out and where it lies."""
     facts = run_facts(ledger, run)
     written = write_results(ledger, settings, run)
-    console = Console()
+    if as_json:
+        echo_json(facts | {"files": [str(path) for path in written]})
+        return
+    out = console()
     for part in run_tables(facts):
-        console.print(part)
+        out.print(part)
     mean = facts["rewards"]["mean"]
-    console.print(
+    out.print(
         f"{sum(facts['items'].values())} items, {facts['responses']['count']} responses, mean reward "
         f"{'–' if mean is None else mean}, {facts['pairs']} pairs"
     )
     models = [training["model"] for training in facts["trainings"] if training["model"]]
     for path in (*map(str, written), *models):
-        console.print(path, soft_wrap=True)
+        out.print(path, soft_wrap=True)

@@ -1,9 +1,10 @@
 """A file into the ledger: what `enqueue` and `run` do first."""
 
+import math
 import re
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Intent:
     max_cost: int | None = None
     max_tokens: int | None = None
     limit: int | None = None  # items, for a pilot
+    anew: bool = False  # responses that lines bring are left out: the policy is to answer
 
 
 def intake_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,9 +81,21 @@ def flags_of(recipe: str | None, loss: str | None, price: str | None) -> dict[st
         flags["recipe"] = recipe
     if loss:
         flags["train"] = {"loss_type": loss.split(","), "loss_weights": [1.0] * len(loss.split(","))}
-    if price:
-        flags["judge"] = {"price": dict(zip(("input", "output", "cached"), price.split(","), strict=False))}
+    if price is not None:
+        flags["judge"] = {"price": _price(price)}
     return flags
+
+
+def _price(text: str) -> dict[str, float]:
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in {2, 3} or not all(map(math.isfinite, numbers)):
+        raise UsageError(
+            f"--price wants IN,OUT or IN,OUT,CACHED per million tokens, for example 0.15,0.6, not {text!r}"
+        )
+    return dict(zip(("input", "output", "cached"), numbers, strict=False))
 
 
 def take_in(ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = True) -> Intake:
@@ -179,7 +193,7 @@ class _Taken:
             self.put_aside(self._intent.file, number, reason)
             return
         self.count += 1
-        self._batch.append((number, entry))
+        self._batch.append((number, replace(entry, responses=()) if self._intent.anew else entry))
         self._chars += len(entry.item.context)
         if len(self._batch) >= _BATCH_ITEMS or self._chars >= _BATCH_CHARS:
             self.flush()

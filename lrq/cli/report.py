@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 import sqlalchemy as sa
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 
-from lrq.cli.common import echo_json, json_option, settings_options
+from lrq.cli.common import console, echo_json, json_option, settings_options
 from lrq.cli.facts import run_facts
 from lrq.cli.side_by_side import compared
 from lrq.cli.status import caching, spent, table
@@ -39,9 +39,9 @@ def report(run: str, compare: str | None, as_json: bool, settings: Settings) -> 
     if as_json:
         echo_json(facts)
         return
-    console = Console()
+    out = console()
     for part in _parts(facts):
-        console.print(part)
+        out.print(part)
 
 
 def _find(ledger: Ledger, name: str) -> Run:

@@ -43,7 +43,7 @@ def rescore(
     detach: bool,
     as_json: bool,
     settings: Settings,
-    **counts: int,
+    **counts: Any,
 ) -> int:
     """Judge a dimension of a finished run again by what has changed since: its judge, the prompts of this version or
     your own, the recipe's settings named with --set.

@@ -2,7 +2,7 @@
 
 import click
 
-from lrq.cli.common import settings_options
+from lrq.cli.common import json_option, settings_options
 from lrq.cli.follow import follow_options, work_on
 from lrq.config import Settings
 from lrq.ledger import backlog, open_ledger
@@ -15,8 +15,9 @@ from lrq.workers.frozen import named, thaw
 @click.option("--failed", is_flag=True, help="Ask again for what is unscored, and restart failed items.")
 @click.option("--detach", is_flag=True, help="Only mark the work; `lrq up` does it.")
 @follow_options
+@json_option
 @settings_options
-def resume(run: str, failed: bool, detach: bool, settings: Settings, **counts: int) -> int:
+def resume(run: str, failed: bool, detach: bool, as_json: bool, settings: Settings, **counts: int) -> int:
     """Go on with a run that was paused or interrupted; replies that were paid for are never asked again.
 
     Example: lrq resume my-run --failed
@@ -36,4 +37,4 @@ def resume(run: str, failed: bool, detach: bool, settings: Settings, **counts: i
         backlog.settle_run(ledger, conn, found.id, frozen.train_every)
     if detach:
         return 0
-    return work_on(ledger, settings, run, **counts)
+    return work_on(ledger, settings, run, as_json=as_json, **counts)

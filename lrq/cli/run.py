@@ -4,12 +4,14 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings
+from lrq.cli.common import apply_settings, json_option
 from lrq.cli.enqueue import intent_of
 from lrq.cli.follow import follow_options, work_on
 from lrq.cli.intake import flags_of, intake_options, take_in
 from lrq.config import merge_flags
 from lrq.ledger import open_ledger
+from lrq.workers.frozen import freeze
+from lrq.workers.trainer import check_trainable
 
 
 @click.command()
@@ -17,7 +19,8 @@ from lrq.ledger import open_ledger
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Settings file instead of ./lrq.yaml.")
 @click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting, e.g. judge.rpm=500; repeatable.")
 @follow_options
-def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, **options: Any) -> int:
+@json_option
+def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, as_json: bool, **options: Any) -> int:
     """Work on a dataset from its lines to pairs and, unless --no-train, to a trained model.
 
     Starts and stops the processes it needs, or uses those of a running `lrq up`. Run it again after any interruption:
@@ -27,6 +30,10 @@ def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, 
     """
     own = flags_of(options["recipe"], options["loss"], options["price"])
     settings = apply_settings(config, merge_flags(flags, own))
+    intent = intent_of(options)
+    check_trainable(freeze(settings, train=intent.train))
     ledger = open_ledger(settings, create=True)
-    intake = take_in(ledger, settings, intent_of(options), send=False)
-    return work_on(ledger, settings, intake.run.name, judges=judges, samplers=samplers)
+    intake = take_in(ledger, settings, intent, send=False)
+    if intake.set_aside:
+        click.echo(f"{intake.set_aside} lines set aside: `lrq status {intake.run.name} --failed` says why", err=True)
+    return work_on(ledger, settings, intake.run.name, judges=judges, samplers=samplers, as_json=as_json)

@@ -31,7 +31,10 @@ def show(item: str, response: int | None, full: bool, as_json: bool, settings: S
     ledger = open_ledger(settings)
     facts = explain(ledger, _find(ledger, item))
     if response is not None:
+        ks = [one["k"] for one in facts["responses"]]
         facts["responses"] = [one for one in facts["responses"] if one["k"] == response]
+        if not facts["responses"]:
+            raise UsageError(f"item {item!r} has no response {response}; it has {', '.join(map(str, ks)) or 'none'}")
     if as_json:
         echo_json(facts)
         return

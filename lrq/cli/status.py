@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lrq.cli.common import echo_json, json_option, settings_options
+from lrq.cli.common import console, echo_json, json_option, settings_options
 from lrq.cli.facts import lane_facts, process_facts, run_facts
 from lrq.config import Settings
 from lrq.ledger import Ledger, open_ledger
@@ -40,7 +40,7 @@ def status(run: str | None, failed: bool, watch: bool, as_json: bool, settings: 
                 time.sleep(2)
                 live.update(_render(ledger, settings, run))
     else:
-        Console().print(_render(ledger, settings, run))
+        console().print(_render(ledger, settings, run))
 
 
 def _facts(ledger: Ledger, settings: Settings, name: str | None) -> dict[str, Any]:
@@ -56,6 +56,7 @@ def _facts(ledger: Ledger, settings: Settings, name: str | None) -> dict[str, An
 def _render(ledger: Ledger, settings: Settings, name: str | None) -> RenderableType:
     facts = _facts(ledger, settings, name)
     parts: list[RenderableType] = [_runs_table(facts["runs"])]
+    parts += [Text(f"{run['run']} is {run['state']}: {run['reason']}") for run in facts["runs"] if run["reason"]]
     if name:
         parts += run_tables(facts["runs"][0])
     parts += [Text(_lane_line(lane)) for lane in facts["lanes"]]
@@ -82,7 +83,7 @@ def _lane_line(lane: dict[str, Any]) -> str:
 def table(*columns: str, title: str = "") -> Table:
     made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for place, column in enumerate(columns):
-        made.add_column(column, justify="left" if place == 0 else "right")
+        made.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
     return made
 
 
@@ -90,11 +91,10 @@ def _runs_table(runs: list[dict[str, Any]]) -> Table:
     made = table("run", "state", "items", "done", "failed", "set aside", "pairs", "calls", "reused", "money")
     for run in runs:
         items = run["items"]
-        state = run["state"] + (f": {run['reason']}" if run["reason"] else "")
         numbers = (sum(items.values()), items.get("done", 0), items.get("failed", 0), run["set_aside"], run["pairs"])
         calls = run["calls"]
         made.add_row(
-            run["run"], state, *map(str, numbers), str(calls["calls"]), str(calls["reused"]), spent(run["money"])
+            run["run"], run["state"], *map(str, numbers), str(calls["calls"]), str(calls["reused"]), spent(run["money"])
         )
     return made
 

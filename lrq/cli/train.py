@@ -45,10 +45,12 @@ def train(
     """
     found = {"model": model, "rows": Path(source), "output": output}
     if not Path(source).is_file():
+        if source.endswith((".jsonl", ".json")):
+            raise UsageError(f"there is no file {source}")
         found = _of_run(source) | {name: value for name, value in found.items() if value and name != "rows"}
     for name in ("model", "output"):
         if found[name] is None:
-            raise UsageError(f"training on a file wants --{name}")
+            raise UsageError(f"say with --{name} which folder: {source} names none")
     wanted = make_job({**found, **read_settings(settings)})
     folder = prepare(job or wanted.output.with_name(f"{wanted.output.name}.job"), wanted)
     try:

@@ -93,7 +93,8 @@ def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held
         if fit:
             cost, tokens = cost + bound.cost, tokens + bound.tokens
     if cost == tokens == 0 and not all(fits):
-        reason = "the budget is used up: what is left does not cover the next call; `lrq budget` raises it"
+        reason = f"the budget is used up: what is left of {_short(row, bounds)} does not cover the next call; "
+        reason += "`lrq budget` raises it"
         return _halt(conn, run, bounds, reason, state="stopped", halt="budget")
     conn.execute(_RESERVE, {"run": run, "cost": cost, "tokens": tokens})
     return [None if fit else Held() for fit in fits]
@@ -104,6 +105,14 @@ def _halt(
 ) -> list[Held | RunHalted | None]:
     conn.execute(runs.update().where(runs.c.id == run).values(reason=reason, **how))
     return [RunHalted(reason) for _ in bounds]
+
+
+def _short(row: sa.Row[Any], bounds: Sequence[Bound]) -> str:
+    """Which limits a call does not fit under when nothing else is reserved."""
+    costs, tokens = (max(getattr(bound, name) for bound in bounds) for name in ("cost", "tokens"))
+    short = [] if _covers(row.max_cost, row.spent_cost + costs) else ["its money"]
+    short += [] if _covers(row.max_tokens, row.spent_tokens + tokens) else ["its tokens"]
+    return " and ".join(short)
 
 
 def _covers(most: int | None, amount: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from lrq.domain.errors import LrqError, Stopping
+from lrq.domain.errors import LrqError, Stopping, UsageError
 from lrq.ledger import backlog
 from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
@@ -98,10 +98,18 @@ def _model_before(engine: Engine, task: Task) -> Path | None:
 
 
 def _model(frozen: Frozen) -> Path:
-    path = frozen.config["policy"]["path"]
-    if not path:
-        raise LrqError("the policy is behind a URL and cannot be trained from there; set policy.path to its folder")
-    return find(path)
+    check_trainable(frozen.config)
+    return find(frozen.config["policy"]["path"])
+
+
+def check_trainable(config: Mapping[str, Any]) -> None:
+    """Raises UsageError where a run that is to be trained names no folder to start from."""
+    policy = config["policy"]
+    if config["train"] is not None and not policy["path"]:
+        what = "is behind a URL and cannot be trained from there" if policy["models"] else "to train is not named"
+        raise UsageError(
+            f"the policy {what}: set policy.path (LRQ_POLICY) to its folder, or stop at the pairs: --no-train"
+        )
 
 
 def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""What commands say to words that cannot be meant: one line, before anything is begun or paid."""
+
+import json
+from pathlib import Path
+
+import pytest
+from inline import World
+from journals import journals
+
+
+@pytest.mark.parametrize("price", ["1", "1,2,3,4", "inf,1", "nan,1", "a,b", ""])
+def test_half_a_price_is_none(lrq: World, price: str) -> None:
+    """Replies for nothing would make of a cap no cap."""
+    path = lrq.write("items", journals(1, 2))
+    said = lrq("enqueue", path, "--no-train", f"--price={price}", "--max-cost", "1", code=2)
+    assert "--price wants IN,OUT" in said.err
+
+
+def test_a_run_without_a_folder_to_train_from_is_not_begun(lrq: World) -> None:
+    """The judging would be paid for, and the training fail."""
+    said = lrq("run", lrq.write("items", journals(1, 2)), code=2)
+    assert "the policy to train is not named" in said.err
+    assert "--no-train" in said.err
+
+
+def test_an_estimate_counts_the_lines_that_an_intake_takes(lrq: World) -> None:
+    """A repeated id and a torn line are none of them."""
+    lines = journals(3, 2)
+    path = lrq.write("items", [*lines, lines[0]])
+    path.write_text(path.read_text() + "{\n")
+    facts = json.loads(lrq("estimate", path, "--no-train", "--json", code=3).out)
+    assert (facts["items"], facts["set_aside"]) == (3, 2)
+    taken = json.loads(lrq("enqueue", path, "--no-train", "--json", code=3).out)
+    assert (taken["added"], taken["set_aside"]) == (3, 2)
+
+
+def test_a_comparison_asks_the_policies(lrq: World, tmp_path: Path) -> None:
+    """Not for nothing: a folder that is none is named before anything is judged."""
+    path = lrq.write("items", journals(1, 2))
+    said = lrq("evaluate", path, "--policy", f"a={tmp_path}/nowhere", code=2)
+    assert "there is no folder" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("show", "journal-0", "-k", "99"), 2, "has no response 99; it has 0, 1"),
+        (("export", "items", "-o", "/nowhere/at/all.jsonl"), 1, "/nowhere/at/all.jsonl: No such file"),
+        (("budget", "items", "--max-cost", "inf"), 2, "no amount of money"),
+        (("train", "nowhere.jsonl"), 2, "there is no file nowhere.jsonl"),
+        (("status", "--set", "foo.bar=1"), 2, "setting foo: there is no such setting"),
+        (("status", "--set", "redis_url=foo"), 2, "setting redis_url: a Redis is named redis://"),
+    ],
+)
+def test_what_cannot_be_is_one_line(lrq: World, words: tuple[str, ...], code: int, said: str) -> None:
+    """Without a traceback, and without the name of an exception."""
+    lines = journals(1, 2)
+    lrq("enqueue", lrq.write("items", lines), "--no-train")
+    words = tuple(lines[0]["id"] if word == "journal-0" else word for word in words)
+    err = lrq(*words, code=code).err.strip()
+    assert said in err
+    assert "Error:" not in err
+    assert "\n" not in err
