@@ -71,7 +71,8 @@ class SharedFork:
 
     def close(self) -> None:
         for layer in self._cache.layers:  # each by itself: a step that ran out of memory reached only some of them
-            layer.crop(self._prompt - layer.get_seq_length())
+            if appended := layer.get_seq_length() - self._prompt:  # crop(0) once meant: remove everything
+                layer.crop(-appended)
 
     def _mask(self, rows: Tensor) -> Tensor:
         """Added to the scores, (1, 1, rows, prompt + own tokens of all rows): 0 to see, the least number to hide."""

@@ -91,14 +91,15 @@ class LocalPolicy:
     def _room(self, sampling: Sampling) -> int | None:
         """Tokens that a prompt may have."""
         window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        if sampling.max_prompt_tokens is not None or window is None:
+        if window is None:
             return sampling.max_prompt_tokens
         if window <= sampling.max_new_tokens:
             raise UsageError(
                 f"the policy's window of {window} tokens holds no prompt beside {sampling.max_new_tokens} new ones; "
                 "lower sample.max_new_tokens"
             )
-        return int(window) - sampling.max_new_tokens
+        room = int(window) - sampling.max_new_tokens
+        return room if sampling.max_prompt_tokens is None else min(room, sampling.max_prompt_tokens)
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
         try:

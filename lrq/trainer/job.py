@@ -5,6 +5,7 @@ Nothing here loads torch: the processes that start and follow a training use thi
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lrq.domain.errors import UsageError
+from lrq.policy import folder as policies
 
 Losses = tuple[str, ...]
 State = Literal["done", "nothing", "stopped", "failed"]
@@ -98,6 +100,13 @@ def make_job(settings: Mapping[str, Any]) -> TrainJob:
         raise UsageError(f"the training's settings: {_first_line(error)}") from error
 
 
+class PreparedJob(TrainJob):
+    """A job as it lies in its folder: with hashes of what it trains, for names stay when files are replaced."""
+
+    content_of_model: str = ""  # as sampling knows a policy: tokenizer and all, and little is read of large weights
+    content_of_rows: str = ""
+
+
 class Spread(_Record):
     """Lengths in tokens."""
 
@@ -153,10 +162,10 @@ class JobFolder:
         self.lock = path / "lock"
         self.log = path / "train.log"
 
-    def load(self) -> TrainJob:
+    def load(self) -> PreparedJob:
         """Raises UsageError where there is no readable job."""
         try:
-            return TrainJob.model_validate_json(self.job.read_bytes())
+            return PreparedJob.model_validate_json(self.job.read_bytes())
         except (OSError, ValidationError) as error:
             raise UsageError(f"{self.job} holds no training job: {_first_line(error)}") from error
 
@@ -173,33 +182,51 @@ class JobFolder:
 def prepare(path: Path, job: TrainJob) -> JobFolder:
     """Write the job into its folder, or find the same job there; paths become absolute.
 
-    Raises UsageError if the folder holds a begun training with other settings, or the job's files cannot be used.
+    Same are settings and content of the files. A training whose model was removed since is begun anew.
+    Raises UsageError if the folder holds another training that took steps, or the job's files cannot be used.
     """
     job = job.model_copy(update={name: getattr(job, name).absolute() for name in ("model", "rows", "output")})
-    folder = JobFolder(path.absolute())
-    if folder.job.exists() and _same(folder, job):
-        return folder
     check_model(job.model)
     if not job.rows.is_file():
         raise UsageError(f"{job.rows} is no file: name a preference file in JSON lines")
+    contents = {"content_of_model": policies.fingerprint(job.model), "content_of_rows": _hashed(job.rows)}
+    prepared = PreparedJob.model_validate({**job.model_dump(), **contents})
+    folder = JobFolder(path.absolute())
+    if folder.job.exists() and _goes_on(folder, prepared):
+        return folder
     if job.output.exists():
         raise UsageError(f"{job.output} exists: name another output folder, or remove it")
     folder.path.mkdir(parents=True, exist_ok=True)
-    write_json(folder.job, job)
+    _clear(folder)
+    write_json(folder.job, prepared)
     return folder
 
 
-def _same(folder: JobFolder, job: TrainJob) -> bool:
-    before, now = folder.load().model_dump(), job.model_dump()
-    differing = sorted(name for name in now if now[name] != before[name])
+def _hashed(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _goes_on(folder: JobFolder, job: PreparedJob) -> bool:
+    """Whether what lies there is this job's; raises UsageError if it is another's and took steps."""
+    before, result = folder.load(), folder.load_result()
+    if result and result.state == "done" and not finished(folder, before):
+        return False
+    differing = [name for name in sorted(PreparedJob.model_fields) if getattr(job, name) != getattr(before, name)]
     if differing and folder.metrics.exists():
         raise UsageError(
-            f"{folder.path} holds a training with other settings ({', '.join(differing)}): "
+            f"{folder.path} holds a training with other settings or files ({', '.join(differing)}): "
             "remove it, or name another output"
         )
-    for outdated in (folder.preflight, folder.rows, folder.result) if differing else ():
-        outdated.unlink(missing_ok=True)
     return not differing
+
+
+def _clear(folder: JobFolder) -> None:
+    """Remove what an earlier training left; its result last, so that a kill in between leaves it for removal."""
+    folder.metrics.unlink(missing_ok=True)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    for outdated in (folder.preflight, folder.rows, folder.result):
+        outdated.unlink(missing_ok=True)
 
 
 def check_model(model: Path) -> None:
@@ -226,9 +253,12 @@ def identity(job: TrainJob) -> str:
 
 
 def finished(folder: JobFolder, job: TrainJob) -> Result | None:
-    """The result of a training that needs no further start, be its model published and the result not yet written."""
+    """The result of a training that needs no further start: there was nothing, or its model lies where it belongs.
+
+    So one is finished whose result was not yet written, and one is not whose model was removed.
+    """
     result = folder.load_result()
-    if result and result.state in {"done", "nothing"}:
+    if result and result.state == "nothing":
         return result
     note = job.output / NOTE
     if not note.exists():

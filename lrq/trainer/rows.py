@@ -88,7 +88,7 @@ def _row(data: Any, number: int) -> PreferenceRow:
             raise ValueError(f"has an empty {name!r}")
     if chosen == rejected:
         raise ValueError("has the same text as 'chosen' and 'rejected'")
-    template = {"tools": data.get("tools"), **(data.get("chat_template_kwargs") or {})}
+    template = {"tools": _tools(data), **_template(data)}
     return PreferenceRow(
         line=number,
         prompt=prompt,
@@ -117,12 +117,33 @@ def _rate(data: dict[str, Any], name: str) -> float | None:
     raise ValueError(f"has a {name!r} that is no number from 0 to 1")
 
 
+def _tools(data: dict[str, Any]) -> list[Any] | None:
+    """As TRL reads them: a list, or its JSON as text."""
+    value = data.get("tools")
+    try:
+        value = orjson.loads(value) if isinstance(value, str) else value
+    except orjson.JSONDecodeError:
+        value = ""
+    if value is None or isinstance(value, list):
+        return value
+    raise ValueError("has 'tools' that are no list")
+
+
+def _template(data: dict[str, Any]) -> dict[str, Any]:
+    value = data.get("chat_template_kwargs")
+    if value is None or isinstance(value, dict):
+        return value or {}
+    raise ValueError("has 'chat_template_kwargs' that are no JSON object")
+
+
 def _is_message(message: Any) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
 
 
 def _common(chosen: Text, rejected: Text) -> Text:
-    """The beginning that both share; of texts, up to the last space, so that no word is split."""
+    """The beginning that both share; of texts, up to the last space or end, so that neither's words are split."""
+    if isinstance(chosen, str):
+        chosen, rejected = f"{chosen} ", f"{rejected} "
     pairs = enumerate(zip(chosen, rejected, strict=False))
     same = next((place for place, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
-    return chosen[: max(0, chosen.rfind(" ", 0, same + 1))] if isinstance(chosen, str) else chosen[:same]
+    return chosen[: max(0, chosen.rfind(" ", 0, same))] if isinstance(chosen, str) else chosen[:same]

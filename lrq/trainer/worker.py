@@ -181,7 +181,9 @@ def _trainer(
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+    """Any token will do: what pads is masked."""
+    named = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in named if token is not None)
 
 
 def _train(

@@ -1,5 +1,6 @@
 """The job's folder: kept apart from others, rewound after a kill, followed while it is written."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,8 +39,55 @@ def test_a_folder_holds_one_training(tmp_path: Path, make: Callable[..., TrainJo
     prepare(tmp_path / "job", make(beta=0.3, epochs=2))
     assert (folder.load().beta, folder.preflight.exists()) == (0.3, False)
     folder.metrics.write_text('{"step": 1}\n')
-    with pytest.raises(UsageError, match=r"other settings \(beta\)"):
+    with pytest.raises(UsageError, match=r"other settings or files \(beta\)"):
         prepare(tmp_path / "job", make(beta=0.2, epochs=2))
+
+
+@pytest.mark.parametrize(
+    ("file", "named"), [("rows.jsonl", "content_of_rows"), ("policy/model.safetensors", "content_of_model")]
+)
+def test_replaced_files_are_another_training(
+    tmp_path: Path, make: Callable[..., TrainJob], file: str, named: str
+) -> None:
+    """Under the same names: before the first step the rows are made anew, after it the training is refused."""
+    folder = prepare(tmp_path / "job", make())
+    made = (folder.preflight, folder.rows)
+    for path in made:
+        path.write_text("{}")
+    prepare(tmp_path / "job", make())
+    assert all(path.exists() for path in made)
+    (tmp_path / file).write_text("others")
+    prepare(tmp_path / "job", make())
+    assert not any(path.exists() for path in made)
+    folder.metrics.write_text('{"step": 1}\n')
+    (tmp_path / file).write_text("others still")
+    with pytest.raises(UsageError, match=rf"other settings or files \({named}\)"):
+        prepare(tmp_path / "job", make())
+
+
+@pytest.mark.parametrize("rows", ["", '{"prompt": "q", "chosen": "c", "rejected": "b"}\n'])
+def test_a_model_that_was_removed_is_trained_anew(tmp_path: Path, make: Callable[..., TrainJob], rows: str) -> None:
+    """With the same rows or with more; while the model stands, nothing is trained and nothing lost."""
+    folder = prepare(tmp_path / "job", make())
+    job = folder.load()
+    left = (folder.metrics, folder.checkpoints / "checkpoint-4" / "complete", folder.preflight, folder.rows)
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"step": 4}\n')
+    job.output.mkdir()
+    result = Result(state="done", steps=4, model=job.output)
+    write_json(job.output / NOTE, {"job": identity(job), "result": {"state": "done", "steps": 4}})
+    write_json(folder.result, result)
+    assert run(prepare(tmp_path / "job", make())) == result
+    assert all(path.exists() for path in left)
+
+    shutil.rmtree(job.output)
+    assert finished(folder, job) is None
+    with (tmp_path / "rows.jsonl").open("a") as stream:
+        stream.write(rows)
+    again = prepare(tmp_path / "job", make())
+    assert not any(path.exists() for path in (*left, folder.result))
+    assert (again.load() == job) == (not rows)
 
 
 def test_what_cannot_be_trained_is_refused_at_once(tmp_path: Path, make: Callable[..., TrainJob]) -> None:

@@ -26,6 +26,7 @@ with warnings.catch_warnings():  # the libraries warn about each other when impo
     from lrq.trainer.rows import read_rows
     from lrq.trainer.tiny import make_policy, make_rows
     from lrq.trainer.tokens import encode, render
+    from lrq.trainer.worker import _padding
 
 pytestmark = pytest.mark.torch
 
@@ -102,6 +103,13 @@ def test_token_ids_are_those_of_trl(tmp_path: Path) -> None:
         expected = DPOTrainer._prepare_dataset(stock, Dataset.from_list(rows), tokenizer, args, "train")
         got = encode([render(row, tokenizer) for row in read_rows(file)], tokenizer)
         assert got == [{name: row[name] for name in got[0]} for row in expected]
+
+
+@pytest.mark.parametrize(("pad", "end", "token"), [(5, 7, 5), (0, 7, 0), (None, 7, 7), (None, None, 0)])
+def test_every_tokenizer_has_something_to_pad_with(pad: int | None, end: int | None, token: int) -> None:
+    """Its padding, else its end, else any token: what pads is masked."""
+    tokenizer: Any = SimpleNamespace(pad_token_id=pad, eos_token_id=end)
+    assert _padding(tokenizer) == token
 
 
 def test_settings_are_read_as_they_are_meant() -> None:

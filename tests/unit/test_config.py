@@ -50,6 +50,7 @@ def test_a_file_can_be_named() -> None:
         ("judge: {rpm: many}", r"judge\.rpm"),
         ("judge: {endpoints: [{url: 'ftp://x', model: m}]}", r"judge\.endpoints\.0\.url: .*http://"),
         ("judge: {endpoints: [{url: 'http://x', model: m, rpm: 0}]}", r"judge\.endpoints\.0\.rpm"),
+        ("sample: {max_prompt_tokens: 0}", r"sample\.max_prompt_tokens"),
         ("sample: {top_p: 2}", r"sample\.top_p"),
         ("judge: [", "is not YAML"),
         ("just words", "holds no settings"),

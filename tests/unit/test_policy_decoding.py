@@ -131,6 +131,15 @@ def test_a_step_that_breaks_off_leaves_the_prompts_cache_whole(kind):
     assert responses(model, KEYS, read) == wanted
 
 
+def test_a_prompts_cache_is_cropped_only_of_what_was_appended(kind, monkeypatch):
+    """A fork that took no step removes nothing: crop(0) means everything in some versions of transformers."""
+    model, _ = kind
+    cropped = []
+    monkeypatch.setattr(decoding.DynamicLayer, "crop", lambda _, tokens: cropped.append(tokens))
+    fork(model, prefill(model, IDS).cache, 2).close()
+    assert cropped == []
+
+
 def test_decoding_stops_between_two_tokens(kind):
     """should_stop is asked before each token."""
     model, _ = kind

@@ -38,6 +38,8 @@ def test_a_plain_row_keeps_its_texts() -> None:
         ([user("q"), assistant("a")], [user("q"), assistant("b")], [user("q")]),
         ("The sky is blue", "The sky is brown", "The sky is"),  # not "The sky is b"
         ("The sky is blue", "The sky is", None),  # nothing is left of the rejected response
+        ("the cat sat", "the cats", "the"),  # not "the cat": a word of the other goes on
+        ("the cats", "the cat sat", "the"),
         ("yes", "no", None),
     ],
 )
@@ -47,6 +49,15 @@ def test_without_a_prompt_the_common_beginning_is_it(chosen: Any, rejected: Any,
     assert (row.prompt if isinstance(row, PreferenceRow) else None) == prompt
     if isinstance(row, PreferenceRow):
         assert (row.prompt + row.chosen, row.prompt + row.rejected) == (chosen, rejected)
+
+
+def test_tools_may_be_given_as_text() -> None:
+    """A list or its JSON, as TRL takes them; they go to the chat template beside its other arguments."""
+    tools = [{"type": "function"}]
+    for given in (tools, json.dumps(tools)):
+        row = read({"prompt": "q", "chosen": "a", "rejected": "b", "tools": given, "chat_template_kwargs": {"x": 1}})
+        assert isinstance(row, PreferenceRow)
+        assert row.template == {"tools": tools, "x": 1}
 
 
 @pytest.mark.parametrize(
@@ -62,6 +73,12 @@ def test_without_a_prompt_the_common_beginning_is_it(chosen: Any, rejected: Any,
         (b'{"prompt": "q", "chosen": [{"role": "assistant", "content": "a"}], "rejected": "b"}', "mixes"),
         (b'{"prompt": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"}', "mixes"),
         (b'{"prompt": "q", "chosen": "a", "rejected": "b", "p_w": 1.5}', "has a 'p_w' that is no number from 0 to 1"),
+        (b'{"prompt": "q", "chosen": "a", "rejected": "b", "chat_template_kwargs": "x"}', "has 'chat_template_kwargs'"),
+        (b'{"prompt": "q", "chosen": "a", "rejected": "b", "chat_template_kwargs": [1]}', "has 'chat_template_kwargs'"),
+        (b'{"prompt": "q", "chosen": "a", "rejected": "b", "chat_template_kwargs": 0}', "has 'chat_template_kwargs'"),
+        (b'{"prompt": "q", "chosen": "a", "rejected": "b", "tools": "[{"}', "has 'tools' that are no list"),
+        (b'{"prompt": "q", "chosen": "a", "rejected": "b", "tools": "{}"}', "has 'tools' that are no list"),
+        (b'{"prompt": "q", "chosen": "a", "rejected": "b", "tools": 5}', "has 'tools' that are no list"),
         (b'{"prompt": "q\xff", "chosen": "a", "rejected": "b"}', "is not JSON"),
     ],
 )
