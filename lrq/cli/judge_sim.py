@@ -18,7 +18,8 @@ COUNT = click.IntRange(min=1)
 
 @click.command(
     "judge-sim",
-    epilog="Example: lrq judge-sim --latency 300 --rpm 6000 --fault-500 0.03",
+    epilog="Example: lrq judge-sim --latency 300 --rpm 6000 --fault-500 0.03; who uses it sets "
+    "LRQ_JUDGE_URL=http://127.0.0.1:8099/v1 and LRQ_JUDGE_MODEL=judge-sim",
     help=f"""Serve an offline stand-in for a judge, a policy and an embedding model.
 
     It is {NOTICE}: it reads the fenced sections of lrq's prompts and decides by comparing texts. It speaks the

@@ -237,7 +237,7 @@ def trainings_of(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
 
 
 def failures(conn: sa.Connection, run: Run) -> list[dict[str, str]]:
-    """Every line set aside, item failed, response without text and score unscored, with its reason."""
+    """Every line set aside, item or training failed, response without text, score unscored, with its reason."""
     found = [{"what": f"{row.source}, line {row.line}", "reason": row.reason} for row in lines_set_aside(conn, run.id)]
     failed = sa.select(items.c.key, items.c.reason).where(items.c.run_id == run.id, items.c.state == "failed")
     found += [{"what": f"item {row.key}", "reason": row.reason} for row in conn.execute(failed.order_by(items.c.id))]
@@ -249,6 +249,8 @@ def failures(conn: sa.Connection, run: Run) -> list[dict[str, str]]:
     missing = missing.where(scores.c.state == "unscored").order_by(scores.c.id)
     for row in conn.execute(missing):
         found.append({"what": f"item {row.key}, response {row.k}, {row.dimension}", "reason": row.reason})
+    trained = [row for row in trainings_of(conn, run.id) if row.state == "failed"]
+    found += [{"what": f"training of {row.rows} rows", "reason": row.reason} for row in trained]
     return [{"run": run.name, **failure} for failure in found]
 
 

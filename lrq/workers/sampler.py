@@ -2,6 +2,7 @@
 
 import threading
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from lrq.config import Settings
@@ -97,6 +98,7 @@ def _open(engine: Engine, frozen: Frozen, spec: str) -> Policy:
     models: list[dict[str, Any]] = frozen.config["policy"]["models"]
 
     async def ask(call: Call) -> Reply:
+        call = replace(call, extra=models[0]["extra"])
         return await in_series(engine.caller, call, *_asked_for.get())
 
     device, dtype = engine.settings.policy.device, frozen.config["policy"]["dtype"]
