@@ -18,6 +18,7 @@ from lrq.config import Endpoint, Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.records import ROLES
 from lrq.ledger import open_ledger
+from lrq.policy.folder import find
 from lrq.queue import broker
 from lrq.workers.supervisor import unable
 
@@ -64,6 +65,8 @@ def _examine(settings: Settings) -> Iterator[Finding]:
             yield from _endpoint(role, endpoint)
     if not settings.endpoints("judge"):
         yield Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
+    if path := settings.policy.path:
+        yield _tried("policy", lambda: str(find(path)))
     for name, why in unable(settings).items():
         yield Finding(what=f"process {name}", state="note", said=f"does not run here: {why}")
 

@@ -44,6 +44,8 @@ def enqueue(
         )
         if estimate is not None:
             print_facts(console(), estimate)
+        if not settings.endpoints("judge"):
+            click.echo("no judge is named yet: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL, then `lrq resume`", err=True)
         if intake.set_aside:
             click.echo(f"`lrq status {intake.run.name} --failed` says why", err=True)
     return exit_code(intake)

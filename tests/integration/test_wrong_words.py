@@ -41,6 +41,12 @@ def test_a_comparison_asks_the_policies(lrq: World, tmp_path: Path) -> None:
     assert "there is no folder" in said.err
 
 
+def test_the_doctor_looks_for_the_policy(lrq: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before a run does."""
+    monkeypatch.setenv("LRQ_POLICY", f"{tmp_path}/nowhere")
+    assert f"policy: there is no folder {tmp_path}/nowhere" in lrq("doctor", code=1).out
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
