@@ -60,14 +60,14 @@ def test_one_of_four_judges_is_killed_twenty_times(
 ):
     """Each time at most what it had in flight is bought twice; the server has charged no more than the ledger says."""
     judge = sim("--latency", "300", "--jitter", "200")
-    lrq.judged_by(judge, timeout=5, concurrency=16)
+    lrq.judged_by(judge, timeout=30, concurrency=16)
     file = write_lines(tmp_path / "items.jsonl", journal_items(20, 10))
     Crew(lrq, lrq.start("up", "--only", "redis,aggregator"))
     run = lrq.start("run", file, "--no-train", "--price", "1,2")
     judges = [lrq.start("worker", "judge") for _ in range(4)]
     at_risk = hit = 0
     for _ in range(20):
-        busy(judge)
+        until(lambda: lrq.in_flight([judges[0].pid]), "calls of the oldest judge")
         held = kill(lrq, judges.pop(0))
         judges.append(lrq.start("worker", "judge"))
         at_risk, hit = at_risk + held, hit + (held > 0)
@@ -102,8 +102,8 @@ def test_ctrl_c_is_orderly_and_the_same_command_goes_on(
 ):
     """Exit code 130, a line that says how to go on, no process left; then `lrq run` again ends well, nothing twice."""
     judge = sim("--latency", "200")
-    lrq.judged_by(judge, timeout=5, concurrency=16)
-    file = write_lines(tmp_path / "items.jsonl", journal_items(6, 6))
+    lrq.judged_by(judge, timeout=30, concurrency=16)
+    file = write_lines(tmp_path / "items.jsonl", journal_items(12, 6))
     run = lrq.start("run", file, "--no-train")
     crew = Crew(lrq, run)
     busy(judge)
@@ -117,7 +117,7 @@ def test_ctrl_c_is_orderly_and_the_same_command_goes_on(
     bought = judge.stats()["complete"]
     assert_not_finished(lrq)
     lrq("run", file, "--no-train")
-    assert assert_all_scored(lrq, "items", 36) == 0
+    assert assert_all_scored(lrq, "items", 72) == 0
     stats = judge.stats()
     assert stats["complete"] > bought > 0
     assert stats["duplicates"] == 0

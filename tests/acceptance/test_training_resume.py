@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from running import processes_naming, until
+
 from lrq.trainer.checkpoints import checkpoint_step, last_complete
 from lrq.trainer.job import JobFolder, Result, TrainJob, prepare
 from lrq.trainer.launch import environment, run
@@ -36,13 +38,6 @@ def job_in(path: Path, name: str) -> JobFolder:
     return prepare(path / f"{name}.job", job)
 
 
-def read(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace")
-    except OSError:
-        return ""
-
-
 def killed_at(folder: JobFolder, step: int) -> None:
     """Start the training by hand and kill its whole group once it has taken the step."""
     with folder.log.open("ab") as log:
@@ -58,8 +53,7 @@ def killed_at(folder: JobFolder, step: int) -> None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(2)  # its processes are in sessions of their own and notice
-    assert not [name for name in Path("/proc").glob("[0-9]*/cmdline") if str(folder.path) in read(name)]
+    until(lambda: not processes_naming(str(folder.path)), "the end of its processes, in sessions of their own", 60)
 
 
 def stopped_in_its_steps(folder: JobFolder) -> Result:

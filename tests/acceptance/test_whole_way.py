@@ -38,7 +38,7 @@ def ready(lrq: Lrq, sim: Callable[..., Sim], policy: Path) -> Sim:
     lrq.judged_by(judge, concurrency=8)
     lrq.configure(
         policy={"path": str(policy), "device": "cpu", "dtype": "float32"},
-        sample={"responses": RESPONSES, "max_new_tokens": 48, "seed": 1},
+        sample={"responses": RESPONSES, "max_new_tokens": 200, "seed": 1},
         train={"batch_size": 4, "max_steps": STEPS, "learning_rate": 1e-4, "save_steps": 5},
     )
     return judge

@@ -31,7 +31,7 @@ class RedisServer:
     def start(self) -> None:
         options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self._folder)]
         self._process = subprocess.Popen([self._binary, *options], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not self._answers():
             assert time.monotonic() < deadline, "the Redis server did not start"
             time.sleep(0.02)

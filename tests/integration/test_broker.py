@@ -176,7 +176,7 @@ def test_the_command_becomes_the_broker(settings: Settings):
         assert again.returncode == 1
         assert "running already" in again.stderr
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     finally:
         process.kill()
         process.wait()

@@ -132,12 +132,12 @@ async def test_a_reset_and_a_timeout_are_tried_again_and_stay_charged(scene: Sce
 
     async def respond(number: int) -> web.Response:
         if number == 1:
-            await asyncio.sleep(5)
+            await asyncio.sleep(10)
         if number == 2:
             raise asyncio.CancelledError  # aiohttp closes the connection without a reply
         return answer()
 
-    async with scene(respond, timeout=0.2) as bench:
+    async with scene(respond, timeout=2) as bench:
         assert (await bench.ask()).choices[0].text == "[[7]]"
         assert len(bench.requests) == 3
         row = bench.row()

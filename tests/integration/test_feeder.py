@@ -204,7 +204,7 @@ def test_of_two_feeders_one_works_and_the_other_takes_over(
     ledger: Ledger, ledger_settings: Settings, app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second waits while the first lives, and is at work soon after it has gone."""
-    monkeypatch.setattr(feeder, "_LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(feeder, "_LEASE_SECONDS", 3.0)
     monkeypatch.setattr(feeder, "_IDLE_PAUSE", 0.05)
     first, second = Presence(ledger, "aggregator"), Presence(ledger, "aggregator")
     one = Feeder(ledger_settings, ledger, first.id)

@@ -53,8 +53,18 @@ class Servers:
                 pass
         else:
             url = await self._stack.enter_async_context(serving(handle))
-        told = {"price": PRICE, "timeout": 10.0, **fields}
+        self.received[name] = 0
+        told = {"price": PRICE, "timeout": 60.0, **fields}
         self.endpoints.append(Endpoint(url=url, model="m", server=name, **told))
+
+    def answer_after(self, least: int) -> Respond:
+        """Answers once every server has received so many requests."""
+
+        async def respond() -> web.Response:
+            await until(lambda: min(self.received.values()) >= least, 30)
+            return answer()
+
+        return respond
 
     def settings(self, *names: str) -> Settings:
         chosen = tuple(one for one in self.endpoints if not names or one.server in names)
@@ -74,8 +84,8 @@ async def test_the_same_question_is_known_whichever_server_answered(ledger: Ledg
     """Both servers share the work, rows name them, and a process that knows but one of them finds every reply."""
     async with AsyncExitStack() as stack:
         servers = Servers(stack)
-        await servers.add("north", answer)
-        await servers.add("south", answer)
+        await servers.add("north", servers.answer_after(10), concurrency=10)
+        await servers.add("south", servers.answer_after(10), concurrency=10)
         async with calling(ledger, servers.settings(), redis_server.url) as bench:
             await ask_many(bench, 40)
             assert Counter(row.server for row in bench.calls()) == servers.received
@@ -91,7 +101,7 @@ async def test_work_goes_where_there_is_room(ledger: Ledger, redis_server: Redis
     async with AsyncExitStack() as stack:
         servers = Servers(stack)
         await servers.add("narrow", slowly, concurrency=1)
-        await servers.add("wide", answer, concurrency=50)
+        await servers.add("wide", servers.answer_after(1), concurrency=50)
         async with calling(ledger, servers.settings(), redis_server.url) as bench:
             begun = time.monotonic()
             await ask_many(bench, 100)
@@ -128,7 +138,8 @@ async def test_a_refused_account_is_passed_over_until_all_are(ledger: Ledger, re
     async with AsyncExitStack() as stack:
         servers = Servers(stack)
         await servers.add("bad", lambda: web.Response(status=401))
-        await servers.add("good", lambda: answer() if known["good"] else web.Response(status=401))
+        both = servers.answer_after(1)
+        await servers.add("good", lambda: both() if known["good"] else web.Response(status=401))
         async with calling(ledger, servers.settings(), redis_server.url) as bench:
             await ask_many(bench, 20)
             assert bench.row().state == "active"
@@ -214,7 +225,7 @@ async def test_of_two_permits_one_goes_back() -> None:
     await asyncio.sleep(0.05)
     limiter.gate.set()
     granted = await asked
-    await asyncio.sleep(0.01)
+    await until(lambda: bool(limiter.settled))
     other = {"a": "b", "b": "a"}[granted.line.lane.name]
     assert limiter.settled == [(other, "unsent")]
 
@@ -231,7 +242,7 @@ async def lanes_when(url: str, condition: Callable[[Any], bool]) -> Any:
     """The lanes, once they are as they should be."""
     client = redis.asyncio.Redis.from_url(url)
     lanes: Any = {}
-    for _ in range(200):
+    for _ in range(600):
         lanes = await read_lanes(client, "t:")
         if condition(lanes):
             break
@@ -244,13 +255,21 @@ async def lanes_when(url: str, condition: Callable[[Any], bool]) -> Any:
 async def test_a_stop_frees_those_who_wait_at_several_servers(ledger: Ledger, redis_server: RedisServer) -> None:
     """Calls in flight are committed, those that wait are given up, and no row stays claimed."""
     async with AsyncExitStack() as stack:
-        servers = Servers(stack)
-        await servers.add("a", slowly, concurrency=1)
-        await servers.add("b", slowly, concurrency=1)
+        servers, gate = Servers(stack), asyncio.Event()
+
+        async def respond() -> web.Response:
+            await gate.wait()
+            return answer()
+
+        await servers.add("a", respond, concurrency=1)
+        await servers.add("b", respond, concurrency=1)
         async with calling(ledger, servers.settings(), redis_server.url) as bench:
             asked = [asyncio.create_task(bench.ask(f"question {n}")) for n in range(10)]
-            await until(lambda: servers.received.total() == 2)
-            await bench.caller.stop()
+            await until(lambda: servers.received.total() == 2 and len(bench.calls()) == 10)
+            stopping = asyncio.create_task(bench.caller.stop())
+            await until(lambda: sum(task.done() for task in asked) == 8)
+            gate.set()
+            await stopping
             ended = await asyncio.gather(*asked, return_exceptions=True)
             assert sum(not isinstance(one, BaseException) for one in ended) == servers.received.total() == 2
             assert Counter(row.state for row in bench.calls()) == {"done": 2, "unknown": 8}
@@ -261,8 +280,8 @@ async def test_the_dearest_server_is_what_a_call_may_cost(ledger: Ledger, redis_
     """Money is reserved for the dearest and settled by the price of who answered."""
     async with AsyncExitStack() as stack:
         servers = Servers(stack)
-        await servers.add("cheap", answer, price=Price(input=1, output=1))
-        await servers.add("dear", answer, price=Price(input=10, output=10))
+        await servers.add("cheap", servers.answer_after(1), price=Price(input=1, output=1), concurrency=5)
+        await servers.add("dear", servers.answer_after(1), price=Price(input=10, output=10), concurrency=5)
         async with calling(ledger, servers.settings(), redis_server.url) as bench:
             await ask_many(bench, 20)
             cost = {row.server: row.cost for row in bench.calls()}

@@ -59,11 +59,21 @@ async def client(**options: Any) -> AsyncIterator[Client]:
 
 
 async def until(condition: Any) -> None:
-    for _ in range(500):
+    for _ in range(3000):
         if condition():
             return
         await asyncio.sleep(0.01)
-    pytest.fail("it did not come to pass within 5 s")
+    pytest.fail("it did not come to pass within 30 s")
+
+
+async def ask_and_go(sim: Client) -> None:
+    """A client that gives up once its request has arrived."""
+    asked = asyncio.create_task(sim.chat())
+    await until(lambda: sim.running.stats()["in_flight"] == 1)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    await until(lambda: sim.running.stats()["in_flight"] == 0)
 
 
 async def test_it_says_everywhere_that_it_is_no_language_model() -> None:
@@ -141,13 +151,13 @@ async def test_bodies_that_are_no_request_and_unknown_paths_are_refused() -> Non
 
 async def test_more_requests_than_the_limit_are_told_when_to_come_again() -> None:
     """Of five at once two fit; the others learn from the headers when the window has room, and then there is."""
-    async with client(rpm=2, window=0.5) as sim:
+    async with client(rpm=2, window=3) as sim:
         replies = await asyncio.gather(*(sim.chat(f"Hello {i}.") for i in range(5)))
         assert sorted(reply.status for reply in replies) == [200, 200, 429, 429, 429]
         refused = next(reply for reply in replies if reply.status == 429)
         assert refused.headers["x-ratelimit-limit-requests"] == "2"
         assert refused.headers["x-ratelimit-remaining-requests"] == "0"
-        assert 0 < float(refused.headers["Retry-After"]) <= 0.51
+        assert 0 < float(refused.headers["Retry-After"]) <= 3.01
         await asyncio.sleep(float(refused.headers["Retry-After"]))
         assert (await sim.chat("Hello 9.")).status == 200
         stats = await sim.stats()
@@ -161,7 +171,7 @@ async def test_tokens_and_concurrency_are_limited_too_and_headers_can_be_off() -
         reply = await sim.chat()
         assert reply.status == 429
         assert not {name for name in reply.headers if name.lower().startswith(("x-ratelimit", "retry"))}
-    async with client(concurrency=1, latency_ms=50) as sim:
+    async with client(concurrency=1, latency_ms=1000) as sim:
         replies = await asyncio.gather(sim.chat("One."), sim.chat("Two."))
         assert sorted(reply.status for reply in replies) == [200, 429]
         assert (await sim.stats())["peak_in_flight"] == 1
@@ -195,9 +205,7 @@ async def test_a_reset_and_a_hang_are_no_complete_replies() -> None:
             await sim.chat()
         assert (await sim.stats())["complete"] == 0
     async with client(faults={"hang": 1.0}) as sim:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(sim.chat(), 0.1)
-        await until(lambda: sim.running.stats()["in_flight"] == 0)
+        await ask_and_go(sim)
         stats = await sim.stats()
         assert (stats["complete"], stats["aborted"], stats["faults"]) == (0, 1, {"hang": 1})
     async with client(faults={"hang": 1.0}, hang_seconds=0.05) as sim:
@@ -221,10 +229,8 @@ async def test_empty_and_unreadable_replies_are_complete_and_paid_for() -> None:
 
 async def test_a_reply_nobody_waits_for_is_not_sent() -> None:
     """A client that gives up during the latency is not counted as served."""
-    async with client(latency_ms=300) as sim:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(sim.chat(), 0.05)
-        await until(lambda: sim.running.stats()["in_flight"] == 0)
+    async with client(latency_ms=60_000) as sim:
+        await ask_and_go(sim)
         stats = await sim.stats()
         assert (stats["complete"], stats["aborted"]) == (0, 1)
 
