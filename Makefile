@@ -23,13 +23,14 @@ demo: env
 	$(BIN)/python examples/demo.py --home $(DEMO_HOME)
 
 test: env
-	$(MAKE) -j2 check unit integration
+	$(MAKE) -j2 check unit
+	$(MAKE) integration
 
 unit: env
 	$(BIN)/pytest tests/unit
 
 integration: env
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest -n 2 --dist loadfile tests/integration
 
 check: env
 	$(BIN)/ruff check .
