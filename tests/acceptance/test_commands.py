@@ -205,7 +205,7 @@ def test_errors_are_one_line(lrq: Lrq, journal_items: Items, tmp_path: Path):
         (("run", file, "--set", "judge.rpm=-1"), "judge.rpm"),
         (("run", file, "--recipe", "nonesuch"), "nonesuch"),
         (("run", file, "--no-train", "--name", "a/b"), "--name"),
-            (("run", file), "--no-train"),
+        (("run", file), "--no-train"),
         (("worker", "sampler"), "LRQ_POLICY"),
         (("worker", "cleaner"), "cleaner"),
         (("up", "--only", "cleaner"), "--only"),
