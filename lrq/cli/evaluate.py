@@ -51,7 +51,7 @@ def evaluate(
     flagged = merge_flags(flags)
     means: dict[str, dict[str, float]] = {}
     code = 0
-    for label, folder in map(_parse, policies):
+    for label, folder in [*map(_parse, policies)]:  # all are looked at before the first is judged
         own = {**flagged, "policy": {**flagged.get("policy", {}), "path": folder}}
         own["sample"] = {**flagged.get("sample", {}), "responses": responses}
         settings = apply_settings(config, own)

@@ -12,7 +12,9 @@ from lrq.workers.frozen import named, thaw
 
 @click.command()
 @click.argument("run")
-@click.option("--failed", is_flag=True, help="Ask again for what is unscored, and restart failed items.")
+@click.option(
+    "--failed", is_flag=True, help="Ask again for what is unscored; restart what failed: items, samplings, trainings."
+)
 @click.option("--detach", is_flag=True, help="Only mark the work; `lrq up` does it.")
 @follow_options
 @json_option
@@ -25,8 +27,8 @@ def resume(run: str, failed: bool, detach: bool, as_json: bool, settings: Settin
     ledger = open_ledger(settings, create=True)
     with ledger.writing() as conn:
         found = runs_.get_run(conn, run)
-        frozen = thaw(found.recipe, runs_.complete(conn, found, named(settings)))
         backlog.put_back_all(conn, found.id)  # tasks before runs, as workers lock them
+        frozen = thaw(found.recipe, runs_.complete(conn, found, named(settings)))
         if found.state in {"paused", "stopped"}:
             runs_.activate(conn, found.id)
         runs_.set_taking_in(conn, found.id, False)

@@ -47,6 +47,12 @@ def claim(run: runs.Run, owner: str, key: str = "k", cost: int = 100, tokens: in
     return Claim(key=key, call=CALL, purpose=Purpose(run=run.id), owner=owner, bound=Bound(cost=cost, tokens=tokens))
 
 
+async def sent_by(writer: Writer, run: runs.Run, owner: str) -> Claimed:
+    claimed = await writer.write(claim(run, owner))
+    assert await writer.write(Send(id=claimed.id, owner=owner))
+    return claimed
+
+
 def settle(id_: int, cost: int | None = 30) -> Settle:
     return Settle(id=id_, reply=b'{"choices":[]}', usage=USAGE, cost=cost, latency_ms=5)
 
@@ -97,8 +103,7 @@ async def test_a_dead_process_s_sent_call_stays_charged_and_is_taken_over(
 ) -> None:
     """Nobody knows whether the server answered: its reservation is spent, and the next asker sends again."""
     dead = Presence(ledger, "judge")
-    first = await writer.write(claim(run, dead.id))
-    await writer.write(Send(id=first.id, owner=dead.id))
+    first = await sent_by(writer, run, dead.id)
     dead.close()
     second = await writer.write(claim(run, owner))
     assert second == Claimed(id=first.id)
@@ -122,8 +127,7 @@ async def test_after_a_sleep_of_the_machine_nobody_is_dead(
 ) -> None:
     """All signs of life are old then; who was at work goes on, and its calls stay its own."""
     other = Presence(ledger, "judge")
-    first = await writer.write(claim(run, other.id))
-    await writer.write(Send(id=first.id, owner=other.id))
+    first = await sent_by(writer, run, other.id)
     with ledger.writing() as conn:
         conn.execute(processes_table.update().values(seen_at=ledger.now(conn) - 3600))
         assert bury_all(ledger, conn) == 0
@@ -155,8 +159,7 @@ async def test_who_was_thought_dead_may_still_bring_the_reply(
 ) -> None:
     """A reply that comes late is kept, and its successor does not send."""
     late = Presence(ledger, "judge")
-    first = await writer.write(claim(run, late.id))
-    await writer.write(Send(id=first.id, owner=late.id))
+    first = await sent_by(writer, run, late.id)
     late.close()
     second = await writer.write(claim(run, owner))
     await writer.write(settle(first.id))

@@ -37,7 +37,11 @@ def test_an_estimate_counts_the_lines_that_an_intake_takes(lrq: World) -> None:
 def test_a_comparison_asks_the_policies(lrq: World, tmp_path: Path) -> None:
     """Not for nothing: a folder that is none is named before anything is judged."""
     path = lrq.write("items", journals(1, 2))
-    said = lrq("evaluate", path, "--policy", f"a={tmp_path}/nowhere", code=2)
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (policy / name).touch()
+    said = lrq("evaluate", path, "--policy", f"a={policy}", "--policy", f"b={tmp_path}/nowhere", code=2)
     assert "there is no folder" in said.err
 
 
