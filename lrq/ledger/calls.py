@@ -5,7 +5,7 @@ the server, is unknown: its money stays charged, and the next asker takes the ro
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,52 +14,69 @@ import sqlalchemy as sa
 
 from lrq.domain.errors import RunHalted
 from lrq.domain.records import Call, Purpose, Usage
-from lrq.ledger.engine import SETTLING, Ledger, insert_into
+from lrq.ledger.batches import Query, listed, packed, table
+from lrq.ledger.engine import SETTLING, Ledger
 from lrq.ledger.money import Bound, Group, Held, Money, reserve
 from lrq.ledger.processes import is_dead
 from lrq.ledger.schema import calls, runs
 
 _OPEN = ("claimed", "sent")
 
-# Built once: every call runs them, and building one costs several times its execution.
-_SUMMED = tuple(calls.c[name] for name in (*Group._fields, "reserved_cost", "reserved_tokens"))
-_FIND = sa.select(calls).where(calls.c.key.in_(sa.bindparam("keys", expanding=True)))
-_OWNERS = sa.select(calls.c.id, calls.c.key, calls.c.owner).where(calls.c.key.in_(sa.bindparam("keys", expanding=True)))
-_LOCK = (
-    sa.select(calls.c.id, calls.c.state, calls.c.owner, *_SUMMED)
-    .where(calls.c.id.in_(sa.bindparam("ids", expanding=True)))
-    .order_by(calls.c.key)
-    .with_for_update()
-)
-_SEND = (
-    calls.update()
-    .where(calls.c.id.in_(sa.bindparam("ids", expanding=True)))
-    .where(calls.c.owner == sa.bindparam("by"), calls.c.state == "claimed")
-    .where(calls.c.run_id.in_(sa.select(runs.c.id).where(runs.c.state == "active")))
-    .values(state="sent", deliveries=calls.c.deliveries + 1)
-    .returning(calls.c.id)
-)
-_SETTLED = (
-    "settled_at",
-    "reply",
-    "cost",
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "latency_ms",
-    "reason",
-    "server",
-)
-_SETTLE = (
-    calls.update()
-    .where(calls.c.id == sa.bindparam("id_"))
-    .values(state="done", reserved_cost=0, reserved_tokens=0, **{name: sa.bindparam(f"{name}_") for name in _SETTLED})
-)
+_SUMMED = (*Group._fields, "reserved_cost", "reserved_tokens")
+_OF_CLAIM = {
+    "key": sa.Text,
+    "item_id": sa.Integer,
+    "draw": sa.Integer,
+    "attempt": sa.Integer,
+    "series": sa.Integer,
+    "reserved_cost": sa.BigInteger,
+    "reserved_tokens": sa.BigInteger,
+}
+_OF_GROUP = (*Group._fields, "state", "owner", "claimed_at")
+_OF_REPLY = {
+    "id": sa.BigInteger,
+    "start": sa.Integer,
+    "length": sa.Integer,
+    "cost": sa.BigInteger,
+    "prompt_tokens": sa.Integer,
+    "completion_tokens": sa.Integer,
+    "cached_tokens": sa.Integer,
+    "latency_ms": sa.Integer,
+    "reason": sa.Text,
+    "server": sa.Text,
+}
 
 
-@cache
-def _insert_new(is_sqlite: bool) -> Any:
-    return insert_into(calls, is_sqlite).on_conflict_do_nothing()
+class _Statements:
+    """What every call runs. Built once: building a statement costs several times its execution."""
+
+    def __init__(self, is_sqlite: bool) -> None:
+        keys = listed("keys", sa.Text, is_sqlite=is_sqlite)
+        ids = listed("ids", sa.BigInteger, is_sqlite=is_sqlite)
+        self.find = sa.select(calls).where(calls.c.key.in_(keys))
+        self.ids = Query(sa.select(calls.c.key, calls.c.id).where(calls.c.key.in_(keys)), is_sqlite=is_sqlite)
+        held = sa.select(calls.c.id, calls.c.state, calls.c.owner, *(calls.c[name] for name in _SUMMED))
+        self.lock = Query(held.where(calls.c.id.in_(ids)).order_by(calls.c.key).with_for_update(), is_sqlite=is_sqlite)
+        claimed = table("claimed", _OF_CLAIM, is_sqlite=is_sqlite)
+        shared = [sa.bindparam(f"its_{name}", type_=calls.c[name].type) for name in _OF_GROUP]
+        self.insert = calls.insert().from_select([*_OF_CLAIM, *_OF_GROUP], sa.select(*claimed.c, *shared))
+        active = sa.select(runs.c.id).where(runs.c.state == "active")
+        ours = calls.c.owner == sa.bindparam("by"), calls.c.state == "claimed", calls.c.run_id.in_(active)
+        self.unsent = Query(sa.select(calls.c.id).where(calls.c.id.in_(ids), *ours), is_sqlite=is_sqlite)
+        self.send = calls.update().where(calls.c.id.in_(ids)).values(state="sent", deliveries=calls.c.deliveries + 1)
+        replies = table("replies", _OF_REPLY, is_sqlite=is_sqlite)
+        reply = sa.func.substr(sa.bindparam("bodies", type_=sa.LargeBinary), replies.c.start, replies.c.length)
+        told = {name: replies.c[name] for name in _OF_REPLY if name not in {"id", "start", "length"}}
+        ended = {
+            "state": "done",
+            "reserved_cost": 0,
+            "reserved_tokens": 0,
+            "settled_at": sa.bindparam("now", type_=sa.Float),
+        }
+        self.settle = calls.update().where(calls.c.id == replies.c.id).values(**ended, **told, reply=reply)
+
+
+_statements = cache(_Statements)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +118,7 @@ class Claim:
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Claim]") -> Sequence[ClaimResult]:
-        found = _find(conn, [write.key for write in writes])
+        found = _find(ledger, conn, [write.key for write in writes])
         _free_lost(ledger, conn, writes, found)
         results = {write.key: _known(found.get(write.key), write) for write in writes}
         wanted = sorted((write for write in writes if results[write.key] is None), key=lambda write: write.key)
@@ -124,8 +141,11 @@ class Send:
         for write in writes:
             by_owner[write.owner].append(write.id)
         ours: set[int] = set()
+        run = _statements(ledger.is_sqlite)
         for owner, ids in by_owner.items():
-            ours.update(conn.execute(_SEND, {"ids": sorted(ids), "by": owner}).scalars())
+            unsent = [row.id for row in run.unsent.rows(conn, {"ids": packed(ids), "by": owner})]
+            conn.execute(run.send, {"ids": packed(unsent)})
+            ours.update(unsent)
         return [write.id in ours for write in writes]
 
 
@@ -148,7 +168,7 @@ class Settle:
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Settle]") -> Sequence[bool]:
         now = ledger.now(conn)
-        rows = _lock(conn, [write.id for write in writes])
+        rows = _lock(ledger, conn, [write.id for write in writes])
         fresh = {write.id: write for write in writes if rows[write.id].state != "done"}
         money = Money()
         for id_, write in fresh.items():
@@ -157,7 +177,7 @@ class Settle:
             money.spend(rows[id_].run_id, write.cost or 0, tokens)
             money.count(rows[id_], _counts(write))
         if fresh:
-            conn.execute(_SETTLE, [_settled(write, now) for write in fresh.values()])
+            _keep_replies(ledger, conn, list(fresh.values()), now)
             money.write(ledger, conn)
         return [write.id in fresh for write in writes]
 
@@ -175,7 +195,7 @@ class Fail:
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Fail]") -> Sequence[None]:
         now = ledger.now(conn)
-        rows = _lock(conn, [write.id for write in writes])
+        rows = _lock(ledger, conn, [write.id for write in writes])
         money = Money()
         for write in writes:
             row = rows[write.id]
@@ -199,7 +219,7 @@ class Release:
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Release]") -> Sequence[None]:
-        rows = _lock(conn, [write.id for write in writes])
+        rows = _lock(ledger, conn, [write.id for write in writes])
         money = Money()
         for write in writes:
             row = rows[write.id]
@@ -256,8 +276,8 @@ def bury_all(ledger: Ledger, conn: sa.Connection) -> int:
     return sum(bury(ledger, conn, owner) for owner in owners if is_dead(ledger, conn, owner))
 
 
-def _find(conn: sa.Connection, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:
-    return {row.key: row for row in conn.execute(_FIND, {"keys": keys})}
+def _find(ledger: Ledger, conn: sa.Connection, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:
+    return {row.key: row for row in conn.execute(_statements(ledger.is_sqlite).find, {"keys": packed(keys)})}
 
 
 def _free_lost(ledger: Ledger, conn: sa.Connection, writes: Sequence[Claim], found: dict[str, sa.Row[Any]]) -> None:
@@ -272,7 +292,7 @@ def _free_lost(ledger: Ledger, conn: sa.Connection, writes: Sequence[Claim], fou
     if own:
         buried += _bury(ledger, conn, calls.c.key.in_(own))
     if buried:
-        found.update(_find(conn, list(found)))
+        found.update(_find(ledger, conn, list(found)))
 
 
 def _is_held(row: sa.Row[Any], owner: str) -> bool:
@@ -316,45 +336,42 @@ def _insert(
         free = calls.c.state.in_(("unknown", "failed"))
         take = calls.update().where(calls.c.key == write.key, free)
         conn.execute(take.values(**_row(write, now), settled_at=None, error="", reason=""))
-    new = [write for write in granted if write.key not in found]
-    if new:
-        conn.execute(_insert_new(ledger.is_sqlite), [_row(write, now) for write in new])
-    rows = conn.execute(_OWNERS, {"keys": [write.key for write in granted]})
-    ours = {row.key: row.id for row in rows if row.owner == granted[0].owner}
-    money = Money()
-    for write in granted:
-        if write.key not in ours:  # another process was a moment earlier
-            money.give_back(write.purpose.run, write.bound)
-    money.write(ledger, conn)
-    return {key: Claimed(id=id_) for key, id_ in ours.items()}
+    run = _statements(ledger.is_sqlite)
+    for shared, new in _grouped([write for write in granted if write.key not in found]).items():
+        told = dict(zip(_OF_GROUP, (*shared, "claimed", new[0].owner, now), strict=True))
+        rows = packed([_own(write) for write in new])
+        conn.execute(run.insert, {"claimed": rows, **{f"its_{name}": value for name, value in told.items()}})
+    ids = run.ids.rows(conn, {"keys": packed([write.key for write in granted])})
+    return {row.key: Claimed(id=row.id) for row in ids}
+
+
+def _grouped(writes: Sequence[Claim]) -> Mapping[Group, Sequence[Claim]]:
+    groups: dict[Group, list[Claim]] = defaultdict(list)
+    for write in writes:
+        groups[_group(write)].append(write)
+    return groups
+
+
+def _group(write: Claim) -> Group:
+    call, purpose = write.call, write.purpose
+    told = call.role, call.endpoint, call.model, purpose.step, purpose.dimension, purpose.kind
+    return Group(purpose.run, *told)
+
+
+def _own(write: Claim) -> tuple[Any, ...]:
+    """What `_OF_CLAIM` names."""
+    call, bound = write.call, write.bound
+    return write.key, write.purpose.item or 0, call.draw, call.attempt, call.series, bound.cost, bound.tokens
 
 
 def _row(write: Claim, now: float) -> dict[str, Any]:
-    call, purpose = write.call, write.purpose
-    return {
-        "key": write.key,
-        "run_id": purpose.run,
-        "item_id": purpose.item or 0,
-        "role": call.role,
-        "endpoint": call.endpoint,
-        "model": call.model,
-        "step": purpose.step,
-        "dimension": purpose.dimension,
-        "kind": purpose.kind,
-        "draw": call.draw,
-        "attempt": call.attempt,
-        "series": call.series,
-        "state": "claimed",
-        "owner": write.owner,
-        "reserved_cost": write.bound.cost,
-        "reserved_tokens": write.bound.tokens,
-        "claimed_at": now,
-    }
+    shared = zip(_OF_GROUP, (*_group(write), "claimed", write.owner, now), strict=True)
+    return {**dict(shared), **dict(zip(_OF_CLAIM, _own(write), strict=True))}
 
 
-def _lock(conn: sa.Connection, ids: Iterable[int]) -> dict[int, sa.Row[Any]]:
+def _lock(ledger: Ledger, conn: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:
     """The rows, locked in the order of their keys so that two processes cannot wait for each other."""
-    return {row.id: row for row in conn.execute(_LOCK, {"ids": list(ids)})}
+    return {row.id: row for row in _statements(ledger.is_sqlite).lock.rows(conn, {"ids": packed(ids)})}
 
 
 def _set_free(conn: sa.Connection, ids: Sequence[int], now: float) -> None:
@@ -362,20 +379,17 @@ def _set_free(conn: sa.Connection, ids: Sequence[int], now: float) -> None:
     conn.execute(calls.update().where(calls.c.id.in_(ids)).values(**free))
 
 
-def _settled(write: Settle, now: float) -> dict[str, Any]:
-    counted = write.usage
-    return {
-        "id_": write.id,
-        "settled_at_": now,
-        "reply_": write.reply,
-        "cost_": write.cost,
-        "prompt_tokens_": counted.prompt_tokens,
-        "completion_tokens_": counted.completion_tokens,
-        "cached_tokens_": counted.cached_tokens,
-        "latency_ms_": write.latency_ms,
-        "reason_": write.note,
-        "server_": write.server[:100],  # what the column holds: a reply is never lost to its name
-    }
+def _keep_replies(ledger: Ledger, conn: sa.Connection, writes: Sequence[Settle], now: float) -> None:
+    """The bodies go as one, of which each row takes its part."""
+    rows, start = [], 1
+    for write in writes:
+        counted = write.usage
+        tokens = counted.prompt_tokens, counted.completion_tokens, counted.cached_tokens
+        server = write.server[:100]  # what the column holds: a reply is never lost to its name
+        rows.append((write.id, start, len(write.reply), write.cost, *tokens, write.latency_ms, write.note, server))
+        start += len(write.reply)
+    bodies = b"".join(write.reply for write in writes)
+    conn.execute(_statements(ledger.is_sqlite).settle, {"replies": packed(rows), "bodies": bodies, "now": now})
 
 
 def _counts(write: Settle) -> dict[str, int]:
