@@ -12,6 +12,7 @@ import zstandard
 
 from lrq.domain.exports import score_row
 from lrq.domain.records import Item, NoRow, Pair, Response, Reward, Score
+from lrq.ledger.batches import Query
 from lrq.ledger.engine import Ledger, insert_into
 from lrq.ledger.schema import (
     contexts,
@@ -142,16 +143,15 @@ def add_set_aside(ledger: Ledger, conn: sa.Connection, run: int, source: str, li
 # Built once: every task reads them, and building one costs more than its execution.
 _ITEM = sa.select(items).where(items.c.id == sa.bindparam("id"))
 _CONTEXT = sa.select(contexts.c.body).where(contexts.c.hash == sa.bindparam("hash"))
-_RESPONSES = (
-    sa.select(responses.c.text, responses.c.k, responses.c.prompt, responses.c.round)
+_RESPONSES = Query(
+    sa.select(responses.c.prompt, responses.c.k, responses.c.round, responses.c.text)
     .where(responses.c.item_id == sa.bindparam("item"), responses.c.round == sa.bindparam("round"))
     .where(responses.c.text.is_not(None))
-    .order_by(responses.c.prompt, responses.c.k)
 )
-_SCORES = (
-    sa.select(scores)
-    .where(scores.c.item_id == sa.bindparam("item"), scores.c.round == sa.bindparam("round"))
-    .order_by(scores.c.prompt, scores.c.k, scores.c.dimension)
+_SCORES = Query(
+    sa.select(*(scores.c[name] for name in ("prompt", "k", "dimension", "state", "value", "reason", "evidence"))).where(
+        scores.c.item_id == sa.bindparam("item"), scores.c.round == sa.bindparam("round")
+    )
 )
 
 
@@ -172,7 +172,7 @@ def load_context(conn: sa.Connection, digest: str) -> str:
 
 def load_responses(conn: sa.Connection, item: int, round_: int) -> list[Response]:
     """The responses that have a text, by prompt and k."""
-    rows_ = conn.execute(_RESPONSES, {"item": item, "round": round_})
+    rows_ = sorted(_RESPONSES.rows(conn, {"item": item, "round": round_}))
     return [Response(text=row.text, k=row.k, prompt=row.prompt, round=row.round) for row in rows_]
 
 
@@ -242,10 +242,10 @@ def _keep_score(is_sqlite: bool) -> Any:
 
 
 def load_scores(conn: sa.Connection, item: int, round_: int) -> list[Score]:
-    return [_score(row) for row in conn.execute(_SCORES, {"item": item, "round": round_})]
+    return [_score(row) for row in sorted(_SCORES.rows(conn, {"item": item, "round": round_}))]
 
 
-def _score(row: sa.Row[Any]) -> Score:
+def _score(row: Any) -> Score:
     return Score(
         dimension=row.dimension,
         k=row.k,

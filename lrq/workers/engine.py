@@ -46,14 +46,12 @@ class Engine:
     notes: dict[str, Any]  # what this process says of itself in `lrq status`
     stops: "asyncio.Task[None] | None" = None
 
-    def run(self, id_: int) -> tuple[runs_.Run, Frozen]:
-        """The run as it stands now, and its frozen configuration, read once and again after each revision."""
-        with self.ledger.reading() as conn:
-            run = runs_.run_by_id(conn, id_)
-        known = self.frozen.get(id_)
+    def thawed(self, run: runs_.Run) -> Frozen:
+        """The run's frozen configuration, kept until a revision."""
+        known = self.frozen.get(run.id)
         if known is None or known.config != run.config:
-            known = self.frozen[id_] = thaw(run.recipe, run.config)
-        return run, known
+            known = self.frozen[run.id] = thaw(run.recipe, run.config)
+        return known
 
     def price(self, call: Call, run: int) -> Price | None:
         """What the run was told of the price of this call's endpoint."""

@@ -9,6 +9,7 @@ from lrq.domain.errors import LrqError, RunHalted, Stopping
 from lrq.ledger import backlog
 from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
+from lrq.ledger.runs import Run
 from lrq.queue.celery import app, settings_in_use
 from lrq.queue.routes import QUEUES, WORKERS, task_name
 from lrq.workers import loop
@@ -27,10 +28,11 @@ def work(task: int, delivery: int) -> None:
     held = engine()
     with held.ledger.reading() as conn:
         found = backlog.find_task(conn, task)
-    if found is None:
-        return  # a second delivery of what has ended
+        if found is None:
+            return  # a second delivery of what has ended
+        run = runs_.run_by_id(conn, found.run)
     try:
-        _do(held, found)
+        _do(held, found, run)
     except (Stopping, RunHalted) as halt:
         log.info("task %d goes back: %s", task, halt or "this process is stopping")
         _put_back(held, found)
@@ -40,14 +42,14 @@ def work(task: int, delivery: int) -> None:
         _pause(held, found.run, str(error))
     except Exception as error:
         log.exception("task %d, %s of item %d, failed", found.id, found.name, found.item)
-        _fail(held, found, f"{type(error).__name__} in {found.name}: {error}".splitlines()[0])
+        _fail(held, found, run, f"{type(error).__name__} in {found.name}: {error}".splitlines()[0])
 
 
-def _do(held: Engine, task: Task) -> None:
+def _do(held: Engine, task: Task, run: Run) -> None:
     loop.check()
-    run, frozen = held.run(task.run)
     if run.state != "active":
         raise RunHalted(run.reason or f"the run is {run.state}")
+    frozen = held.thawed(run)
     if task.name == "aggregate":
         aggregate(held, task, run, frozen)
     elif task.name == "sample":
@@ -72,11 +74,11 @@ def _pause(held: Engine, run: int, reason: str) -> None:
         runs_.halt(conn, run, state="paused", by="settings", reason=f"{reason}; then `lrq resume`")
 
 
-def _fail(held: Engine, task: Task, reason: str) -> None:
-    _, frozen = held.run(task.run)
+def _fail(held: Engine, task: Task, run: Run, reason: str) -> None:
+    train_every = held.thawed(run).train_every
     with held.ledger.writing() as conn:
         backlog.fail_task(held.ledger, conn, task, reason)
-        backlog.settle_run(held.ledger, conn, task.run, frozen.train_every)
+        backlog.settle_run(held.ledger, conn, task.run, train_every)
 
 
 for _queue in QUEUES:
