@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lrq.domain.records import Call, Choice, Purpose, Usage
+from lrq.domain.records import Call, Choice, Purpose, Usage, utf8_length
 
 _TOKENS_PER_BYTE = 0.28  # of UTF-8, before anything was counted: English about 0.25, Chinese about 0.3
 _SHARE_OF_LIMIT = 0.25  # of max_tokens that a completion takes, before anything was counted
@@ -15,8 +15,7 @@ _UNLIMITED = 32_768  # of completion, where the call names no limit: what today'
 
 def at_most(call: Call) -> Usage:
     """An upper bound: no tokenizer makes more tokens than there are bytes."""
-    texts = [message["content"] for message in call.messages] + list(call.input)
-    prompt = sum(_bytes(text) + _PER_MESSAGE for text in texts)
+    prompt = call.size + _PER_MESSAGE * (len(call.messages) + len(call.input))
     if call.role == "embedding":
         return Usage(prompt_tokens=prompt)
     own = {"max_tokens": call.max_tokens, "n": call.n, **call.extra}  # as the request's body has it
@@ -29,7 +28,7 @@ def counted(call: Call, choices: Sequence[Choice], usage: Usage) -> tuple[Usage,
     if usage.prompt_tokens and usage.completion_tokens:
         return usage, ""
     most = at_most(call)
-    said = sum(_bytes(choice.text) + _bytes(choice.reasoning) for choice in choices)
+    said = sum(utf8_length(choice.text) + utf8_length(choice.reasoning) for choice in choices)
     charged = usage
     if not usage.prompt_tokens:
         charged = replace(charged, prompt_tokens=most.prompt_tokens)
@@ -49,12 +48,11 @@ class Expectation:
         per_byte = self._per_byte.get((call.endpoint, call.model), _TOKENS_PER_BYTE)
         first = (call.max_tokens or 0) * _SHARE_OF_LIMIT
         completion = self._completion.get((call.endpoint, call.model, purpose.kind), first) * call.n
-        return max(1, round(_size(call) * per_byte + completion))
+        return max(1, round(call.size * per_byte + completion))
 
     def learn(self, call: Call, purpose: Purpose, usage: Usage) -> None:
-        size = _size(call)
-        if size and usage.prompt_tokens:
-            _move(self._per_byte, (call.endpoint, call.model), usage.prompt_tokens / size)
+        if call.size and usage.prompt_tokens:
+            _move(self._per_byte, (call.endpoint, call.model), usage.prompt_tokens / call.size)
         if usage.completion_tokens:
             _move(self._completion, (call.endpoint, call.model, purpose.kind), usage.completion_tokens / call.n)
 
@@ -62,13 +60,3 @@ class Expectation:
 def _move(means: dict[Any, float], name: Any, value: float) -> None:
     known = means.get(name)
     means[name] = value if known is None else known + _WEIGHT * (value - known)
-
-
-def _size(call: Call) -> int:
-    """Bytes of what is asked."""
-    return sum(_bytes(message["content"]) for message in call.messages) + sum(map(_bytes, call.input))
-
-
-def _bytes(text: str) -> int:
-    """Of UTF-8; ASCII texts know that without being encoded."""
-    return len(text) if text.isascii() else len(text.encode())

@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 Role = Literal["judge", "policy", "teacher", "embedding"]
 ROLES: tuple[Role, ...] = ("judge", "policy", "teacher", "embedding")
 
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+
+def utf8_length(text: str) -> int:
+    """Bytes of a text; ASCII texts know theirs without being encoded."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +127,11 @@ class Call:
     draw: int = 0  # vote or response index
     attempt: int = 0  # re-asks after an unreadable reply
     series: int = 0  # raised only by an explicit retry
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of UTF-8 of all that is asked."""
+        return sum(map(utf8_length, (*(message["content"] for message in self.messages), *self.input)))
 
 
 @dataclass(frozen=True, kw_only=True)

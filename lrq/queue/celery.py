@@ -15,6 +15,7 @@ from lrq.ledger import open_ledger
 from lrq.queue.events import EventsByTheSecond
 from lrq.queue.leases import Leases
 from lrq.queue.routes import QUEUES, concurrency_of, task_name
+from lrq.queue.transport import register
 
 # A message whose process no longer renews it (every quarter of this) goes back to its queue. Long enough for a
 # process that a model's loading holds up, short enough that a killed worker's task is back within 15 s.
@@ -87,6 +88,7 @@ def configuration(broker: str, ledger_id: str, visibility: float = VISIBILITY_SE
 
 def make_app(configure: Callable[[], dict[str, Any]]) -> Celery:
     """An app that asks for its configuration when it first needs it."""
+    register()
     app = Celery("lrq", set_as_current=False)
     app.add_defaults(configure)
     app.steps["consumer"].add(Leases)

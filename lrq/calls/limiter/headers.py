@@ -11,6 +11,16 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
+# Of each limit: what names its height, what remains of it and when it is whole again.
+_NAMES = {
+    kind: [
+        [f"{begin}-{said}{end}" for said in ("limit", "remaining", "reset")]
+        for begin, end in (("x-ratelimit", f"-{kind}"), (f"anthropic-ratelimit-{kind}", ""))
+    ]
+    for kind in ("requests", "tokens")
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Seen:
     """What a reply's headers say of one limit."""
@@ -27,22 +37,12 @@ def read_headers(headers: Mapping[str, str]) -> dict[str, Seen]:
         headers: names in any case if the mapping allows it, else in lower case.
     """
     found = {}
-    for kind in ("requests", "tokens"):
-        seen = _read(headers, f"x-ratelimit-{{}}-{kind}") or _read(headers, f"anthropic-ratelimit-{kind}-{{}}")
-        if seen:
-            found[kind] = seen
+    for kind, ways in _NAMES.items():
+        for limit_, remaining, reset in ways:
+            if kind not in found and (limit := _count(headers.get(limit_))):
+                left, whole = _count(headers.get(remaining)), read_duration(headers.get(reset))
+                found[kind] = Seen(limit=limit, remaining=left, reset=whole)
     return found
-
-
-def _read(headers: Mapping[str, str], name: str) -> Seen | None:
-    limit = _count(headers.get(name.format("limit")))
-    if not limit:
-        return None
-    return Seen(
-        limit=limit,
-        remaining=_count(headers.get(name.format("remaining"))),
-        reset=read_duration(headers.get(name.format("reset"))),
-    )
 
 
 def _count(text: str | None) -> int | None:
