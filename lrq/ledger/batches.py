@@ -12,7 +12,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-_Type = type[sa.types.TypeEngine[Any]]
+_Type = sa.types.TypeEngine[Any] | type[sa.types.TypeEngine[Any]]
 
 
 def packed(rows: Sequence[Any]) -> str:

@@ -12,7 +12,7 @@ import zstandard
 
 from lrq.domain.exports import score_row
 from lrq.domain.records import Item, NoRow, Pair, Response, Reward, Score
-from lrq.ledger.batches import Query
+from lrq.ledger.batches import Query, packed, table
 from lrq.ledger.engine import Ledger, insert_into
 from lrq.ledger.schema import (
     contexts,
@@ -211,29 +211,41 @@ def load_prompt(conn: sa.Connection, item: int, round_: int, prompt: int) -> Any
     return None if body is None else orjson.loads(body)
 
 
+_SCORED = {
+    "prompt": sa.Integer,
+    "k": sa.Integer,
+    "dimension": sa.Text,
+    "state": sa.Text,
+    "value": sa.Float,
+    "reason": sa.Text,
+    "evidence": sa.Text,
+}
+
+
 def add_scores(ledger: Ledger, conn: sa.Connection, item: int, round_: int, found: Sequence[Score]) -> None:
     """Keep scores; one that was unscored before may be replaced, nothing else."""
-    values = [
-        {
-            "item_id": item,
-            "round": round_,
-            "prompt": score.prompt,
-            "k": score.k,
-            "dimension": score.dimension,
-            "state": score.state,
-            "value": score.value,
-            "reason": _storable(score.reason[:1000]),
-            "evidence": orjson.dumps(score.evidence).decode(),
-        }
+    rows_ = [
+        (
+            score.prompt,
+            score.k,
+            score.dimension,
+            score.state,
+            score.value,
+            _storable(score.reason[:1000]),
+            orjson.dumps(score.evidence).decode(),
+        )
         for score in found
     ]
-    if values:
-        conn.execute(_keep_score(ledger.is_sqlite), values)
+    if rows_:
+        conn.execute(_keep_scores(ledger.is_sqlite), {"item": item, "round_": round_, "scores_": packed(rows_)})
 
 
 @cache
-def _keep_score(is_sqlite: bool) -> Any:
-    insert = insert_into(scores, is_sqlite)
+def _keep_scores(is_sqlite: bool) -> Any:
+    new = table("scores_", _SCORED, is_sqlite=is_sqlite)
+    whose = [sa.bindparam(name, type_=sa.Integer) for name in ("item", "round_")]
+    query = sa.select(*whose, *new.c).where(sa.true())  # SQLite takes ON for a join's without it
+    insert = insert_into(scores, is_sqlite).from_select(["item_id", "round", *_SCORED], query)
     return insert.on_conflict_do_update(
         index_elements=["item_id", "round", "prompt", "k", "dimension"],
         set_={name: insert.excluded[name] for name in ("state", "value", "reason", "evidence")},

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from lrq.domain.errors import RunHalted
+from lrq.ledger.batches import packed, table
 from lrq.ledger.engine import Ledger, insert_into
 from lrq.ledger.schema import runs, usage
 
@@ -64,7 +65,10 @@ _ADD = (
 
 @cache
 def _count(is_sqlite: bool) -> Any:
-    insert = insert_into(usage, is_sqlite)
+    columns = {name: usage.c[name].type for name in (*Group._fields, *_COUNTED)}
+    new = table("counted", columns, is_sqlite=is_sqlite)
+    query = sa.select(*new.c).where(sa.true())  # SQLite takes ON for a join's without it
+    insert = insert_into(usage, is_sqlite).from_select([*columns], query)
     more = {name: usage.c[name] + insert.excluded[name] for name in _COUNTED}
     return insert.on_conflict_do_update(index_elements=Group._fields, set_=more)
 
@@ -160,5 +164,5 @@ class Money:
             added = [{"run": run, **{f"more_{name}": sums[name] for name in _SUMS}} for run, sums in self.runs.items()]
             conn.execute(_ADD, sorted(added, key=lambda one: one["run"]))
         if self.counts:
-            counted = [group._asdict() | self.counts[group] for group in sorted(self.counts)]
-            conn.execute(_count(ledger.is_sqlite), counted)
+            counted = [(*group, *self.counts[group].values()) for group in sorted(self.counts)]
+            conn.execute(_count(ledger.is_sqlite), {"counted": packed(counted)})
