@@ -2,6 +2,8 @@
 
 At each row that it takes or brings, sqlite3 lets go of the interpreter, and stands in line behind the event loop to
 have it again: a thread beside a busy loop pays for that a hundred times what the row costs.
+
+Whole numbers and texts alone: of a fraction SQLite's JSON keeps 15 digits, and bytes are not JSON.
 """
 
 from collections import namedtuple
@@ -42,7 +44,7 @@ def table(parameter: str, columns: Mapping[str, _Type], *, is_sqlite: bool) -> s
 
 
 class Query:
-    """A query whose rows come all at once; its columns hold no bytes. Build it once."""
+    """A query whose rows come all at once; its columns hold neither bytes nor fractions. Build it once."""
 
     def __init__(self, query: sa.Select[Any]) -> None:
         self._row: Any = namedtuple("_row", query.selected_columns.keys())  # type: ignore[misc]

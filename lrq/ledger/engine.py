@@ -182,7 +182,9 @@ def _engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def _on_begin(conn: sa.Connection) -> None:
         # A deferred transaction that turns to writing fails at once when another writes; this one waits instead.
-        conn.exec_driver_sql("BEGIN" if conn.get_execution_options().get("lrq_read") else "BEGIN IMMEDIATE")
+        # Reading needs none: as on PostgreSQL, each statement sees what is committed.
+        if not conn.get_execution_options().get("lrq_read"):
+            conn.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

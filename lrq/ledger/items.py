@@ -12,7 +12,7 @@ import zstandard
 
 from lrq.domain.exports import score_row
 from lrq.domain.records import Item, NoRow, Pair, Response, Reward, Score
-from lrq.ledger.batches import Query, packed, table
+from lrq.ledger.batches import Query
 from lrq.ledger.engine import Ledger, insert_into
 from lrq.ledger.schema import (
     contexts,
@@ -148,10 +148,10 @@ _RESPONSES = Query(
     .where(responses.c.item_id == sa.bindparam("item"), responses.c.round == sa.bindparam("round"))
     .where(responses.c.text.is_not(None))
 )
-_SCORES = Query(
-    sa.select(*(scores.c[name] for name in ("prompt", "k", "dimension", "state", "value", "reason", "evidence"))).where(
-        scores.c.item_id == sa.bindparam("item"), scores.c.round == sa.bindparam("round")
-    )
+_SCORES = (
+    sa.select(scores)
+    .where(scores.c.item_id == sa.bindparam("item"), scores.c.round == sa.bindparam("round"))
+    .order_by(scores.c.prompt, scores.c.k, scores.c.dimension)
 )
 
 
@@ -211,41 +211,29 @@ def load_prompt(conn: sa.Connection, item: int, round_: int, prompt: int) -> Any
     return None if body is None else orjson.loads(body)
 
 
-_SCORED = {
-    "prompt": sa.Integer,
-    "k": sa.Integer,
-    "dimension": sa.Text,
-    "state": sa.Text,
-    "value": sa.Float,
-    "reason": sa.Text,
-    "evidence": sa.Text,
-}
-
-
 def add_scores(ledger: Ledger, conn: sa.Connection, item: int, round_: int, found: Sequence[Score]) -> None:
     """Keep scores; one that was unscored before may be replaced, nothing else."""
-    rows_ = [
-        (
-            score.prompt,
-            score.k,
-            score.dimension,
-            score.state,
-            score.value,
-            _storable(score.reason[:1000]),
-            orjson.dumps(score.evidence).decode(),
-        )
+    values = [
+        {
+            "item_id": item,
+            "round": round_,
+            "prompt": score.prompt,
+            "k": score.k,
+            "dimension": score.dimension,
+            "state": score.state,
+            "value": score.value,
+            "reason": _storable(score.reason[:1000]),
+            "evidence": orjson.dumps(score.evidence).decode(),
+        }
         for score in found
     ]
-    if rows_:
-        conn.execute(_keep_scores(ledger.is_sqlite), {"item": item, "round_": round_, "scores_": packed(rows_)})
+    if values:
+        conn.execute(_keep_score(ledger.is_sqlite), values)
 
 
 @cache
-def _keep_scores(is_sqlite: bool) -> Any:
-    new = table("scores_", _SCORED, is_sqlite=is_sqlite)
-    whose = [sa.bindparam(name, type_=sa.Integer) for name in ("item", "round_")]
-    query = sa.select(*whose, *new.c).where(sa.true())  # SQLite takes ON for a join's without it
-    insert = insert_into(scores, is_sqlite).from_select(["item_id", "round", *_SCORED], query)
+def _keep_score(is_sqlite: bool) -> Any:
+    insert = insert_into(scores, is_sqlite)
     return insert.on_conflict_do_update(
         index_elements=["item_id", "round", "prompt", "k", "dimension"],
         set_={name: insert.excluded[name] for name in ("state", "value", "reason", "evidence")},
@@ -254,10 +242,10 @@ def _keep_scores(is_sqlite: bool) -> Any:
 
 
 def load_scores(conn: sa.Connection, item: int, round_: int) -> list[Score]:
-    return [_score(row) for row in sorted(_SCORES.rows(conn, {"item": item, "round": round_}))]
+    return [_score(row) for row in conn.execute(_SCORES, {"item": item, "round": round_})]
 
 
-def _score(row: Any) -> Score:
+def _score(row: sa.Row[Any]) -> Score:
     return Score(
         dimension=row.dimension,
         k=row.k,
