@@ -1,26 +1,24 @@
 """CPU per call and calls per second on the full path, beside a bare aiohttp + orjson loop in the same run.
 
-    python benchmarks/calls.py [--calls 20000] [--concurrency 500] [--latency 300] [--judges 1]
+    python benchmarks/calls.py [--calls 20000] [--concurrency 500] [--latency 300] [--judges 1] [--rivals PYTHON …]
 
 The full path is what `lrq run` does: messages, tasks, claim, limiter, client, settle, scores. Prompts have about 1,800
 tokens, the judge answers "[[7]]" to everything. Counted is a steady interval, from a quarter to four fifths of the
 replies as the server counts them, so that neither the start nor the end of a process is in it. The bare loop runs
-before and after ours; its figures are the mean. Where the openai package is installed, its client makes the same calls.
+before and after ours; its figures are the mean. `--rivals` names interpreters that have openai, distilabel or curator
+installed (`rivals.py`): these make a quarter of the calls, and all of their processes are counted.
 """
 
 import argparse
-import asyncio
 import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import orjson
 from common import (
     SCORES,
     SCORES_RECIPE,
@@ -39,19 +37,18 @@ from common import (
 from lrq.domain.fences import fenced
 from lrq.recipes.templates import fill
 
+RIVALS = str(Path(__file__).with_name("rivals.py"))
 RESPONSES = 34  # so that a task has as many calls as LongReward's have in the mean: 136 in four
 PER_ITEM = 2 * RESPONSES
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["openai"]:
-        asyncio.run(ask_with_openai(*sys.argv[2:]))
-        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=20_000)
     parser.add_argument("--concurrency", type=int, default=500)
     parser.add_argument("--latency", type=int, default=300, help="milliseconds of each reply")
     parser.add_argument("--judges", type=int, default=1, help="judge processes")
+    parser.add_argument("--rivals", nargs="*", default=[sys.executable], help="interpreters that have other clients")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Sim("--canned", "--latency", str(options.latency)) as sim:
         lines = list(items(options.calls // PER_ITEM))
@@ -60,8 +57,9 @@ def main() -> None:
         first = measure_bare(sim, prompts, options)
         ours = measure_ours(sim, dataset, options)
         second = measure_bare(sim, prompts, options)
-        openai = measure_openai(sim, prompts, options) if find_spec("openai") else None
-    report(options, ours, [first, second], openai)
+        some = write_lines(Path(folder) / "some.jsonl", bodies(lines[: len(lines) // 4]))
+        rivals = {name: measure_rival(sim, argv, some, options) for name, argv in found_rivals(options.rivals)}
+    report(options, ours, [first, second], rivals)
 
 
 def items(count: int) -> Iterator[dict[str, Any]]:
@@ -92,26 +90,21 @@ def measure_bare(sim: Sim, prompts: Path, options: argparse.Namespace) -> Interv
     return steady(watch, options)
 
 
-def measure_openai(sim: Sim, prompts: Path, options: argparse.Namespace) -> Interval:
+def found_rivals(pythons: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Names and how each is started."""
+    for python in pythons:
+        found = subprocess.run([python, RIVALS], check=True, capture_output=True, text=True)
+        yield from ((name, (python, RIVALS, name)) for name in found.stdout.split())
+
+
+def measure_rival(sim: Sim, argv: Sequence[str], prompts: Path, options: argparse.Namespace) -> Interval:
     sim.reset()
-    process = subprocess.Popen([sys.executable, __file__, "openai", sim.url, str(prompts), str(options.concurrency)])
+    command = [*argv, sim.url, str(prompts), str(options.concurrency)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     watch = Watch(process.pid, sim)
-    process.wait()
-    return steady(watch, options)
-
-
-async def ask_with_openai(url: str, file: str, concurrency: str) -> None:
-    """The bare loop with the openai client in the place of aiohttp."""
-    from openai import AsyncOpenAI  # noqa: PLC0415
-
-    client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
-    waiting = iter([orjson.loads(line) for line in Path(file).read_bytes().splitlines()])
-
-    async def work() -> None:
-        for body in waiting:
-            await client.chat.completions.create(**body)
-
-    await asyncio.gather(*(work() for _ in range(int(concurrency))))
+    if process.wait():
+        raise SystemExit(f"{argv[-1]} ended with {process.returncode}; run {RIVALS} by itself to see why")
+    return steady(watch, options, options.calls // 4)
 
 
 def measure_ours(sim: Sim, dataset: Path, options: argparse.Namespace) -> Interval:
@@ -128,12 +121,15 @@ def follow(lrq: Lrq, process: Any, sim: Sim, options: argparse.Namespace) -> Int
     return steady(watch, options)
 
 
-def steady(watch: Watch, options: argparse.Namespace) -> Interval:
+def steady(watch: Watch, options: argparse.Namespace, calls: int = 0) -> Interval:
     watch.close()
-    return watch.between(options.calls // 4, options.calls * 4 // 5)
+    calls = calls or options.calls
+    return watch.between(calls // 4, calls * 4 // 5)
 
 
-def report(options: argparse.Namespace, ours: Interval, loops: Sequence[Interval], openai: Interval | None) -> None:
+def report(
+    options: argparse.Namespace, ours: Interval, loops: Sequence[Interval], rivals: Mapping[str, Interval]
+) -> None:
     cpu = fmean(loop.cpu_per_call("lrq") for loop in loops)
     rate = fmean(loop.rate for loop in loops)
     workers = ours.cpu_per_call("judge")
@@ -150,10 +146,9 @@ def report(options: argparse.Namespace, ours: Interval, loops: Sequence[Interval
         ("lrq: command", f"{ours.cpu_per_call('lrq'):.3f}", "", "", ""),
         ("lrq: broker and limiter", f"{ours.cpu_per_call('redis'):.3f}", "", "", ""),
     ]
-    if openai is not None:
-        theirs = openai.cpu_per_call("lrq")
-        ratios = f"{theirs / cpu:.2f}x", f"{openai.rate:,.0f}", f"{openai.rate / rate:.2f}x"
-        rows.insert(1, ("openai client", f"{theirs:.3f}", *ratios))
+    for name, rival in rivals.items():
+        theirs = rival.cpu_per_call("lrq")
+        rows.append((name, f"{theirs:.3f}", f"{theirs / cpu:.2f}x", f"{rival.rate:,.0f}", f"{rival.rate / rate:.2f}x"))
     title = f"{options.calls:,} calls of about 1,800 tokens, {options.concurrency} in flight, {options.latency} ms"
     show(title, ("", "CPU ms/call", "ratio", "calls/s", "ratio"), rows)
 
