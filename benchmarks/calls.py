@@ -58,7 +58,8 @@ def main() -> None:
         ours = measure_ours(sim, dataset, options)
         second = measure_bare(sim, prompts, options)
         some = write_lines(Path(folder) / "some.jsonl", bodies(lines[: len(lines) // 4]))
-        rivals = {name: measure_rival(sim, argv, some, options) for name, argv in found_rivals(options.rivals)}
+        found = found_rivals(options.rivals)
+        rivals = {name: measure_rival(sim, argv, some, options) for name, argv in found.items()}
     report(options, ours, [first, second], rivals)
 
 
@@ -90,11 +91,13 @@ def measure_bare(sim: Sim, prompts: Path, options: argparse.Namespace) -> Interv
     return steady(watch, options)
 
 
-def found_rivals(pythons: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
-    """Names and how each is started."""
+def found_rivals(pythons: Sequence[str]) -> dict[str, Sequence[str]]:
+    """How each client that is installed anywhere is started."""
+    found: dict[str, Sequence[str]] = {}
     for python in pythons:
-        found = subprocess.run([python, RIVALS], check=True, capture_output=True, text=True)
-        yield from ((name, (python, RIVALS, name)) for name in found.stdout.split())
+        installed = subprocess.run([python, RIVALS], check=True, capture_output=True, text=True).stdout.split()
+        found |= {name: (python, RIVALS, name) for name in installed if name not in found}
+    return found
 
 
 def measure_rival(sim: Sim, argv: Sequence[str], prompts: Path, options: argparse.Namespace) -> Interval:
