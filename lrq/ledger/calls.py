@@ -7,76 +7,20 @@ the server, is unknown: its money stays charged, and the next asker takes the ro
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from lrq.domain.errors import RunHalted
 from lrq.domain.records import Call, Purpose, Usage
-from lrq.ledger.batches import Query, listed, packed, table
+from lrq.ledger.batches import packed
 from lrq.ledger.engine import SETTLING, Ledger
 from lrq.ledger.money import Bound, Group, Held, Money, reserve
 from lrq.ledger.processes import is_dead
-from lrq.ledger.schema import calls, runs
+from lrq.ledger.schema import calls
+from lrq.ledger.statements import OF_CLAIM, OF_GROUP, statements
 
 _OPEN = ("claimed", "sent")
-
-_SUMMED = (*Group._fields, "reserved_cost", "reserved_tokens")
-_OF_CLAIM = {
-    "key": sa.Text,
-    "item_id": sa.Integer,
-    "draw": sa.Integer,
-    "attempt": sa.Integer,
-    "series": sa.Integer,
-    "reserved_cost": sa.BigInteger,
-    "reserved_tokens": sa.BigInteger,
-}
-_OF_GROUP = (*Group._fields, "state", "owner", "claimed_at")
-_OF_REPLY = {
-    "id": sa.BigInteger,
-    "start": sa.Integer,
-    "length": sa.Integer,
-    "cost": sa.BigInteger,
-    "prompt_tokens": sa.Integer,
-    "completion_tokens": sa.Integer,
-    "cached_tokens": sa.Integer,
-    "latency_ms": sa.Integer,
-    "reason": sa.Text,
-    "server": sa.Text,
-}
-
-
-class _Statements:
-    """What every call runs. Built once: building a statement costs several times its execution."""
-
-    def __init__(self, is_sqlite: bool) -> None:
-        keys = listed("keys", sa.Text, is_sqlite=is_sqlite)
-        ids = listed("ids", sa.BigInteger, is_sqlite=is_sqlite)
-        self.find = sa.select(calls).where(calls.c.key.in_(keys))
-        self.ids = Query(sa.select(calls.c.key, calls.c.id).where(calls.c.key.in_(keys)))
-        held = sa.select(calls.c.id, calls.c.state, calls.c.owner, *(calls.c[name] for name in _SUMMED))
-        self.lock = Query(held.where(calls.c.id.in_(ids)).order_by(calls.c.key).with_for_update())
-        claimed = table("claimed", _OF_CLAIM, is_sqlite=is_sqlite)
-        shared = [sa.bindparam(f"its_{name}", type_=calls.c[name].type) for name in _OF_GROUP]
-        self.insert = calls.insert().from_select([*_OF_CLAIM, *_OF_GROUP], sa.select(*claimed.c, *shared))
-        active = sa.select(runs.c.id).where(runs.c.state == "active")
-        ours = calls.c.owner == sa.bindparam("by"), calls.c.state == "claimed", calls.c.run_id.in_(active)
-        self.unsent = Query(sa.select(calls.c.id).where(calls.c.id.in_(ids), *ours))
-        self.send = calls.update().where(calls.c.id.in_(ids)).values(state="sent", deliveries=calls.c.deliveries + 1)
-        replies = table("replies", _OF_REPLY, is_sqlite=is_sqlite)
-        reply = sa.func.substr(sa.bindparam("bodies", type_=sa.LargeBinary), replies.c.start, replies.c.length)
-        told = {name: replies.c[name] for name in _OF_REPLY if name not in {"id", "start", "length"}}
-        ended = {
-            "state": "done",
-            "reserved_cost": 0,
-            "reserved_tokens": 0,
-            "settled_at": sa.bindparam("now", type_=sa.Float),
-        }
-        self.settle = calls.update().where(calls.c.id == replies.c.id).values(**ended, **told, reply=reply)
-
-
-_statements = cache(_Statements)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +85,10 @@ class Send:
         for write in writes:
             by_owner[write.owner].append(write.id)
         ours: set[int] = set()
-        run = _statements(ledger.is_sqlite)
+        sql = statements(ledger.is_sqlite)
         for owner, ids in by_owner.items():
-            unsent = [row.id for row in run.unsent.rows(conn, {"ids": packed(ids), "by": owner})]
-            conn.execute(run.send, {"ids": packed(unsent)})
+            unsent = [row.id for row in sql.unsent.rows(conn, {"ids": packed(ids), "by": owner})]
+            conn.execute(sql.send, {"ids": packed(unsent)})
             ours.update(unsent)
         return [write.id in ours for write in writes]
 
@@ -277,7 +221,7 @@ def bury_all(ledger: Ledger, conn: sa.Connection) -> int:
 
 
 def _find(ledger: Ledger, conn: sa.Connection, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:
-    return {row.key: row for row in conn.execute(_statements(ledger.is_sqlite).find, {"keys": packed(keys)})}
+    return {row.key: row for row in conn.execute(statements(ledger.is_sqlite).find, {"keys": packed(keys)})}
 
 
 def _free_lost(ledger: Ledger, conn: sa.Connection, writes: Sequence[Claim], found: dict[str, sa.Row[Any]]) -> None:
@@ -336,12 +280,12 @@ def _insert(
         free = calls.c.state.in_(("unknown", "failed"))
         take = calls.update().where(calls.c.key == write.key, free)
         conn.execute(take.values(**_row(write, now), settled_at=None, error="", reason=""))
-    run = _statements(ledger.is_sqlite)
+    sql = statements(ledger.is_sqlite)
     for shared, new in _grouped([write for write in granted if write.key not in found]).items():
-        told = dict(zip(_OF_GROUP, (*shared, "claimed", new[0].owner, now), strict=True))
+        told = dict(zip(OF_GROUP, (*shared, "claimed", new[0].owner, now), strict=True))
         rows = packed([_own(write) for write in new])
-        conn.execute(run.insert, {"claimed": rows, **{f"its_{name}": value for name, value in told.items()}})
-    ids = run.ids.rows(conn, {"keys": packed([write.key for write in granted])})
+        conn.execute(sql.insert, {"claimed": rows, **{f"its_{name}": value for name, value in told.items()}})
+    ids = sql.ids.rows(conn, {"keys": packed([write.key for write in granted])})
     return {row.key: Claimed(id=row.id) for row in ids}
 
 
@@ -359,19 +303,19 @@ def _group(write: Claim) -> Group:
 
 
 def _own(write: Claim) -> tuple[Any, ...]:
-    """What `_OF_CLAIM` names."""
+    """What `OF_CLAIM` names."""
     call, bound = write.call, write.bound
     return write.key, write.purpose.item or 0, call.draw, call.attempt, call.series, bound.cost, bound.tokens
 
 
 def _row(write: Claim, now: float) -> dict[str, Any]:
-    shared = zip(_OF_GROUP, (*_group(write), "claimed", write.owner, now), strict=True)
-    return {**dict(shared), **dict(zip(_OF_CLAIM, _own(write), strict=True))}
+    shared = zip(OF_GROUP, (*_group(write), "claimed", write.owner, now), strict=True)
+    return {**dict(shared), **dict(zip(OF_CLAIM, _own(write), strict=True))}
 
 
 def _lock(ledger: Ledger, conn: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:
     """The rows, locked in the order of their keys so that two processes cannot wait for each other."""
-    return {row.id: row for row in _statements(ledger.is_sqlite).lock.rows(conn, {"ids": packed(ids)})}
+    return {row.id: row for row in statements(ledger.is_sqlite).lock.rows(conn, {"ids": packed(ids)})}
 
 
 def _set_free(conn: sa.Connection, ids: Sequence[int], now: float) -> None:
@@ -389,7 +333,7 @@ def _keep_replies(ledger: Ledger, conn: sa.Connection, writes: Sequence[Settle],
         rows.append((write.id, start, len(write.reply), write.cost, *tokens, write.latency_ms, write.note, server))
         start += len(write.reply)
     bodies = b"".join(write.reply for write in writes)
-    conn.execute(_statements(ledger.is_sqlite).settle, {"replies": packed(rows), "bodies": bodies, "now": now})
+    conn.execute(statements(ledger.is_sqlite).settle, {"replies": packed(rows), "bodies": bodies, "now": now})
 
 
 def _counts(write: Settle) -> dict[str, int]:
