@@ -26,10 +26,12 @@ class _Loop:
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
         self.stopping = asyncio.Event()
-        if stopping.is_set():
-            self.stopping.set()
         self.thread = threading.Thread(target=self.loop.run_forever, name="asyncio", daemon=True)
         self.thread.start()
+
+    def stop(self) -> None:
+        """Wake who waits until stopping; call it from any thread."""
+        self.loop.call_soon_threadsafe(self.stopping.set)
 
 
 _lock = threading.Lock()
@@ -43,6 +45,8 @@ def _loop() -> _Loop:
     with _lock:
         if _current is None or _current.pid != os.getpid():
             _current = _Loop()
+            if stopping.is_set():  # asked after the loop is known, so that no stop falls in between
+                _current.stop()
         return _current
 
 
@@ -67,7 +71,7 @@ def stop() -> None:
     stopping.set()
     current = _current
     if current is not None and not current.loop.is_closed():
-        current.loop.call_soon_threadsafe(current.stopping.set)
+        current.stop()
 
 
 def at_close(closer: Callable[[], Awaitable[None]]) -> None:
