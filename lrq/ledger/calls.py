@@ -52,7 +52,11 @@ ClaimResult = Claimed | Known | Ended | Held | RunHalted
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Take a key for sending. A process asks for a key by one claim at a time."""
+    """Take a key for sending. A process asks for a key by one claim at a time.
+
+    Nobody else may write calls meanwhile (`Ledger.alone`, which the Writer sees to): what is found still holds when it
+    is taken.
+    """
 
     key: str
     call: Call

@@ -10,7 +10,6 @@ from datetime import datetime
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
-
 # Of each limit: what names its height, what remains of it and when it is whole again.
 _NAMES = {
     kind: [
