@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lrq.domain.records import NoRow, Pair, Reward, Score
+from lrq.domain.records import NoRow, Pair, Reward
 from lrq.ledger import items as items_
 from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, trainings
@@ -160,18 +160,6 @@ def end_sample(ledger: Ledger, conn: sa.Connection, task: Task, steps: Mapping[s
     if not _end(conn, task):
         return False
     _start_judging(ledger, conn, task.run, task.item, steps, was="sampling")
-    return True
-
-
-def end_step(ledger: Ledger, conn: sa.Connection, task: Task, found: Sequence[Score]) -> bool:
-    """One step's scores; the last step of the item opens its aggregation."""
-    if not _end(conn, task):
-        return False
-    items_.add_scores(ledger, conn, task.item, task.round, found)
-    less = items.update().where(items.c.id == task.item).values(open_steps=items.c.open_steps - 1)
-    if conn.execute(less.returning(items.c.open_steps)).scalar_one() == 0:
-        aggregate = {"aggregate": "aggregate"}
-        _open_tasks(ledger, conn, task.run, task.item, aggregate, was="judging", state="aggregating")
     return True
 
 

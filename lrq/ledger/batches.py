@@ -3,7 +3,7 @@
 At each row that it takes or brings, sqlite3 lets go of the interpreter, and stands in line behind the event loop to
 have it again: a thread beside a busy loop pays for that a hundred times what the row costs.
 
-Whole numbers and texts alone: of a fraction SQLite's JSON keeps 15 digits, and bytes are not JSON.
+Bytes are not JSON, and of a fraction that comes back SQLite's JSON keeps 15 digits; one that goes in stays whole.
 """
 
 from collections import namedtuple

@@ -12,7 +12,7 @@ import zstandard
 
 from lrq.domain.exports import score_row
 from lrq.domain.records import Item, NoRow, Pair, Response, Reward, Score
-from lrq.ledger.batches import Query
+from lrq.ledger.batches import Query, packed, table
 from lrq.ledger.engine import Ledger, insert_into
 from lrq.ledger.schema import (
     contexts,
@@ -211,29 +211,29 @@ def load_prompt(conn: sa.Connection, item: int, round_: int, prompt: int) -> Any
     return None if body is None else orjson.loads(body)
 
 
-def add_scores(ledger: Ledger, conn: sa.Connection, item: int, round_: int, found: Sequence[Score]) -> None:
-    """Keep scores; one that was unscored before may be replaced, nothing else."""
-    values = [
-        {
-            "item_id": item,
-            "round": round_,
-            "prompt": score.prompt,
-            "k": score.k,
-            "dimension": score.dimension,
-            "state": score.state,
-            "value": score.value,
-            "reason": _storable(score.reason[:1000]),
-            "evidence": orjson.dumps(score.evidence).decode(),
-        }
-        for score in found
-    ]
+_OF_SCORE = {
+    name: scores.c[name].type
+    for name in ("item_id", "round", "prompt", "k", "dimension", "state", "value", "reason", "evidence")
+}
+
+
+def add_scores(ledger: Ledger, conn: sa.Connection, found: Sequence[tuple[int, int, Score]]) -> None:
+    """Keep scores of (item, round); one that was unscored before may be replaced, nothing else."""
+    values = [(item, round_, *_of_score(score)) for item, round_, score in found]
     if values:
-        conn.execute(_keep_score(ledger.is_sqlite), values)
+        conn.execute(_keep_scores(ledger.is_sqlite), {"found": packed(values)})
+
+
+def _of_score(score: Score) -> tuple[Any, ...]:
+    judged = score.state, score.value, _storable(score.reason[:1000]), orjson.dumps(score.evidence).decode()
+    return score.prompt, score.k, score.dimension, *judged
 
 
 @cache
-def _keep_score(is_sqlite: bool) -> Any:
-    insert = insert_into(scores, is_sqlite)
+def _keep_scores(is_sqlite: bool) -> Any:
+    new = table("found", _OF_SCORE, is_sqlite=is_sqlite)
+    query = sa.select(*new.c).where(sa.true())  # SQLite takes ON for a join's without it
+    insert = insert_into(scores, is_sqlite).from_select([*_OF_SCORE], query)
     return insert.on_conflict_do_update(
         index_elements=["item_id", "round", "prompt", "k", "dimension"],
         set_={name: insert.excluded[name] for name in ("state", "value", "reason", "evidence")},

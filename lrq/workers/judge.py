@@ -7,10 +7,10 @@ from lrq.domain.records import Item, Passage, Purpose, Response, Score
 from lrq.judge.asking import Asker
 from lrq.judge.passages import Embedder
 from lrq.judge.votes import cast
-from lrq.ledger import backlog
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
+from lrq.ledger.steps import EndStep
 from lrq.workers import loop
 from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
@@ -46,8 +46,7 @@ class _Step:
 
     async def work(self) -> None:
         found = await cast(self.frozen.votes(self.task.name), self._vote)
-        task = self.task
-        await self.engine.writer.together(lambda conn: backlog.end_step(self.engine.ledger, conn, task, found))
+        await self.engine.writer.write(EndStep(task=self.task, found=found))
 
     async def _vote(self, vote: int) -> Sequence[Score]:
         step = self.frozen.recipe.step(self.task.name)

@@ -16,6 +16,7 @@ from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import items, tasks
 from lrq.ledger.schema import rows as rows_table
+from lrq.ledger.steps import EndStep
 
 STEPS = {"helpfulness": "judge.helpfulness", "logicality": "judge.logicality"}
 STEP_OF = {name: name for name in STEPS}
@@ -58,7 +59,7 @@ def scores(name: str, state: str = "value", count: int = 2) -> list[Score]:
 
 def end_step(ledger: Ledger, task: Task, state: str = "value") -> bool:
     with ledger.writing() as conn:
-        return backlog.end_step(ledger, conn, task, scores(task.name, state))
+        return EndStep.apply(ledger, conn, [EndStep(task=task, found=scores(task.name, state))])[0]
 
 
 def aggregate(ledger: Ledger, task: Task, made: Sequence[Pair | NoRow], train_every: int | None = None) -> bool:
@@ -464,7 +465,7 @@ def test_what_is_unscored_is_asked_again_in_a_new_series(ledger: Ledger, run: Ru
     with ledger.writing() as conn:
         better = [Score(dimension="logicality", k=k, value=9.0) for k in range(2)]
         other = [Score(dimension="helpfulness", k=0, value=9.0)]
-        assert backlog.end_step(ledger, conn, again, [*better, *other])
+        assert EndStep.apply(ledger, conn, [EndStep(task=again, found=[*better, *other])]) == [True]
     finish(ledger, run)
     with ledger.reading() as conn:
         found = {(score.dimension, score.k): score.value for score in items_.load_scores(conn, 1, 0)}

@@ -1,5 +1,7 @@
 """Rows that travel as one JSON text arrive as they left, on SQLite and PostgreSQL."""
 
+import random
+
 import pytest
 import sqlalchemy as sa
 
@@ -26,6 +28,17 @@ def test_rows_arrive_as_they_left(ledger: Ledger, rows: list[tuple[int, str, int
     query = Query(sa.select(*table("sent", COLUMNS, is_sqlite=ledger.is_sqlite).c))
     with ledger.reading() as conn:
         assert sorted(map(tuple, query.rows(conn, {"sent": packed(rows)}))) == sorted(rows)
+
+
+def test_a_fraction_goes_in_whole(ledger: Ledger) -> None:
+    """Means of scores have 17 digits, and a reward computed from them must come out the same."""
+    rng = random.Random(7)
+    fractions = [rng.randint(1, 400) / rng.randint(1, 400) for _ in range(2000)] + [rng.random() for _ in range(2000)]
+    sent = table("sent", {"place": sa.Integer, "value": sa.Float}, is_sqlite=ledger.is_sqlite)
+    query = sa.select(sent.c.value).order_by(sent.c.place)
+    with ledger.reading() as conn:
+        found = conn.execute(query, {"sent": packed(list(enumerate(fractions)))}).scalars().all()
+    assert found == fractions
 
 
 def test_a_list_names_what_is_in_it(ledger: Ledger) -> None:

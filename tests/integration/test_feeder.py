@@ -23,6 +23,7 @@ from lrq.ledger import items as items_
 from lrq.ledger.calls import Bound, Claim, Send
 from lrq.ledger.processes import Presence
 from lrq.ledger.schema import calls, tasks
+from lrq.ledger.steps import EndStep
 from lrq.queue.celery import configuration, make_app
 from lrq.queue.messages import BrokerDown, present, send
 from lrq.queue.routes import QUEUES
@@ -92,7 +93,7 @@ def work(ledger: Ledger, client: redis.Redis, app: Celery, most: int) -> int:
                         backlog.end_aggregate(ledger, conn, task, [], [NoRow(reason="one response")])
                         backlog.settle_run(ledger, conn, task.run, None)
                     elif task is not None:
-                        backlog.end_step(ledger, conn, task, [])
+                        EndStep.apply(ledger, conn, [EndStep(task=task, found=[])])
                 message.ack()
                 done += 1
     return done

@@ -200,7 +200,7 @@ def test_reopening_is_one_transaction_on_each_database(ledger: Ledger) -> None:
         lines = [(n, Item(id=f"i{n}", context="c", question="q"), [(0, "a"), (1, "b")]) for n in range(3)]
         items_.add_items(ledger, conn, run.id, lines)
         first, second, _ = items_.item_ids(conn, run.id)
-        items_.add_scores(ledger, conn, first, 0, scores)
+        items_.add_scores(ledger, conn, [(first, 0, score) for score in scores])
         conn.execute(items.update().where(items.c.id == first).values(state="done"))
         conn.execute(items.update().where(items.c.id == second).values(state="failed"))
         conn.execute(runs.update().values(open_items=0, state="done"))
