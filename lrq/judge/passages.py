@@ -5,6 +5,7 @@ k1 = 1.5, b = 0.75). What belongs to the context is made once and kept for all i
 """
 
 import asyncio
+import logging
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from lrq.domain.errors import CallFailed, CallRefused, Unscored
 from lrq.domain.records import Call, Passage, Purpose
 from lrq.domain.tokens import chunk
 from lrq.judge.asking import Obtain, in_series
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it would tell of every index it builds
 
 _CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[^\W_{_CJK}]+|[{_CJK}]+")

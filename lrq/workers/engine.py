@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from functools import partial
 from typing import Any
 
 import redis.asyncio
-from celery import signals
+from celery import bootsteps, signals
+from celery.exceptions import WorkerShutdown
 
 from lrq.calls.client import Caller
 from lrq.calls.limiter import Limiter
 from lrq.calls.transport import Transport
 from lrq.config import Price, Settings
+from lrq.domain.errors import LrqError
 from lrq.domain.records import Call
 from lrq.judge.passages import PassageCache
 from lrq.ledger import Ledger, Writer, open_ledger
@@ -28,6 +31,8 @@ from lrq.workers.usage_reports import UsageReports
 # Garbage is collected after so many new objects, not after 700: what a call leaves is freed by reference counts, and
 # walking through the objects of all modules took a third of a call's CPU.
 _COLLECT_EVERY = 50_000
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -65,8 +70,23 @@ _opening = asyncio.Lock()
 
 
 def engine() -> Engine:
-    """This process's engine; opened by its first task. Call it from a pool thread."""
+    """This process's engine, opened when it is first asked for. Call it from any thread but the loop's."""
     return _engine or loop.run(_open())
+
+
+class Opened(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Opens the engine before the first message is taken: a process that cannot open it ends, and says why."""
+
+    def start(self, _worker: Any) -> None:
+        try:
+            engine()
+        except Exception as error:
+            told = isinstance(error, LrqError)
+            log.critical("%s", error if told else f"{type(error).__name__}: {error}", exc_info=not told)
+            raise WorkerShutdown(1) from error
+
+
+app.steps["worker"].add(Opened)
 
 
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
