@@ -125,6 +125,9 @@ async def calling(
         await asyncio.to_thread(presence.close)
 
 
+Scene = Callable[..., contextlib.AbstractAsyncContextManager[Bench]]
+
+
 @contextlib.asynccontextmanager
 async def answering(
     ledger: Ledger,

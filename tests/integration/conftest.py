@@ -5,12 +5,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
+from calling import Scene, answering
 from inline import Judge, World, world
 
+from lrq.ledger import Ledger
 from lrq.queue.broker import find_server
 from lrq.sim.options import Options
 
@@ -80,6 +83,12 @@ def redis_server(_redis_server: RedisServer) -> RedisServer:
         _redis_server.start()
     _redis_server.flush()
     return _redis_server
+
+
+@pytest.fixture
+def scene(ledger: Ledger, redis_server: RedisServer) -> Scene:
+    """`async with scene(respond) as bench`: a Caller whose server answers as `respond` says."""
+    return partial(answering, ledger, redis_server.url)
 
 
 @pytest.fixture

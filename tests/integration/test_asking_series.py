@@ -1,23 +1,18 @@
 """Re-asks through the real client: what is bought, what is read again for nothing, what stands in the ledger."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from calling import Bench, answer, answering
+from calling import Bench, Scene, answer
 from ledgers import opened, sqlite_ledger
 
 from lrq.domain.errors import Unscored
 from lrq.domain.marks import read_score
 from lrq.judge.asking import Asker, JudgeModel
 from lrq.ledger import Ledger
-
-Scene = Callable[..., AbstractAsyncContextManager[Bench]]
-MODEL = JudgeModel(endpoint="default", model="m")
 
 
 @pytest.fixture
@@ -26,9 +21,7 @@ def ledger(home: Path) -> Iterator[Ledger]:
         yield made
 
 
-@pytest.fixture
-def scene(ledger: Ledger, redis_server: Any) -> Scene:
-    return partial(answering, ledger, redis_server.url)
+MODEL = JudgeModel(endpoint="default", model="m")
 
 
 async def score(bench: Bench, series: int = 0) -> Any:

@@ -2,26 +2,21 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from calling import ANSWER, Bench, answer, answering, calling, judge_at, question, serving
+from calling import ANSWER, Scene, answer, calling, judge_at, question, serving
 from ledgers import opened, sqlite_ledger
 
 from lrq.calls.transport import Transport
 from lrq.config import Settings
 from lrq.domain.errors import CallFailed, CallRefused, LrqError, RunHalted
 from lrq.ledger import Ledger, runs
-
-Scene = Callable[..., AbstractAsyncContextManager[Bench]]
-BOUND = (1 + 64) * 1 + 16 * 2  # one byte and a template's tokens at 1, sixteen tokens of reply at 2
 
 
 @pytest.fixture
@@ -30,9 +25,7 @@ def ledger(home: Path) -> Iterator[Ledger]:
         yield made
 
 
-@pytest.fixture
-def scene(ledger: Ledger, redis_server: Any) -> Scene:
-    return partial(answering, ledger, redis_server.url)
+BOUND = (1 + 64) * 1 + 16 * 2  # one byte and a template's tokens at 1, sixteen tokens of reply at 2
 
 
 def error(status: int, message: str = "no", code: str = "", **more: Any) -> web.Response:

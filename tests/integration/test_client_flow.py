@@ -2,16 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from aiohttp import web
-from calling import Bench, answer, answering, calling, judge_at, make_run, question, serving, until
+from calling import Scene, answer, calling, judge_at, make_run, question, serving, until
 from ledgers import opened, sqlite_ledger
 
 from lrq.calls import replies
@@ -24,18 +22,11 @@ from lrq.ledger import Ledger, Writer, runs
 from lrq.ledger.calls import Claim, Claimed, Send, Settle
 from lrq.ledger.schema import calls
 
-Scene = Callable[..., AbstractAsyncContextManager[Bench]]
-
 
 @pytest.fixture
 def ledger(home: Path) -> Iterator[Ledger]:
     with sqlite_ledger(home) as settings, opened(settings) as made:
         yield made
-
-
-@pytest.fixture
-def scene(ledger: Ledger, redis_server: Any) -> Scene:
-    return partial(answering, ledger, redis_server.url)
 
 
 class Gate:
