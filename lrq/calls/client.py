@@ -1,6 +1,7 @@
 """Paid requests: each key is claimed, sent, settled; a reply is committed before anyone sees it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -119,7 +120,7 @@ class Caller:
                 await self._count_reuse(call, purpose)
                 return replies.decode(key, result, reused=True)
             if isinstance(result, Ended):
-                raise (CallRefused if result.error == "refused" else CallFailed)(result.reason)
+                raise (CallRefused if result.error == "refused" else CallFailed)(result.reason, is_new=False)
             if isinstance(result, Claimed):
                 outcome = await self._deliver(result.id, key, pool, call, purpose, tries)
                 if isinstance(outcome, Reply):
@@ -137,7 +138,7 @@ class Caller:
         outcome: Reply | Outcome | None = None
         try:
             granted = await self._permit(pool, turn, call, purpose, tries)
-            if granted is None or not await self._may_send(id_, granted.permit):
+            if granted is None or not await self._may_send(id_, granted.permit, tries):
                 await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
                 return None
             outcome = await self._send(id_, key, pool, granted, call, purpose)
@@ -171,16 +172,23 @@ class Caller:
             self._stopping = True
             return None
 
-    async def _may_send(self, id_: int, permit: Permit) -> bool:
-        """Mark the call as sent; where it shall not be sent, the permit goes back."""
+    async def _may_send(self, id_: int, permit: Permit, tries: Tries) -> bool:
+        """Mark the call as sent; where it shall not be sent, the permit goes back.
+
+        Permits that grew old while the ledger was busy would all be used at once, beyond the limit they were given
+        under: such a call asks for another.
+        """
+        granted_at = time.monotonic()
+        may = False
         try:
             sent: bool = await self._writer.write(Send(id=id_, owner=self._owner))
-            sent = sent and not self._stopping
+            may = sent and not self._stopping and not tries.is_stale(time.monotonic() - granted_at)
         except AWAY:
-            sent = False
-        if not sent:
-            self._limiter.settle(permit, tokens=0, status="unsent", headers={}, latency=0.0)
-        return sent
+            pass
+        finally:
+            if not may:
+                self._limiter.settle(permit, tokens=0, status="unsent", headers={}, latency=0.0)
+        return may
 
     async def _send(
         self, id_: int, key: str, pool: Pool, granted: Granted, call: Call, purpose: Purpose

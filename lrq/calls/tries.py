@@ -4,8 +4,11 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
+from lrq.calls.limiter import SLACK
 from lrq.calls.outcomes import Kind, Outcome
 from lrq.domain.errors import CallFailed
+
+_MOST_STALE = 5  # permits that one call lets go because they have grown old
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ class Tries:
         self._patience = patience
         self._failed: Counter[Kind] = Counter()
         self._waited = 0.0
+        self._stale = 0
         self.failed_at: set[str] = set()  # lanes of a pool; others are tried first
 
     def look_again(self) -> float:
@@ -37,6 +41,11 @@ class Tries:
         seconds = min(patience.longest_look, max(patience.first_look, self._waited / 10)) * random.uniform(0.5, 1.5)
         self._waited += seconds
         return seconds
+
+    def is_stale(self, age: float) -> bool:
+        """Whether a permit of that age is too old to be used; not for ever, lest a slow ledger let no call through."""
+        self._stale += age > SLACK
+        return age > SLACK and self._stale <= _MOST_STALE
 
     def pause(self, outcome: Outcome) -> float:
         """Seconds to wait. Raises CallFailed when the tries are used up."""

@@ -7,6 +7,7 @@ from lrq.cli.follow import follow_options, work_on
 from lrq.config import Settings
 from lrq.ledger import backlog, open_ledger
 from lrq.ledger import runs as runs_
+from lrq.ledger.engine import SETTLING
 from lrq.workers.frozen import named, thaw
 
 
@@ -27,7 +28,8 @@ def resume(run: str, failed: bool, detach: bool, as_json: bool, settings: Settin
     ledger = open_ledger(settings, create=True)
     with ledger.writing() as conn:
         found = runs_.get_run(conn, run)
-        backlog.put_back_all(conn, found.id)  # tasks before runs, as workers lock them
+        ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
+        backlog.put_back_all(conn, found.id)
         frozen = thaw(found.recipe, runs_.complete(conn, found, named(settings)))
         if found.state in {"paused", "stopped"}:
             runs_.activate(conn, found.id)

@@ -17,11 +17,19 @@ class Unscored(Exception):
     """A score that could not be had, and why."""
 
 
-class CallRefused(Exception):
+class _NoReply(Exception):
+    """A call that ended without a reply. `is_new`: just now; else it is so in the ledger."""
+
+    def __init__(self, reason: str, *, is_new: bool = True) -> None:
+        super().__init__(reason)
+        self.is_new = is_new
+
+
+class CallRefused(_NoReply):
     """The server refuses this request and would again: too long, malformed, filtered."""
 
 
-class CallFailed(Exception):
+class CallFailed(_NoReply):
     """The server could not answer within the bounded number of tries."""
 
 

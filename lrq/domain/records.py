@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import orjson
+
 Role = Literal["judge", "policy", "teacher", "embedding"]
 ROLES: tuple[Role, ...] = ("judge", "policy", "teacher", "embedding")
 
@@ -130,8 +132,9 @@ class Call:
 
     @cached_property
     def size(self) -> int:
-        """Bytes of UTF-8 of all that is asked."""
-        return sum(map(utf8_length, (*(message["content"] for message in self.messages), *self.input)))
+        """Bytes of UTF-8 of all that is asked; tools and schemas of answers among `extra` are read by the model too."""
+        asked = sum(map(utf8_length, (*(message["content"] for message in self.messages), *self.input)))
+        return asked + (len(orjson.dumps(self.extra)) if self.extra else 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """Asking the judge until its reply can be read: the one place where re-asks are made."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -31,8 +30,11 @@ async def in_series(obtain: Obtain, call: Call, purpose: Purpose, series: int) -
     Raises CallRefused or CallFailed.
     """
     for earlier in range(series):
-        with suppress(CallRefused, CallFailed):
+        try:
             return await obtain.call(replace(call, series=earlier), purpose)
+        except (CallRefused, CallFailed) as failure:
+            if failure.is_new:
+                raise
     return await obtain.call(replace(call, series=series), purpose)
 
 
@@ -81,8 +83,10 @@ class Asker:
         for series in range(self.series + 1):
             try:
                 return await self._ask(partial(asked, series=series), first, purpose, read, max_tokens, keys)
-            except Unscored as unscored:
-                reason = f"{dimension}, {kind}: {unscored}"
+            except _Fruitless as fruitless:
+                reason = f"{dimension}, {kind}: {fruitless}"
+                if fruitless.is_new:  # it was asked just now: another series is for another `resume --failed`
+                    break
         raise Unscored(reason)
 
     async def _ask(
@@ -94,14 +98,15 @@ class Asker:
         max_tokens: int,
         keys: list[str],
     ) -> Answer[T]:
-        problem = ""
+        problem, is_new = "", False
         for attempt in range(ATTEMPTS):
             call = asked(attempt=attempt, temperature=temperature, max_tokens=max_tokens)
             temperature = AGAIN_TEMPERATURE
             try:
                 reply = await self.caller.call(call, purpose)
             except (CallRefused, CallFailed) as failure:
-                raise Unscored(str(failure)) from None
+                raise _Fruitless(str(failure), is_new=is_new or failure.is_new) from None
+            is_new = is_new or not reply.reused
             keys.append(reply.key)
             choice = reply.choices[0]
             try:
@@ -113,4 +118,12 @@ class Asker:
                 return Answer(value=read(choice.text), text=choice.text, calls=tuple(keys))
             except Unreadable as unreadable:
                 problem = str(unreadable)
-        raise Unscored(f"no readable reply in {ATTEMPTS} attempts: {problem}")
+        raise _Fruitless(f"no readable reply in {ATTEMPTS} attempts: {problem}", is_new=is_new)
+
+
+class _Fruitless(Exception):
+    """A series of attempts without a readable reply. `is_new`: some of it was asked just now, not read again."""
+
+    def __init__(self, reason: str, *, is_new: bool) -> None:
+        super().__init__(reason)
+        self.is_new = is_new

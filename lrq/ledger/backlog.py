@@ -135,8 +135,13 @@ def _take(ledger: Ledger, conn: sa.Connection, run: int, queue: str, room: int) 
 
 
 def sent_tasks(ledger: Ledger, conn: sa.Connection, older_than: float) -> set[int]:
-    """Tasks whose messages went out at least that many seconds ago and should still be with the broker."""
-    query = sa.select(tasks.c.id).where(tasks.c.state == "sent", tasks.c.sent_at < ledger.now(conn) - older_than)
+    """Tasks whose messages went out at least that many seconds ago and should still be with the broker.
+
+    Those of the future too: the clock was set back since then.
+    """
+    now = ledger.now(conn)
+    old = sa.or_(tasks.c.sent_at < now - older_than, tasks.c.sent_at > now + older_than)
+    query = sa.select(tasks.c.id).where(tasks.c.state == "sent", old)
     return set(conn.execute(query).scalars())
 
 

@@ -38,6 +38,7 @@ _NETWORK_FILE_SYSTEMS = {
 _NAMES = "names a SQLite file (sqlite:////path/to/file) or PostgreSQL (postgresql+psycopg://…)"
 _BUSY_SECONDS = 60  # how long a writer waits for another process's transaction
 _CONNECT_SECONDS = 10
+_IDLE_SECONDS = 60  # that a transaction may stand open with nothing asked of it
 _LOCK = 726  # of PostgreSQL's advisory locks those that are ours; any number
 MIGRATING, SETTLING, FEEDING = range(3)  # what is done alone
 
@@ -66,7 +67,9 @@ class Ledger:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        with self.engine.connect().execution_options(lrq_read=True) as conn:
+        """Each statement sees what is committed; no transaction stands open between them."""
+        options = {"lrq_read": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        with self.engine.connect().execution_options(**options) as conn:
             yield conn
 
     def now(self, conn: sa.Connection) -> float:
@@ -167,8 +170,7 @@ def _file_system(folder: Path) -> str:
 
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "postgresql":
-        known = {"connect_args": {"connect_timeout": _CONNECT_SECONDS}} if "connect_timeout" not in url.query else {}
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=10, **known)
+        return _postgresql(url)
     engine = sa.create_engine(
         url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}, pool_size=5, max_overflow=20
     )
@@ -185,6 +187,29 @@ def _engine(url: sa.URL) -> sa.Engine:
         # Reading needs none: as on PostgreSQL, each statement sees what is committed.
         if not conn.get_execution_options().get("lrq_read"):
             conn.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql(url: sa.URL) -> sa.Engine:
+    """What a client that vanishes holds is free within a minute, and a server that vanishes is noticed as soon.
+
+    Else the locks of a machine without power would stop all others for the two hours of TCP's own patience.
+    """
+    ours = {
+        "connect_timeout": _CONNECT_SECONDS,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 4,
+        "tcp_user_timeout": 30_000,  # milliseconds
+    }
+    told = {name: value for name, value in ours.items() if name not in url.query}
+    engine = sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=10, connect_args=told)
+
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+        connection.commit()
 
     return engine
 

@@ -28,8 +28,8 @@ _MOST_AT_ONCE = 500
 _TRIES = 5  # a transaction that met a deadlock or a lost connection is tried again
 _LONGEST_PAUSE = 5.0  # seconds between two tries of what must be written, while the database is away
 
-# The database did not take the transaction, whatever was in it: away, full, busy, a deadlock.
-AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+# The database did not take the transaction, whatever was in it: away, full, busy, a deadlock, read-only for a while.
+AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, sa.exc.TimeoutError)
 
 log = logging.getLogger(__name__)
 

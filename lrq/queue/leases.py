@@ -94,7 +94,10 @@ def renew(client: redis.Redis, qos: Any, has_ended: Callable[[str], bool]) -> No
     ended = {tag for tag in tags if has_ended(tag)}
     held = [tag for tag in tags if tag not in ended]
     table, index = (qos.channel.global_keyprefix + key for key in (qos.unacked_key, qos.unacked_index_key))
+    future: Any = client.zrangebyscore(index, time.time() + qos.visibility_timeout, "+inf")
     with client.pipeline() as pipe:
+        if future:  # the clock was set back: who holds them lives and renews, or they go back as any others
+            pipe.zadd(index, dict.fromkeys(future, time.time()), xx=True)
         if ended:
             pipe.zrem(index, *ended)
             pipe.hdel(table, *ended)

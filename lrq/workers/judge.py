@@ -46,7 +46,7 @@ class _Step:
 
     async def work(self) -> None:
         found = await cast(self.frozen.votes(self.task.name), self._vote)
-        await self.engine.writer.write(EndStep(task=self.task, found=found))
+        await self.engine.writer.surely(EndStep(task=self.task, found=found))
 
     async def _vote(self, vote: int) -> Sequence[Score]:
         step = self.frozen.recipe.step(self.task.name)

@@ -5,6 +5,8 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
+import orjson
+
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, Stopping
 from lrq.domain.records import Call, Purpose, Reply
@@ -20,7 +22,7 @@ from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
 
 _opening = threading.Lock()
-_policies: dict[str, Policy] = {}  # one: a process holds the weights of one policy
+_policies: dict[bytes, Policy] = {}  # one: a process holds the weights of one policy
 _accelerator: Accelerator | None = None
 _asked_for: ContextVar[tuple[Purpose, int]] = ContextVar("asked_for")  # a sample's paid calls: for whom, what series
 
@@ -35,8 +37,7 @@ def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
     ]
     drawn = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
     with engine.ledger.writing() as conn:
-        for prompt, samples in zip(prompts, drawn, strict=True):
-            fingerprint = _policies[_spec(engine.settings, frozen)].fingerprint
+        for prompt, (samples, fingerprint) in zip(prompts, drawn, strict=True):
             body, counted = _body(samples, fingerprint), _counted(samples)
             items_.add_prompt(engine.ledger, conn, task.item, task.round, prompt.index, body, **counted)
             responses = [_response(one) for one in samples.responses]
@@ -44,7 +45,8 @@ def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
         backlog.end_sample(engine.ledger, conn, task, frozen.steps)
 
 
-def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, prompt: Prompt) -> Samples:
+def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, prompt: Prompt) -> tuple[Samples, str]:
+    """What the policy answers, and its fingerprint."""
     _asked_for.set((Purpose(run=task.run, item=task.item, step="sample", kind="sample"), run.series))
     policy = _policy(engine, frozen)
     if _accelerator is not None:
@@ -52,7 +54,7 @@ def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, prompt: Pr
     samples = loop.run(policy.sample(prompt, _sampling(frozen), should_stop=loop.stopping.is_set))
     if samples.seconds > 0:
         engine.notes["tokens_per_second"] = round(samples.completion_tokens / samples.seconds, 1)
-    return samples
+    return samples, policy.fingerprint
 
 
 def _share(policy: Policy, accelerator: Accelerator) -> None:
@@ -84,14 +86,15 @@ def _spec(settings: Settings, frozen: Frozen) -> str:
 
 def _policy(engine: Engine, frozen: Frozen) -> Policy:
     global _accelerator
-    spec = _spec(engine.settings, frozen)
+    spec, own = _spec(engine.settings, frozen), frozen.config["policy"]
+    name = orjson.dumps([spec, own["models"], own["dtype"]])  # one server may have the models of several runs
     with _opening:
-        if spec not in _policies:
+        if name not in _policies:
             _policies.clear()
-            _policies[spec] = _open(engine, frozen, spec)
+            _policies[name] = _open(engine, frozen, spec)
             local = not spec.startswith(("http://", "https://"))
             _accelerator = Accelerator() if local and is_single(engine.settings.policy.device) else None
-        return _policies[spec]
+        return _policies[name]
 
 
 def _open(engine: Engine, frozen: Frozen, spec: str) -> Policy:

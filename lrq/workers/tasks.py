@@ -1,6 +1,7 @@
 """The Celery tasks: one for each queue; what arrives is a key, the ledger knows the rest."""
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from celery import signals
@@ -9,7 +10,9 @@ from lrq.domain.errors import LrqError, RunHalted, Stopping
 from lrq.ledger import backlog
 from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
+from lrq.ledger.engine import SETTLING
 from lrq.ledger.runs import Run
+from lrq.ledger.writer import AWAY
 from lrq.queue.celery import app, settings_in_use
 from lrq.queue.routes import QUEUES, WORKERS, task_name
 from lrq.workers import loop
@@ -26,6 +29,15 @@ _feeder: Feeder | None = None
 def work(task: int, delivery: int) -> None:
     """Do one task to its end, or put it back; nothing is raised, so that the message is always settled."""
     held = engine()
+    try:
+        _work(held, task)
+    except AWAY as away:
+        log.warning("task %d goes back: the ledger does not take it: %s", task, str(away).splitlines()[0])
+        with suppress(*AWAY):  # or the feeder finds that its message is gone
+            _put_back(held, task)
+
+
+def _work(held: Engine, task: int) -> None:
     with held.ledger.reading() as conn:
         found = backlog.find_task(conn, task)
         if found is None:
@@ -35,11 +47,13 @@ def work(task: int, delivery: int) -> None:
         _do(held, found, run)
     except (Stopping, RunHalted) as halt:
         log.info("task %d goes back: %s", task, halt or "this process is stopping")
-        _put_back(held, found)
+        _put_back(held, task)
     except LrqError as error:  # something the user can mend, for this item as for all others of its run
         log.error("%s: %s", found.name, error, extra={"action": "pause", "run": found.run})  # noqa: TRY400
-        _put_back(held, found)
+        _put_back(held, task)
         _pause(held, found.run, str(error))
+    except AWAY:
+        raise
     except Exception as error:
         log.exception("task %d, %s of item %d, failed", found.id, found.name, found.item)
         _fail(held, found, run, f"{type(error).__name__} in {found.name}: {error}".splitlines()[0])
@@ -64,9 +78,9 @@ def _do(held: Engine, task: Task, run: Run) -> None:
         judge(held, task, run, frozen)
 
 
-def _put_back(held: Engine, task: Task) -> None:
+def _put_back(held: Engine, task: int) -> None:
     with held.ledger.writing() as conn:
-        backlog.put_back(conn, [task.id])
+        backlog.put_back(conn, [task])
 
 
 def _pause(held: Engine, run: int, reason: str) -> None:
@@ -77,6 +91,7 @@ def _pause(held: Engine, run: int, reason: str) -> None:
 def _fail(held: Engine, task: Task, run: Run, reason: str) -> None:
     train_every = held.thawed(run).train_every
     with held.ledger.writing() as conn:
+        held.ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
         backlog.fail_task(held.ledger, conn, task, reason)
         backlog.settle_run(held.ledger, conn, task.run, train_every)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import metrics
+from lrq.ledger.writer import AWAY
 from lrq.policy.folder import find
 from lrq.trainer import launch
 from lrq.trainer.job import JobFolder, Result, make_job, prepare
@@ -52,11 +54,16 @@ def _train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> Result:
 
 
 def _follow(engine: Engine, task: Task, folder: JobFolder) -> Result:
+    known = {"run_id": task.run, "round": task.round, "window": backlog.window_of(task)}
+    unkept: list[dict[str, Any]] = []
+
     def keep(metric: Mapping[str, Any]) -> None:
-        known = {"run_id": task.run, "round": task.round, "window": backlog.window_of(task), "step": metric["step"]}
-        insert = engine.ledger.insert(metrics).values(**known, body=orjson.dumps(metric).decode())
-        with engine.ledger.writing() as conn:
-            conn.execute(insert.on_conflict_do_nothing())
+        """A database that is away stops no training: its figures go in with the next step's."""
+        unkept.append({**known, "step": metric["step"], "body": orjson.dumps(metric).decode()})
+        with suppress(*AWAY):
+            with engine.ledger.writing() as conn:
+                conn.execute(engine.ledger.insert(metrics).on_conflict_do_nothing(), unkept)
+            unkept.clear()
 
     return launch.run(folder, on_metric=keep, cancel=loop.stopping)
 

@@ -510,3 +510,14 @@ def test_two_processes_that_create_a_run_at_once_get_the_same_one(ledger: Ledger
     together(*[create] * 4)
     assert len(found) == 4
     assert len(set(found)) == 1
+
+
+def test_a_message_sent_in_the_future_is_looked_for_too(ledger: Ledger, run: Run) -> None:
+    """The clock was set back by an hour since it went out: it would not be missed for as long."""
+    add(ledger, run, 1)
+    first, second = start(ledger, run)
+    with ledger.writing() as conn:
+        conn.execute(tasks.update().where(tasks.c.id == first.id).values(sent_at=ledger.now(conn) + 3600))
+        assert backlog.sent_tasks(ledger, conn, 3.0) == {first.id}
+        conn.execute(tasks.update().where(tasks.c.id == second.id).values(sent_at=ledger.now(conn) - 4))
+        assert backlog.sent_tasks(ledger, conn, 3.0) == {first.id, second.id}

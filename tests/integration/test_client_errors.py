@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from calling import ANSWER, Scene, answer, calling, judge_at, question, serving
 from ledgers import opened, sqlite_ledger
+from pydantic import SecretStr
 
 from lrq.calls.transport import Transport
 from lrq.config import Settings
@@ -218,6 +219,17 @@ async def test_a_redirect_is_not_followed_with_the_key(ledger: Ledger, redis_ser
                 with pytest.raises(RunHalted, match="HTTP 307"):
                     await bench.ask()
     assert elsewhere == []
+
+
+@pytest.mark.parametrize("key", ["1", "x", "none", "token", "EMPTY"])
+async def test_a_dummy_key_does_not_spoil_replies(scene: Scene, key: str) -> None:
+    """What servers of one's own are given for a key is no secret, and stands in every reply."""
+    said = "none of it is EMPTY: token x, mark [[1]]"
+    async with scene(lambda _: answer(choices=[{"message": {"content": said}}]), api_key=SecretStr(key)) as bench:
+        reply = await bench.ask()
+        assert reply.choices[0].text == said
+        assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (10, 5)
+        assert len(bench.requests) == 1
 
 
 async def test_openai_s_key_goes_to_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:

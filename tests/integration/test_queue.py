@@ -7,16 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import queue_worker
+import redis
 from queue_bench import Bench, bench, short_runtime, stop
 
 from lrq.config import Settings
 from lrq.ledger import open_ledger
 from lrq.queue import BrokerDown, broker, connect, present, send
 from lrq.queue.celery import VISIBILITY_SECONDS
+from lrq.queue.leases import renew
 
 
 @pytest.fixture
@@ -271,3 +274,21 @@ def test_celerys_own_command_works(tmp_path: Path):
         finally:
             worker.kill()
             worker.wait()
+
+
+def test_a_clock_that_was_set_back_holds_no_message_for_long(redis_server: Any) -> None:
+    """What a dead worker held an hour ahead of us is given back as soon as what it holds now."""
+    qos = SimpleNamespace(
+        _delivered={},
+        _dirty=set(),
+        visibility_timeout=10,
+        unacked_key="unacked",
+        unacked_index_key="unacked_index",
+        channel=SimpleNamespace(global_keyprefix="t:"),
+    )
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.zadd("t:unacked_index", {"ahead": time.time() + 3600, "held": time.time() - 5})
+        renew(client, qos, lambda _: False)
+        ahead, held = client.zmscore("t:unacked_index", ["ahead", "held"])
+    assert abs(ahead - time.time()) < 5
+    assert held < time.time() - 4

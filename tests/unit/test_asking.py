@@ -14,9 +14,13 @@ from lrq.judge.asking import Asker, JudgeModel
 
 @dataclass
 class Judge:
-    """Answers the n-th call as `says` has it: a text, a choice, or an exception; keeps what it was asked."""
+    """Answers the n-th call as `says` has it: a text, a choice, or an exception; keeps what it was asked.
+
+    What series below `known` ask stands in the ledger.
+    """
 
     says: Callable[[Call], Any]
+    known: int = 0
     calls: list[Call] = field(default_factory=list)
     purposes: list[Purpose] = field(default_factory=list)
 
@@ -27,7 +31,7 @@ class Judge:
         if isinstance(said, Exception):
             raise said
         choice = said if isinstance(said, Choice) else Choice(text=said)
-        return Reply(key=f"{call.series}.{call.attempt}", choices=[choice])
+        return Reply(key=f"{call.series}.{call.attempt}", choices=[choice], reused=call.series < self.known)
 
 
 def asker(judge: Judge, extra: Mapping[str, Any] | None = None, **fields: Any) -> Asker:
@@ -114,7 +118,7 @@ async def test_a_halt_is_no_score(error: Exception) -> None:
 
 async def test_a_later_series_reads_the_earlier_replies_first() -> None:
     """What was readable then is not asked anew; only after five unreadable ones does the new series ask."""
-    judge = Judge(lambda call: "[[6]]" if call.series == 1 else "unreadable")
+    judge = Judge(lambda call: "[[6]]" if call.series == 1 else "unreadable", known=1)
     answer = await score(judge, series=1)
     assert answer.value == 6.0
     assert [(call.series, call.attempt) for call in judge.calls] == [(0, n) for n in range(5)] + [(1, 0)]
@@ -125,10 +129,19 @@ async def test_a_later_series_reads_the_earlier_replies_first() -> None:
 
 async def test_a_series_asks_again_what_failed_in_the_one_before() -> None:
     """Also where the failure came in the middle; the last series' reason is the one that is kept."""
-    judge = Judge(lambda call: CallFailed(f"down in {call.series}"))
+    judge = Judge(lambda call: CallFailed(f"down in {call.series}", is_new=call.series == 2))
     with pytest.raises(Unscored, match="down in 2"):
         await score(judge, series=2)
     assert [call.series for call in judge.calls] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("says", ["unreadable", CallFailed("down")])
+async def test_a_question_that_is_new_is_asked_in_one_series_alone(says: Any) -> None:
+    """However often the run's unscored were retried before: a line added later is not asked four times over."""
+    judge = Judge(lambda _: says)
+    with pytest.raises(Unscored):
+        await score(judge, series=3)
+    assert {call.series for call in judge.calls} == {0}
 
 
 async def test_what_the_reader_raises_besides_is_not_swallowed() -> None:

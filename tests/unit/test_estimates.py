@@ -18,9 +18,10 @@ PURPOSE = Purpose(run=1, kind="support")
         (replace(CALL, messages=({"role": "user", "content": "货轮"},)), 70, 40),  # six bytes
         (replace(CALL, messages=CALL.messages * 2), 328, 40),
         (replace(CALL, n=3), 164, 120),
-        (replace(CALL, extra={"max_tokens": 500}), 164, 500),  # the settings' own fields go over ours
-        (replace(CALL, extra={"max_tokens": None, "max_completion_tokens": 900}), 164, 900),
-        (replace(CALL, extra={"n": 5}), 164, 200),
+        (replace(CALL, extra={"max_tokens": 500}), 182, 500),  # the settings' own fields go over ours
+        (replace(CALL, extra={"max_tokens": None, "max_completion_tokens": 900}), 211, 900),
+        (replace(CALL, extra={"n": 5}), 171, 200),
+        (replace(CALL, extra={"tools": ["x" * 1000]}), 1178, 40),  # read by the model, and charged
         (replace(CALL, max_tokens=None), 164, 32_768),  # without a limit: never nothing
         (Call(role="embedding", endpoint="e", model="m", input=("ab", "c")), 131, 0),
     ],

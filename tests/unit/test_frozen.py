@@ -1,15 +1,17 @@
 """A run's frozen configuration: what is in it, what never is, and which judge it names."""
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 
-from lrq.config import Endpoint, JudgeSettings, Price, RoleSettings, Settings
+from lrq.config import Endpoint, JudgeSettings, PolicySettings, Price, RoleSettings, Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.tokens import TOKEN_RULE
 from lrq.recipes import RECIPES
+from lrq.workers import sampler
 from lrq.workers.frozen import freeze, thaw
 
 KEY = "sk-secret-of-mine"
@@ -34,6 +36,19 @@ def test_all_that_results_depend_on_is_frozen() -> None:
     assert found["sample"]["responses"] == 10
     assert found["train"]["beta"] == 0.15
     assert freeze(settings(), train=False)["train"] is None
+
+
+def test_runs_with_other_models_behind_one_server_have_policies_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is sampled from the model it has frozen, whatever was sampled before."""
+    monkeypatch.setattr(sampler, "_policies", {})
+    asked = []
+    for model in ("small", "large", "large"):
+        told = settings(policy=PolicySettings(endpoints=(Endpoint(url="http://policy:1/v1", model=model),)))
+        config = freeze(told, train=False)
+        engine: Any = SimpleNamespace(settings=told, caller=None)
+        asked.append(sampler._policy(engine, thaw("longreward", config)))
+    assert asked[0].fingerprint != asked[1].fingerprint
+    assert asked[1] is asked[2]
 
 
 def test_it_survives_the_ledger_unchanged() -> None:

@@ -23,6 +23,13 @@ def test_each_kind_of_failure_has_a_bound_of_its_own(kind: Kind, most: int) -> N
         tries.pause(outcome(kind))
 
 
+def test_a_permit_grows_old_only_so_often() -> None:
+    """A second is what ways may differ by; a ledger that is always slow lets calls through all the same."""
+    tries = Tries(PATIENCE)
+    assert [tries.is_stale(age) for age in (0.0, 0.9, 1.1)] == [False, False, True]
+    assert [tries.is_stale(5.0) for _ in range(6)] == [True] * 4 + [False] * 2
+
+
 def test_an_outage_uses_up_none_of_a_calls_own_tries() -> None:
     """Two failures before it and none after: the third of its own is the last."""
     tries = Tries(PATIENCE)
