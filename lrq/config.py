@@ -225,7 +225,10 @@ def parse_flag(text: str) -> dict[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise UsageError(f"--set wants key=value, for example judge.rpm=500, not {text!r}")
-    nested: Any = yaml.safe_load(value)
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"the value of --set {path} is not YAML; put a text in quotes") from None
     for name in reversed(path.split(".")):
         nested = {name: nested}
     return dict(nested)
@@ -248,8 +251,12 @@ def _from_file(env: Mapping[str, str]) -> dict[str, Any]:
         return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not in UTF-8; save it so") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{path}{where} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no settings; its top level is key: value lines")
     return content

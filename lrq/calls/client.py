@@ -1,6 +1,7 @@
 """Paid requests: each key is claimed, sent, settled; a reply is committed before anyone sees it."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -35,6 +36,8 @@ T = TypeVar("T")
 _AWAY_PAUSE = 1.0  # seconds after which a database that is away is asked again
 _WATCH_EVERY = 1.0  # how often halted runs are looked for among waiting calls
 
+log = logging.getLogger(__name__)
+
 
 class Caller:
     """Obtains replies: from the ledger, from whoever is asking already, or from the endpoint."""
@@ -65,6 +68,7 @@ class Caller:
         self._expectation = Expectation()
         self._watch = asyncio.create_task(self._watch_runs())
         self.price: Callable[[Call, int], Price | None] = lambda _call, _run: None  # that a run was told
+        self.failing: dict[str, str] = {}  # lane that only fails → how its last call did
         self.settled: Callable[[Call, Purpose, Reply], None] | None = None  # told of every bought reply
 
     async def call(self, call: Call, purpose: Purpose) -> Reply:
@@ -149,10 +153,18 @@ class Caller:
             tries.failed_at.add(granted.line.lane.name)
             if outcome.kind == "account" and pool.shut(granted.line):
                 return replace(outcome, kind="failed")  # the pool's other servers may answer
-            # A delivery that may have been charged counts as ever: probes are for nothing but to see who is there.
-            if outcome.kind == "failed" and not outcome.unknown and self._limiter.is_failing(granted.line.lane):
-                return replace(outcome, kind="probed")  # the limiter spaces the next ones
+            if outcome.kind == "failed" and self._limiter.is_failing(granted.line.lane):
+                self._note_failing(granted.line.lane.name, outcome.reason)
+                # A delivery that may have been charged counts as ever: probes are only to see who is there.
+                return outcome if outcome.unknown else replace(outcome, kind="probed")  # the limiter spaces the next
+        elif isinstance(outcome, Reply):
+            self.failing.pop(granted.line.lane.name, None)
         return outcome
+
+    def _note_failing(self, lane: str, reason: str) -> None:
+        if lane not in self.failing:
+            log.warning("%s only fails, and is tried by one call at a time: %s", lane, reason)
+        self.failing[lane] = reason
 
     async def _permit(
         self, pool: Pool, turn: Turn | None, call: Call, purpose: Purpose, tries: Tries

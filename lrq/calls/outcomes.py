@@ -27,7 +27,10 @@ _LARGEST_COUNT = 2**31 - 1  # of tokens in a column of the ledger
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one request. `unknown`: it was sent, and it may be charged without having brought a reply."""
+    """What came of one request. `unknown`: it was sent, and it may be charged without having brought a reply.
+
+    A page of HTML is none of a model's: something before it has answered.
+    """
 
     kind: Kind
     reason: str = ""
@@ -59,7 +62,7 @@ def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes
         retry_after=_retry_after(headers),
         headers=headers,
         latency=latency,
-        unknown=200 <= status < 300 or status in _GATEWAY_GAVE_UP,
+        unknown=(200 <= status < 300 and not raw.lstrip().startswith(b"<")) or status in _GATEWAY_GAVE_UP,
     )
 
 

@@ -101,13 +101,18 @@ def _disk(settings: Settings) -> Finding:
     return Finding(what="disk", state="note" if free < 5 else "ok", said=f"{free:.0f} GiB free below {settings.home}")
 
 
+def _where_of_key(role: str, endpoint: Endpoint) -> str:
+    is_short = endpoint.name == "default"
+    return f"LRQ_{role.upper()}_API_KEY" if is_short else f"api_key of {endpoint.name} under {role}.endpoints"
+
+
 def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
     what = f"{role} {endpoint.name}"
     problem = asyncio.run(reachable(endpoint))
     where = f"{endpoint.model} at {endpoint.url}"
     yield Finding(what=what, state="wrong" if problem else "ok", said=f"{where}: {problem}" if problem else where)
     if not endpoint.secret():
-        yield Finding(what=what, state="note", said=f"no key is set: LRQ_{role.upper()}_API_KEY")
+        yield Finding(what=what, state="note", said=f"no key is set: {_where_of_key(role, endpoint)}")
     if endpoint.rpm is None and endpoint.tpm is None and endpoint.concurrency is None:
         yield Finding(what=what, state="note", said="no limits are set: they will be learnt from its answers")
     if rates_of(endpoint) is None:

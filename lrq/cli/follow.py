@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
 from lrq.cli.common import console, echo_json
 from lrq.cli.export import write_results
-from lrq.cli.facts import run_facts
+from lrq.cli.facts import process_facts, run_facts
 from lrq.cli.status import run_tables
 from lrq.config import Settings
 from lrq.domain.errors import LrqError
@@ -163,6 +163,7 @@ class _Bars:
         self._progress = Progress(*columns, TextColumn("{task.fields[said]}"), console=self._console)
         self._tasks: dict[str, Any] = {}
         self._due = 0.0
+        self._said: set[str] = set()
 
     def __enter__(self) -> "_Bars":
         if sys.stderr.isatty():
@@ -182,6 +183,10 @@ class _Bars:
         self._bar("items", ended, sum(states.values()), f"{bought} calls")
         if step is not None:
             self._bar("training", step["step"], step["of"], f"loss {step['loss']:.4f}")
+        waits = {str(one["note"].get("waiting for", "")) for one in process_facts(ledger)}
+        for said in waits - self._said - {""}:
+            self._said.add(said)
+            self._console.print(f"waiting for {said}", soft_wrap=True, markup=False, highlight=False)
         if not sys.stderr.isatty() and time.monotonic() >= self._due:
             self._due = time.monotonic() + 10
             trained = "" if step is None else f", training step {step['step']} of {step['of']}"

@@ -101,10 +101,10 @@ def _price(text: str) -> dict[str, float]:
 def take_in(ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = True) -> Intake:
     """Validate each line, write it to the ledger, hand the first work to the queues if a broker is up."""
     recipe = load_recipe(settings.recipe)
-    run = _open_run(ledger, settings, intent)
     given = ResponsesFile(intent.responses) if intent.responses else None
+    dataset = Dataset(intent.file, recipe.needs, given)  # of a file that cannot be read no run is begun
+    run = _open_run(ledger, settings, intent)
     taken = _Taken(ledger, run, intent)
-    dataset = Dataset(intent.file, recipe.needs, given)
     with progress(dataset) as advance:
         for line in dataset:
             if intent.limit is not None and taken.count >= intent.limit:

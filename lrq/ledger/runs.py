@@ -180,6 +180,11 @@ def set_budget(conn: sa.Connection, run: int, *, max_cost: int | None, max_token
     given = {name: value for name, value in (("max_cost", max_cost), ("max_tokens", max_tokens)) if value is not None}
     if not given:
         raise LrqError("name the new limit: --max-cost or --max-tokens")
+    row = conn.execute(sa.select(runs.c.spent_cost, runs.c.spent_tokens).where(runs.c.id == run)).one()
+    if max_cost is not None and max_cost <= row.spent_cost:
+        raise LrqError(f"the run has spent {row.spent_cost / 1e6:.4f} already: a limit has to be above it")
+    if max_tokens is not None and max_tokens <= row.spent_tokens:
+        raise LrqError(f"the run has spent {row.spent_tokens:,} tokens already: a limit has to be above them")
     conn.execute(runs.update().where(runs.c.id == run).values(**given))
     stopped = runs.c.id == run, runs.c.halt == "budget"
     conn.execute(runs.update().where(*stopped).values(state="active", halt="", reason=""))

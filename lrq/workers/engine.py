@@ -117,7 +117,7 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     """Everything a process needs to make calls; to be closed on the same event loop."""
     ledger = open_ledger(settings)
     notes: dict[str, Any] = {}
-    presence = Presence(ledger, type_, notes.copy)
+    presence = Presence(ledger, type_, lambda: notes | _failing(caller))
     client = redis.asyncio.Redis.from_url(settings.redis(), socket_timeout=5, socket_connect_timeout=5)
     limiter = Limiter(client, prefix_of(ledger.id), owner=presence.id)
     writer = Writer(ledger)
@@ -141,6 +141,12 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     )
     caller.price = opened.price
     return opened
+
+
+def _failing(caller: Caller) -> dict[str, str]:
+    """For `lrq status`: endpoints that only fail, and how."""
+    said = [f"{lane}: {reason}" for lane, reason in caller.failing.items()]
+    return {"waiting for": "; ".join(said)} if said else {}
 
 
 async def close_engine(opened: Engine) -> None:

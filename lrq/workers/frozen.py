@@ -26,6 +26,9 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         raise UsageError(
             f"recipe {recipe.name} has no setting {unknown[0]!r}; it has {', '.join(sorted(recipe.settings))}"
         )
+    for name, value in settings.settings.items():
+        _check_value(name, value, recipe.settings[name])
+    _check_dimensions(settings, recipe)
     own = {**recipe.settings, **settings.settings}
     if "batch_statements" in own:
         own["batch_statements"] = settings.judge.batch_statements or own["batch_statements"]
@@ -41,6 +44,30 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         "train": {**recipe.loss, **settings.train} if train else None,
         **named(settings),
     }
+
+
+def _check_value(name: str, value: Any, default: Any) -> None:
+    """A recipe's defaults say what its settings are: found out now, not after all has been paid."""
+    kinds = (int, float) if isinstance(default, float) else (type(default),)
+    fits = type(value) in kinds and not (isinstance(default, (int, float)) and value < 0)
+    if not fits or (value == 0 and isinstance(default, int) and default > 0):
+        what = "yes or no" if isinstance(default, bool) else "a positive whole number"
+        what = "a number that is not negative" if isinstance(default, float) else what
+        what = "text" if isinstance(default, str) else what
+        raise UsageError(f"settings.{name} is {what}, as {default!r}, not {value!r}")
+
+
+def _check_dimensions(settings: Settings, recipe: Recipe) -> None:
+    known = [dimension.name for dimension in recipe.dimensions]
+    endpoints = sorted({endpoint.name for endpoint in settings.endpoints("judge")})
+    for dimension, endpoint in settings.judge.dimensions.items():
+        if dimension not in known:
+            raise UsageError(f"recipe {recipe.name} has no dimension {dimension!r}; it has {', '.join(known)}")
+        if endpoints and endpoint not in endpoints:
+            raise UsageError(
+                f"no judge endpoint is named {endpoint!r}, which judge.dimensions.{dimension} wants; "
+                f"there is {', '.join(endpoints)}"
+            )
 
 
 def named(settings: Settings) -> dict[str, Any]:

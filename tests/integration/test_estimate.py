@@ -227,7 +227,7 @@ def test_what_an_endpoint_has_counted_replaces_what_is_typical(lrq: World, judge
 @pytest.mark.timeout(240)
 def test_a_pilot_foresees_the_bill_and_wastes_nothing(lrq: World, judge: Judge) -> None:
     """Five items run in earnest, replies unlike those expected: the rest within 10 %, and no item is bought twice."""
-    file = lrq.write("asked", questions(10))
+    file = lrq.write("asked", questions(14))
     words = ("--price", CACHED, "--no-train", "--set", f"policy.url={judge.url}", "--set", "policy.model=p")
     before = judge.stats()["complete"]
     foreseen = lrq("estimate", file, "--pilot", 5, "--json", *words).json()
@@ -238,7 +238,7 @@ def test_a_pilot_foresees_the_bill_and_wastes_nothing(lrq: World, judge: Judge) 
     lrq("enqueue", file, *words)
     lrq.work("asked")
     billed = lrq.status("asked")
-    assert billed["items"] == {"done": 10}
+    assert billed["items"] == {"done": 14}
     assert judge.stats()["duplicates"] == 0
     assert max(map(abs, off(foreseen, billed).values())) < 0.10
     again = lrq("estimate", file, "--pilot", 5, "--json", *words).json()

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy as sa
 
-from lrq.domain.errors import RunHalted
+from lrq.domain.errors import LrqError, RunHalted
 from lrq.domain.records import Call, Purpose, Usage
 from lrq.ledger import Ledger, Writer, processes, runs
 from lrq.ledger.calls import Bound, Claim, Claimed, Ended, Fail, Held, Known, Release, Send, Settle, bury_all
@@ -216,6 +216,8 @@ async def test_the_budget_waits_for_calls_in_flight_and_then_stops_the_run(
     with ledger.reading() as conn:
         stopped = runs.get_run(conn, "r")
     assert (stopped.state, stopped.halt) == ("stopped", "budget")
+    with ledger.writing() as conn, pytest.raises(LrqError, match=r"has spent 0\.0008 already"):
+        runs.set_budget(conn, run.id, max_cost=800, max_tokens=None)
     with ledger.writing() as conn:
         runs.set_budget(conn, run.id, max_cost=2000, max_tokens=None)
     assert isinstance(await writer.write(claim(run, owner, "b", cost=200)), Claimed)

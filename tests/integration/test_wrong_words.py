@@ -58,6 +58,8 @@ def test_the_doctor_looks_for_the_policy(lrq: World, monkeypatch: pytest.MonkeyP
         (("export", "items", "-o", "/nowhere/at/all.jsonl"), 1, "/nowhere/at/all.jsonl: No such file"),
         (("budget", "items", "--max-cost", "inf"), 2, "no amount of money"),
         (("train", "nowhere.jsonl"), 2, "there is no file nowhere.jsonl"),
+        (("status", "--set", "judge.rpm=[1"), 2, "the value of --set judge.rpm is not YAML"),
+        (("enqueue", "items.txt"), 2, "items.txt"),
         (("status", "--set", "foo.bar=1"), 2, "setting foo: there is no such setting"),
         (("status", "--set", "redis_url=foo"), 2, "setting redis_url: a Redis is named redis://"),
     ],
@@ -71,3 +73,11 @@ def test_what_cannot_be_is_one_line(lrq: World, words: tuple[str, ...], code: in
     assert said in err
     assert "Error:" not in err
     assert "\n" not in err
+
+
+def test_a_file_that_cannot_be_read_begins_no_run(lrq: World, tmp_path: Path) -> None:
+    """Else an empty one would stand as active for ever."""
+    for name in ("items.txt", "items.jsonl.gz"):
+        (tmp_path / name).write_text("x")
+        lrq("enqueue", tmp_path / name, "--no-train", code=2)
+    assert lrq("status", "--json").json()["runs"] == []

@@ -52,7 +52,7 @@ def test_a_file_can_be_named() -> None:
         ("judge: {endpoints: [{url: 'http://x', model: m, rpm: 0}]}", r"judge\.endpoints\.0\.rpm"),
         ("sample: {max_prompt_tokens: 0}", r"sample\.max_prompt_tokens"),
         ("sample: {top_p: 2}", r"sample\.top_p"),
-        ("judge: [", "is not YAML"),
+        ("judge: [", "line 1 is not YAML"),
         ("just words", "holds no settings"),
         ("nonsense: 1", "nonsense"),
     ],

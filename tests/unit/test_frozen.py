@@ -38,6 +38,47 @@ def test_all_that_results_depend_on_is_frozen() -> None:
     assert freeze(settings(), train=False)["train"] is None
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("passages", "abc"),
+        ("passages", 2.5),
+        ("passages", 0),
+        ("passages", -3),
+        ("passages", None),
+        ("passages", True),
+        ("min_margin", "wide"),
+        ("min_margin", -0.1),
+        ("batch_statements", "maybe"),
+        ("batch_statements", 1),
+    ],
+)
+def test_a_value_that_the_recipe_cannot_use_is_refused(name: str, value: Any) -> None:
+    """Before anything is paid, not when the rewards are made of what was."""
+    with pytest.raises(UsageError, match=rf"settings\.{name} is .*, not {value!r}"):
+        freeze(settings(settings={name: value}), train=False)
+
+
+def test_values_that_fit_are_frozen() -> None:
+    """Whole numbers do for fractions."""
+    told = {"passages": 3, "min_margin": 1, "min_scored": 2, "batch_statements": True}
+    frozen = freeze(settings(settings=told), train=False)["settings"]
+    assert {name: frozen[name] for name in told} == told
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "said"),
+    [
+        ({"faithfullness": "default"}, "no dimension 'faithfullness'; it has helpfulness"),
+        ({"faithfulness": "strong"}, "no judge endpoint is named 'strong'.*there is default"),
+    ],
+)
+def test_a_dimension_or_judge_that_is_not_there_is_refused(dimensions: dict[str, str], said: str) -> None:
+    """A run that has frozen it could not be judged, nor mended."""
+    with pytest.raises(UsageError, match=said):
+        freeze(settings(judge={"dimensions": dimensions}), train=False)
+
+
 def test_runs_with_other_models_behind_one_server_have_policies_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run is sampled from the model it has frozen, whatever was sampled before."""
     monkeypatch.setattr(sampler, "_policies", {})
@@ -119,7 +160,9 @@ def test_among_several_judges_the_prompt_decides() -> None:
 
 def test_a_dimension_whose_judge_is_missing_is_a_usage_error() -> None:
     """It names both."""
-    frozen = thaw("longreward", freeze(settings(judge={"dimensions": {"logicality": "gone"}}), train=False))
+    config = freeze(settings(), train=False)
+    config["judge"]["dimensions"] = {"logicality": "gone"}
+    frozen = thaw("longreward", config)
     with pytest.raises(UsageError, match="'gone' for logicality"):
         frozen.judge_of("logicality", "p")
 

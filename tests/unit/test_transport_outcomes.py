@@ -89,15 +89,21 @@ def test_counts_are_whole_and_never_negative(counted: Any, usage: Usage) -> None
         chat({"content": "a"}, usage={"prompt_tokens": "many"}),
         chat({"content": "a"}, usage=[1]),
         b"",
-        b"<html>",
         b"[" * 100_000,
     ],
 )
-def test_a_page_instead_of_a_reply_is_a_failure_that_may_be_charged(body: Any) -> None:
+def test_what_is_no_reply_is_a_failure_that_may_be_charged(body: Any) -> None:
     """Nothing is raised, nothing is taken for an empty answer."""
     outcome = read(body)
     assert (outcome.kind, outcome.unknown, list(outcome.choices)) == ("failed", True, [])
     assert outcome.reason
+
+
+def test_a_page_instead_of_a_reply_is_charged_to_nobody() -> None:
+    """A proxy's or a portal's: no model has answered, and a budget must not go into it."""
+    outcome = read(b"\n<!DOCTYPE html><p>Welcome</p>")
+    assert (outcome.kind, outcome.unknown) == ("failed", False)
+    assert outcome.reason == "HTTP 200: <!DOCTYPE html><p>Welcome</p>"
 
 
 def test_a_reply_without_choices_is_an_empty_one() -> None:
