@@ -98,7 +98,7 @@ def unreadable(body: bytes, content_type: str = "application/json") -> Callable[
         (lambda _: error(504), "HTTP 504", True),
         (lambda _: error(408), "HTTP 408", False),
         (unreadable(b""), "HTTP 200", True),
-        (unreadable(b"<html>maintenance</html>", "text/html"), "HTTP 200: <html>maintenance</html>", True),
+        (unreadable(b"<html>maintenance</html>", "text/html"), "HTTP 200: <html>maintenance</html>", False),
         (unreadable(b'{"detail": "odd"}'), "form of a reply", True),
         (unreadable(b'{"choices": [{"message": {"content": 7}}]}'), "form of a reply", True),
         (unreadable(b'{"error": {"message": "overloaded"}}'), "overloaded", True),
