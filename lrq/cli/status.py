@@ -118,7 +118,7 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
         counts = ("calls", "reused", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
         cost = "unpriced" if one["unpriced"] else f"{one['cost']:.4f}"
         calls.add_row(where, *(f"{one[name]:,}" for name in counts), cost)
-    lines: list[RenderableType] = [scores, calls, *map(Text, caching(run))]
+    lines: list[RenderableType] = [scores, calls, *map(Text, caching(run) + in_doubt(run))]
     for reason, number in run["no_pair"].items():
         lines.append(Text(f"no pair for {number} items: {reason}"))
     trained = (
@@ -134,6 +134,13 @@ def caching(run: dict[str, Any]) -> list[str]:
     saved = run["money"]["saved_by_caches"]
     money = "" if saved is None else f" and saved {saved:.4f}"
     return [f"prompt caches held {run['calls']['cache_hit_rate']:.0%} of all prompt tokens{money}"]
+
+
+def in_doubt(run: dict[str, Any]) -> list[str]:
+    """What is charged without a reply, where anything is: the tables count replies alone."""
+    count, cost = run["calls"]["unknown"], run["money"]["unknown_outcome"]
+    money = f", {cost:.4f} of the money" if cost else ""
+    return [f"{count:,} deliveries of unknown outcome stay charged at their most{money}"] if count else []
 
 
 def _processes_line(found: list[dict[str, Any]]) -> Text:
