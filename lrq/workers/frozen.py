@@ -46,15 +46,19 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
     }
 
 
+_SORTS = {bool: "yes or no", int: "a whole number", float: "a number", str: "a text"}
+
+
 def _check_value(name: str, value: Any, default: Any) -> None:
     """A recipe's defaults say what its settings are: found out now, not after all has been paid."""
-    kinds = (int, float) if isinstance(default, float) else (type(default),)
-    fits = type(value) in kinds and not (isinstance(default, (int, float)) and value < 0)
-    if not fits or (value == 0 and isinstance(default, int) and default > 0):
-        what = "yes or no" if isinstance(default, bool) else "a positive whole number"
-        what = "a number that is not negative" if isinstance(default, float) else what
-        what = "text" if isinstance(default, str) else what
-        raise UsageError(f"settings.{name} is {what}, as {default!r}, not {value!r}")
+    if default is None:
+        return
+    sort = type(default)
+    fits = type(value) in ((int, float) if sort is float else (sort,))
+    least = min(default, 1 if sort is int else 0) if sort in (int, float) else None
+    if not fits or (least is not None and value < least):
+        what = _SORTS.get(sort, f"a {sort.__name__}") + ("" if least is None else f" from {least:g}")
+        raise UsageError(f"settings.{name} is {what}, not {value!r}")
 
 
 def _check_dimensions(settings: Settings, recipe: Recipe) -> None:

@@ -60,8 +60,8 @@ def test_a_value_that_the_recipe_cannot_use_is_refused(name: str, value: Any) ->
 
 
 def test_values_that_fit_are_frozen() -> None:
-    """Whole numbers do for fractions."""
-    told = {"passages": 3, "min_margin": 1, "min_scored": 2, "batch_statements": True}
+    """Whole numbers do for fractions, and zero where it is the default."""
+    told = {"passages": 1, "min_margin": 0, "min_scored": 2, "batch_statements": True}
     frozen = freeze(settings(settings=told), train=False)["settings"]
     assert {name: frozen[name] for name in told} == told
 
