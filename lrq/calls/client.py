@@ -68,7 +68,7 @@ class Caller:
         self._expectation = Expectation()
         self._watch = asyncio.create_task(self._watch_runs())
         self.price: Callable[[Call, int], Price | None] = lambda _call, _run: None  # that a run was told
-        self.failing: dict[str, str] = {}  # lane that only fails → how its last call did
+        self._failing: dict[str, str] = {}  # lane that only fails → how its last call did
         self.settled: Callable[[Call, Purpose, Reply], None] | None = None  # told of every bought reply
 
     async def call(self, call: Call, purpose: Purpose) -> Reply:
@@ -87,6 +87,10 @@ class Caller:
                 continue  # perhaps another run's: our own claim will tell
             await self._count_reuse(call, purpose)
             return replace(reply, reused=True)
+
+    def waits_for(self) -> dict[str, str]:
+        """Lanes that only fail while calls wait, and how they fail. Call it from any thread."""
+        return dict(self._failing) if self._waiting else {}
 
     async def stop(self) -> None:
         """Begin no further request; wait for those in flight to be committed."""
@@ -158,13 +162,13 @@ class Caller:
                 # A delivery that may have been charged counts as ever: probes are only to see who is there.
                 return outcome if outcome.unknown else replace(outcome, kind="probed")  # the limiter spaces the next
         elif isinstance(outcome, Reply):
-            self.failing.pop(granted.line.lane.name, None)
+            self._failing.pop(granted.line.lane.name, None)
         return outcome
 
     def _note_failing(self, lane: str, reason: str) -> None:
-        if lane not in self.failing:
+        if lane not in self._failing:
             log.warning("%s only fails, and is tried by one call at a time: %s", lane, reason)
-        self.failing[lane] = reason
+        self._failing[lane] = reason
 
     async def _permit(
         self, pool: Pool, turn: Turn | None, call: Call, purpose: Purpose, tries: Tries

@@ -163,7 +163,7 @@ class _Bars:
         self._progress = Progress(*columns, TextColumn("{task.fields[said]}"), console=self._console)
         self._tasks: dict[str, Any] = {}
         self._due = 0.0
-        self._said: set[str] = set()
+        self._said: set[str] = set()  # endpoints that were said to fail
 
     def __enter__(self) -> "_Bars":
         if sys.stderr.isatty():
@@ -183,10 +183,11 @@ class _Bars:
         self._bar("items", ended, sum(states.values()), f"{bought} calls")
         if step is not None:
             self._bar("training", step["step"], step["of"], f"loss {step['loss']:.4f}")
-        waits = {str(one["note"].get("waiting for", "")) for one in process_facts(ledger)}
-        for said in waits - self._said - {""}:
-            self._said.add(said)
-            self._console.print(f"waiting for {said}", soft_wrap=True, markup=False, highlight=False)
+        said = [str(one["note"]["waiting for"]) for one in process_facts(ledger) if "waiting for" in one["note"]]
+        waits = {text.partition(": ")[0]: text for text in said}
+        for lane in waits.keys() - self._said:
+            self._console.print(f"waiting for {waits[lane]}", soft_wrap=True, markup=False, highlight=False)
+        self._said = set(waits)
         if not sys.stderr.isatty() and time.monotonic() >= self._due:
             self._due = time.monotonic() + 10
             trained = "" if step is None else f", training step {step['step']} of {step['of']}"

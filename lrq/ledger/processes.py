@@ -41,7 +41,7 @@ class Presence:
     def __init__(self, ledger: Ledger, type_: str, note: Callable[[], object] | None = None) -> None:
         self.id = uuid.uuid4().hex
         self._ledger = ledger
-        self._note = note
+        self.note = note
         self._ended = threading.Event()
         with ledger.writing() as conn:
             now = ledger.now(conn)
@@ -75,7 +75,7 @@ class Presence:
                 log.warning("no sign of life could be given: %s", str(error).splitlines()[0])
 
     def _give_sign(self) -> None:
-        values = {"note": orjson.dumps(self._note()).decode()} if self._note else {}
+        values = {"note": orjson.dumps(self.note()).decode()} if self.note else {}
         with self._ledger.writing() as conn:
             seen = processes.update().where(processes.c.id == self.id)
             conn.execute(seen.values(seen_at=self._ledger.now(conn), **values))

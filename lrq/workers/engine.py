@@ -117,7 +117,7 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     """Everything a process needs to make calls; to be closed on the same event loop."""
     ledger = open_ledger(settings)
     notes: dict[str, Any] = {}
-    presence = Presence(ledger, type_, lambda: notes | _failing(caller))
+    presence = Presence(ledger, type_, notes.copy)
     client = redis.asyncio.Redis.from_url(settings.redis(), socket_timeout=5, socket_connect_timeout=5)
     limiter = Limiter(client, prefix_of(ledger.id), owner=presence.id)
     writer = Writer(ledger)
@@ -125,6 +125,7 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     caller = Caller(settings, ledger, writer, limiter, transport, presence.id)
     reports = UsageReports(app, f"{type_}@{socket.gethostname()}-{os.getpid()}")
     caller.settled = reports.count
+    presence.note = lambda: notes | _waits(caller)
     opened = Engine(
         settings=settings,
         ledger=ledger,
@@ -143,9 +144,9 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     return opened
 
 
-def _failing(caller: Caller) -> dict[str, str]:
+def _waits(caller: Caller) -> dict[str, str]:
     """For `lrq status`: endpoints that only fail, and how."""
-    said = [f"{lane}: {reason}" for lane, reason in caller.failing.items()]
+    said = [f"{lane}: {reason}" for lane, reason in caller.waits_for().items()]
     return {"waiting for": "; ".join(said)} if said else {}
 
 

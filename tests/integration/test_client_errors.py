@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from calling import ANSWER, Scene, answer, calling, judge_at, question, serving
+from calling import ANSWER, Scene, answer, calling, judge_at, question, serving, until
 from ledgers import opened, sqlite_ledger
 from pydantic import SecretStr
 
 from lrq.calls.transport import Transport
+from lrq.calls.tries import Patience
 from lrq.config import Settings
 from lrq.domain.errors import CallFailed, CallRefused, LrqError, RunHalted
 from lrq.ledger import Ledger, runs
@@ -247,3 +248,20 @@ async def test_openai_s_key_goes_to_no_other_host(monkeypatch: pytest.MonkeyPatc
         await transport.close()
     assert outcome.kind == "ok"
     assert seen == [None]
+
+
+async def test_an_endpoint_that_only_fails_is_named_with_what_it_says(scene: Scene) -> None:
+    """As long as calls wait for it: whoever looks at the run learns what to mend."""
+    is_well = False
+
+    def respond(_number: int) -> web.Response:
+        return answer() if is_well else error(500, "no memory")
+
+    async with scene(respond, patience=Patience(first_pause=0.2)) as bench:
+        asked = [asyncio.create_task(bench.ask(str(number))) for number in range(10)]
+        await until(lambda: bool(bench.caller.waits_for()), 30)
+        assert list(bench.caller.waits_for().values()) == ["HTTP 500: no memory"]
+        is_well = True
+        async with asyncio.timeout(60):
+            await asyncio.gather(*asked)
+        assert bench.caller.waits_for() == {}
