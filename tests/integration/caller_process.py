@@ -31,6 +31,7 @@ async def ask(run: int, keys: int, at_once: int, seed: int) -> dict[str, int]:
         stopping: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, lambda: stopping.append(asyncio.create_task(bench.caller.stop())))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         room = asyncio.Semaphore(at_once)
 
         async def one(number: int) -> None:
@@ -53,8 +54,10 @@ async def ask(run: int, keys: int, at_once: int, seed: int) -> dict[str, int]:
 
 def start(env: dict[str, str], report: str, **asked: int) -> int:
     """Fork a process that asks; its pid."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until it can be stopped orderly, however slow it is
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return pid
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     faulthandler.register(signal.SIGUSR1)
