@@ -72,7 +72,7 @@ class Transport:
                 if len(way.secret) >= _LEAST_SECRET:
                     raw = raw.replace(way.secret.encode(), b"***")  # some servers repeat the key they were given
                 outcome = read_outcome(call, response.status, response.headers, raw, time.monotonic() - begun)
-                if way.secret:
+                if way.secret and outcome.reason:
                     outcome = replace(outcome, reason=outcome.reason.replace(way.secret, "***"))
                 return outcome
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
