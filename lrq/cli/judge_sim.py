@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lrq.domain.errors import UsageError
+from lrq.domain.origin import is_loopback
 from lrq.sim.faults import FAULTS
 from lrq.sim.options import NOTICE, Options
 from lrq.sim.server import serve
@@ -28,7 +29,8 @@ COUNT = click.IntRange(min=1)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8099, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one.")
 @click.option("--model", "models", multiple=True, help="A model name to serve; repeatable.  [default: any]")
-@click.option("--api-key", help="Refuse requests without this key.")
+@click.option("--api-key", help="Refuse requests without this key; needed where other machines reach it.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name it is reached under; repeatable.")
 @click.option("--seed", default=0, show_default=True, help="Of faults and jitter.")
 @click.option("--latency", "latency_ms", default=0.0, type=click.FloatRange(0), help="Mean milliseconds per reply.")
 @click.option("--jitter", "jitter_ms", default=0.0, type=click.FloatRange(0), help="Milliseconds around the mean.")
@@ -61,6 +63,8 @@ def _options(settings: Mapping[str, Any]) -> Options:
     rates = {name: settings[f"fault_{name}"] for name in FAULTS}
     if sum(rates.values()) > 1:
         raise click.UsageError("The --fault rates are shares of all requests: let them add up to at most 1.")
+    if not (is_loopback(settings["host"]) or settings["api_key"]):
+        raise UsageError(f"{settings['host']} is open to other machines: set --api-key, or leave --host at 127.0.0.1")
     plain = {name: value for name, value in settings.items() if not name.startswith("fault_")}
     return Options(**plain, faults={name: rate for name, rate in rates.items() if rate})
 

@@ -1,7 +1,7 @@
 """What Flower shows of the paid calls: a page, the same figures as JSON, and as Prometheus series."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from flower.inspector import Inspector
 from flower.views import BaseHandler
 from flower.views.monitor import Metrics
 from kombu.utils.url import maybe_sanitize_url
+from tornado.httputil import HTTPServerRequest
 from tornado.template import DictLoader
-from tornado.web import authenticated, url
+from tornado.web import RequestHandler, authenticated, url
 
 from lrq.calls.limiter import LaneView, read_lanes
 from lrq.config import Settings
+from lrq.domain.origin import refusal
 from lrq.ledger import Ledger
 from lrq.monitor.metrics import families
 from lrq.monitor.usage import Reader, Totals, endpoints_by_lane, picture
@@ -30,11 +32,15 @@ _LINK = """<li class="nav-item">
 class JudgeFlower(Flower):  # type: ignore[misc]
     """Flower that also knows the ledger and the limits; `events` is a `lrq.monitor.server.UsageEvents`.
 
-    `prefix` is what every key of this ledger begins with in Redis.
+    `prefix` is what every key of this ledger begins with in Redis; `hosts` are names besides the machine's own under
+    which it may be reached.
     """
 
-    def __init__(self, *, ledger: Ledger, own: Settings, prefix: str, **kwargs: Any) -> None:
+    def __init__(
+        self, *, ledger: Ledger, own: Settings, prefix: str, hosts: Collection[str] = (), **kwargs: Any
+    ) -> None:
         super().__init__(template_loader=_templates(), **kwargs)
+        self._hosts = hosts
         self.inspector = MaskedInspector(self.io_loop, self.capp, self.options.inspect_timeout / 1000)
         self.shown = picture(Totals(), {}, {}, {})  # the last picture
         self._reader = Reader(ledger)
@@ -43,6 +49,21 @@ class JudgeFlower(Flower):  # type: ignore[misc]
         self._prefix = prefix
         self.add_handlers(r".*", _handlers(self.options.url_prefix))
         prometheus_client.REGISTRY.register(_Collector(self))
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """Find what answers, on every path alike: a page of another site is refused before anything is read."""
+        headers = request.headers
+        is_socket = headers.get("Upgrade", "").lower() == "websocket"
+        reason = refusal(
+            method="WEBSOCKET" if is_socket else request.method or "",
+            host=headers.get("Host"),
+            origin=headers.get("Origin"),
+            names=self._hosts,
+            is_guarded=bool(self.options.basic_auth or self.options.auth or self.options.unix_socket),
+        )
+        if reason:
+            return self.get_handler_delegate(request, Refused, {"reason": reason})
+        return super().find_handler(request, **kwargs)
 
     async def look(self) -> dict[str, Any]:
         """A picture of now; the ledger is asked beside the event loop."""
@@ -72,6 +93,18 @@ def _masked(value: Any) -> Any:
     return maybe_sanitize_url(value)
 
 
+class Refused(RequestHandler):  # type: ignore[misc]
+    """Says why a request is not answered."""
+
+    def initialize(self, reason: str) -> None:
+        self._why = reason
+
+    def prepare(self) -> None:
+        self.set_status(403)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{self._why}\n")
+
+
 class JudgePage(BaseHandler):  # type: ignore[misc]
     @authenticated  # type: ignore[untyped-decorator]
     async def get(self) -> None:
@@ -87,6 +120,9 @@ class JudgeUsage(BaseHandler):  # type: ignore[misc]
 
 
 class JudgeMetrics(Metrics):  # type: ignore[misc]
+    """Behind the login of the pages, unlike Flower's own: the series name runs, models and money."""
+
+    @authenticated  # type: ignore[untyped-decorator]
     async def get(self) -> None:
         await self.application.look()  # the collector must not wait, so a fresh picture lies ready for it
         await super().get()

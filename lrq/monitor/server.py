@@ -1,8 +1,7 @@
 """Flower for a Celery app: its settings, its door, its life."""
 
-import ipaddress
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from flower.command import apply_env_options, extract_settings, setup_logging
@@ -13,6 +12,7 @@ from tornado.ioloop import IOLoop
 
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
+from lrq.domain.origin import is_loopback
 from lrq.ledger import Ledger
 from lrq.monitor.live import USAGE_EVENT, Live
 from lrq.monitor.pages import JudgeFlower
@@ -36,12 +36,19 @@ class UsageEvents(Events):  # type: ignore[misc]
 
 
 def serve(
-    app: Any, ledger: Ledger, own: Settings, *, address: str | None, port: int | None, ready: Callable[[str], None]
+    app: Any,
+    ledger: Ledger,
+    own: Settings,
+    *,
+    address: str | None,
+    port: int | None,
+    ready: Callable[[str], None],
+    hosts: Collection[str] = (),
 ) -> None:
     """Run Flower until SIGTERM or Ctrl-C; `ready` is told its URL.
 
-    FLOWER_* variables set its options, a given address or port goes before them. Raises UsageError where it would be
-    open to other machines without a password, or cannot listen.
+    FLOWER_* variables set its options, a given address or port goes before them. `hosts` are further names under which
+    it may be reached. Raises UsageError where it would be open to other machines without a password, or cannot listen.
     """
     _set_options(address, port)
     _check_door()
@@ -50,7 +57,7 @@ def serve(
     kept = {"max_tasks_in_memory": options.max_tasks, "max_workers_in_memory": options.max_workers}
     events = UsageEvents(app, io_loop=loop, enable_events=options.enable_events, **kept)
     shared = {"options": options, "capp": app, "events": events, "io_loop": loop, **flower_settings}
-    server = JudgeFlower(ledger=ledger, own=own, prefix=prefix_of(ledger.id), **shared)
+    server = JudgeFlower(ledger=ledger, own=own, prefix=prefix_of(ledger.id), hosts=hosts, **shared)
     ready(_listen(server))
     loop.asyncio_loop.add_signal_handler(signal.SIGTERM, loop.stop)
     try:
@@ -76,8 +83,8 @@ def _set_options(address: str | None, port: int | None) -> None:
 
 def _check_door() -> None:
     """Without a password Flower shows, to whoever reaches it, tasks and money, and lets nobody change anything."""
-    guarded = bool(options.basic_auth or options.auth)
-    if not (guarded or options.unix_socket or _is_loopback(options.address)):
+    guarded = is_guarded()
+    if not (guarded or options.unix_socket or is_loopback(options.address or "")):
         raise UsageError(
             f"{options.address or 'an empty address'} is open to other machines: "
             "set FLOWER_BASIC_AUTH=user:password, or leave --address at 127.0.0.1"
@@ -85,11 +92,9 @@ def _check_door() -> None:
     options.read_only = options.read_only or not guarded
 
 
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
+def is_guarded() -> bool:
+    """Return whether Flower asks for a login."""
+    return bool(options.basic_auth or options.auth)
 
 
 def _listen(server: JudgeFlower) -> str:

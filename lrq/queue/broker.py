@@ -21,6 +21,7 @@ from pathlib import Path
 import redis
 
 from lrq.config import Settings
+from lrq.domain.environment import SYSTEM, pick
 from lrq.domain.errors import LrqError, UsageError
 
 _NEEDED = (6, 2)  # what Celery asks of a server
@@ -144,7 +145,13 @@ def start(settings: Settings) -> Broker:
 def _spawn(settings: Settings, log: Path) -> "subprocess.Popen[bytes]":
     with _starting(settings) as (argv, lock), log.open("ab") as out:
         return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=(lock,), start_new_session=True
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=pick(os.environ, SYSTEM),
+            pass_fds=(lock,),
+            start_new_session=True,
         )
 
 

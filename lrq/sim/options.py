@@ -14,6 +14,7 @@ class Options:
     port: int = 0  # 0: any free one
     models: tuple[str, ...] = ()  # none named: every name is served
     api_key: str | None = None
+    hosts: tuple[str, ...] = ()  # names besides this machine's own under which it is asked
     seed: int = 0
     latency_ms: float = 0.0  # mean time before a reply
     jitter_ms: float = 0.0  # the latency is uniform in mean ± jitter

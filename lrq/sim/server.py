@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from lrq.domain.origin import refusal
 from lrq.sim import faults
 from lrq.sim.limits import Limits, Refusal
 from lrq.sim.lru import Lru
@@ -42,6 +43,9 @@ class Sim:
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer any request, but none of a page of another site."""
+        if reason := self.foreign(request):
+            return self.reply(403, render_error(reason, "foreign_host"))
         match request.method, request.path:
             case "POST", "/v1/chat/completions" | "/v1/embeddings":
                 return await self.paid(request)
@@ -164,6 +168,16 @@ class Sim:
         body = render_error(f"The limit of {refusal.limit} is reached.", "rate_limit_exceeded", refusal.limit)
         headers = self.limits.headers(time.monotonic()) | self.limits.retry_after(refusal)
         return self.reply(429, body, headers)
+
+    def foreign(self, request: web.BaseRequest) -> str:
+        """Return why a request comes from where none is answered; empty where it does not."""
+        return refusal(
+            method=request.method,
+            host=request.headers.get("Host"),
+            origin=request.headers.get("Origin"),
+            names=self.options.hosts,
+            is_guarded=self.options.api_key is not None,
+        )
 
     def allowed(self, request: web.BaseRequest) -> bool:
         key = self.options.api_key

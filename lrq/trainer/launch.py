@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from lrq.domain.environment import COMPUTE, SYSTEM, pick
 from lrq.domain.errors import UsageError
 from lrq.trainer.job import JobFolder, Result, finished, write_json
 from lrq.trainer.rows import no_rows
@@ -52,9 +53,19 @@ OFFLINE = {
 }
 
 
-def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What the training may know: no keys of other services, no hub, no telemetry."""
-    kept = {name: value for name, value in inherited.items() if not name.endswith(("_API_KEY", "_TOKEN"))}
+# What the trackers of `report_to` read, and are given where they are named.
+TRACKERS = {
+    "wandb": ("WANDB_*",),
+    "mlflow": ("MLFLOW_*",),
+    "trackio": ("TRACKIO_*",),
+    "tensorboard": ("TENSORBOARD_*",),
+}
+
+
+def environment(inherited: Mapping[str, str], trackers: Sequence[str] = ()) -> dict[str, str]:
+    """Return what a training may know: no keys of other services, no hub, no telemetry."""
+    tracked = [names for tracker, names in TRACKERS.items() if tracker in trackers]
+    kept = pick(inherited, SYSTEM, COMPUTE, (PARENT,), *tracked)
     signals = {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT"}  # SIGTERM and SIGINT are lrq.trainer.agent's
     loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     return {**loopback, **PATIENT_THREADS, **kept, **signals, **OFFLINE}

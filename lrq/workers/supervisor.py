@@ -22,10 +22,11 @@ from typing import Any
 import orjson
 
 from lrq.config import OVERRIDES, Settings
+from lrq.domain.environment import COMPUTE, SYSTEM, pick
 from lrq.domain.errors import LrqError
 from lrq.domain.records import ROLES
 from lrq.queue import broker
-from lrq.trainer.launch import PATIENT_THREADS
+from lrq.trainer.launch import PATIENT_THREADS, TRACKERS
 
 PROCFILE: dict[str, tuple[str, ...]] = {
     "redis": ("broker",),
@@ -44,6 +45,16 @@ _BROKER_SECONDS = 30.0
 # killed may have met with accidents, unless these do not end: the kernel kills what does not fit into memory.
 _ERRORS, _ENDS = 3, 8
 _LARGEST_LOG = 16 * 2**20  # bytes; a larger one makes way when its process starts
+_KEYS = (*(f"LRQ_{role.upper()}_API_KEY" for role in ROLES), "OPENAI_API_KEY")
+# What each process is given of the environment, besides SYSTEM and the LRQ_ variables that are no keys.
+_NEEDS: dict[str, tuple[Sequence[str], ...]] = {
+    "redis": (),
+    "sampler": (COMPUTE, _KEYS),
+    "judge": (_KEYS,),
+    "aggregator": (),
+    "trainer": (COMPUTE, *TRACKERS.values()),
+    "flower": (("FLOWER_*",),),
+}
 _SUPERVISOR = "LRQ_SUPERVISOR"  # the supervisor's process id, for its children
 _PROGRAM = (
     "import sys; sys.argv[0] = 'lrq'; from lrq.workers.supervisor import follow_supervisor; follow_supervisor(); "
@@ -194,7 +205,7 @@ class Supervisor:
         try:
             self._start_broker()
             for child in self._workers():
-                child.spawn(self._environment())
+                child.spawn(self._environment(child.name))
         except BaseException:
             self.kill()
             self.stop()
@@ -207,7 +218,7 @@ class Supervisor:
             if child.process is not None and not child.is_running:
                 said.append(child.note_end())
             elif child.process is None and time.monotonic() >= child.due and not self._is_elsewhere(child):
-                child.spawn(self._environment())
+                child.spawn(self._environment(child.name))
                 said.append(f"{child.name} started")
         return said
 
@@ -253,7 +264,7 @@ class Supervisor:
             raise LrqError("the Redis that LRQ_REDIS_URL names does not answer; start it, or unset the variable")
         if redis is None:
             return
-        redis.spawn(self._environment())
+        redis.spawn(self._environment(redis.name))
         until = time.monotonic() + _READY_SECONDS
         while not broker.probe(self.settings):
             if not redis.is_running or time.monotonic() > until:
@@ -270,8 +281,11 @@ class Supervisor:
         child.due = time.monotonic() + 5
         return broker.probe(self.settings)
 
-    def _environment(self) -> dict[str, str]:
-        env = {**PATIENT_THREADS, **os.environ, _SUPERVISOR: str(os.getpid())}
+    def _environment(self, name: str) -> dict[str, str]:
+        """What a process of that name is given: settings, but keys of endpoints only where it calls them."""
+        plain = [key for key in os.environ if key.startswith("LRQ_") and not key.endswith("_API_KEY")]
+        needs = _NEEDS[name.partition("-")[0]]
+        env = {**PATIENT_THREADS, **pick(os.environ, SYSTEM, plain, *needs), _SUPERVISOR: str(os.getpid())}
         if self.overrides:
             env[OVERRIDES] = orjson.dumps(self.overrides).decode()
         return env

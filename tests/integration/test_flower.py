@@ -71,10 +71,12 @@ class Door:
         self.url = url
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
-    def get(self, path: str, *, user: str = "") -> tuple[int, str]:
+    def get(
+        self, path: str, *, user: str = "", headers: dict[str, str] | None = None, method: str = "GET"
+    ) -> tuple[int, str]:
         """Status and body."""
-        headers = {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"} if user else {}
-        request = urllib.request.Request(self.url + path, headers=headers)
+        login = {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"} if user else {}
+        request = urllib.request.Request(self.url + path, headers=login | (headers or {}), method=method)
         try:
             with self._open(request, timeout=20) as reply:
                 return reply.status, reply.read().decode()
@@ -242,3 +244,20 @@ def test_what_cannot_be_served_is_refused_in_one_line(env: dict[str, str], tmp_p
     assert "set FLOWER_BASIC_AUTH=user:password" in refused(env, "--address", "0.0.0.0")
     assert "a FLOWER_ variable cannot be read" in refused(env | {"FLOWER_PORT": "many"})
     assert "no ledger at" in refused(env | {"LRQ_HOME": str(tmp_path / "nowhere")})
+
+
+def test_pages_of_other_sites_are_refused(env: dict[str, str]):
+    """By name (DNS rebinding) on every path, and by origin wherever something is changed."""
+    with flower(env, "--allow-host", "lab.example") as door:
+        for path in ("/", "/judge", "/api/judge/usage", "/metrics", "/static/css/flower.css"):
+            status, body = door.get(path, headers={"Host": "evil.example"})
+            assert (status, "--allow-host" in body) == (403, True), path
+        assert door.get("/judge", headers={"Host": "lab.example"})[0] == 200
+        assert door.get("/api/workers", headers={"Origin": "http://evil.example"}, method="POST")[0] == 403
+
+
+def test_metrics_are_behind_the_login(env: dict[str, str]):
+    with flower(env | {"FLOWER_BASIC_AUTH": "me:secret"}) as door:
+        assert door.get("/metrics")[0] == 401
+        status, body = door.get("/metrics", user="me:secret")
+        assert (status, "lrq_calls_total" in body) == (200, True)

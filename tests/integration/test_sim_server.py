@@ -242,7 +242,7 @@ async def test_a_reply_counts_once_its_last_byte_has_left() -> None:
         body = b'{"model":"m","input":[%s]}' % b",".join(b'"word %d"' % number for number in range(400))
         with socket.create_connection((host, int(port))) as connection:
             connection.setblocking(False)
-            head = b"POST /v1/embeddings HTTP/1.1\r\nHost: sim\r\nContent-Length: %d\r\n\r\n" % len(body)
+            head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
             await asyncio.get_running_loop().sock_sendall(connection, head + body)
             await asyncio.get_running_loop().sock_recv(connection, 1000)
             stats = sim.running.stats()
@@ -317,3 +317,20 @@ def test_rates_that_do_not_add_up_are_a_usage_error() -> None:
     result = CliRunner().invoke(judge_sim, ["--fault-500", "0.6", "--fault-reset", "0.6"])
     assert result.exit_code == 2
     assert "add up to at most 1" in result.output
+
+
+async def test_a_page_of_another_site_is_refused():
+    """By its name on every path, and by its origin where it would write."""
+    async with serve(Options()) as running, aiohttp.ClientSession() as session:
+        for path in ("/models", "/chat/completions"):
+            async with session.get(running.url + path, headers={"Host": "evil.example"}) as reply:
+                assert (reply.status, (await reply.json())["error"]["code"]) == (403, "foreign_host")
+        async with session.post(running.url + "/embeddings", headers={"Origin": "http://evil.example"}) as reply:
+            assert reply.status == 403
+        assert running.stats()["received"] == 0
+
+
+def test_a_simulator_that_others_can_reach_wants_a_key():
+    found = CliRunner().invoke(judge_sim, ["--host", "0.0.0.0", "--port", "0"])
+    assert isinstance(found.exception, UsageError), found.output
+    assert "set --api-key" in str(found.exception)

@@ -1,0 +1,42 @@
+"""What child processes are given of the environment."""
+
+from lrq.domain.environment import COMPUTE, SYSTEM, pick
+from lrq.trainer.launch import environment
+
+OURS = {
+    "PATH": "/bin",
+    "HOME": "/home/me",
+    "LC_ALL": "C.UTF-8",
+    "CUDA_VISIBLE_DEVICES": "0",
+    "HF_HOME": "/data/hf",
+    "LRQ_JUDGE_API_KEY": "sk-judge",
+    "OPENAI_API_KEY": "sk-openai",
+    "HF_TOKEN": "hf-secret",
+    "AWS_SECRET_ACCESS_KEY": "aws",
+    "DATABASE_URL": "postgresql://me:pw@db/lrq",
+    "LRQ_DATABASE_URL": "postgresql://me:pw@db/lrq",
+    "WANDB_API_KEY": "wandb",
+    "GITHUB_PAT": "ghp",
+}
+SECRETS = {"LRQ_JUDGE_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "GITHUB_PAT"}
+
+
+def test_only_allowed_names_and_beginnings_pass():
+    assert pick({"AB": "1", "ABC": "2", "B": "3"}, ("AB",), ("B*",)) == {"AB": "1", "B": "3"}
+
+
+def test_a_training_gets_what_torch_needs_and_no_secret_of_ours():
+    given = environment(OURS)
+    assert {"PATH", "HOME", "LC_ALL", "CUDA_VISIBLE_DEVICES", "HF_HOME"} <= given.keys()
+    assert not given.keys() & (SECRETS | {"LRQ_DATABASE_URL", "WANDB_API_KEY"})
+    assert given["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_tracker_that_is_named_gets_its_own_variables_alone():
+    given = environment(OURS, trackers=["wandb"])
+    assert given["WANDB_API_KEY"] == "wandb"
+    assert not given.keys() & SECRETS
+
+
+def test_no_list_lets_a_secret_through():
+    assert not pick(OURS, SYSTEM, COMPUTE).keys() & SECRETS
