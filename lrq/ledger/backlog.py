@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lrq.domain.records import NoRow, Pair, Reward
+from lrq.domain.records import NoRow, Reward, Row
 from lrq.ledger import items as items_
 from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, trainings
@@ -169,7 +169,7 @@ def end_sample(ledger: Ledger, conn: sa.Connection, task: Task, steps: Mapping[s
 
 
 def end_aggregate(
-    ledger: Ledger, conn: sa.Connection, task: Task, found: Sequence[Reward], made: Sequence[Pair | NoRow]
+    ledger: Ledger, conn: sa.Connection, task: Task, found: Sequence[Reward], made: Sequence[Row | NoRow]
 ) -> bool:
     """Rewards and rows of an item: its end in this round."""
     if not _end(conn, task):

@@ -6,8 +6,12 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from lrq.domain.errors import UsageError
+from lrq.recipes.judge import Judge, Kind
 from lrq.recipes.longreward import LONGREWARD
-from lrq.recipes.recipe import Recipe
+from lrq.recipes.ports import Case
+from lrq.recipes.recipe import Recipe, Step, simple
+
+__all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "load_recipe", "simple"]
 
 RECIPES: Mapping[str, Recipe] = {
     "longreward": LONGREWARD,
