@@ -162,7 +162,7 @@ def test_a_recipe_of_ones_own_is_foreseen_without_being_known(lrq: World) -> Non
     recipe.write_text(WITTY)
     facts = lrq("estimate", lrq.write("items", mixed(3)), "--json", "--recipe", f"{recipe}:WITTY").json()
     assert list(facts["dimensions"]) == ["wit"]
-    assert facts["calls"] == facts["responses"] > 0
+    assert 0 < facts["calls"] <= facts["responses"], "equal texts are one question"
     assert facts["notes"] == ["replies to prompts of kind wit are guessed"]
 
 
@@ -256,9 +256,8 @@ def test_enqueue_says_what_the_added_items_will_take(lrq: World) -> None:
 
 def test_enqueue_takes_the_lines_in_whatever_becomes_of_the_estimate(lrq: World) -> None:
     """A recipe that fails on being foreseen costs no line; a short note says so."""
-    (lrq.folder / "prompts" / "en").mkdir(parents=True)
     recipe = lrq.folder / "witty.py"
-    recipe.write_text(WITTY)  # its prompt text is missing
+    recipe.write_text(WITTY.replace("en/wit", "en/other"))  # the text that its step wants is missing
     said = lrq("enqueue", lrq.write("items", mixed(2)), "--no-train", "--recipe", f"{recipe}:WITTY")
     assert "2 items added" in said.out
     assert "no estimate: KeyError" in said.err

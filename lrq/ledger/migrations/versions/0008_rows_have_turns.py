@@ -33,6 +33,7 @@ def upgrade() -> None:
         batch_op.alter_column("prompt", new_column_name="place")
         for name in ("chosen", "rejected", "p_w", "p_l"):
             batch_op.drop_column(name)
+    with op.batch_alter_table("rows", schema=None) as batch_op:
         batch_op.create_unique_constraint("uq_rows_item_id_round_place", ["item_id", "round", "place"])
 
 
@@ -40,6 +41,7 @@ def downgrade() -> None:
     with op.batch_alter_table("rows", schema=None) as batch_op:
         batch_op.drop_constraint("uq_rows_item_id_round_place", type_="unique")
         batch_op.alter_column("place", new_column_name="prompt")
+    with op.batch_alter_table("rows", schema=None) as batch_op:
         batch_op.add_column(sa.Column("chosen", sa.Integer(), server_default="0", nullable=False))
         for name, type_ in (("rejected", sa.Integer()), ("p_w", sa.Float()), ("p_l", sa.Float())):
             batch_op.add_column(sa.Column(name, type_, nullable=True))
