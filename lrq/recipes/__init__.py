@@ -10,11 +10,13 @@ from lrq.recipes.judge import Judge, Kind
 from lrq.recipes.longreward import LONGREWARD
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step, simple
+from lrq.recipes.sppo import SPPO
 
 __all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "load_recipe", "simple"]
 
 RECIPES: Mapping[str, Recipe] = {
     "longreward": LONGREWARD,
+    "sppo": SPPO,
 }
 
 
