@@ -87,8 +87,8 @@ async def test_a_cycle_is_said_and_not_trained_on() -> None:
 
 async def test_who_wins_most_must_beat_who_wins_least() -> None:
     """Else the pair would say the contrary of the comparison that was paid for."""
-    wins = {"ab", "ac", "bc", "bd", "cd", "da"}  # a loses to d alone, which loses to all others
-    found = await scored(case("a", "b", "c", "d"), Judge(lambda x, y: "A" if x + y in wins else "B"))
+    wins = {"ab", "ac", "ae", "bc", "bd", "ce", "cd", "eb", "ed", "da"}  # a loses to d alone, which loses to all others
+    found = await scored(case(*"abcde"), Judge(lambda x, y: "A" if x + y in wins else "B"))
     (row,) = rows(found)
     assert isinstance(row, NoRow)
     assert "does not beat" in row.reason
