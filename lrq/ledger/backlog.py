@@ -306,7 +306,7 @@ def reopen_unscored(
     unscored = unscored.where(*done, scores.c.round == items.c.round, scores.c.state == "unscored").distinct()
     by_item: dict[int, dict[str, str]] = {}
     for row in conn.execute(unscored):
-        name = step_of[row.dimension]
+        name = step_of[row.dimension.partition("/")[0]]  # of a dimension with parts
         by_item.setdefault(row.item_id, {})[name] = steps[name]
     for id_, names in by_item.items():
         _open_tasks(ledger, conn, run, id_, names, was="done", state="judging")

@@ -6,6 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from lrq.domain.errors import UsageError
+from lrq.recipes.janus import JANUS
 from lrq.recipes.judge import Judge, Kind
 from lrq.recipes.longreward import LONGREWARD
 from lrq.recipes.ports import Case
@@ -16,6 +17,7 @@ __all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "load_recipe", 
 
 RECIPES: Mapping[str, Recipe] = {
     "longreward": LONGREWARD,
+    "janus": JANUS,
     "sppo": SPPO,
 }
 
