@@ -6,6 +6,7 @@ Both languages are read alike. The released scripts cut questions at any number,
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 _NUMBERED = re.compile(
     r"^[\s*#>_-]*(?:question|问题|q)?\s*([0-9]{1,2})\s*[*_]*\s*[:：.、)）]\s*(.*\S)\s*$", re.IGNORECASE
@@ -64,7 +65,7 @@ def _declines(answer: str) -> bool:
 def _repeated(words: Sequence[str]) -> float:
     """The share of words that occur twice or more. Of Chinese, which has no spaces, pairs of characters are words."""
     if _CHINESE.match(words[0]):
-        words = [a + b for a, b in zip(words, words[1:], strict=False)] or list(words)
+        words = [a + b for a, b in pairwise(words)] or list(words)
     counts = Counter(word.casefold() for word in words)
     return sum(count for count in counts.values() if count > 1) / len(words)
 
