@@ -73,7 +73,7 @@ def items(count: int) -> Iterator[dict[str, Any]]:
 
 def bodies(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The same requests that our judge makes of these items."""
-    texts = SCORES.prompts()
+    texts = SCORES.prompt_texts()
     for line in lines:
         for step in SCORES.steps:
             for response in line["responses"]:

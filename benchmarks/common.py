@@ -20,16 +20,16 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import aiohttp
 import orjson
 
-from lrq.domain.records import Item, Passage, Response, Reward, Score
+from lrq.domain.records import Item, Passage, Response
 from lrq.judge.passages import PassageCache
 from lrq.recipes.longreward import LONGREWARD, STEPS
 from lrq.recipes.ports import Answer, Case
+from lrq.recipes.recipe import mean_rewards
 from lrq.sim.judging import DECISIONS
 from lrq.sim.sections import read_prompt
 
@@ -39,13 +39,8 @@ LOOK_EVERY = 0.1  # seconds between two looks at the processes
 ASK_EVERY = 0.5  # seconds between two looks at the server's counts
 
 
-def mean(scores: Sequence[Score]) -> Reward:
-    values = [score.value for score in scores if score.value is not None]
-    return Reward(k=scores[0].k, prompt=scores[0].prompt, value=fmean(values) if values else None)
-
-
 # Two steps of ten calls for each item, all readable when the judge says "[[7]]" to everything.
-SCORES = replace(LONGREWARD, name="scores", needs=("question",), steps=STEPS[:2], reward=mean)
+SCORES = replace(LONGREWARD, name="scores", needs=("question",), steps=STEPS[:2], rewards=mean_rewards)
 SCORES_RECIPE = f"{Path(__file__).resolve()}:SCORES"
 
 
@@ -313,9 +308,9 @@ async def _asks(lines: Sequence[Mapping[str, Any]]) -> list[Ask]:
 
         responses = tuple(Response(text=text, k=k) for k, text in enumerate(line["responses"]))
         item = Item(id=line["id"], context=line["context"], question=line["question"])
-        case = Case(item=item, responses=responses, prompts=LONGREWARD.prompts(), settings=LONGREWARD.settings)
+        case = Case(item=item, responses=responses, texts=LONGREWARD.prompt_texts(), settings=LONGREWARD.settings)
         for step in LONGREWARD.steps:
-            await step.procedure(case, ask, nearest)
+            await step.procedure(step.judge(case, ask, nearest))
     return asked
 
 

@@ -78,7 +78,7 @@ async def read_whole(url: str, dataset: str) -> None:
 
 
 def extractions(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    template = LONGREWARD.prompts()["en/extraction"]
+    template = LONGREWARD.prompt_texts()["en/extraction"]
     for line in lines:
         for part in chunk(line["context"], LONGREWARD.settings["extraction_chunk_tokens"]):
             values = {"part": fenced(line["context"][part.start : part.end]), "question": fenced(line["question"])}

@@ -99,7 +99,6 @@ class RoleSettings(_Server):
 
 
 class JudgeSettings(RoleSettings):
-    batch_statements: bool = False  # all statements of a response in one call
     votes: int = Field(default=1, ge=1)  # asks per score; their mean counts
     dimensions: dict[str, str] = {}  # dimension -> name of the endpoint that judges it
 

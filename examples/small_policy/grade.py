@@ -10,6 +10,7 @@ from harbour import LANGUAGES
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lrq.domain.records import Item
+from lrq.recipes import Case
 from lrq.recipes.longreward import LONGREWARD
 
 REFUSALS = {language.patterns["refusal"] for language in LANGUAGES}
@@ -20,7 +21,8 @@ _VALUE = re.compile(r"( is |是)[^.。]*[.。]$")
 def prompt(line: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the chat messages of an item as lrq asks them."""
     item = Item(id=line["id"], context=line["context"], question=line["question"])
-    return [dict(message) for message in LONGREWARD.policy_messages(item)]
+    (made,) = LONGREWARD.prompts(Case(item=item))
+    return [dict(message) for message in made.render(item.context)]
 
 
 def count(reference: str, response: str) -> Counter[str]:

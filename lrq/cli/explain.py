@@ -125,5 +125,11 @@ def _reward(reward: Any) -> dict[str, Any] | None:
     return None if reward is None else {"value": reward.value, "reason": reward.reason}
 
 
-def _row(row: sa.Row[Any]) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in ("prompt", "chosen", "rejected", "margin", "p_w", "p_l")}
+def _row(stored: sa.Row[Any]) -> dict[str, Any]:
+    """A training row; `prompt`, `chosen` and `rejected` are its first turn's, where these are responses."""
+    row = items_.read_row(stored)
+    first = row.turns[0]
+    chosen, rejected = ((one[1] if isinstance(one, tuple) else one) for one in (first.chosen, first.rejected))
+    turns = [{"prompt": t.prompt, "chosen": t.chosen, "rejected": t.rejected} for t in row.turns]
+    made = {"prompt": first.prompt, "chosen": chosen, "rejected": rejected, "margin": row.margin}
+    return {**made, "turns": turns, "figures": dict(row.figures)}

@@ -8,16 +8,18 @@ from typing import Any
 
 from lrq.cli.reckoning import Foreseen
 from lrq.domain.lines import Entry
-from lrq.domain.records import Call, Item, Passage, Purpose, Response
+from lrq.domain.records import Call, Item, Passage, Prompt, Purpose, Response
 from lrq.domain.tokens import chunk, count_tokens
 from lrq.judge.asking import Asker, JudgeModel
 from lrq.judge.estimate import Amount, Bill, Scaled, Size, less_cached, merged, scale
 from lrq.judge.passages import Embedder, PassageCache
 from lrq.judge.votes import cast
+from lrq.recipes import Case, Step
 from lrq.sim.counting import Counter
 from lrq.workers.frozen import Frozen
 
 RESPONSE_TOKENS = 250  # of a response, where neither the file nor a reference answer tells: a long paragraph
+_MOST_PHASES = 8  # of prompts that are made from the answers to earlier ones
 _NOBODY = JudgeModel(endpoint="(none)", model="(none)")  # judges where no endpoint is named yet
 
 
@@ -36,7 +38,7 @@ class Foreseer:
 
     def size(self, entry: Entry) -> Size:
         given = entry.responses
-        count = len({(one.prompt, one.text) for one in given}) or len(self._prompts(entry.item)) * self._sampled
+        count = len({(one.prompt, one.text) for one in given}) or self._expected(entry.item)
         chars = sum(len(text) for text in {one.text for one in given}) or count * len(entry.item.answer or "")
         context = len(entry.item.context)
         return Size(responses=count, response_chars=chars, context_chars=context, read_chars=count * context)
@@ -57,32 +59,35 @@ class Foreseer:
     def _sampled(self) -> int:
         return int(self._frozen.config["sample"]["responses"])
 
-    def _prompts(self, item: Item) -> Sequence[Any]:
-        return self._frozen.recipe.policy_prompts(item)
+    def _expected(self, item: Item) -> int:
+        """How many responses to an item are sampled: of the prompts that are made first."""
+        prompts = self._frozen.recipe.prompts(self._frozen.case(item))
+        return sum(prompt.samples or self._sampled for prompt in prompts)
 
     async def _bills(self, entries: Iterable[Entry]) -> list[Bill]:
         found: list[Bill] = []
         for entry in entries:
-            responses = entry.responses or self._sample(entry.item)
+            case = self._frozen.case(entry.item, responses=entry.responses)
+            case = case if entry.responses else self._sample(case)
             cache = PassageCache()
             for step in self._frozen.recipe.steps:
-                await self._judge(step.name, entry.item, responses, cache)
+                await self._judge(step, case, cache)
             found.append(self._counter.take())
         return found
 
-    async def _judge(self, name: str, item: Item, responses: Sequence[Response], cache: PassageCache) -> None:
-        frozen, step = self._frozen, self._frozen.recipe.step(name)
+    async def _judge(self, step: Step, case: Case, cache: PassageCache) -> None:
+        frozen, name, context = self._frozen, step.name, case.item.context
         purpose = Purpose(run=0, step=name)
 
         async def nearest(queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
             embed = self._embedder(name, purpose)
-            passages = await cache.get((chunk_tokens,), item.context, chunk_tokens, embed)
+            passages = await cache.get((chunk_tokens,), context, chunk_tokens, embed)
             return await passages(queries, count=count)
 
         async def vote(number: int) -> Any:
             models = frozen.judge_of if self._known_judge else lambda *_: _NOBODY
             ask = Asker(caller=self._counter, models=models, purpose=purpose, vote=number, shared=step.shared)
-            return await step.procedure(frozen.case(name, item, responses), ask, nearest)
+            return await step.procedure(step.judge(case, ask, nearest))
 
         await cast(frozen.votes(name), vote)
 
@@ -93,21 +98,29 @@ class Foreseer:
         named = {name: models[0][name] for name in ("endpoint", "model")}
         return Embedder(caller=self._counter, purpose=replace(purpose, kind="embedding"), **named)
 
-    def _sample(self, item: Item) -> list[Response]:
-        """Stand-ins for responses yet to be sampled, and the paid call for each prompt if a server samples."""
-        policy = self._frozen.config["policy"]
-        length = self._response_tokens or count_tokens(item.answer or "") or RESPONSE_TOKENS
-        found = []
-        for prompt, messages in enumerate(self._prompts(item)):
-            texts = stand_ins(item, self._sampled, length)
-            found += [Response(text=text, k=k, prompt=prompt) for k, text in enumerate(texts)]
-            if policy["models"] and not policy["path"]:
-                model = policy["models"][0]
-                asked = Call(role="policy", endpoint=model["endpoint"], model=model["model"])
-                tokens = sum(count_tokens(message["content"]) for message in messages)
-                amount = Amount(calls=1, prompt_tokens=tokens, completion_tokens=length * self._sampled)
-                self._counter.count(asked, Purpose(run=0, step="sample", kind="sample"), amount)
-        return found
+    def _sample(self, case: Case) -> Case:
+        """The case with stand-ins for responses yet to be sampled; paid calls among them are counted."""
+        length = self._response_tokens or count_tokens(case.item.answer or "") or RESPONSE_TOKENS
+        for _ in range(_MOST_PHASES):
+            prompts = self._frozen.recipe.prompts(case)
+            if not prompts:
+                break
+            first = len(case.prompts)
+            answers = [one for n, prompt in enumerate(prompts, first) for one in self._answer(case, n, prompt, length)]
+            case = replace(case, prompts=(*case.prompts, *prompts), responses=(*case.responses, *answers))
+        return case
+
+    def _answer(self, case: Case, number: int, prompt: Prompt, length: int) -> list[Response]:
+        count = prompt.samples or self._sampled
+        texts = [prompt.typical] * count if prompt.typical else stand_ins(case.item, count, length)
+        config = self._frozen.config
+        models = () if prompt.by == "policy" and config["policy"]["path"] else config[prompt.by]["models"]
+        for model in models[:1]:
+            asked = Call(role=prompt.by, endpoint=model["endpoint"], model=model["model"])
+            tokens = sum(count_tokens(message["content"]) for message in prompt.render(case.item.context))
+            amount = Amount(calls=1, prompt_tokens=tokens, completion_tokens=sum(map(count_tokens, texts)))
+            self._counter.count(asked, Purpose(run=0, step="sample", kind=prompt.name or "sample"), amount)
+        return [Response(text=text, k=k, prompt=number) for k, text in enumerate(texts)]
 
 
 def stand_ins(item: Item, count: int, tokens: int) -> list[str]:

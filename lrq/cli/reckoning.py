@@ -14,6 +14,7 @@ from lrq.config import Endpoint, Settings
 from lrq.domain.records import ROLES, Usage
 from lrq.judge.estimate import FIELDS, Amount, Bill, Capacity, Group, Known, duration, replied
 from lrq.ledger import Ledger
+from lrq.recipes import load_recipe
 from lrq.sim.counting import is_simulator
 
 SECONDS_PER_TOKEN, FIRST_SECONDS = 1 / 50, 1.0  # of a call nobody has timed yet: what hosted models do
@@ -65,7 +66,8 @@ class Means:
         return FIRST_SECONDS + SECONDS_PER_TOKEN * amount.completion_tokens / max(1.0, amount.calls)
 
     def replied(self, bill: Bill) -> Bill:
-        return replied(bill, self.known, caches=self.caches(bill), simulated=self.simulated)
+        kinds = load_recipe(self.settings.recipe).kinds
+        return replied(bill, self.known, kinds=kinds, caches=self.caches(bill), simulated=self.simulated)
 
 
 def simulated(settings: Settings) -> set[str]:

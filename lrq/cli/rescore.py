@@ -17,6 +17,7 @@ from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.rescoring import reopen_step, revise
 from lrq.ledger.runs import Run
+from lrq.queue.routes import step_queue
 from lrq.recipes.templates import load_prompts
 from lrq.workers.frozen import Frozen, prices, thaw
 from lrq.workers.revising import revised
@@ -105,7 +106,7 @@ def _reopen(
     named: dict[str, Any] = {"step": step.name, "dimensions": [one.name for one in step.dimensions]}
     with ledger.writing() as conn:
         revision = revise(ledger, conn, run, changed, **named, prices=prices(settings))
-        return reopen_step(ledger, conn, run.id, revision, queue=step.queue, **named)
+        return reopen_step(ledger, conn, run.id, revision, queue=step_queue(step.name), **named)
 
 
 def _said(frozen: Frozen, dimension: str, changed: Mapping[str, Any]) -> list[str]:

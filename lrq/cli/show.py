@@ -61,7 +61,8 @@ def _print(facts: dict[str, Any], full: bool) -> None:
     click.echo(f"question: {facts['question']}")
     click.echo(f"context: {facts['context_chars']:,} characters")
     for row in facts["rows"]:
-        click.echo(f"pair: {row['chosen']} over {row['rejected']}, margin {row['margin']:.3f}")
+        margin = "" if row["margin"] is None else f", margin {row['margin']:.3f}"
+        click.echo(f"pair: {row['chosen']} over {row['rejected']}{margin}")
     for response in facts["responses"]:
         _print_response(response, full)
     for part in facts["extraction"] if full else ():

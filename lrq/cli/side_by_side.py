@@ -69,7 +69,7 @@ class _Compared:
         made = []
         for place, (id_, round_) in enumerate(zip(ids, rounds, strict=True)):
             self._take(conn, place, ids[0], id_, round_, same)
-            made.append({(row.prompt, row.chosen, row.rejected) for row in items_.load_rows(conn, id_, round_)})
+            made.append({items_.read_row(row).turns for row in items_.load_rows(conn, id_, round_)})
         if made[0] and made[1]:
             self._same_rows.append(made[0] == made[1])
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from lrq.domain.records import NoRow, Pair, Reward
+from lrq.domain.records import NoRow, Reward, Row, Turn
 
 DECIMALS = 9  # rewards that differ further behind the point are equal: that is rounding of a mean
 
 
 def best_against_worst(
     rewards: Sequence[Reward], texts: Mapping[int, str], *, min_scored: int = 5, min_margin: float = 0.0
-) -> Pair | NoRow:
+) -> Row | NoRow:
     """Pair the highest reward with the lowest, for the responses of one prompt (LongReward, arXiv 2410.21252).
 
     `texts` maps each response's k to its text. Repeats count towards `min_scored`. The lowest k wins among equals.
@@ -29,4 +29,5 @@ def best_against_worst(
         return NoRow(reason=f"best and worst have the same reward, {values[best]:.6g}")
     if margin < min_margin:
         return NoRow(reason=f"margin {margin:.6g} is under {min_margin:.6g}")
-    return Pair(chosen=best, rejected=worst, prompt=rewards[0].prompt, margin=margin)
+    prompt = rewards[0].prompt
+    return Row(turns=(Turn(prompt=prompt, chosen=(prompt, best), rejected=(prompt, worst)),), margin=margin)

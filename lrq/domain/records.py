@@ -29,6 +29,32 @@ class Item:
     fields: Mapping[str, Any] = field(default_factory=dict)  # system, rubrics, short_contexts, messages, turns
 
 
+# Stands in a prompt's messages for the item's context: the only part that may be cut, and kept once for all prompts.
+CONTEXT = "\ufffc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One chat that a model is asked to continue; stored when it is made, so that training sees what was sampled."""
+
+    messages: tuple[Message, ...]  # with CONTEXT where the context stands, at most once
+    name: str = ""  # the recipe's word for it: "short", "long"
+    span: "Chunk | None" = None  # the stretch of the context; None: all of it
+    by: Literal["policy", "teacher", "judge"] = "policy"
+    samples: int | None = None  # responses to draw; None: sample.responses
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # over the run's: temperature, top_p, max_new_tokens
+    typical: str = ""  # a reply as it may come, for estimates; empty: a stretch of text
+
+    def passage(self, context: str) -> str:
+        """Return the stretch of the item's context that this prompt shows."""
+        return context if self.span is None else context[self.span.start : self.span.end]
+
+    def render(self, context: str) -> list[Message]:
+        """Return the messages with the context in its place."""
+        passage = self.passage(context)
+        return [{**message, "content": passage.join(message["content"].split(CONTEXT, 1))} for message in self.messages]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Response:
     """One answer of the policy to a prompt; known by (item, round, prompt, k)."""
@@ -74,16 +100,26 @@ class Reward:
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A row of preference: the responses' k, and what the loss may need besides."""
+Ref = tuple[int, int]  # (prompt, k): one response of an item
 
-    chosen: int
-    rejected: int
-    prompt: int = 0
-    margin: float = 0.0  # reward of chosen minus reward of rejected
-    p_w: float | None = None  # win rates in [0, 1], for the squared loss
-    p_l: float | None = None
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One exchange that is trained: a prompt with what is preferred and, for preferences, what is not."""
+
+    prompt: int
+    chosen: Ref | str  # a response of any prompt of the item, or a text of the dataset
+    rejected: Ref | str | None = None  # None: a demonstration
+    reference: int | None = None  # the prompt that the reference model sees; None: the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What training reads: one or several turns of one conversation."""
+
+    turns: tuple[Turn, ...]
+    margin: float | None = None  # reward of chosen minus reward of rejected
+    figures: Mapping[str, float] = field(default_factory=dict)  # what the loss reads besides: p_w, p_l
 
 
 @dataclass(frozen=True, kw_only=True)

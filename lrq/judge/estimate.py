@@ -5,6 +5,8 @@ from dataclasses import astuple, dataclass, replace
 from math import sqrt
 from typing import NamedTuple
 
+from lrq.recipes import Kind
+
 Z95 = 1.96  # standard errors to either side of a 95 % interval
 ENOUGH = 50  # calls after which what an endpoint has counted is believed
 
@@ -124,18 +126,6 @@ def _uncertainty(residual: Sequence[float], items: float, tokens: float) -> floa
 
 # ----- how long replies are
 
-# Tokens of a reply besides what it repeats of its material: the assessments in our prompts' examples have 42 to 103
-# (by our own count), and judges write a little more than what they are shown.
-TYPICAL: Mapping[str, float] = {
-    "helpfulness": 110,
-    "logicality": 130,
-    "support": 80,
-    "completeness": 130,
-}
-PER_VERDICT = 3.0  # of a reply to several statements: a reasoned line for each, three times the simulator's
-OTHERS = 100.0  # for kinds of prompt that we do not know
-MATERIAL = frozenset({"statements", "extraction", "sample", "embedding"})  # replies that are what they carry
-
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -147,11 +137,17 @@ class Known:
 
 
 def replied(
-    bill: Bill, known: Mapping[tuple[str, str, str, str], Known], *, caches: Collection[str], simulated: Collection[str]
+    bill: Bill,
+    known: Mapping[tuple[str, str, str, str], Known],
+    *,
+    kinds: Mapping[str, Kind],
+    caches: Collection[str],
+    simulated: Collection[str],
 ) -> dict[Group, Amount]:
     """The bill with replies as long and prompts as cached as they are likely to be.
 
     Args:
+        kinds: the recipe's kinds of prompt, by name. What is of no kind (samples, embeddings) stays as it was counted.
         known: by role, endpoint, model and kind.
         caches: endpoints whose cached input is cheaper; of others nothing is taken for cached until they say so.
         simulated: endpoints whose replies need no guess.
@@ -159,7 +155,7 @@ def replied(
     found = {}
     for group, amount in bill.items():
         counted = known.get((group.role, group.endpoint, group.model, group.kind))
-        said = amount.completion_tokens if group.endpoint in simulated else _typical(group, amount)
+        said = amount.completion_tokens if group.endpoint in simulated else _typical(kinds.get(group.kind), amount)
         completion = amount.calls * counted.completion_tokens if counted else said
         cached = amount.cached_tokens if group.endpoint in caches else 0.0
         if counted:
@@ -173,12 +169,11 @@ def replied(
     return found
 
 
-def _typical(group: Group, amount: Amount) -> float:
-    if group.kind in MATERIAL:
+def _typical(kind: Kind | None, amount: Amount) -> float:
+    """Completion tokens of these calls: assessments have a typical length, material is as long as what it carries."""
+    if kind is None:
         return amount.completion_tokens
-    if group.kind == "support_batch":
-        return PER_VERDICT * amount.completion_tokens
-    return amount.calls * TYPICAL.get(group.kind, OTHERS)
+    return amount.calls * kind.typical if kind.typical is not None else kind.times * amount.completion_tokens
 
 
 # ----- what a pilot teaches

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lrq.domain.records import NoRow, Pair, Reward
+from lrq.domain.records import NoRow, Reward, Row
 from lrq.ledger import items as items_
 from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, trainings
@@ -169,7 +169,7 @@ def end_sample(ledger: Ledger, conn: sa.Connection, task: Task, steps: Mapping[s
 
 
 def end_aggregate(
-    ledger: Ledger, conn: sa.Connection, task: Task, found: Sequence[Reward], made: Sequence[Pair | NoRow]
+    ledger: Ledger, conn: sa.Connection, task: Task, found: Sequence[Reward], made: Sequence[Row | NoRow]
 ) -> bool:
     """Rewards and rows of an item: its end in this round."""
     if not _end(conn, task):
@@ -306,7 +306,7 @@ def reopen_unscored(
     unscored = unscored.where(*done, scores.c.round == items.c.round, scores.c.state == "unscored").distinct()
     by_item: dict[int, dict[str, str]] = {}
     for row in conn.execute(unscored):
-        name = step_of[row.dimension]
+        name = step_of[row.dimension.partition("/")[0]]  # of a dimension with parts
         by_item.setdefault(row.item_id, {})[name] = steps[name]
     for id_, names in by_item.items():
         _open_tasks(ledger, conn, run, id_, names, was="done", state="judging")

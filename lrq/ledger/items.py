@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import zstandard
 
 from lrq.domain.exports import score_row
-from lrq.domain.records import Item, NoRow, Pair, Response, Reward, Score
+from lrq.domain.records import Chunk, Item, NoRow, Prompt, Ref, Response, Reward, Row, Score, Turn
 from lrq.ledger.batches import Query, packed, table
 from lrq.ledger.engine import Ledger, insert_into
 from lrq.ledger.schema import (
@@ -211,6 +211,37 @@ def load_prompt(conn: sa.Connection, item: int, round_: int, prompt: int) -> Any
     return None if body is None else orjson.loads(body)
 
 
+_PROMPTS = (
+    sa.select(prompts.c.body)
+    .where(prompts.c.item_id == sa.bindparam("item"), prompts.c.round == sa.bindparam("round"))
+    .order_by(prompts.c.prompt)
+)
+
+
+def load_prompts(conn: sa.Connection, item: int, round_: int) -> list[Prompt]:
+    """Return the prompts of a round as they were made; those of a run older than their record are left out."""
+    bodies = conn.execute(_PROMPTS, {"item": item, "round": round_}).scalars()
+    return [unpack_prompt(body["prompt"]) for body in map(orjson.loads, bodies) if "prompt" in body]
+
+
+def pack_prompt(prompt: Prompt) -> dict[str, Any]:
+    """Return a prompt as JSON; its context stands in the messages as a mark."""
+    return {
+        "messages": [dict(message) for message in prompt.messages],
+        "name": prompt.name,
+        "span": prompt.span and [prompt.span.start, prompt.span.end],
+        "by": prompt.by,
+        "samples": prompt.samples,
+        "sampling": dict(prompt.sampling),
+    }
+
+
+def unpack_prompt(body: Mapping[str, Any]) -> Prompt:
+    """Return the prompt of `pack_prompt`."""
+    span = body["span"] and Chunk(start=body["span"][0], end=body["span"][1])
+    return Prompt(**{**body, "messages": tuple(body["messages"]), "span": span})
+
+
 _OF_SCORE = {
     name: scores.c[name].type
     for name in ("item_id", "round", "prompt", "k", "dimension", "state", "value", "reason", "evidence")
@@ -270,7 +301,7 @@ def load_rewards(conn: sa.Connection, item: int, round_: int) -> list[Reward]:
     return [Reward(k=row.k, value=row.value, prompt=row.prompt, reason=row.reason) for row in ordered]
 
 
-def set_rows(conn: sa.Connection, run: int, item: int, round_: int, found: Sequence[Pair | NoRow]) -> None:
+def set_rows(conn: sa.Connection, run: int, item: int, round_: int, found: Sequence[Row | NoRow]) -> None:
     """The item's rows. What is made again after a rescore is for no further training, but for `lrq train`."""
     old = rows.c.item_id == item, rows.c.round == round_
     window = conn.execute(sa.select(sa.func.max(rows.c.window)).where(*old)).scalar_one()
@@ -278,10 +309,28 @@ def set_rows(conn: sa.Connection, run: int, item: int, round_: int, found: Seque
         past = sa.select(sa.func.max(trainings.c.window)).where(trainings.c.run_id == run, trainings.c.round == round_)
         window = conn.execute(past).scalar_one()
     conn.execute(rows.delete().where(*old))
-    pairs = [row for row in found if isinstance(row, Pair)]
-    for pair in pairs:
-        values = {name: getattr(pair, name) for name in ("prompt", "chosen", "rejected", "margin", "p_w", "p_l")}
+    for place, row in enumerate(row for row in found if isinstance(row, Row)):
+        values = {"place": place, "margin": row.margin, "body": orjson.dumps(_pack_row(row)).decode()}
         conn.execute(rows.insert().values(run_id=run, item_id=item, round=round_, window=window, **values))
+
+
+def _pack_row(row: Row) -> dict[str, Any]:
+    turns = [[turn.prompt, turn.chosen, turn.rejected, turn.reference] for turn in row.turns]
+    return {"turns": turns, "figures": dict(row.figures)}
+
+
+def read_row(stored: sa.Row[Any]) -> Row:
+    """Return the training row that a row of the table holds."""
+    body = orjson.loads(stored.body)
+    turns = tuple(
+        Turn(prompt=prompt, chosen=_choice(chosen), rejected=rejected and _choice(rejected), reference=reference)
+        for prompt, chosen, rejected, reference in body["turns"]
+    )
+    return Row(turns=turns, margin=stored.margin, figures=body["figures"])
+
+
+def _choice(value: Any) -> Ref | str:
+    return value if isinstance(value, str) else (value[0], value[1])
 
 
 def load_rows(conn: sa.Connection, item: int, round_: int) -> list[sa.Row[Any]]:

@@ -183,14 +183,11 @@ rows = sa.Table(
     sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
     sa.Column("item_id", sa.ForeignKey("items.id"), nullable=False),
     _count("round"),
-    _count("prompt"),
-    sa.Column("chosen", sa.Integer, nullable=False),
-    sa.Column("rejected", sa.Integer),
+    _count("place"),  # among the item's rows
     sa.Column("margin", sa.Float),
-    sa.Column("p_w", sa.Float),
-    sa.Column("p_l", sa.Float),
+    _text("body"),  # its turns as [prompt, chosen, rejected, reference], and the figures that its loss reads; JSON
     sa.Column("window", sa.Integer),  # the training that it went to; NULL: none yet
-    sa.UniqueConstraint("item_id", "round", "prompt"),
+    sa.UniqueConstraint("item_id", "round", "place"),
     sa.Index(None, "run_id", "round", "id"),
 )
 # Rows for the next training, counted at the end of each item.

@@ -1,21 +1,22 @@
 """Which worker consumes which queue. Every queue has one Celery task of its own, so runtimes are seen per queue."""
 
 from lrq.config import Settings
+from lrq.recipes import RECIPES
 
+_JUDGE = "judge"  # the queue of all steps of recipes that do not come with lrq
+_STEPS = dict.fromkeys(step.name for recipe in RECIPES.values() for step in recipe.steps)
 WORKERS: dict[str, tuple[str, ...]] = {
-    "sampler": ("sample", "expand"),
-    "judge": (
-        "judge.helpfulness",
-        "judge.logicality",
-        "judge.faithfulness",
-        "judge.completeness",
-        "judge.pairwise",
-        "judge.rubric",
-    ),
+    "sampler": ("sample",),
+    "judge": (*(f"{_JUDGE}.{name}" for name in _STEPS), _JUDGE),
     "aggregator": ("aggregate",),
     "trainer": ("train",),
 }
 QUEUES: tuple[str, ...] = tuple(queue for queues in WORKERS.values() for queue in queues)
+
+
+def step_queue(step: str) -> str:
+    """Return the queue of a step of judging: its own for steps of the recipes that come with lrq."""
+    return f"{_JUDGE}.{step}" if step in _STEPS else _JUDGE
 
 
 def task_name(queue: str) -> str:

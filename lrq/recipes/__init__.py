@@ -6,11 +6,19 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from lrq.domain.errors import UsageError
+from lrq.recipes.janus import JANUS
+from lrq.recipes.judge import Judge, Kind
 from lrq.recipes.longreward import LONGREWARD
-from lrq.recipes.recipe import Recipe
+from lrq.recipes.ports import Case
+from lrq.recipes.recipe import Recipe, Step, simple
+from lrq.recipes.sppo import SPPO
+
+__all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "load_recipe", "simple"]
 
 RECIPES: Mapping[str, Recipe] = {
     "longreward": LONGREWARD,
+    "janus": JANUS,
+    "sppo": SPPO,
 }
 
 

@@ -10,99 +10,96 @@ from lrq.domain.fences import fenced
 from lrq.domain.marks import Support, read_statements, read_support, read_supports
 from lrq.domain.records import Passage, Response, Score
 from lrq.recipes.fanout import each_text, settled
-from lrq.recipes.judging import Judging, failures
-from lrq.recipes.ports import Ask, Case, Nearest
+from lrq.recipes.judge import Judge, Kind, failures
 
 DIMENSION = "faithfulness"
-STATEMENTS_TOKENS = 2048  # of reply
-SUPPORT_TOKENS = 512
 BATCH = 16  # statements in one call: with five passages each, up to 10k tokens of evidence
 BATCH_TOKENS = 128  # of reply for each of them
+KINDS = (
+    Kind(name="statements", max_tokens=2048, typical=None, shared=True),
+    Kind(name="support", typical=80),
+    Kind(name="support_batch", typical=None, times=3),  # a reasoned line for each verdict
+)
 
 Evidence = dict[str, Any]  # of one statement: text, passages as [start, end], value, mark, calls; reason if unscored
 Found = Mapping[str, Sequence[Passage]]  # statement → its nearest passages, in document order
 
 
-async def faithfulness(case: Case, ask: Ask, nearest: Nearest) -> Sequence[Score]:
+async def faithfulness(judge: Judge) -> Sequence[Score]:
     """Score the share of each response's factual statements that the context bears out, times ten.
 
     Without factual statements: not applicable. With a statement that could not be judged: unscored.
     """
-    return await each_text(case, partial(_judge, Judging(case=case, ask=ask), nearest))
+    return await each_text(judge.case, partial(_judge, judge))
 
 
-async def _judge(judging: Judging, nearest: Nearest, response: Response) -> Score:
+async def _judge(judge: Judge, response: Response) -> Score:
     score = partial(Score, dimension=DIMENSION, k=response.k)
-    evidence = judging.evidence(statements=[])
+    evidence = judge.evidence(statements=[])
     try:
-        listed = await judging.answer(
+        listed = await judge.answer(
             "statements",
             read_statements,
-            dimension=DIMENSION,
-            max_tokens=STATEMENTS_TOKENS,
-            question=judging.question,
-            answer=fenced(response.text),
+            {"question": judge.question, "answer": fenced(response.text)},
         )
-        evidence = judging.evidence(listed, statements=[])
+        evidence = judge.evidence(listed, statements=[])
         if not listed.value:
             return score(state="not_applicable", reason="no factual statements", evidence=evidence)
-        checked = await _check(judging, nearest, listed.value)
+        checked = await _check(judge, listed.value)
     except Unscored as why:
         return score(state="unscored", reason=str(why), evidence=evidence)
-    evidence = judging.evidence(listed, statements=checked)
+    evidence = judge.evidence(listed, statements=checked)
     failed = failures("statement", checked)
     if failed:
         return score(state="unscored", reason=failed, evidence=evidence)
     return score(value=10 * fmean(statement["value"] for statement in checked), evidence=evidence)
 
 
-async def _check(judging: Judging, nearest: Nearest, statements: Sequence[str]) -> list[Evidence]:
+async def _check(judge: Judge, statements: Sequence[str]) -> list[Evidence]:
     """Evidence for each statement, in order; equal ones are asked about once and count as often as they stand."""
     distinct = tuple(dict.fromkeys(statements))
-    settings = judging.case.settings
-    near = await nearest(distinct, count=settings["passages"], chunk_tokens=settings["statement_chunk_tokens"])
+    settings = judge.case.settings
+    near = await judge.nearest(distinct, count=settings["passages"], chunk_tokens=settings["statement_chunk_tokens"])
     found = dict(zip(distinct, near, strict=True))
-    verdicts = await _together(judging, found) if judging.case.settings.get("batch_statements") else {}
+    verdicts = await _together(judge, found) if judge.case.settings.get("batch_statements") else {}
     alone = [statement for statement in distinct if statement not in verdicts]
-    checked = await settled(_alone(judging, statement, found[statement]) for statement in alone)
+    checked = await settled(_alone(judge, statement, found[statement]) for statement in alone)
     verdicts |= dict(zip(alone, checked, strict=True))
     return [verdicts[statement] for statement in statements]
 
 
-async def _alone(judging: Judging, statement: str, near: Sequence[Passage]) -> Evidence:
+async def _alone(judge: Judge, statement: str, near: Sequence[Passage]) -> Evidence:
     try:
-        answer = await judging.answer(
+        answer = await judge.answer(
             "support",
             read_support,
-            dimension=DIMENSION,
-            max_tokens=SUPPORT_TOKENS,
-            statement=fenced(statement),
-            passages=judging.passages(near),
+            {"statement": fenced(statement), "passages": judge.passages(near)},
         )
     except Unscored as why:
         return _evidence(statement, near, None) | {"reason": str(why)}
     return _evidence(statement, near, answer.value, answer.calls)
 
 
-async def _together(judging: Judging, found: Found) -> dict[str, Evidence]:
+async def _together(judge: Judge, found: Found) -> dict[str, Evidence]:
     """The verdicts that could be read from calls of several statements each; the rest is asked about alone."""
     pairs = list(found.items())
     groups = [dict(pairs[start : start + BATCH]) for start in range(0, len(pairs), BATCH)]
-    answered = await settled(_group(judging, group) for group in groups if len(group) > 1)
+    answered = await settled(_group(judge, group) for group in groups if len(group) > 1)
     return {statement: evidence for group in answered for statement, evidence in group.items()}
 
 
-async def _group(judging: Judging, found: Found) -> dict[str, Evidence]:
-    numbered = [judging.text("statement", number=str(n), text=fenced(text)) for n, text in enumerate(found, 1)]
+async def _group(judge: Judge, found: Found) -> dict[str, Evidence]:
+    numbered = [judge.text("statement", number=str(n), text=fenced(text)) for n, text in enumerate(found, 1)]
     passages = {passage.index: passage for near in found.values() for passage in near}
     try:
-        answer = await judging.answer(
+        answer = await judge.answer(
             "support_batch",
             partial(read_supports, count=len(found)),
-            dimension=DIMENSION,
+            {
+                "passages": judge.passages(passages[index] for index in sorted(passages)),
+                "statements": "\n\n".join(numbered),
+            },
             max_tokens=BATCH_TOKENS * (1 + len(found)),
-            passages=judging.passages(passages[index] for index in sorted(passages)),
-            statements="\n\n".join(numbered),
         )
     except Unscored:
         return {}

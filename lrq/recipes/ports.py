@@ -1,10 +1,10 @@
-"""What a recipe may use of the world: two ports, fulfilled by lrq.judge."""
+"""What a recipe sees of an item, and what it may use of the world: two ports, fulfilled by lrq.judge."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from lrq.domain.records import Item, Passage, Response
+from lrq.domain.records import Item, Passage, Prompt, Ref, Response, Score
 
 T = TypeVar("T")
 
@@ -41,9 +41,23 @@ class Nearest(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What a step of judging sees: the item, all its responses, and the run's frozen words."""
+    """All that is known of an item in a round: the one argument of every function of a recipe."""
 
     item: Item
-    responses: tuple[Response, ...]
-    prompts: Mapping[str, str]  # template texts by name, "en/helpfulness"
-    settings: Mapping[str, Any] = field(default_factory=dict)  # the recipe's own settings
+    texts: Mapping[str, str] = field(default_factory=dict)  # the run's prompt texts by name, "en/helpfulness"
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the recipe's own
+    prompts: tuple[Prompt, ...] = ()
+    responses: tuple[Response, ...] = ()  # those that have a text, by prompt and k
+    scores: tuple[Score, ...] = ()
+
+    def named(self, name: str) -> list[int]:
+        """Return the numbers of the prompts of that name."""
+        return [number for number, prompt in enumerate(self.prompts) if prompt.name == name]
+
+    def answers(self, prompt: int) -> list[Response]:
+        """Return the responses to one prompt."""
+        return [response for response in self.responses if response.prompt == prompt]
+
+    def scores_of(self, ref: Ref) -> list[Score]:
+        """Return the scores of one response."""
+        return [score for score in self.scores if (score.prompt, score.k) == ref]

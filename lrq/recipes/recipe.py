@@ -1,29 +1,102 @@
-"""What a recipe is: one published method, told to the stages as data and functions."""
+"""What a recipe is: one published method, told to the stages as data and functions. The defaults are a whole method.
+
+>>> WIT = Recipe(name="wit", steps=(simple("wit"),), texts={"en/wit": "How witty is it? {{answer}} Close with [[n]]."})
+"""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from lrq.domain.records import Dimension, Item, Message, NoRow, Pair, Response, Reward, Score
+from lrq.domain.fences import fenced
+from lrq.domain.pairing import best_against_worst
+from lrq.domain.records import CONTEXT, Dimension, NoRow, Prompt, Response, Reward, Row, Score
+from lrq.recipes.judge import Judge, Kind
 from lrq.recipes.ports import Ask, Case, Nearest
 from lrq.recipes.templates import load_prompts
 
 # Judges all responses of an item; one Score per dimension of the step and response.
-Procedure = Callable[[Case, Ask, Nearest], Awaitable[Sequence[Score]]]
-# What one item yields for training: its rows, or one NoRow that says why there are none.
-Rows = Callable[[Sequence[Reward], Sequence[Response], Mapping[str, Any]], Sequence[Pair | NoRow]]
+Procedure = Callable[[Judge], Awaitable[Sequence[Score]]]
+
+DEFAULT_SETTINGS: Mapping[str, Any] = {
+    "responses": 4,  # sampled per prompt
+    "min_scored": 2,  # scored responses that a pair needs
+    "min_margin": 0.0,  # reward of chosen minus reward of rejected
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One unit of judging an item: one task on one queue."""
+    """One unit of judging an item: one task.
+
+    By default it scores one dimension of its own name, on the scale 0 to 10, by one kind of prompt of that name.
+    """
 
     name: str
-    queue: str
-    dimensions: tuple[Dimension, ...]
     procedure: Procedure
-    shared: frozenset[str] = frozenset()  # kinds of prompt that bring no verdict but what verdicts are made from
+    dimensions: tuple[Dimension, ...] = ()
+    kinds: tuple[Kind, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dimensions", self.dimensions or (Dimension(name=self.name),))
+        object.__setattr__(self, "kinds", self.kinds or (Kind(name=self.name),))
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The kinds of prompt that bring no verdict but what verdicts are made from."""
+        return frozenset(kind.name for kind in self.kinds if kind.shared)
+
+    def judge(self, case: Case, ask: Ask, nearest: Nearest) -> Judge:
+        """Return what the procedure works with."""
+        kinds = {kind.name: kind for kind in self.kinds}
+        return Judge(case=case, ask=ask, nearest=nearest, dimension=self.dimensions[0].name, kinds=kinds)
+
+
+def simple(name: str, **kind: Any) -> Step:
+    """Return a step that scores each response by one prompt text of that name; `kind` is as of Kind."""
+
+    async def procedure(judge: Judge) -> Sequence[Score]:
+        return await judge.score_each(name)
+
+    return Step(name=name, procedure=procedure, kinds=(Kind(name=name, **kind),))
+
+
+def question_after_context(case: Case) -> Sequence[Prompt]:
+    """Make one prompt: the context, fenced, where there is one, followed by the question."""
+    if case.prompts:
+        return ()
+    fence = fenced(case.item.context).partition("\n")[0]  # as long as the context needs
+    head = f"{fence}\n{CONTEXT}\n{fence}\n\n" if case.item.context else ""
+    question = case.item.question.replace(CONTEXT, " ")
+    return (Prompt(messages=({"role": "user", "content": head + question},)),)
+
+
+def mean_rewards(case: Case) -> list[Reward]:
+    """Reward each response that has scores with their mean; with none where any is unscored."""
+    found = ((response, case.scores_of((response.prompt, response.k))) for response in case.responses)
+    return [_mean(response, scores) for response, scores in found if scores]
+
+
+def _mean(response: Response, scores: Sequence[Score]) -> Reward:
+    missing = [f"{score.dimension}: {score.reason}" for score in scores if score.state == "unscored"]
+    values = [score.value for score in scores if score.value is not None]
+    value = fmean(values) if values and not missing else None
+    return Reward(k=response.k, prompt=response.prompt, value=value, reason="; ".join(missing))
+
+
+def best_against_worst_rows(case: Case, rewards: Sequence[Reward]) -> list[Row | NoRow]:
+    """Pair the best response to each prompt with the worst, or say why there is no such pair."""
+    asked = sorted({reward.prompt for reward in rewards})
+    settings = {name: case.settings[name] for name in ("min_scored", "min_margin")}
+    return [
+        best_against_worst(
+            [reward for reward in rewards if reward.prompt == prompt],
+            {response.k: response.text for response in case.answers(prompt)},
+            **settings,
+        )
+        for prompt in asked
+    ] or [NoRow(reason="no response has a reward")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +104,16 @@ class Recipe:
     """One published method: prompts, steps, rewards, rows, loss. No stage asks which one it serves."""
 
     name: str
-    source: str  # the paper
-    needs: tuple[str, ...]  # fields of an item that may not be empty
-    settings: Mapping[str, Any]  # the recipe's own settings with their defaults
-    texts: Path  # folder of its prompt texts
-    policy_prompts: Callable[[Item], Sequence[Sequence[Message]]]  # chat messages of each prompt of an item
-    steps: tuple[Step, ...]
-    reward: Callable[[Sequence[Score]], Reward]  # of the scores of one response, at least one
-    rows: Rows
+    source: str = ""  # the paper
+    needs: tuple[str, ...] = ("question",)  # fields of an item that may not be empty
+    settings: Mapping[str, Any] = field(default_factory=lambda: DEFAULT_SETTINGS)  # the recipe's own, with defaults
+    texts: Mapping[str, str] | Path = field(default_factory=dict)  # prompt texts by name, or the folder they lie in
+    # Pure; asked again once its prompts are answered, until it has no more.
+    prompts: Callable[[Case], Sequence[Prompt]] = question_after_context
+    steps: tuple[Step, ...] = ()
+    rewards: Callable[[Case], Sequence[Reward]] = mean_rewards
+    # What one item yields for training: its rows, or NoRow that says why there are none.
+    rows: Callable[[Case, Sequence[Reward]], Sequence[Row | NoRow]] = best_against_worst_rows
     loss: Mapping[str, Any] = field(default_factory=dict)  # the trainer's settings with this recipe's defaults
 
     @property
@@ -47,18 +122,14 @@ class Recipe:
         return tuple(dimension for step in self.steps for dimension in step.dimensions)
 
     @property
-    def queues(self) -> tuple[str, ...]:
-        """The queues of its steps, each once."""
-        return tuple(dict.fromkeys(step.queue for step in self.steps))
+    def kinds(self) -> dict[str, Kind]:
+        """The kinds of judge prompt of all steps, by name."""
+        return {kind.name: kind for step in self.steps for kind in step.kinds}
 
     def step(self, name: str) -> Step:
-        """The step of that name; raises KeyError."""
+        """Return the step of that name; raises KeyError."""
         return {step.name: step for step in self.steps}[name]
 
-    def prompts(self) -> dict[str, str]:
-        """The packaged prompt texts by name, to be frozen with a run."""
-        return load_prompts(self.texts)
-
-    def policy_messages(self, item: Item, prompt: int = 0) -> list[Message]:
-        """The chat messages of one prompt of the item."""
-        return list(self.policy_prompts(item)[prompt])
+    def prompt_texts(self) -> dict[str, str]:
+        """Return the prompt texts by name, to be frozen with a run."""
+        return load_prompts(self.texts) if isinstance(self.texts, Path) else dict(self.texts)

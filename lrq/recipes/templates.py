@@ -27,6 +27,11 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     return "".join((*filled, texts[-1]))
 
 
+def placeholders(template: str) -> frozenset[str]:
+    """Return the names that a template has a place for."""
+    return frozenset(_parts(template)[1])
+
+
 @lru_cache(maxsize=256)
 def _parts(template: str) -> tuple[list[str], list[str]]:
     """The texts between placeholders, one more than there are of these, and the placeholders' names."""

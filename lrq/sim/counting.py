@@ -12,7 +12,7 @@ from lrq.domain.records import Call, Choice, Purpose, Reply, Usage
 from lrq.judge.estimate import Amount, Group
 from lrq.sim.options import Options
 from lrq.sim.prefix import BLOCK, SHORTEST, PrefixCache, tokenise
-from lrq.sim.replies import Outcome, answer_chat, answer_embedding
+from lrq.sim.replies import UNKNOWN, Outcome, answer_chat, answer_embedding
 from lrq.sim.requests import BadRequest, ChatRequest, EmbeddingRequest
 from lrq.sim.text import CJK
 
@@ -105,10 +105,12 @@ class Counter:
             seed=call.seed or 0,
         )
         try:
-            return answer_chat(request, Options())
+            outcome = answer_chat(request, Options())
         except BadRequest:
+            outcome = _guess(request, call.attempt)
+        if outcome.kind in {"guess", UNKNOWN}:
             self.guessed.add(purpose.kind)
-            return _guess(request, call.attempt)
+        return outcome
 
 
 def _converted(call: Call, tokens: int) -> float:

@@ -1,11 +1,11 @@
 """The decisions of the simulated judge: each compares texts by rules and says why."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-from lrq.domain.marks import NO_STATEMENTS, NOTHING_RELEVANT
+from lrq.domain.marks import NO_STATEMENTS, NOTHING_RELEVANT, SUPPORT_VALUES
 from lrq.sim.sections import Prompt
 from lrq.sim.support import Supported, evidence, supported
 from lrq.sim.text import (
@@ -179,6 +179,25 @@ def _covered(point: frozenset[str], question: frozenset[str], said: frozenset[st
     return len(told & said) / len(told)
 
 
+def pairwise(prompt: Prompt) -> Verdict:
+    """Better what serves the question and is borne out by the passages, sentence by sentence."""
+    passages = evidence(prompt.sections.get("passage", ()))
+    first, second = (_merit(prompt, prompt.first(name), passages) for name in ("answer a", "answer b"))
+    letter = "C" if first == second else "A" if first > second else "B"
+    why = f"The answers rate {first:g} and {second:g}."
+    chinese = f"两个回答分别得{first:g}分和{second:g}分。"
+    return Verdict(text=f"[[{letter}]]", reasoning=chinese if prompt.chinese else why)
+
+
+def _merit(prompt: Prompt, answer: str, passages: Sequence[str]) -> float:
+    asked = replace(prompt, sections={**prompt.sections, "answer": [answer]})
+    merit = float(helpfulness(asked).text.strip("[]"))
+    stated = [sentence for sentence in sentences(answer) if _states(sentence)]
+    if not (passages and stated):
+        return merit
+    return merit + 10 * sum(SUPPORT_VALUES[supported(one, passages).mark] for one in stated) / len(stated)
+
+
 DECISIONS: Mapping[str, Callable[[Prompt], Verdict]] = {
     "helpfulness": helpfulness,
     "logicality": logicality,
@@ -187,4 +206,5 @@ DECISIONS: Mapping[str, Callable[[Prompt], Verdict]] = {
     "support_batch": support_batch,
     "extraction": extraction,
     "completeness": completeness,
+    "pairwise": pairwise,
 }

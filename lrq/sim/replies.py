@@ -18,7 +18,9 @@ from lrq.sim.options import Options
 from lrq.sim.prefix import cut, tokenise
 from lrq.sim.requests import BadRequest, ChatRequest, EmbeddingRequest
 from lrq.sim.sections import read_prompt
+from lrq.sim.shown import shown_verdict
 
+UNKNOWN = "unknown"  # kind of a task that is answered with a mark its prompt shows
 GOLDEN = 0.618034  # steps of the golden ratio spread the choices of one request over the manners
 
 
@@ -60,12 +62,15 @@ def answer_chat(request: ChatRequest, options: Options) -> Outcome:
 
 
 def _verdicts(request: ChatRequest) -> tuple[str, Sequence[Verdict]]:
-    prompt = read_prompt(request.messages[-1]["content"])
+    text = request.messages[-1]["content"]
+    prompt = read_prompt(text)
+    if prompt is not None and prompt.kind in DECISIONS:
+        return prompt.kind, [DECISIONS[prompt.kind](prompt)] * request.n
+    if verdict := shown_verdict(text, is_task=prompt is not None):
+        return UNKNOWN, [verdict] * request.n
     if prompt is None:
         return "policy", _answers(request)
-    if prompt.kind not in DECISIONS:
-        raise BadRequest(f"The simulator does not know the task `{prompt.kind}`.")
-    return prompt.kind, [DECISIONS[prompt.kind](prompt)] * request.n
+    raise BadRequest(f"The simulator does not know the task `{prompt.kind}`, whose prompt shows no mark.")
 
 
 def _answers(request: ChatRequest) -> list[Verdict]:

@@ -10,6 +10,8 @@ _FENCE = re.compile(r"(~{4,})\s*$")
 _NAMES = {
     "问题": "question",
     "回答": "answer",
+    "回答A": "answer a",
+    "回答B": "answer b",
     "陈述": "statement",
     "文段": "passage",
     "文档部分": "document part",

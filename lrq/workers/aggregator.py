@@ -1,37 +1,28 @@
 """The aggregator worker: when an item's last step is in, its rewards and rows, by the recipe's pure functions."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
-from lrq.domain.records import NoRow, Pair, Response, Reward, Score
+from lrq.domain.records import NoRow, Reward, Row
 from lrq.ledger import backlog
-from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
+from lrq.recipes import Case
+from lrq.workers.cases import load_case
 from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
 
 
 def aggregate(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
+    """Write the item's rewards and rows, and open the trainings that are due."""
     with engine.ledger.writing() as conn:
-        scores = items_.load_scores(conn, task.item, task.round)
-        responses = items_.load_responses(conn, task.item, task.round)
-        found = rewards_of(frozen, responses, scores)
-        made = rows_of(frozen, found, responses)
-        if backlog.end_aggregate(engine.ledger, conn, task, found, made):
+        _, case = load_case(conn, frozen, task.item, task.round, with_scores=True)
+        rewards = frozen.recipe.rewards(case)
+        if backlog.end_aggregate(engine.ledger, conn, task, rewards, rows_of(frozen, case, rewards)):
             backlog.settle_run(engine.ledger, conn, run.id, frozen.train_every)
 
 
-def rewards_of(frozen: Frozen, responses: Sequence[Response], scores: Sequence[Score]) -> list[Reward]:
-    """One reward for each response that has scores."""
-    by_response: dict[tuple[int, int], list[Score]] = defaultdict(list)
-    for score in scores:
-        by_response[score.prompt, score.k].append(score)
-    asked = [(response.prompt, response.k) for response in responses]
-    return [frozen.recipe.reward(by_response[name]) for name in asked if by_response[name]]
-
-
-def rows_of(frozen: Frozen, rewards: Sequence[Reward], responses: Sequence[Response]) -> Sequence[Pair | NoRow]:
-    if not responses:
+def rows_of(frozen: Frozen, case: Case, rewards: Sequence[Reward]) -> Sequence[Row | NoRow]:
+    """Return the item's rows by its recipe."""
+    if not case.responses:
         return [NoRow(reason="no response has a text")]
-    return frozen.recipe.rows(rewards, responses, frozen.config["settings"])
+    return frozen.recipe.rows(case, rewards)

@@ -8,9 +8,10 @@ from typing import Any
 
 from lrq.config import Price, Settings
 from lrq.domain.errors import UsageError
-from lrq.domain.records import Item, Response, Role
+from lrq.domain.records import Item, Prompt, Response, Role, Score
 from lrq.domain.tokens import TOKEN_RULE
 from lrq.judge.asking import JudgeModel
+from lrq.queue.routes import step_queue
 from lrq.recipes import load_recipe
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
@@ -30,14 +31,12 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         _check_value(name, value, recipe.settings[name])
     _check_dimensions(settings, recipe)
     own = {**recipe.settings, **settings.settings}
-    if "batch_statements" in own:
-        own["batch_statements"] = settings.judge.batch_statements or own["batch_statements"]
     sample = settings.sample.model_dump()
     sample["responses"] = sample["responses"] or own.get("responses", 1)
     return {
         "recipe": settings.recipe,
         "settings": own,
-        "prompts": recipe.prompts(),
+        "prompts": recipe.prompt_texts(),
         "tokens": TOKEN_RULE,
         "embedding": _models(settings, "embedding"),
         "sample": sample,
@@ -79,6 +78,7 @@ def named(settings: Settings) -> dict[str, Any]:
     return {
         "judge": _models(settings, "judge") | {"dimensions": settings.judge.dimensions, "votes": settings.judge.votes},
         "policy": {"path": settings.policy.path, "dtype": settings.policy.dtype} | _models(settings, "policy"),
+        "teacher": _models(settings, "teacher"),
         "prices": prices(settings),
     }
 
@@ -125,7 +125,7 @@ class Frozen:
     @property
     def steps(self) -> dict[str, str]:
         """Name of each step of judging → its queue."""
-        return {step.name: step.queue for step in self.recipe.steps}
+        return {step.name: step_queue(step.name) for step in self.recipe.steps}
 
     @property
     def step_of(self) -> dict[str, str]:
@@ -151,10 +151,25 @@ class Frozen:
                 held |= {**revision["changed"], "prompts": held["prompts"] | revision["changed"].get("prompts", {})}
         return held
 
-    def case(self, step: str, item: Item, responses: Sequence[Response]) -> Case:
-        """What the step's procedure sees of an item."""
+    def case(
+        self,
+        item: Item,
+        *,
+        step: str = "",
+        prompts: Sequence[Prompt] = (),
+        responses: Sequence[Response] = (),
+        scores: Sequence[Score] = (),
+    ) -> Case:
+        """Return what a recipe's functions see of an item; `step` names the step whose configuration holds."""
         held = self.of(step)
-        return Case(item=item, responses=tuple(responses), prompts=held["prompts"], settings=held["settings"])
+        return Case(
+            item=item,
+            texts=held["prompts"],
+            settings=held["settings"],
+            prompts=tuple(prompts),
+            responses=tuple(responses),
+            scores=tuple(scores),
+        )
 
     def votes(self, step: str) -> int:
         return int(self.of(step)["judge"]["votes"])

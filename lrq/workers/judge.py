@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lrq.domain.records import Item, Passage, Purpose, Response, Score
+from lrq.domain.records import Passage, Purpose, Score
 from lrq.judge.asking import Asker
 from lrq.judge.passages import Embedder
 from lrq.judge.votes import cast
-from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.steps import EndStep
+from lrq.recipes import Case
 from lrq.workers import loop
+from lrq.workers.cases import load_case
 from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
 
@@ -19,9 +20,8 @@ from lrq.workers.frozen import Frozen
 def judge(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
     """Score all responses of the item in the dimensions of one step."""
     with engine.ledger.reading() as conn:
-        row, item = items_.load_item(conn, task.item)
-        responses = items_.load_responses(conn, task.item, task.round)
-    loop.run(_Step(engine, task, run, frozen, item, responses, row.context_hash).work())
+        row, case = load_case(conn, frozen, task.item, task.round, step=task.name)
+    loop.run(_Step(engine, task, run, frozen, case, row.context_hash).work())
 
 
 class _Step:
@@ -31,16 +31,14 @@ class _Step:
         task: Task,
         run: Run,
         frozen: Frozen,
-        item: Item,
-        responses: Sequence[Response],
+        case: Case,
         context_hash: str,
     ) -> None:
         self.engine = engine
         self.task = task
         self.run = run
         self.frozen = frozen
-        self.item = item
-        self.case = frozen.case(task.name, item, responses)
+        self.case = case
         self.context_hash = context_hash
         self.purpose = Purpose(run=run.id, item=task.item, step=task.name)
 
@@ -58,12 +56,12 @@ class _Step:
             vote=vote,
             shared=step.shared,
         )
-        return await step.procedure(self.case, ask, self._nearest)
+        return await step.procedure(step.judge(self.case, ask, self._nearest))
 
     async def _nearest(self, queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
         embed = self._embedder()
         name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model))
-        passages = await self.engine.passages.get(name, self.item.context, chunk_tokens, embed)
+        passages = await self.engine.passages.get(name, self.case.item.context, chunk_tokens, embed)
         return await passages(queries, count=count)
 
     def _embedder(self) -> Embedder | None:

@@ -58,7 +58,4 @@ def _judge_today(
 
 def _own_settings(settings: Settings, held: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's own settings that are named today."""
-    own = dict(settings.settings)
-    if "batch_statements" in held and "batch_statements" in settings.judge.model_fields_set:
-        own["batch_statements"] = settings.judge.batch_statements
-    return own
+    return dict(settings.settings)

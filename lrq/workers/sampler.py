@@ -1,23 +1,27 @@
 """The sampler worker: the policy answers an item's prompts, N responses from one prefill each."""
 
 import threading
+from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import orjson
+import sqlalchemy as sa
 
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, Stopping
-from lrq.domain.records import Call, Purpose, Reply
+from lrq.domain.records import Call, Prompt, Purpose, Reply, Role
 from lrq.judge.asking import in_series
-from lrq.ledger import backlog
+from lrq.ledger import Ledger, backlog
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
-from lrq.policy import Policy, Prompt, Samples, Sampling, open_policy
+from lrq.policy import Policy, Samples, Sampling, open_policy
+from lrq.policy import Prompt as Request
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
+from lrq.workers.cases import load_case
 from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
 
@@ -28,33 +32,79 @@ _asked_for: ContextVar[tuple[Purpose, int]] = ContextVar("asked_for")  # a sampl
 
 
 def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
-    """Have every prompt of the item answered; the item goes on to its steps of judging."""
-    with engine.ledger.reading() as conn:
-        _, item = items_.load_item(conn, task.item)
-    prompts = [
-        Prompt(item=item.id, messages=messages, context=item.context, index=index, round=task.round)
-        for index, messages in enumerate(frozen.recipe.policy_prompts(item))
-    ]
-    drawn = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
+    """Have the recipe's prompts answered until it has no more; the item goes on to its steps of judging."""
+    while prompts := _open_prompts(engine, task, frozen):
+        drawn = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
+        with engine.ledger.writing() as conn:
+            for one in drawn:
+                _keep(engine.ledger, conn, task, one)
     with engine.ledger.writing() as conn:
-        for prompt, (samples, fingerprint) in zip(prompts, drawn, strict=True):
-            body, counted = _body(samples, fingerprint), _counted(samples)
-            items_.add_prompt(engine.ledger, conn, task.item, task.round, prompt.index, body, **counted)
-            responses = [_response(one) for one in samples.responses]
-            items_.add_responses(engine.ledger, conn, task.item, task.round, prompt.index, responses)
         backlog.end_sample(engine.ledger, conn, task, frozen.steps)
 
 
-def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, prompt: Prompt) -> tuple[Samples, str]:
-    """What the policy answers, and its fingerprint."""
-    _asked_for.set((Purpose(run=task.run, item=task.item, step="sample", kind="sample"), run.series))
-    policy = _policy(engine, frozen)
-    if _accelerator is not None:
-        _share(policy, _accelerator)
-    samples = loop.run(policy.sample(prompt, _sampling(frozen), should_stop=loop.stopping.is_set))
+def _keep(ledger: Ledger, conn: sa.Connection, task: Task, drawn: "_Drawn") -> None:
+    counted = _counted(drawn.samples)
+    items_.add_prompt(ledger, conn, task.item, task.round, drawn.number, drawn.body(), **counted)
+    responses = [_response(one) for one in drawn.samples.responses]
+    items_.add_responses(ledger, conn, task.item, task.round, drawn.number, responses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OpenPrompt:
+    """A prompt that nobody has answered yet."""
+
+    number: int
+    item: str
+    context: str
+    prompt: Prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """What a prompt brought, and from whom."""
+
+    number: int
+    prompt: Prompt
+    samples: Samples
+    fingerprint: str
+
+    def body(self) -> dict[str, Any]:
+        cut = self.samples.cut
+        return {
+            "policy": self.fingerprint,
+            "cut": None if cut is None else [cut.start, cut.end],
+            "calls": list(self.samples.calls),
+            "prompt": items_.pack_prompt(self.prompt),
+        }
+
+
+def _open_prompts(engine: Engine, task: Task, frozen: Frozen) -> list[_OpenPrompt]:
+    with engine.ledger.reading() as conn:
+        _, case = load_case(conn, frozen, task.item, task.round)
+    first, item = len(case.prompts), case.item
+    return [
+        _OpenPrompt(number=number, item=item.id, context=item.context, prompt=prompt)
+        for number, prompt in enumerate(frozen.recipe.prompts(case), first)
+    ]
+
+
+def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, asked: _OpenPrompt) -> _Drawn:
+    prompt = asked.prompt
+    _asked_for.set((Purpose(run=task.run, item=task.item, step="sample", kind=prompt.name or "sample"), run.series))
+    model = _policy(engine, frozen) if prompt.by == "policy" else _paid_model(engine, frozen, prompt.by)
+    if _accelerator is not None and prompt.by == "policy":
+        _share(model, _accelerator)
+    request = Request(
+        item=asked.item,
+        messages=prompt.render(asked.context),
+        context=prompt.passage(asked.context),
+        index=asked.number,
+        round=task.round,
+    )
+    samples = loop.run(model.sample(request, _sampling(frozen, prompt), should_stop=loop.stopping.is_set))
     if samples.seconds > 0:
         engine.notes["tokens_per_second"] = round(samples.completion_tokens / samples.seconds, 1)
-    return samples, policy.fingerprint
+    return _Drawn(number=asked.number, prompt=prompt, samples=samples, fingerprint=model.fingerprint)
 
 
 def _share(policy: Policy, accelerator: Accelerator) -> None:
@@ -67,10 +117,10 @@ def _share(policy: Policy, accelerator: Accelerator) -> None:
     policy.restore()
 
 
-def _sampling(frozen: Frozen) -> Sampling:
-    own = frozen.config["sample"]
+def _sampling(frozen: Frozen, prompt: Prompt) -> Sampling:
+    own = {**frozen.config["sample"], **prompt.sampling}
     names = ("temperature", "top_p", "max_new_tokens", "seed", "max_prompt_tokens", "over_long")
-    return Sampling(n=own["responses"], **{name: own[name] for name in names})
+    return Sampling(n=prompt.samples or own["responses"], **{name: own[name] for name in names})
 
 
 def _spec(settings: Settings, frozen: Frozen) -> str:
@@ -99,23 +149,27 @@ def _policy(engine: Engine, frozen: Frozen) -> Policy:
 
 def _open(engine: Engine, frozen: Frozen, spec: str) -> Policy:
     models: list[dict[str, Any]] = frozen.config["policy"]["models"]
-
-    async def ask(call: Call) -> Reply:
-        call = replace(call, extra=models[0]["extra"])
-        return await in_series(engine.caller, call, *_asked_for.get())
-
     device, dtype = engine.settings.policy.device, frozen.config["policy"]["dtype"]
     if not models:
         return open_policy(spec, device=device, dtype=dtype)
-    return open_policy(spec, model=models[0]["model"], endpoint=models[0]["endpoint"], ask=ask)
+    return _server(engine, "policy", spec, models[0])
 
 
-def _body(samples: Samples, fingerprint: str) -> dict[str, Any]:
-    return {
-        "policy": fingerprint,
-        "cut": None if samples.cut is None else [samples.cut.start, samples.cut.end],
-        "calls": list(samples.calls),
-    }
+def _paid_model(engine: Engine, frozen: Frozen, role: Literal["teacher", "judge"]) -> Policy:
+    """The first teacher or judge of the run, asked as a policy behind a server is."""
+    models = frozen.config.get(role, {}).get("models", ())
+    endpoints = engine.settings.endpoints(role)
+    if not models or not endpoints:
+        raise LrqError(f"this recipe asks a {role}: set LRQ_{role.upper()}_URL and LRQ_{role.upper()}_MODEL")
+    return _server(engine, role, endpoints[0].url, models[0])
+
+
+def _server(engine: Engine, role: Role, url: str, model: Mapping[str, Any]) -> Policy:
+    async def ask(call: Call) -> Reply:
+        call = replace(call, role=role, extra=model["extra"])
+        return await in_series(engine.caller, call, *_asked_for.get())
+
+    return open_policy(url, model=model["model"], endpoint=model["endpoint"], ask=ask)
 
 
 def _counted(samples: Samples) -> dict[str, float]:

@@ -46,7 +46,7 @@ def _train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> Result:
         backlog.set_training(conn, task, state="running", started_at=engine.ledger.now(conn))
     folder = _prepare(engine, task, run, frozen)
     if folder is None:
-        return Result(state="nothing", reason="no pairs: no item has two responses whose rewards differ")
+        return Result(state="nothing", reason="no item has brought a row")
     if not is_single("auto"):
         return _follow(engine, task, folder)
     with Accelerator().alone(loop.stopping) as had:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from ledgers import BOTH, opened, some_ledger
 
 from lrq.domain.errors import UsageError
-from lrq.domain.records import Item, NoRow, Pair, Reward, Score
+from lrq.domain.records import Item, NoRow, Reward, Row, Score, Turn
 from lrq.ledger import Ledger, backlog, rescoring, runs
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
@@ -22,6 +22,9 @@ STEPS = {"helpfulness": "judge.helpfulness", "logicality": "judge.logicality"}
 STEP_OF = {name: name for name in STEPS}
 WINDOW = 64
 CONFIG = {"recipe": "longreward", "sample": {"responses": 2}}
+
+
+PAIR = Row(turns=(Turn(prompt=0, chosen=(0, 1), rejected=(0, 0)),))
 
 
 @pytest.fixture(params=BOTH)
@@ -62,7 +65,7 @@ def end_step(ledger: Ledger, task: Task, state: str = "value") -> bool:
         return EndStep.apply(ledger, conn, [EndStep(task=task, found=scores(task.name, state))])[0]
 
 
-def aggregate(ledger: Ledger, task: Task, made: Sequence[Pair | NoRow], train_every: int | None = None) -> bool:
+def aggregate(ledger: Ledger, task: Task, made: Sequence[Row | NoRow], train_every: int | None = None) -> bool:
     rewards = [Reward(k=0, value=1.0), Reward(k=1, value=2.0)]
     with ledger.writing() as conn:
         ended = backlog.end_aggregate(ledger, conn, task, rewards, made)
@@ -75,7 +78,7 @@ def finish(ledger: Ledger, run: Run, train_every: int | None = None, state: str 
     while taken := start(ledger, run):
         for task in taken:
             if task.name == "aggregate":
-                aggregate(ledger, task, [Pair(chosen=1, rejected=0)], train_every)
+                aggregate(ledger, task, [PAIR], train_every)
             elif not task.name.startswith("train"):
                 end_step(ledger, task, state)
 
@@ -146,7 +149,7 @@ def test_an_aggregation_delivered_twice_ends_its_item_once(ledger: Ledger, run: 
     for task in start(ledger, run):
         end_step(ledger, task)
     first, second = start(ledger, run)
-    assert aggregate(ledger, first, [Pair(chosen=1, rejected=0)])
+    assert aggregate(ledger, first, [PAIR])
     assert not aggregate(ledger, first, [NoRow(reason="a late one")])
     assert state_of(ledger) == ("active", 1)
     assert aggregate(ledger, second, [NoRow(reason="all rewards are equal")])
@@ -300,7 +303,7 @@ def test_each_training_is_opened_once(ledger: Ledger, run: Run, rows: int, every
     for task in start(ledger, run):
         end_step(ledger, task)
     taken = start(ledger, run)
-    made = [[Pair(chosen=1, rejected=0)] if n < rows else [NoRow(reason="tie")] for n in range(8)]
+    made = [[PAIR] if n < rows else [NoRow(reason="tie")] for n in range(8)]
     halves = [list(zip(taken, made, strict=True))[part::2] for part in range(2)]
     together(
         *(lambda half=half: [aggregate(ledger, task, row, every) for task, row in half] for half in halves)  # type: ignore[misc]
@@ -342,7 +345,7 @@ def test_the_last_training_and_the_last_item_may_end_at_once(ledger: Ledger, run
     for task in start(ledger, run):
         end_step(ledger, task)
     first, second = start(ledger, run)
-    aggregate(ledger, first, [Pair(chosen=1, rejected=0)], 1)
+    aggregate(ledger, first, [PAIR], 1)
     (training,) = start(ledger, run)
     ended = [threading.Event(), threading.Event()]
 
@@ -412,7 +415,7 @@ def test_pairs_made_again_by_a_rescore_open_no_training(ledger: Ledger, run: Run
     add(ledger, run, 2)
     for task in start(ledger, run):
         end_step(ledger, task)
-    made = iter([[Pair(chosen=1, rejected=0)], [NoRow(reason="tie")]])
+    made = iter([[PAIR], [NoRow(reason="tie")]])
     for task in start(ledger, run):
         aggregate(ledger, task, next(made), 0)
     train(ledger, run, 0)

@@ -16,8 +16,10 @@ from click.testing import CliRunner
 from lrq.cli import _lrq
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, UsageError
+from lrq.domain.records import Turn
 from lrq.ledger import Ledger, open_ledger, schema
 from lrq.ledger.engine import _alembic
+from lrq.ledger.items import read_row
 from lrq.ledger.schema import metadata
 
 
@@ -59,13 +61,15 @@ def test_rows_of_an_older_ledger_stay_with_their_trainings(ledger: Ledger) -> No
             for id_ in range(1, 7):
                 item = {"id": id_, "run_id": 1, "key": str(id_), "line": id_, "context_hash": "", "body": "{}"}
                 conn.execute(schema.items.insert().values(**item, state="done"))
-                conn.execute(sa.insert(schema.rows).values(id=id_, run_id=1, item_id=id_, chosen=0))
+                row = "INSERT INTO rows (id, run_id, item_id, chosen, rejected) VALUES (:id, 1, :id, 2, 5)"
+                conn.execute(sa.text(row), {"id": id_})
             for window, count in enumerate((3, 2)):
                 training = {"run_id": 1, "round": 0, "window": window, "state": "done", "rows": count}
                 conn.execute(schema.trainings.insert().values(**training))
             command.upgrade(config, "head")
-            found = conn.execute(sa.select(schema.rows.c.window).order_by(schema.rows.c.id)).scalars().all()
-    assert found == [0, 0, 0, 1, 1, None]
+            found = conn.execute(sa.select(schema.rows).order_by(schema.rows.c.id)).all()
+    assert [row.window for row in found] == [0, 0, 0, 1, 1, None]
+    assert {read_row(row).turns for row in found} == {(Turn(prompt=0, chosen=(0, 2), rejected=(0, 5)),)}
 
 
 def test_an_empty_database_is_refused_by_workers(postgres_url: str, home: Path) -> None:

@@ -23,7 +23,7 @@ from lrq.sim.server import Running, serve
 COUNT = 30
 DISCOUNT = Price(input=10, output=10, cached=1)
 NO_DISCOUNT = Price(input=10, output=10)
-PROMPTS = load_recipe("longreward").prompts()
+PROMPTS = load_recipe("longreward").prompt_texts()
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_both_ways_of_checking_statements_are_compared(lrq: World) -> None:
     """On the same sample: as many scores, fewer calls and tokens for faithfulness, how far they agree."""
     file = lrq.write("items", journals(4, 6))
     lrq.run(file, "--name", "single")
-    lrq.run(file, "--name", "batched", "--set", "judge.batch_statements=true")
+    lrq.run(file, "--name", "batched", "--set", "settings.batch_statements=true")
     facts = lrq("report", "single", "--compare", "batched", "--json").json()["compared"]
     assert (facts["with"], facts["items"], facts["responses"]) == ("batched", 4, 24)
     first, other = facts["took"]["single"], facts["took"]["batched"]

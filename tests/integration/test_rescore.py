@@ -51,7 +51,7 @@ def prompts(folder: Path, **texts: str) -> Path:
 
 
 def packaged(name: str) -> str:
-    return load_recipe("longreward").prompts()[f"en/{name}"]
+    return load_recipe("longreward").prompt_texts()[f"en/{name}"]
 
 
 def test_a_new_prompt_is_asked_and_nothing_else(lrq: World, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_without_a_change_nothing_is_done(lrq: World) -> None:
 
 def test_a_revised_run_takes_new_lines_by_the_new_words(lrq: World) -> None:
     """More lines of the same file are judged as revised; the settings of the run are still the same ones."""
-    rescore(lrq, "-d", "faithfulness", "--set", "judge.batch_statements=true")
+    rescore(lrq, "-d", "faithfulness", "--set", "settings.batch_statements=true")
     facts = lrq.run(lrq.write("items", [*journals(3, 4), journals(4, 4, seed="more")[3]]))
     assert facts["items"] == {"done": 4}
     with lrq.ledger() as ledger, ledger.reading() as conn:

@@ -1,6 +1,7 @@
 """Estimates: from a few items to all, from a pilot to the rest, from calls to hours."""
 
 import random
+from functools import partial
 from math import sqrt
 from statistics import variance
 
@@ -11,7 +12,6 @@ from lrq.domain.lines import Entry
 from lrq.domain.records import Call, Item, Purpose, Response
 from lrq.domain.tokens import count_tokens
 from lrq.judge.estimate import (
-    TYPICAL,
     Amount,
     Bill,
     Capacity,
@@ -24,6 +24,7 @@ from lrq.judge.estimate import (
     replied,
     scale,
 )
+from lrq.recipes import RECIPES
 from lrq.sim.counting import GUESSES, PER_CHARACTER, Counter
 
 
@@ -31,6 +32,7 @@ def group(kind: str, endpoint: str = "default", model: str = "m") -> Group:
     return Group("judge", endpoint, model, kind, kind, kind)
 
 
+KINDS = RECIPES["longreward"].kinds
 SCORES, EXTRACTION = group("helpfulness"), group("extraction")
 
 
@@ -134,20 +136,22 @@ def test_replies_are_as_long_as_the_endpoint_has_counted() -> None:
     bill = {SCORES: Amount(calls=10, prompt_tokens=1000, completion_tokens=50)}
     carried = {EXTRACTION: Amount(calls=10, prompt_tokens=1000, completion_tokens=70)}
     known = {("judge", "default", "m", "helpfulness"): Known(completion_tokens=33, cached_share=0.5, seconds=1)}
-    plain: dict[str, tuple[str, ...]] = {"caches": (), "simulated": ()}
-    assert replied(bill, {}, **plain)[SCORES].completion_tokens == 10 * TYPICAL["helpfulness"]
-    assert replied(carried, {}, **plain)[EXTRACTION].completion_tokens == 70
-    assert replied(bill, known, **plain)[SCORES].completion_tokens == 330
-    assert replied(bill, {}, caches=(), simulated=("default",))[SCORES].completion_tokens == 50
+    long_replies = partial(replied, kinds=KINDS, caches=(), simulated=())
+    assert long_replies(bill, {})[SCORES].completion_tokens == 10 * 110
+    assert long_replies(carried, {})[EXTRACTION].completion_tokens == 70
+    assert long_replies(bill, known)[SCORES].completion_tokens == 330
+    assert long_replies(bill, {}, simulated=("default",))[SCORES].completion_tokens == 50
+    assert long_replies(bill, {}, kinds={})[SCORES].completion_tokens == 50, "of no kind: as it was counted"
 
 
 def test_nothing_is_taken_for_cached_without_a_reason() -> None:
     """A cheaper price for cached input is one, cached tokens that were counted are a better one."""
     bill = {SCORES: Amount(calls=10, prompt_tokens=1000, cached_tokens=800)}
     known = {("judge", "default", "m", "helpfulness"): Known(completion_tokens=33, cached_share=0.25, seconds=1)}
-    assert replied(bill, {}, caches=(), simulated=())[SCORES].cached_tokens == 0
-    assert replied(bill, {}, caches=("default",), simulated=())[SCORES].cached_tokens == 800
-    assert replied(bill, known, caches=("default",), simulated=())[SCORES].cached_tokens == 250
+    cached = partial(replied, kinds=KINDS, caches=(), simulated=())
+    assert cached(bill, {})[SCORES].cached_tokens == 0
+    assert cached(bill, {}, caches=("default",))[SCORES].cached_tokens == 800
+    assert cached(bill, known, caches=("default",))[SCORES].cached_tokens == 250
 
 
 def test_a_pilot_corrects_kind_by_kind() -> None:

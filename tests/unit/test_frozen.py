@@ -29,7 +29,7 @@ def test_all_that_results_depend_on_is_frozen() -> None:
     """Prompt texts, token rule, models, the recipe's settings, sampling and loss."""
     found = freeze(settings(), train=True)
     recipe = RECIPES["longreward"]
-    assert found["prompts"] == recipe.prompts()
+    assert found["prompts"] == recipe.prompt_texts()
     assert found["tokens"] == TOKEN_RULE
     assert found["judge"]["models"] == [{"endpoint": "default", "model": "m", "extra": {}}]
     assert found["settings"]["min_scored"] == 5
@@ -126,13 +126,6 @@ def test_own_values_go_over_the_recipe_s() -> None:
     found = freeze(own, train=True)
     assert (found["settings"]["min_scored"], found["sample"]["responses"], found["train"]["beta"]) == (3, 4, 0.3)
     assert thaw("longreward", found).train_every == 8
-
-
-def test_batches_of_statements_are_asked_for_in_either_place() -> None:
-    """As a setting of the judge, or of the recipe."""
-    assert freeze(settings(judge={"batch_statements": True}), train=False)["settings"]["batch_statements"]
-    assert freeze(settings(settings={"batch_statements": True}), train=False)["settings"]["batch_statements"]
-    assert not freeze(settings(), train=False)["settings"]["batch_statements"]
 
 
 def test_steps_know_their_queues_and_dimensions_their_steps() -> None:

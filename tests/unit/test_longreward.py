@@ -10,13 +10,15 @@ from typing import TypeVar
 import pytest
 
 from lrq.domain.errors import RunHalted, Stopping, Unreadable, Unscored
-from lrq.domain.records import Item, NoRow, Pair, Passage, Response, Reward, Score
+from lrq.domain.records import Item, NoRow, Passage, Response, Reward, Row, Score, Turn
 from lrq.recipes import RECIPES
-from lrq.recipes.ports import Answer, Case
+from lrq.recipes.longreward import reward
+from lrq.recipes.ports import Answer, Ask, Case, Nearest
+from lrq.recipes.recipe import question_after_context
 
 T = TypeVar("T")
 LONGREWARD = RECIPES["longreward"]
-PROMPTS = LONGREWARD.prompts()
+PROMPTS = LONGREWARD.prompt_texts()
 QUESTION = "When did it freeze, and who left?"
 
 
@@ -80,13 +82,14 @@ def case(
     return Case(
         item=Item(id="1", context=context, question=question),
         responses=tuple(Response(text=text, k=k) for k, text in enumerate(texts)),
-        prompts=PROMPTS,
+        texts=PROMPTS,
         settings={**LONGREWARD.settings, **settings},
     )
 
 
-async def run(step: str, of: Case, judge: Judge) -> Sequence[Score]:
-    return await LONGREWARD.step(step).procedure(of, judge, Near(of.item.context))
+async def run(step: str, of: Case, ask: Ask, near: Nearest | None = None) -> Sequence[Score]:
+    made = LONGREWARD.step(step)
+    return await made.procedure(made.judge(of, ask, near or Near(of.item.context)))
 
 
 def statements(*texts: str) -> str:
@@ -197,7 +200,7 @@ async def test_without_factual_statements_faithfulness_is_not_applicable() -> No
     """A refusal is neither zero nor unscored, and its passages are never looked for."""
     judge, of = Judge(statements="It declines.\n[[No statements]]"), case("I cannot tell.")
     near = Near(of.item.context)
-    (score,) = await LONGREWARD.step("faithfulness").procedure(of, judge, near)
+    (score,) = await run("faithfulness", of, judge, near)
     assert (score.state, score.value, score.reason) == ("not_applicable", None, "no factual statements")
     assert score.evidence["calls"] == ["statements-1"]
     assert near.queries == []
@@ -231,7 +234,7 @@ async def test_passages_that_cannot_be_had_make_it_unscored() -> None:
         raise Unscored("no embeddings")
 
     judge = Judge(statements=statements("A"))
-    (score,) = await LONGREWARD.step("faithfulness").procedure(case("a"), judge, broken)
+    (score,) = await run("faithfulness", case("a"), judge, broken)
     assert (score.state, score.reason, score.evidence["calls"]) == ("unscored", "no embeddings", ["statements-1"])
 
 
@@ -343,7 +346,7 @@ async def test_what_halts_a_step_is_raised_after_all_siblings_have_ended(step: s
         return Answer(value=read(text), text=text, calls=("key",))
 
     with pytest.raises(type(halt)):
-        await LONGREWARD.step(step).procedure(case("one", "HALT", "two"), ask, Near("context"))
+        await run(step, case("one", "HALT", "two"), ask, Near("context"))
     assert len([kind for kind in ended if kind in {"helpfulness", "support", "completeness"}]) == 2
 
 
@@ -422,32 +425,32 @@ def scored(**values: float | str) -> list[Score]:
 def test_the_reward_is_the_mean_of_the_four() -> None:
     """(7 + 10 + 5 + 8) / 4 = 7.5."""
     scores = scored(helpfulness=7.0, logicality=10.0, faithfulness=5.0, completeness=8.0)
-    assert LONGREWARD.reward(scores) == Reward(k=3, value=7.5)
+    assert reward(scores) == Reward(k=3, value=7.5)
 
 
 def test_what_is_not_applicable_is_left_out_and_named() -> None:
     """(1 + 10 + 4) / 3 = 5."""
     scores = scored(helpfulness=1.0, logicality=10.0, faithfulness="n/a", completeness=4.0)
     reason = "mean of 3; not applicable: faithfulness: no factual statements"
-    assert LONGREWARD.reward(scores) == Reward(k=3, value=5.0, reason=reason)
+    assert reward(scores) == Reward(k=3, value=5.0, reason=reason)
 
 
 def test_one_unscored_dimension_leaves_no_reward() -> None:
     """The reasons of all that are missing are given."""
     scores = scored(helpfulness=1.0, logicality="filtered", faithfulness="n/a")
     reason = "completeness: not judged; logicality: filtered"
-    assert LONGREWARD.reward(scores) == Reward(k=3, value=None, reason=reason)
+    assert reward(scores) == Reward(k=3, value=None, reason=reason)
 
 
-def rewarded(values: Iterable[float]) -> Sequence[Pair | NoRow]:
+def rewarded(values: Iterable[float]) -> Sequence[Row | NoRow]:
     rewards = [Reward(k=k, value=value) for k, value in enumerate(values)]
-    responses = [Response(k=reward.k, text=f"text {reward.k}") for reward in rewards]
-    return LONGREWARD.rows(rewards, responses, {**LONGREWARD.settings, "min_margin": 1.0})
+    texts = [f"text {reward.k}" for reward in rewards]
+    return LONGREWARD.rows(case(*texts, min_margin=1.0), rewards)
 
 
 def test_rows_are_one_pair_or_one_reason() -> None:
     """The run's settings decide how many scored responses and what margin a pair needs."""
-    assert rewarded([5, 6, 9, 4, 5]) == [Pair(chosen=2, rejected=3, margin=5)]
+    assert rewarded([5, 6, 9, 4, 5]) == [Row(turns=(Turn(prompt=0, chosen=(0, 2), rejected=(0, 3)),), margin=5)]
     assert rewarded([5, 6, 9, 4]) == [NoRow(reason="4 of 4 responses scored, 5 needed")]
     assert rewarded([5, 5, 5.5, 5, 5]) == [NoRow(reason="margin 0.5 is under 1")]
 
@@ -455,12 +458,23 @@ def test_rows_are_one_pair_or_one_reason() -> None:
 def test_the_policy_reads_the_context_and_then_the_question() -> None:
     """One user message, with the context between fences that it cannot close."""
     item = Item(id="1", context="a\n~~~~\nb", question="Why?")
-    assert LONGREWARD.policy_messages(item) == [{"role": "user", "content": "~~~~~\na\n~~~~\nb\n~~~~~\n\nWhy?"}]
+    (prompt,) = LONGREWARD.prompts(Case(item=item))
+    assert prompt.render(item.context) == [{"role": "user", "content": "~~~~~\na\n~~~~\nb\n~~~~~\n\nWhy?"}]
+    assert LONGREWARD.prompts(Case(item=item, prompts=(prompt,))) == (), "it has no more"
 
 
-def test_every_step_has_a_queue_of_its_own() -> None:
-    """One task per item and step, one dimension each."""
-    assert LONGREWARD.queues == ("judge.helpfulness", "judge.logicality", "judge.faithfulness", "judge.completeness")
+@pytest.mark.parametrize("context", ["~", "~~~~~~\n", "an object: \ufffc", "{{question}}"])
+def test_a_context_comes_back_whole_whatever_it_holds(context: str) -> None:
+    """The mark that stands for it in the stored prompt is put in place once, and never looked for in the context."""
+    (prompt,) = question_after_context(Case(item=Item(id="1", context=context, question="What is \ufffc?")))
+    (message,) = prompt.render(context)
+    fence, _, rest = message["content"].partition("\n")
+    assert rest == f"{context}\n{fence}\n\nWhat is  ?"
+    assert fence not in context
+
+
+def test_every_step_scores_one_dimension() -> None:
+    """One task per item and step."""
     assert [dimension.name for dimension in LONGREWARD.dimensions] == [step.name for step in LONGREWARD.steps]
 
 

@@ -5,10 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrq.domain.pairing import best_against_worst
-from lrq.domain.records import NoRow, Pair, Reward
+from lrq.domain.records import NoRow, Reward, Row, Turn
 
 
-def pair(values: list[float | None], texts: str = "abcdefghij", **settings: float) -> Pair | NoRow:
+def row(*, chosen: int, rejected: int, margin: float) -> Row:
+    return Row(turns=(Turn(prompt=0, chosen=(0, chosen), rejected=(0, rejected)),), margin=margin)
+
+
+def pair(values: list[float | None], texts: str = "abcdefghij", **settings: float) -> Row | NoRow:
     """Rewards by k, and one letter of text per response."""
     rewards = [Reward(k=k, value=value) for k, value in enumerate(values)]
     return best_against_worst(rewards, dict(enumerate(texts)), **settings)  # type: ignore[arg-type]
@@ -16,30 +20,30 @@ def pair(values: list[float | None], texts: str = "abcdefghij", **settings: floa
 
 def test_the_highest_reward_is_chosen_over_the_lowest() -> None:
     """The margin is the difference of the two rewards."""
-    assert pair([5, 7.5, 6, 2, 3]) == Pair(chosen=1, rejected=3, margin=5.5)
+    assert pair([5, 7.5, 6, 2, 3]) == row(chosen=1, rejected=3, margin=5.5)
 
 
 def test_the_lowest_k_wins_among_equals() -> None:
     """Ties at either end are broken the same way on every machine, whatever the order of the rewards."""
     rewards = [Reward(k=k, value=value) for k, value in enumerate([4, 9, 1, 9, 1])]
-    expected = Pair(chosen=1, rejected=2, margin=8)
+    expected = row(chosen=1, rejected=2, margin=8)
     assert best_against_worst(rewards[::-1], dict(enumerate("abcde"))) == expected
 
 
 def test_rounding_of_a_mean_decides_nothing() -> None:
     """0.1 + 0.2 is a hair above 0.3 in floating point, and yet k = 0 stays the first of the best."""
-    assert pair([0.3, 0.1 + 0.2, 0.2, 0.2, 0.1]) == Pair(chosen=0, rejected=4, margin=0.2)
+    assert pair([0.3, 0.1 + 0.2, 0.2, 0.2, 0.1]) == row(chosen=0, rejected=4, margin=0.2)
 
 
 def test_unscored_responses_neither_count_nor_win() -> None:
     """Four scored of six are too few; with a fifth there is a pair among the scored alone."""
     assert pair([None, 8, 7, 6, None, 5]) == NoRow(reason="4 of 6 responses scored, 5 needed")
-    assert pair([None, 8, 7, 6, 3, 5]) == Pair(chosen=1, rejected=4, margin=5)
+    assert pair([None, 8, 7, 6, 3, 5]) == row(chosen=1, rejected=4, margin=5)
 
 
 def test_repeats_count_towards_the_five() -> None:
     """Five scored responses with two texts suffice."""
-    assert pair([6, 6, 6, 6, 4], "aaaab") == Pair(chosen=0, rejected=4, margin=2)
+    assert pair([6, 6, 6, 6, 4], "aaaab") == row(chosen=0, rejected=4, margin=2)
 
 
 def test_one_text_alone_makes_no_pair() -> None:
@@ -55,12 +59,12 @@ def test_equal_rewards_make_no_pair() -> None:
 def test_a_margin_under_the_setting_makes_no_pair() -> None:
     """The margin itself may be as small as the setting, not smaller."""
     assert pair([5, 5.4, 5, 5, 5], min_margin=0.5) == NoRow(reason="margin 0.4 is under 0.5")
-    assert pair([5, 5.5, 5, 5, 5], min_margin=0.5) == Pair(chosen=1, rejected=0, margin=0.5)
+    assert pair([5, 5.5, 5, 5, 5], min_margin=0.5) == row(chosen=1, rejected=0, margin=0.5)
 
 
 def test_a_worst_that_repeats_the_best_gives_way_to_the_next_text() -> None:
     """If the judge scored one text twice and differently, the worst of the other texts is rejected."""
-    assert pair([9, 1, 4, 5, 6], "aabcd") == Pair(chosen=0, rejected=2, margin=5)
+    assert pair([9, 1, 4, 5, 6], "aabcd") == row(chosen=0, rejected=2, margin=5)
 
 
 @pytest.mark.parametrize("values", [[], [None, None], [None] * 10])
@@ -80,14 +84,18 @@ def test_a_pair_is_always_sound(responses: list[tuple[float | None, str]], min_s
     """Both sides are scored, their texts differ, nobody beats the chosen, and the margin is positive and as asked."""
     values = [value for value, _ in responses]
     texts = "".join(text for _, text in responses)
-    row = pair(values, texts, min_scored=min_scored, min_margin=min_margin)
-    if isinstance(row, NoRow):
-        assert row.reason
+    made = pair(values, texts, min_scored=min_scored, min_margin=min_margin)
+    if isinstance(made, NoRow):
+        assert made.reason
         return
-    chosen, rejected = values[row.chosen], values[row.rejected]
+    (turn,) = made.turns
+    assert isinstance(turn.chosen, tuple)
+    assert isinstance(turn.rejected, tuple)
+    (_, best), (_, worst) = turn.chosen, turn.rejected
+    chosen, rejected = values[best], values[worst]
     assert chosen is not None
     assert rejected is not None
     assert chosen == max(value for value in values if value is not None)
-    assert texts[row.chosen] != texts[row.rejected]
-    assert row.margin == chosen - rejected >= max(min_margin, 1e-9)
+    assert texts[best] != texts[worst]
+    assert made.margin == chosen - rejected >= max(min_margin, 1e-9)
     assert sum(value is not None for value in values) >= min_scored

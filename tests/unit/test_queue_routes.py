@@ -4,18 +4,25 @@ import pytest
 
 from lrq.config import Settings
 from lrq.queue.celery import configuration
-from lrq.queue.routes import QUEUES, WORKERS, concurrency, concurrency_of, task_name
+from lrq.queue.routes import QUEUES, WORKERS, concurrency, concurrency_of, step_queue, task_name
+from lrq.recipes import RECIPES
 
 
 def test_every_queue_has_one_worker_type_and_one_task():
     """No queue is consumed by two worker types, and no two queues share a task name."""
     assert sorted(QUEUES) == sorted(
-        ["sample", "expand", "aggregate", "train"]
-        + [f"judge.{step}" for step in ("helpfulness", "logicality", "faithfulness", "completeness")]
-        + ["judge.pairwise", "judge.rubric"]
+        ["sample", "aggregate", "train", "judge"]
+        + [f"judge.{step.name}" for recipe in RECIPES.values() for step in recipe.steps]
     )
     assert len(set(QUEUES)) == len(QUEUES) == len({task_name(queue) for queue in QUEUES})
     assert task_name("judge.faithfulness") == "lrq.judge.faithfulness"
+
+
+def test_steps_of_ones_own_share_a_queue():
+    """Celery knows the queues of recipes that come with lrq; any other step finds a consumer all the same."""
+    assert step_queue("faithfulness") == "judge.faithfulness"
+    assert step_queue("wit") == "judge"
+    assert "judge" in WORKERS["judge"]
 
 
 def test_routes_are_explicit():
@@ -76,5 +83,5 @@ def test_concurrency_of_several_types_is_the_most_careful():
     """A process that consumes everything samples one prompt at a time."""
     settings = Settings.model_validate({"judge_threads": 7})
     assert concurrency_of((), settings) == 1
-    assert concurrency_of(("judge.rubric", "aggregate"), settings) == 4
-    assert concurrency_of(("judge.rubric",), settings) == 7
+    assert concurrency_of(("judge", "aggregate"), settings) == 4
+    assert concurrency_of(("judge",), settings) == 7

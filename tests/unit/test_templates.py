@@ -12,7 +12,7 @@ from lrq.domain.tokens import count_tokens
 from lrq.recipes import RECIPES
 from lrq.recipes.templates import fill
 
-PROMPTS = RECIPES["longreward"].prompts()
+PROMPTS = RECIPES["longreward"].prompt_texts()
 KINDS = {
     "helpfulness": ("question", "answer"),
     "logicality": ("question", "answer"),

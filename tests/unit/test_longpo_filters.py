@@ -1,0 +1,79 @@
+"""Questions that a policy wrote, and answers that are fit to be trained on, in both languages."""
+
+import pytest
+
+from lrq.recipes.longpo_filters import is_loop, read_questions, unfit
+
+PROSE = "The pact held for a decade because neither harbour could feed its own crews without the other's grain."
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "1: A?\n2: B?\n3: C?",
+        "1. A?\n2. B?\n3. C?",
+        "1) A?\n2) B?\n\n3) C?",
+        "Here they are:\n\n**1: A?**\n**2: B?**\n**3: C?**",
+        "Question 1: A?\nQuestion 2: B?\nQuestion 3: C?",
+        "1：A?\n2：B?\n3：C?",
+        "1、A?\n2、B?\n3、C?",
+    ],
+)
+def test_numbered_lines_are_questions(reply: str) -> None:
+    assert read_questions(reply, 3) == ["A?", "B?", "C?"]
+
+
+def test_numbers_inside_a_question_stay() -> None:
+    reply = "1: What happened in 1914?\n2: Why is 3.5 a threshold?\n3: How do sections 2 and 3 differ?"
+    assert read_questions(reply, 3) == [
+        "What happened in 1914?",
+        "Why is 3.5 a threshold?",
+        "How do sections 2 and 3 differ?",
+    ]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["", "A?\nB?\nC?", "1: A?\n2: B?", "1: A?\n2: B?\n3: C?\n4: D?", "1: A?\n3: B?\n2: C?", "1: A? 2: B? 3: C?"],
+)
+def test_anything_but_the_numbers_in_order_is_no_list(reply: str) -> None:
+    assert read_questions(reply, 3) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("", "empty"),
+        ("Yes", "empty"),
+        ("I am unable to find that in the text.", "a refusal"),
+        ("As an AI assistant I cannot read it all, so I will guess at the rest of it.", "a refusal"),
+        ("**I'm sorry**, but the document does not say anything of that.", "a refusal"),
+        ("抱歉，文中没有提到这一点。", "a refusal"),
+        ("the " * 40, "a repetition"),
+        ("no answer. " * 4, "a repetition"),
+        ("The king went home. " * 4 + "The end", "a repetition"),
+        ("国王回家了。" * 5, "a repetition"),
+    ],
+)
+def test_refusals_loops_and_shells_are_unfit(answer: str, why: str) -> None:
+    assert unfit(answer) == why
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        PROSE,
+        "The hero says sorry to his mother before he leaves the village for the war.",
+        'She was certain: "I am unable to forgive them", which ends the chapter.',
+        "国王回家以后召集了大臣，商量怎样重建被洪水冲垮的桥。",
+        f"{PROSE} 'As an AI', the play has its machine say, 'I forgive.'",
+    ],
+)
+def test_prose_of_either_language_is_fit_with_such_words_in_quotations(answer: str) -> None:
+    assert unfit(answer) == ""
+
+
+def test_a_long_text_is_looked_through_in_a_moment() -> None:
+    """A hundred thousand characters of loop, and as many of none."""
+    assert is_loop("ab" * 50_000 + "c")
+    assert not is_loop("".join(chr(97 + n * n % 23) for n in range(100)) + "".join(map(str, range(20_000))))
