@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "status": "what runs, what it costs, what failed",
     "show": "explain every score of an item",
     "report": "a run in numbers, or two runs side by side",
+    "agreement": "a judge's scores against reference scores",
     "export": "write pairs and scores in other tools' forms",
     "resume": "go on with a run, and repair it",
     "pause": "let a run take no further calls",
