@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "resume": "go on with a run, and repair it",
     "pause": "let a run take no further calls",
     "budget": "change what a run may spend",
+    "recipe": "check a recipe of one's own, with nothing sent",
     "estimate": "calls, tokens, money and hours before the first call",
     "rescore": "judge a dimension again",
     "train": "DPO under DeepSpeed on a preference file",
