@@ -4,11 +4,10 @@ import asyncio
 import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from lrq.cli.reckoning import Foreseen
 from lrq.domain.lines import Entry
-from lrq.domain.records import Call, Item, Passage, Prompt, Purpose, Response
+from lrq.domain.records import Call, Item, Passage, Prompt, Purpose, Response, Score
 from lrq.domain.tokens import chunk, count_tokens
 from lrq.judge.asking import Asker, JudgeModel
 from lrq.judge.estimate import Amount, Bill, Scaled, Size, less_cached, merged, scale
@@ -67,15 +66,19 @@ class Foreseer:
     async def _bills(self, entries: Iterable[Entry]) -> list[Bill]:
         found: list[Bill] = []
         for entry in entries:
-            case = self._frozen.case(entry.item, responses=entry.responses)
-            case = case if entry.responses else self._sample(case)
-            cache = PassageCache()
-            for step in self._frozen.recipe.steps:
-                await self._judge(step, case, cache)
+            await self.play(entry)
             found.append(self._counter.take())
         return found
 
-    async def _judge(self, step: Step, case: Case, cache: PassageCache) -> None:
+    async def play(self, entry: Entry) -> Case:
+        """Return the case of an item after its steps: stand-ins answer its prompts, the simulator judges."""
+        case = self._frozen.case(entry.item, responses=entry.responses)
+        case = case if entry.responses else await self._sample(case)
+        cache = PassageCache()
+        scores = [score for step in self._frozen.recipe.steps for score in await self._judge(step, case, cache)]
+        return replace(case, scores=tuple(scores))
+
+    async def _judge(self, step: Step, case: Case, cache: PassageCache) -> Sequence[Score]:
         frozen, name, context = self._frozen, step.name, case.item.context
         purpose = Purpose(run=0, step=name)
 
@@ -84,12 +87,12 @@ class Foreseer:
             passages = await cache.get((chunk_tokens,), context, chunk_tokens, embed)
             return await passages(queries, count=count)
 
-        async def vote(number: int) -> Any:
+        async def vote(number: int) -> Sequence[Score]:
             models = frozen.judge_of if self._known_judge else lambda *_: _NOBODY
             ask = Asker(caller=self._counter, models=models, purpose=purpose, vote=number, shared=step.shared)
             return await step.procedure(step.judge(case, ask, nearest))
 
-        await cast(frozen.votes(name), vote)
+        return await cast(frozen.votes(name), vote)
 
     def _embedder(self, step: str, purpose: Purpose) -> Embedder | None:
         models = self._frozen.of(step)["embedding"]["models"]
@@ -98,28 +101,35 @@ class Foreseer:
         named = {name: models[0][name] for name in ("endpoint", "model")}
         return Embedder(caller=self._counter, purpose=replace(purpose, kind="embedding"), **named)
 
-    def _sample(self, case: Case) -> Case:
+    async def _sample(self, case: Case) -> Case:
         """The case with stand-ins for responses yet to be sampled; paid calls among them are counted."""
-        length = self._response_tokens or count_tokens(case.item.answer or "") or RESPONSE_TOKENS
         for _ in range(_MOST_PHASES):
             prompts = self._frozen.recipe.prompts(case)
             if not prompts:
                 break
             first = len(case.prompts)
-            answers = [one for n, prompt in enumerate(prompts, first) for one in self._answer(case, n, prompt, length)]
+            answers = [one for n, prompt in enumerate(prompts, first) for one in await self._answer(case, n, prompt)]
             case = replace(case, prompts=(*case.prompts, *prompts), responses=(*case.responses, *answers))
         return case
 
-    def _answer(self, case: Case, number: int, prompt: Prompt, length: int) -> list[Response]:
-        count = prompt.samples or self._sampled
-        texts = [prompt.typical] * count if prompt.typical else stand_ins(case.item, count, length)
-        config = self._frozen.config
+    async def _answer(self, case: Case, number: int, prompt: Prompt) -> list[Response]:
+        config, count = self._frozen.config, prompt.samples or self._sampled
+        length = self._response_tokens or count_tokens(case.item.answer or "") or RESPONSE_TOKENS
         models = () if prompt.by == "policy" and config["policy"]["path"] else config[prompt.by]["models"]
-        for model in models[:1]:
-            asked = Call(role=prompt.by, endpoint=model["endpoint"], model=model["model"])
-            tokens = sum(count_tokens(message["content"]) for message in prompt.render(case.item.context))
-            amount = Amount(calls=1, prompt_tokens=tokens, completion_tokens=sum(map(count_tokens, texts)))
-            self._counter.count(asked, Purpose(run=0, step="sample", kind=prompt.name or "sample"), amount)
+        model = JudgeModel(endpoint=models[0]["endpoint"], model=models[0]["model"]) if models else _NOBODY
+        messages = prompt.render(case.item.context)
+        call = Call(role=prompt.by, messages=messages, endpoint=model.endpoint, model=model.model)
+        purpose = Purpose(run=0, step="sample", kind=prompt.name or "sample")
+        if prompt.by == "judge":
+            reply = await self._counter.call(call, purpose)
+            texts = [choice.text for choice in reply.choices] * count
+        else:
+            texts = [prompt.typical] * count if prompt.typical else stand_ins(case.item, count, length)
+            texts = [f"{text} ({number})" for text in texts] if number and not prompt.typical else texts
+            if models:
+                tokens = sum(count_tokens(message["content"]) for message in call.messages)
+                amount = Amount(calls=1, prompt_tokens=tokens, completion_tokens=sum(map(count_tokens, texts)))
+                self._counter.count(call, purpose, amount)
         return [Response(text=text, k=k, prompt=number) for k, text in enumerate(texts)]
 
 

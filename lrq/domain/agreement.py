@@ -46,7 +46,7 @@ def category(reference: Scores, predicted: Scores) -> Category:
     return "acceptable" if set(deviations) in ({1}, {-1}) else "inaccurate"
 
 
-def agreement(references: Sequence[Scores], predictions: Sequence[Scores]) -> Agreement:
+def compare(references: Sequence[Scores], predictions: Sequence[Scores]) -> Agreement:
     """Compare predictions with references, item by item. Raises ValueError where there are none, or not as many."""
     if not references:
         raise ValueError("there is nothing to compare")
@@ -77,7 +77,7 @@ def best_constant(references: Sequence[Scores], scale: Sequence[int]) -> tuple[t
     Best by acceptable accuracy, then by accurate ones, then by the smaller variation.
     """
     candidates = product(scale, repeat=len(references[0]))
-    rated = [(scores, agreement(references, [scores] * len(references))) for scores in candidates]
+    rated = [(scores, compare(references, [scores] * len(references))) for scores in candidates]
     return max(rated, key=lambda one: (one[1].acceptable, one[1].accurate, -one[1].variation))
 
 
@@ -94,6 +94,6 @@ def bootstrap_interval(
     values = []
     for _ in range(resamples):
         drawn = generator.choices(range(count), k=count)
-        values.append(figure(agreement([references[n] for n in drawn], [predictions[n] for n in drawn])))
+        values.append(figure(compare([references[n] for n in drawn], [predictions[n] for n in drawn])))
     values.sort()
     return values[int(0.025 * resamples)], values[min(resamples - 1, int(0.975 * resamples))]

@@ -43,6 +43,7 @@ class Prompt:
     by: Literal["policy", "teacher", "judge"] = "policy"
     samples: int | None = None  # responses to draw; None: sample.responses
     sampling: Mapping[str, Any] = field(default_factory=dict)  # over the run's: temperature, top_p, max_new_tokens
+    followup: str = ""  # what a later turn of the same conversation asks, where the context was given before
     typical: str = ""  # a reply as it may come, for estimates; empty: a stretch of text
 
     def passage(self, context: str) -> str:

@@ -233,6 +233,7 @@ def pack_prompt(prompt: Prompt) -> dict[str, Any]:
         "by": prompt.by,
         "samples": prompt.samples,
         "sampling": dict(prompt.sampling),
+        "followup": prompt.followup,
     }
 
 

@@ -11,6 +11,7 @@ from lrq.recipes.judge import Judge, Kind
 from lrq.recipes.longreward import LONGREWARD
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step, simple
+from lrq.recipes.rubric import RUBRIC
 from lrq.recipes.sppo import SPPO
 
 __all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "load_recipe", "simple"]
@@ -18,6 +19,7 @@ __all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "load_recipe", 
 RECIPES: Mapping[str, Recipe] = {
     "longreward": LONGREWARD,
     "janus": JANUS,
+    "rubric": RUBRIC,
     "sppo": SPPO,
 }
 

@@ -114,6 +114,8 @@ class Recipe:
     rewards: Callable[[Case], Sequence[Reward]] = mean_rewards
     # What one item yields for training: its rows, or NoRow that says why there are none.
     rows: Callable[[Case, Sequence[Reward]], Sequence[Row | NoRow]] = best_against_worst_rows
+    # The scores that an item brings itself, by dimension, where it brings any; raises Unreadable.
+    references: Callable[[Case], Mapping[str, int]] | None = None
     loss: Mapping[str, Any] = field(default_factory=dict)  # the trainer's settings with this recipe's defaults
 
     @property

@@ -7,6 +7,7 @@ from lrq.sim.judging import Verdict
 
 _FENCED = re.compile(r"^(~{4,})\n.*?\n\1$", re.DOTALL | re.MULTILINE)
 _NUMBER = re.compile(r"\[\[\s*(?:n|x|number|score|rating|分数|数字)\s*\]\]", re.IGNORECASE)
+_NAMED = re.compile(r"^\[RESULT\] (\S+): (\d{1,4})-(\d{1,4})$", re.MULTILINE)
 _RESULT = re.compile(r"\[RESULT\]")
 _CHOICE = re.compile(r"\[\[([^\[\]\n]{1,60})\]\]")
 
@@ -21,6 +22,9 @@ def shown_verdict(text: str, *, is_task: bool) -> Verdict | None:
     why = "I know no such task; this mark is drawn from the prompt's text."
     if _NUMBER.search(instructions):
         return Verdict(text=f"[[{draw % 21 / 2:g}]]", reasoning=why)
+    if named := _NAMED.findall(instructions):
+        scores = (f"[RESULT] {name}: {int(low) + draw % (int(high) - int(low) + 1)}" for name, low, high in named)
+        return Verdict(text="\n".join(scores), reasoning=why)
     if _RESULT.search(instructions):
         return Verdict(text=f"[RESULT] {1 + draw % 5}", reasoning=why)
     marks = list(dict.fromkeys(_CHOICE.findall(instructions))) if is_task else []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lrq.domain.agreement import Agreement, agreement, best_constant, bootstrap_interval, category, quadratic_kappa
+from lrq.domain.agreement import Agreement, best_constant, bootstrap_interval, category, compare, quadratic_kappa
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "agreement.json").read_text(encoding="utf-8"))
 UNIFORM = GOLDEN["aggregates"][0]["references"]
@@ -24,17 +24,17 @@ def check(found: Agreement, report: dict[str, Any]) -> None:
 def test_every_item_falls_into_one_category(case: dict[str, Any]) -> None:
     reference, predicted = case["reference"], case["predicted"]
     assert category(reference, predicted) == case["category"]
-    assert agreement([reference], [predicted]).variation == pytest.approx(case["mean_abs"])
+    assert compare([reference], [predicted]).variation == pytest.approx(case["mean_abs"])
 
 
 @pytest.mark.parametrize("case", GOLDEN["aggregates"])
 def test_a_report_counts_categories_variation_and_kappa(case: dict[str, Any]) -> None:
-    check(agreement(case["references"], case["predictions"]), case["report"])
+    check(compare(case["references"], case["predictions"]), case["report"])
 
 
 @pytest.mark.parametrize(("scores", "report"), GOLDEN["constant_predictors_on_a_uniform_test_set"].items())
 def test_a_judge_that_always_says_the_same_is_measured_alike(scores: str, report: dict[str, Any]) -> None:
-    check(agreement(UNIFORM, [json.loads(scores.replace("(", "[").replace(")", "]"))] * 25), report)
+    check(compare(UNIFORM, [json.loads(scores.replace("(", "[").replace(")", "]"))] * 25), report)
 
 
 def test_the_best_constant_judge_says_the_middle() -> None:
@@ -52,9 +52,9 @@ def test_an_interval_holds_its_figure_and_shrinks_to_nothing_where_all_agree() -
 
 def test_nothing_to_compare_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing"):
-        agreement([], [])
+        compare([], [])
     with pytest.raises(ValueError, match="zip"):
-        agreement([[1]], [])
+        compare([[1]], [])
 
 
 def test_kappa_of_two_equal_constants_is_one() -> None:

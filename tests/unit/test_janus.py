@@ -86,7 +86,7 @@ class Judge:
 
 
 def test_rubrics_are_a_call_each_and_the_judge_sees_the_system_message() -> None:
-    """Unless the settings leave it out, as the published evaluation did. None is asked where nothing is made of them."""
+    """Unless the settings leave it out, as published. None is asked where nothing is made of the scores."""
     rubrics = [{"criteria": "Kind?"}, {"criteria": "Brief?"}]
     of = answered("a", "b", rubrics=rubrics, settings={"pair_by": "rubric"})
     judge, step = Judge(), JANUS.step("rubric")

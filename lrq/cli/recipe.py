@@ -1,0 +1,101 @@
+"""lrq recipe: check a recipe of one's own before anything is paid."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lrq.cli.common import apply_settings, echo_json, json_option
+from lrq.cli.foreseeing import Foreseer
+from lrq.cli.reading import Dataset
+from lrq.domain.errors import LrqError, UsageError
+from lrq.domain.lines import Entry
+from lrq.domain.records import Item, NoRow, Row
+from lrq.recipes import Case, load_recipe
+from lrq.workers.frozen import Frozen, freeze, thaw
+
+_ITEMS = 3
+_SAMPLE = Item(
+    id="sample",
+    context="The harbour froze on Friday. Pell left on Sunday with nine crates of tea.",
+    question="When did the harbour freeze, and what did Pell take?",
+    answer="It froze on Friday; Pell took nine crates of tea.",
+    fields={"system": ["Be brief.", "Be kind."], "rubrics": [{"criteria": "Is it exact?"}], "turns": ["A: Hello."]},
+)
+
+
+@click.group()
+def recipe() -> None:
+    """Work on recipes of your own."""
+
+
+@recipe.command()
+@click.argument("name")
+@click.option("--items", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Items of yours to play.")
+@json_option
+def check(name: str, items: Path | None, as_json: bool) -> None:
+    """Play a recipe, a name or FILE.py:NAME, on a few items in this process, with stand-ins for policy and judge.
+
+    Nothing is sent. It tells what the recipe makes of each item, and stops at the first thing that is wrong with it.
+
+    Example: lrq recipe check examples/recipes/wit.py:WIT
+    """
+    settings = apply_settings(None, {"recipe": name})
+    made = load_recipe(name)
+    frozen = thaw(name, freeze(settings, train=False))
+    foreseer = Foreseer(frozen)
+    entries = [Entry(item=_SAMPLE)] if items is None else _entries(items, made.needs)
+    facts = [_facts(_play(foreseer, entry), frozen) for entry in entries]
+    if as_json:
+        echo_json({"recipe": made.name, "steps": [step.name for step in made.steps], "items": facts})
+        return
+    for one in facts:
+        _print(one)
+    click.echo(f"{made.name}: {len(facts)} items played, nothing sent")
+
+
+def _entries(path: Path, needs: Sequence[str]) -> list[Entry]:
+    """The first items of a file. Raises UsageError for a line that cannot be used."""
+    found: list[Entry] = []
+    for line in islice(Dataset(str(path), needs), _ITEMS):
+        if line.value is None:
+            raise UsageError(f"{path}, line {line.number}: {line.reason}")
+        found.append(line.value)
+    return found
+
+
+def _play(foreseer: Foreseer, entry: Entry) -> Case:
+    try:
+        return asyncio.run(foreseer.play(entry))
+    except Exception as error:  # whatever a recipe does wrong, one line says what
+        raise LrqError(f"item {entry.item.id!r}: {type(error).__name__} in its prompts or steps: {error}") from error
+
+
+def _facts(case: Case, frozen: Frozen) -> dict[str, Any]:
+    try:
+        rewards = list(frozen.recipe.rewards(case))
+        rows = list(frozen.recipe.rows(case, rewards))
+    except Exception as error:
+        raise LrqError(f"item {case.item.id!r}: {type(error).__name__} in its rewards or rows: {error}") from error
+    return {
+        "id": case.item.id,
+        "prompts": [{"name": prompt.name, "by": prompt.by} for prompt in case.prompts],
+        "responses": len(case.responses),
+        "scores": len(case.scores),
+        "unscored": sorted({score.reason for score in case.scores if score.state == "unscored"}),
+        "rewards": [reward.value for reward in rewards],
+        "rows": sum(isinstance(row, Row) for row in rows),
+        "reasons": [row.reason for row in rows if isinstance(row, NoRow)],
+    }
+
+
+def _print(facts: dict[str, Any]) -> None:
+    prompts = ", ".join(f"{prompt['name'] or 'prompt'} by {prompt['by']}" for prompt in facts["prompts"])
+    click.echo(f"{facts['id']}: {len(facts['prompts'])} prompts ({prompts or 'none'}), {facts['responses']} responses")
+    rewarded = sum(value is not None for value in facts["rewards"])
+    click.echo(f"  {facts['scores']} scores, {rewarded} rewards, {facts['rows']} rows")
+    for reason in (*facts["unscored"], *facts["reasons"]):
+        click.echo(f"  {reason}")
