@@ -1,6 +1,7 @@
 """Many responses from one prefill: the cache of the prompt, forked, and the loop that decodes the forks together."""
 
 import copy
+import inspect
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,8 +29,19 @@ class Prefilled:
 def prefill(model: Model, ids: Sequence[int]) -> Prefilled:
     """Read the prompt, once for all its responses."""
     tokens = torch.tensor([ids], device=model.device)
-    out = model(input_ids=tokens, past_key_values=DynamicCache(config=model.config), use_cache=True, logits_to_keep=1)
-    return Prefilled(logits=out.logits[:, -1], cache=out.past_key_values)
+    cache = DynamicCache(config=model.config)
+    out = model(input_ids=tokens, use_cache=True, logits_to_keep=1, **with_cache(model, cache))
+    return Prefilled(logits=out.logits[:, -1], cache=cache)
+
+
+def with_cache(model: Model, cache: DynamicCache) -> dict[str, DynamicCache]:
+    """Return the argument by which the model's forward takes its cache, which it fills in place.
+
+    transformers renamed `past_key_values` to `cache` in 5.24; some models had names of their own before.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    names = ("cache", "past_key_values", "cache_params")
+    return {next((name for name in names if name in parameters), names[1]): cache}
 
 
 class Fork(Protocol):
@@ -63,8 +75,8 @@ class SharedFork:
             input_ids=tokens[None],
             position_ids=torch.full_like(tokens, self._prompt + self._steps)[None],
             attention_mask=self._mask(mine),
-            past_key_values=self._cache,
             use_cache=True,
+            **with_cache(self._model, self._cache),
         )
         self._steps += 1
         return out.logits[0]
@@ -94,7 +106,7 @@ class RepeatedFork:
         if len(rows) < len(self._rows):
             self._keep([self._rows.index(row) for row in rows])
             self._rows = list(rows)
-        out = self._model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True)
+        out = self._model(input_ids=tokens[:, None], use_cache=True, **with_cache(self._model, self._cache))
         return out.logits[:, -1]
 
     def close(self) -> None:
