@@ -10,7 +10,7 @@ from harbour import LANGUAGES
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from lrq.domain.records import Item
-from lrq.policy.decoding import with_cache
+from lrq.policy.forks import with_cache
 from lrq.recipes.longreward import LONGREWARD
 
 REFUSALS = {language.patterns["refusal"] for language in LANGUAGES}
