@@ -126,6 +126,8 @@ class LocalPolicy:
             "at": rendering.at,
             "opened": rendering.opened,
             "row_template": rendering.row_template,
+            "dated": rendering.is_dated,
+            "parts": rendering.takes_parts,
         }
 
     @cached_property
