@@ -4,6 +4,8 @@ from typing import Any
 
 from lrq.policy.thoughts import split_thought
 
+TOKENS = "+tokens"  # behind a message's name: it holds control tokens that are no letters
+
 
 def messages_of(written: str, opened: str) -> dict[str, dict[str, Any]]:
     """Return the messages of an assistant that may stand for what was written, without its end, by their names.

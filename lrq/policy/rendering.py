@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Message
-from lrq.policy.messages import messages_of
+from lrq.policy.messages import TOKENS, messages_of
 from lrq.policy.port import CHAT_TEMPLATE
 from lrq.policy.thoughts import Written, open_mark, split_thought
 
@@ -142,19 +142,26 @@ class Rendering:
     def form(self, ids: Sequence[int]) -> str:
         """Return the name of the message that renders to these very ids, an end token last; empty where none does.
 
-        What a template writes behind that end counts for nothing. The prompt's words do not matter to a template, so a
-        short one stands for them.
+        The name ends in TOKENS where the message holds control tokens, which a template must not spell as letters then.
+        What it writes behind the end counts for nothing. The prompt's words do not matter to a template, so a short one
+        stands for them.
         """
         ask = [{"role": "user", "content": _WORD}]
         drawn = [*self.prompt_ids(ask), *ids]
         for name, message in messages_of(self.written(ids[:-1]), self.opened).items():
-            try:
-                found = list(self._apply([*ask, message])["input_ids"])
-            except UsageError:
-                continue
-            if found[: len(drawn)] == drawn:
-                return name
+            for suffix, letters in (("", CHAT_TEMPLATE), (TOKENS, {})):
+                try:
+                    found = list(self._apply([*ask, message], **letters)["input_ids"])
+                except UsageError:
+                    break
+                if found[: len(drawn)] == drawn:
+                    return name + suffix
         return ""
+
+    def holds_tokens(self, messages: Sequence[Message]) -> bool:
+        """Whether a message holds the text of a control token, which has to stay letters."""
+        tokens = [str(token) for token in self.tokenizer.added_tokens_decoder.values()]
+        return any(token in message["content"] for message in messages for token in tokens)
 
 
 def ids_hash(ids: Sequence[int]) -> str:

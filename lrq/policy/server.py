@@ -20,6 +20,7 @@ Ask = Callable[[Call], Awaitable[Reply]]  # claims, sends and settles; raises as
 # A refusal that speaks of the parameter n: "n must be 1", "'n' > 1 is not supported"; a \n in quoted JSON is none.
 _SPEAKS_OF_N = re.compile(r"(?<![\w\\])n(?!\w)")
 
+_CUT = {"length", "max_tokens", "max_output_tokens", "model_length"}  # how servers say that a reply has no end
 _IDS = "return_token_ids"  # the field by which vLLM and SGLang are asked for tokens
 
 
@@ -156,7 +157,7 @@ class _Drawn:
             k=k,
             text=None if reason else choice.text,
             reason=reason,
-            finish=choice.finish,
+            finish="length" if choice.finish.lower() in _CUT else choice.finish,
             tokens=len(choice.ids) or None,
             ids=tuple(choice.ids),
             written=thought,

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lrq.ledger.items import DrawnResponse
-from lrq.policy.messages import messages_of
+from lrq.policy.messages import TOKENS, messages_of
+from lrq.policy.port import CHAT_TEMPLATE
 
 
 class Renderer(Protocol):
@@ -43,7 +44,23 @@ class DrawnPair:
 def message(drawn: DrawnResponse, opened: str) -> dict[str, Any]:
     """Return the assistant's message that a chat template renders to what was drawn, as far as one does."""
     messages = messages_of(drawn.written, opened)
-    return messages.get(drawn.form) or messages["content"]
+    return messages.get(drawn.form.removesuffix(TOKENS)) or messages["content"]
+
+
+def template_arguments(pair: DrawnPair) -> dict[str, Any]:
+    """Return the chat template's arguments by which the row renders to what was sampled, as far as they can.
+
+    Control tokens in a document stay letters. Where a response holds some that it was drawn with, and no document
+    does, that rule is left out, since it would make letters of those.
+    """
+    found = dict(pair.rendering.get("row_template") or CHAT_TEMPLATE)
+    if _drawn_tokens(pair) and not pair.rendering.get("holds_tokens"):
+        found = {name: value for name, value in found.items() if name not in CHAT_TEMPLATE}
+    return found
+
+
+def _drawn_tokens(pair: DrawnPair) -> bool:
+    return any(one.form.endswith(TOKENS) for one in pair.sides.values())
 
 
 def token_fields(pair: DrawnPair, prompt: Any, renderer: Renderer | None) -> dict[str, Any]:
@@ -68,6 +85,8 @@ def difference(pair: DrawnPair) -> str:
             return f"{side} was cut by max_new_tokens; TRL adds an end that was never drawn"
         if not one.form:
             return f"no message of the chat template renders to the tokens of {side}"
+    if _drawn_tokens(pair) and pair.rendering.get("holds_tokens"):
+        return "document and response both hold control tokens: TRL makes letters of all, or of none"
     return "the chat template writes today's date" if pair.rendering.get("dated") else ""
 
 

@@ -15,8 +15,7 @@ from lrq.ledger import items as items_
 from lrq.ledger.schema import rows
 from lrq.policy.cut import without
 from lrq.policy.folder import find
-from lrq.policy.port import CHAT_TEMPLATE
-from lrq.workers.drawn import DrawnPair, FolderRenderer, Renderer, difference, message, token_fields
+from lrq.workers.drawn import DrawnPair, FolderRenderer, Renderer, difference, message, template_arguments, token_fields
 from lrq.workers.frozen import Frozen
 
 
@@ -81,7 +80,7 @@ def trl_row(row: TrainingRow, renderer: Renderer | None = None) -> dict[str, Any
     `trl_differs` says why stock TRL, which knows only the messages, would train other tokens.
     """
     pair = row.drawn
-    opened, template = pair.rendering.get("opened", ""), pair.rendering.get("row_template")
+    opened = pair.rendering.get("opened", "")
     sides = {side: [message(one, opened)] for side, one in pair.sides.items()}
     made = exports.trl_row(_as_parts(row.messages) if pair.rendering.get("parts") else row.messages, **sides)
     known = {
@@ -92,7 +91,7 @@ def trl_row(row: TrainingRow, renderer: Renderer | None = None) -> dict[str, Any
         "trl_differs": difference(pair) or None,
     }
     tokens = token_fields(pair, row.messages, renderer)
-    kwargs = {"chat_template_kwargs": template or dict(CHAT_TEMPLATE)}
+    kwargs = {"chat_template_kwargs": template_arguments(pair)}
     return made | kwargs | {name: value for name, value in known.items() if value is not None} | tokens
 
 
