@@ -47,7 +47,7 @@ def train(
     if not Path(source).is_file():
         if source.endswith((".jsonl", ".json")):
             raise UsageError(f"there is no file {source}")
-        found = _of_run(source) | {name: value for name, value in found.items() if value and name != "rows"}
+        found = _of_run(source, model) | {name: value for name, value in found.items() if value and name != "rows"}
     for name in ("model", "output"):
         if found[name] is None:
             raise UsageError(f"say with --{name} which folder: {source} names none")
@@ -62,7 +62,7 @@ def train(
     sys.exit(exit_status(result))
 
 
-def _of_run(name: str) -> dict[str, Any]:
+def _of_run(name: str, model: Path | None = None) -> dict[str, Any]:
     """The pairs, policy, output folder and training settings of a run; raises UsageError."""
     settings = load_settings()
     ledger = open_ledger(settings)
@@ -70,7 +70,7 @@ def _of_run(name: str) -> dict[str, Any]:
         run = get_run(conn, name)
     if run.state != "done":
         raise UsageError(f"run {name} is {run.state}: its pairs are not complete; `lrq resume {name}` goes on")
-    pairs = next(path for path in write_results(ledger, settings, run) if path.stem == "pairs")
+    pairs = next(path for path in write_results(ledger, settings, run, model) if path.stem == "pairs")
     policy = run.config["policy"]["path"]
     own = train_settings(run.config) if run.config["train"] else dict(load_recipe(run.recipe).loss)
     output = run_folder(settings.home, name) / "model"

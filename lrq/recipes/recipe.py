@@ -87,16 +87,19 @@ def _mean(response: Response, scores: Sequence[Score]) -> Reward:
 
 def best_against_worst_rows(case: Case, rewards: Sequence[Reward]) -> list[Row | NoRow]:
     """Pair the best response to each prompt with the worst, or say why there is no such pair."""
-    asked = sorted({reward.prompt for reward in rewards})
-    settings = {name: case.settings[name] for name in ("min_scored", "min_margin")}
-    return [
-        best_against_worst(
-            [reward for reward in rewards if reward.prompt == prompt],
-            {response.k: response.text for response in case.answers(prompt)},
-            **settings,
-        )
-        for prompt in asked
-    ] or [NoRow(reason="no response has a reward")]
+    prompts = sorted({reward.prompt for reward in rewards})
+    return [_best_against_worst(case, rewards, prompt) for prompt in prompts] or [NoRow(reason="no reward")]
+
+
+def _best_against_worst(case: Case, rewards: Sequence[Reward], prompt: int) -> Row | NoRow:
+    answers = case.answers(prompt)
+    return best_against_worst(
+        [reward for reward in rewards if reward.prompt == prompt],
+        {response.k: response.text for response in answers},
+        min_scored=case.settings["min_scored"],
+        min_margin=case.settings["min_margin"],
+        unfit={response.k for response in answers if response.is_cut},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,11 +124,15 @@ def _row(case: Case, rewards: Sequence[Reward]) -> Row | NoRow:
         return NoRow(
             reason=f"{len(rates)} of {len(rewards)} responses have a win rate, {settings['min_scored']} needed"
         )
-    best = max(rates, key=lambda k: (rates[k], -k))
+    cut = {response.k for response in case.answers(prompt) if response.is_cut}
+    whole = [k for k in rates if k not in cut]
+    if not whole:
+        return NoRow(reason="all responses with a win rate were cut by max_new_tokens")
+    best = max(whole, key=lambda k: (rates[k], -k))
     worst = min(rates, key=lambda k: (rates[k], k))
     margin = round(rates[best] - rates[worst], DECIMALS)
     rings = _rings(case, prompt, best)
-    if margin == 0:
+    if margin <= 0:
         return NoRow(reason=f"all responses win equally often{rings}")
     if margin < settings["min_margin"]:
         return NoRow(reason=f"margin {margin:.6g} is under {settings['min_margin']:.6g}")

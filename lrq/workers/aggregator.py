@@ -1,8 +1,9 @@
 """The aggregator worker: when an item's last step is in, its rewards and rows, by the recipe's pure functions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from lrq.domain.records import NoRow, Reward, Row
+from lrq.domain.records import NoRow, Ref, Reward, Row
 from lrq.ledger import backlog
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
@@ -25,4 +26,14 @@ def rows_of(frozen: Frozen, case: Case, rewards: Sequence[Reward]) -> Sequence[R
     """Return the item's rows by its recipe."""
     if not case.responses:
         return [NoRow(reason="no response has a text")]
-    return frozen.recipe.rows(case, rewards)
+    if frozen.config["sample"].get("choose_cut"):
+        case = replace(case, responses=tuple(replace(response, is_cut=False) for response in case.responses))
+    cut = {(response.prompt, response.k) for response in case.responses if response.is_cut}
+    return [_unless_cut(row, cut) for row in frozen.recipe.rows(case, rewards)]
+
+
+def _unless_cut(row: Row | NoRow, cut: Collection[Ref]) -> Row | NoRow:
+    """Take back a row with a chosen response that has no end, whatever recipe made it."""
+    if isinstance(row, NoRow) or not any(turn.chosen in cut for turn in row.turns):
+        return row
+    return NoRow(reason="the chosen response was cut by max_new_tokens; sample.choose_cut allows it")

@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from lrq.domain import exports
+from lrq.domain.errors import UsageError
 from lrq.domain.records import Chunk, Item, Message, Prompt, Ref, Turn
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
+from lrq.ledger.items import DrawnResponse
 from lrq.ledger.schema import rows
 from lrq.policy.cut import without
-from lrq.policy.port import CHAT_TEMPLATE
+from lrq.policy.folder import find
 from lrq.recipes import Case
 from lrq.workers.cases import load_case
+from lrq.workers.drawn import DrawnPair, FolderRenderer, Renderer, difference, message, template_arguments, token_fields
 from lrq.workers.frozen import Frozen
 
 
@@ -23,8 +27,7 @@ class TrainingTurn:
     """One exchange with its texts."""
 
     messages: Sequence[Message]  # after the cut
-    chosen: str
-    rejected: str | None  # None: a demonstration
+    drawn: DrawnPair
     is_cut: bool  # the prompt, when it was sampled
     reference: Sequence[Message] | None = None  # what the reference model sees instead
 
@@ -46,12 +49,13 @@ class TrainingRow:
     @property
     def chosen(self) -> str:
         """What is preferred in the first turn."""
-        return self.turns[0].chosen
+        return self.turns[0].drawn.chosen.text
 
     @property
     def rejected(self) -> str | None:
         """What is not, in the first turn."""
-        return self.turns[0].rejected
+        rejected = self.turns[0].drawn.rejected
+        return None if rejected is None else rejected.text
 
 
 def training_rows(
@@ -75,23 +79,25 @@ def _row(conn: sa.Connection, frozen: Frozen, stored: sa.Row[Any]) -> TrainingRo
 
 
 def _turn(conn: sa.Connection, frozen: Frozen, case: Case, place: tuple[int, int], turn: Turn) -> TrainingTurn:
-    texts = {(response.prompt, response.k): response.text for response in case.responses}
-
-    def text(choice: Ref | str) -> str:
-        return choice if isinstance(choice, str) else texts[choice]
-
-    messages, is_cut = sampled_messages(frozen, case, turn.prompt, items_.load_prompt(conn, *place, turn.prompt))
+    stored = items_.load_prompt(conn, *place, turn.prompt)
+    drawn = DrawnPair(
+        chosen=_drawn(conn, place, turn.chosen),
+        rejected=None if turn.rejected is None else _drawn(conn, place, turn.rejected),
+        rendering=(stored or {}).get("rendering") or {},
+        prompt_tokens=items_.prompt_tokens(conn, *place, turn.prompt),
+    )
+    messages, is_cut = sampled_messages(frozen, case, turn.prompt, stored)
     reference = None
     if turn.reference is not None:
-        stored = items_.load_prompt(conn, *place, turn.reference)
-        reference, _ = sampled_messages(frozen, case, turn.reference, stored)
-    return TrainingTurn(
-        messages=messages,
-        chosen=text(turn.chosen),
-        rejected=None if turn.rejected is None else text(turn.rejected),
-        is_cut=is_cut,
-        reference=reference,
-    )
+        reference, _ = sampled_messages(frozen, case, turn.reference, items_.load_prompt(conn, *place, turn.reference))
+    return TrainingTurn(messages=messages, drawn=drawn, is_cut=is_cut, reference=reference)
+
+
+def _drawn(conn: sa.Connection, place: tuple[int, int], choice: Ref | str) -> DrawnResponse:
+    """A response as it was drawn, or a text of the dataset, of which no tokens are known."""
+    if isinstance(choice, str):
+        return DrawnResponse(text=choice, ids=(), written=choice, form="", is_cut=False)
+    return items_.load_drawn(conn, *place, *choice)
 
 
 def sampled_messages(frozen: Frozen, case: Case, number: int, stored: Any) -> tuple[Sequence[Message], bool]:
@@ -109,12 +115,39 @@ def _prompt(frozen: Frozen, case: Case, number: int) -> Prompt:
     return case.prompts[number] if case.prompts else frozen.recipe.prompts(case)[number]
 
 
-def trl_row(row: TrainingRow) -> dict[str, Any]:
-    """The row in TRL's form, as the trainer reads it."""
+def trl_row(row: TrainingRow, renderer: Renderer | None = None) -> dict[str, Any]:
+    """Return the row in TRL's form, as the trainer reads it, with the tokens that were drawn where they are known.
+
+    `trl_differs` says why stock TRL, which knows only the messages, would train other tokens.
+    """
     turn = row.turns[0]
-    if turn.rejected is None:
-        made = exports.trl_demonstration(turn.messages, turn.chosen)
-    else:
-        made = exports.trl_pair(turn.messages, turn.chosen, turn.rejected)
-    known = {"cut": turn.is_cut or None, **row.figures}
-    return made | {"chat_template_kwargs": dict(CHAT_TEMPLATE)} | {n: v for n, v in known.items() if v is not None}
+    pair = turn.drawn
+    opened = pair.rendering.get("opened", "")
+    sides = {side: [message(one, opened)] for side, one in pair.sides.items()}
+    made = exports.trl_row(_as_parts(turn.messages) if pair.rendering.get("parts") else turn.messages, **sides)
+    known = {
+        "cut": turn.is_cut or None,
+        **row.figures,
+        **{f"{side}_finish": "length" if one.is_cut else None for side, one in pair.sides.items()},
+        "trl_differs": difference(pair) or None,
+    }
+    tokens = token_fields(pair, turn.messages, renderer)
+    kwargs = {"chat_template_kwargs": template_arguments(pair)}
+    return made | kwargs | {name: value for name, value in known.items() if value is not None} | tokens
+
+
+def _as_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The messages as templates of multimodal models read them."""
+    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+
+
+def renderer_of(frozen: Frozen, model: Path | None = None) -> Renderer | None:
+    """Return what renders the prompts of a run as they were sampled; None where no folder of its policy is here.
+
+    `model`: the folder that is to be trained, for a policy behind a server.
+    """
+    path = model or frozen.config["policy"]["path"]
+    try:
+        return FolderRenderer(find(str(path))) if path else None
+    except UsageError:
+        return None

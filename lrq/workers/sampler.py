@@ -17,6 +17,7 @@ from lrq.ledger import Ledger, backlog
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
+from lrq.ledger.token_ids import pack_ids
 from lrq.policy import Policy, Samples, Sampling, open_policy
 from lrq.policy import Prompt as Request
 from lrq.workers import loop
@@ -73,6 +74,7 @@ class _Drawn:
         return {
             "policy": self.fingerprint,
             "cut": None if cut is None else [cut.start, cut.end],
+            "rendering": dict(self.samples.rendering),
             "calls": list(self.samples.calls),
             "prompt": items_.pack_prompt(self.prompt),
         }
@@ -100,6 +102,7 @@ def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, asked: _Op
         context=prompt.passage(asked.context),
         index=asked.number,
         round=task.round,
+        at=run.created_at,
     )
     samples = loop.run(model.sample(request, _sampling(frozen, prompt), should_stop=loop.stopping.is_set))
     if samples.seconds > 0:
@@ -137,7 +140,9 @@ def _spec(settings: Settings, frozen: Frozen) -> str:
 def _policy(engine: Engine, frozen: Frozen) -> Policy:
     global _accelerator
     spec, own = _spec(engine.settings, frozen), frozen.config["policy"]
-    name = orjson.dumps([spec, own["models"], own["dtype"]])  # one server may have the models of several runs
+    name = orjson.dumps(
+        [spec, own["models"], own["dtype"], own.get("template")]
+    )  # one server may have the models of several runs
     with _opening:
         if name not in _policies:
             _policies.clear()
@@ -150,9 +155,10 @@ def _policy(engine: Engine, frozen: Frozen) -> Policy:
 def _open(engine: Engine, frozen: Frozen, spec: str) -> Policy:
     models: list[dict[str, Any]] = frozen.config["policy"]["models"]
     device, dtype = engine.settings.policy.device, frozen.config["policy"]["dtype"]
+    template = frozen.config["policy"].get("template") or {}
     if not models:
-        return open_policy(spec, device=device, dtype=dtype)
-    return _server(engine, "policy", spec, models[0])
+        return open_policy(spec, device=device, dtype=dtype, template=template)
+    return _server(engine, "policy", spec, models[0], template)
 
 
 def _paid_model(engine: Engine, frozen: Frozen, role: Literal["teacher", "judge"]) -> Policy:
@@ -161,15 +167,15 @@ def _paid_model(engine: Engine, frozen: Frozen, role: Literal["teacher", "judge"
     endpoints = engine.settings.endpoints(role)
     if not models or not endpoints:
         raise LrqError(f"this recipe asks a {role}: set LRQ_{role.upper()}_URL and LRQ_{role.upper()}_MODEL")
-    return _server(engine, role, endpoints[0].url, models[0])
+    return _server(engine, role, endpoints[0].url, models[0], {})
 
 
-def _server(engine: Engine, role: Role, url: str, model: Mapping[str, Any]) -> Policy:
+def _server(engine: Engine, role: Role, url: str, model: Mapping[str, Any], template: Mapping[str, Any]) -> Policy:
     async def ask(call: Call) -> Reply:
-        call = replace(call, role=role, extra=model["extra"])
+        call = replace(call, role=role, extra={**call.extra, **model["extra"]})
         return await in_series(engine.caller, call, *_asked_for.get())
 
-    return open_policy(url, model=model["model"], endpoint=model["endpoint"], ask=ask)
+    return open_policy(url, model=model["model"], endpoint=model["endpoint"], ask=ask, template=template)
 
 
 def _counted(samples: Samples) -> dict[str, float]:
@@ -187,4 +193,7 @@ def _response(one: Any) -> dict[str, Any]:
         "reason": one.reason,
         "tokens": one.tokens or 0,
         "finish": (one.finish or "stop")[:16],  # servers have words of their own
+        "ids": pack_ids(one.ids),
+        "written": one.written,
+        "form": one.form,
     }

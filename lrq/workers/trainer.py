@@ -22,7 +22,7 @@ from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
-from lrq.workers.rows import training_rows, trl_row
+from lrq.workers.rows import renderer_of, training_rows, trl_row
 
 OWN_SETTINGS = {"every_rows"}  # of the train section: ours, the rest is the trainer's
 
@@ -85,11 +85,12 @@ def _prepare(engine: Engine, task: Task, run: Run, frozen: Frozen) -> JobFolder 
 
 def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path) -> int:
     found = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task))
+    renderer = renderer_of(frozen)
     written = 0
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as stream:
         for row in found:
-            stream.write(orjson.dumps(trl_row(row), option=orjson.OPT_APPEND_NEWLINE))
+            stream.write(orjson.dumps(trl_row(row, renderer), option=orjson.OPT_APPEND_NEWLINE))
             written += 1
     if written:
         temporary.replace(path)

@@ -1,7 +1,7 @@
 """rows have turns
 
 Revision ID: 0008
-Revises: 0002
+Revises: 0005
 """
 
 import json
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
-down_revision = "0002"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
