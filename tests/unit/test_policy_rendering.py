@@ -18,7 +18,7 @@ from lrq.policy.decoding import Drawn  # noqa: E402
 from lrq.policy.local import LocalPolicy  # noqa: E402
 from lrq.policy.rendering import Rendering, ids_hash  # noqa: E402
 from lrq.workers.drawn import DrawnPair, FolderRenderer  # noqa: E402
-from lrq.workers.rows import TrainingRow, trl_row  # noqa: E402
+from lrq.workers.rows import TrainingRow, TrainingTurn, trl_row  # noqa: E402
 
 TEMPLATES = Path(find_spec("trl").submodule_search_locations[0]) / "chat_templates"  # type: ignore[union-attr,index]
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
@@ -86,17 +86,8 @@ def row_of(policy, folder, chosen, rejected, *, ask=ASK):
     pair = DrawnPair(
         chosen=stored(policy, chosen), rejected=stored(policy, rejected), rendering=policy._rendered(messages, prompt)
     )
-    row = TrainingRow(
-        item=Item(id="a"),
-        messages=messages,
-        chosen=pair.chosen.text,
-        rejected=pair.rejected.text,
-        is_cut=False,
-        margin=1.0,
-        p_w=None,
-        p_l=None,
-        drawn=pair,
-    )
+    turn = TrainingTurn(messages=messages, drawn=pair, is_cut=False)
+    row = TrainingRow(item=Item(id="a"), turns=[turn], margin=1.0)
     return prompt, trl_row(row, FolderRenderer(folder))
 
 
