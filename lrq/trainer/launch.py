@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from lrq.domain.errors import UsageError
-from lrq.trainer.job import JobFolder, Result, finished, write_json
+from lrq.trainer.job import REPORTERS, JobFolder, Result, TrainJob, finished, write_json
 from lrq.trainer.rows import no_rows
 
 PARENT = "LRQ_TRAINER_PARENT"  # the process whose end ends the training
@@ -52,9 +52,11 @@ OFFLINE = {
 }
 
 
-def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What the training may know: no keys of other services, no hub, no telemetry."""
-    kept = {name: value for name, value in inherited.items() if not name.endswith(("_API_KEY", "_TOKEN"))}
+def environment(inherited: Mapping[str, str], report_to: Sequence[str] = ()) -> dict[str, str]:
+    """What the training may know: no keys but those of the trackers its figures go to, no hub, no telemetry."""
+    trackers = tuple(REPORTERS[name] for name in report_to)
+    secret = ("_API_KEY", "_TOKEN", "_PASSWORD")
+    kept = {name: text for name, text in inherited.items() if name.startswith(trackers) or not name.endswith(secret)}
     signals = {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT"}  # SIGTERM and SIGINT are lrq.trainer.agent's
     loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     return {**loopback, **PATIENT_THREADS, **kept, **signals, **OFFLINE}
@@ -85,7 +87,7 @@ def run(
     check_installed()
     for leftover in (folder.result, folder.stage):
         leftover.unlink(missing_ok=True)
-    process = _start(folder)
+    process = _start(folder, job)
     cancel = cancel or threading.Event()
     try:
         while process.poll() is None and not cancel.wait(POLL_SECONDS):
@@ -103,14 +105,14 @@ def check_installed() -> None:
         raise UsageError(f"training needs {', '.join(missing)}: pip install 'lrq[train]'")
 
 
-def _start(folder: JobFolder) -> subprocess.Popen[bytes]:
+def _start(folder: JobFolder, job: TrainJob) -> subprocess.Popen[bytes]:
     with folder.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "lrq.trainer", str(folder.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**environment(os.environ), PARENT: str(os.getpid())},
+            env={**environment(os.environ, job.report_to), PARENT: str(os.getpid())},
             start_new_session=True,
         )
 
