@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
 ROWS_AT_ONCE = 16  # the tokenizer works on these in parallel; 16 documents of 100 KB stay small in memory
 REASONS_KEPT = 20
 SANITIZE = "sanitize_control_tokens"  # a template's argument: control tokens in messages stay plain text
+_MOVED = "a token reaches over the border of prompt and response"
 SHORTEST_PROMPT = 16  # tokens; with less left beside the response there is nothing to answer from
 
 
@@ -130,7 +131,10 @@ def tokenize(
         rendered = _rendered(rows, chat, tally)
         while chunk := list(islice(rendered, ROWS_AT_ONCE)):
             encoded = zip(chunk, encode(chunk, chat), strict=True)
-            records = [_record(row.row, ids, model) for row, ids in encoded if fits(row.row, ids, job, tally)]
+            kept = [(row, ids) for row, ids in encoded if fits(row.row, ids, job, tally)]
+            for row, _ in kept:
+                _remark(row, chat, tally)
+            records = [_record(row.row, ids, model) for row, ids in kept]
             writer.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
     temporary.replace(target)
     return tally
@@ -143,7 +147,7 @@ def _record(row: PreferenceRow, ids: dict[str, list[int]], model: str) -> dict[s
     return {**ids, **keys, "p_w": row.p_w, "p_l": row.p_l}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Rendered:
     """A row as text: the prompt, then the prompt with each response; as ids where text would not do."""
 
@@ -168,7 +172,6 @@ def _rendered(rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally) 
         if row.prompt is None and not rendered.drawn:
             tally.set_aside_row(row.line, "has token ids of another tokenizer and no texts")
             continue
-        _remark(rendered, chat, tally)
         yield rendered
 
 
@@ -241,8 +244,13 @@ def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[
         texts = [text for place in places for text in rendered[place].texts]
         ids = chat.tokenizer(texts, add_special_tokens=plain)["input_ids"] if texts else []
         ids = [_without_doubles(each, chat.tokenizer) for each in ids] if plain else ids
-        encoded |= {place: _parted(*ids[3 * n : 3 * n + 3]) for n, place in enumerate(places)}
+        for n, place in enumerate(places):
+            rendered[place].ids = tuple(ids[3 * n : 3 * n + 3])
+            encoded[place] = _parted(*rendered[place].ids)
     for place, row in enumerate(rendered):
+        left_out = row.ids[0][len(encoded[place]["prompt_ids"]) :] if row.ids else []
+        if left_out and left_out != [getattr(chat.tokenizer, "eos_token_id", None)]:  # an end that the tokenizer added
+            row.change = row.change or _MOVED
         if row.drawn:
             encoded[place] = {
                 "prompt_ids": row.drawn.prompt, "chosen_ids": row.drawn.chosen, "rejected_ids": row.drawn.rejected

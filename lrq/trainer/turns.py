@@ -65,6 +65,9 @@ def change_by_template(row: PreferenceRow, prompt: str, wholes: Sequence[str], t
         if not whole.startswith(prompt):
             return "the prompt is rendered otherwise once it is answered"
         content = message.get("content")
+        called = [call.get("function", call).get("name", "") for call in message.get("tool_calls") or ()]
+        if any(name not in whole[len(prompt) :] for name in called):
+            return "a tool call is left out"
         if message["role"] != "assistant" or not content or whole.startswith(content, len(prompt)):
             continue
         written, rendered = tokenizer([content, whole[len(prompt) :]], add_special_tokens=False)["input_ids"]
