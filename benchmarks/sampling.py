@@ -18,7 +18,8 @@ import time
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lrq.policy.decoding import RepeatedFork, SharedFork, decode, prefill
+from lrq.policy.decoding import decode
+from lrq.policy.forks import fork, prefill
 from lrq.policy.port import Sampling
 
 WAYS = ("num_return_sequences", "repeated cache", "shared cache")
@@ -84,10 +85,10 @@ def sample(model, way: str, ids: list[int], new: int, responses: int) -> None:
         model.generate(tokens, attention_mask=ones, do_sample=True, top_k=0, pad_token_id=0, **several)
         return
     read = prefill(model, ids)
-    forked = SharedFork(model, read.cache) if way == "shared cache" else RepeatedFork(model, read.cache, responses)
+    forked = fork(model, read, responses, "shared" if way == "shared cache" else "repeated")
     sampling = Sampling(max_new_tokens=new)
     drawn = decode(forked, read.logits, range(responses), sampling, frozenset(), lambda: False)
-    assert [len(tokens) for tokens in drawn] == [new] * responses
+    assert [len(one.ids) for one in drawn] == [new] * responses
 
 
 def peak() -> float:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from harbour import LANGUAGES
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from lrq.domain.records import Item
+from lrq.policy.forks import with_cache
 from lrq.recipes.longreward import LONGREWARD
 
 REFUSALS = {language.patterns["refusal"] for language in LANGUAGES}
@@ -67,8 +68,10 @@ def _sample(
 ) -> list[str]:
     """Read the prompt once and continue it so many times."""
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    seen = model(tokenizer(text, return_tensors="pt")["input_ids"], logits_to_keep=1, use_cache=True)
-    cache, logits = seen.past_key_values, seen.logits[:, -1].expand(responses, -1)
+    cache = DynamicCache(config=model.config)
+    cached = with_cache(model, cache)
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    logits = model(ids, logits_to_keep=1, use_cache=True, **cached).logits[:, -1].expand(responses, -1)
     cache.batch_repeat_interleave(responses)
     said: list[torch.Tensor] = []
     ended = torch.zeros(responses, dtype=torch.bool)
@@ -76,5 +79,5 @@ def _sample(
         drawn = torch.multinomial((logits / temperature).softmax(-1), 1)[:, 0] if temperature else logits.argmax(-1)
         said.append(torch.where(ended, tokenizer.pad_token_id, drawn))
         ended = ended | (drawn == tokenizer.eos_token_id)
-        logits = model(said[-1][:, None], past_key_values=cache, use_cache=True).logits[:, -1]
+        logits = model(said[-1][:, None], use_cache=True, **cached).logits[:, -1]
     return tokenizer.batch_decode(torch.stack(said, 1), skip_special_tokens=True)

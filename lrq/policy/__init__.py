@@ -1,5 +1,8 @@
 """The model that answers: in this process, or behind a server."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from lrq.domain.errors import UsageError
 from lrq.policy.port import CHAT_TEMPLATE, Policy, Prompt, Sampled, Samples, Sampling
 from lrq.policy.server import Ask, ServerPolicy
@@ -15,20 +18,22 @@ def open_policy(
     model: str = "",
     endpoint: str = "default",
     ask: Ask | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> Policy:
     """Open a folder, a name in the local hub cache, or a server's URL.
 
     device ("auto", "cpu", "cuda", "cuda:1") and dtype ("auto": the folder's own) are for the first two; model, endpoint
-    and `ask`, which makes the paid requests, for the last. Raises UsageError with what to do.
+    and `ask`, which makes the paid requests, for the last; `template`, arguments of the chat template such as
+    enable_thinking, for all. Raises UsageError with what to do.
     """
     if spec.startswith(("http://", "https://")):
         if not model or ask is None:
             raise UsageError("a policy behind a URL needs its model's name; set policy.model or LRQ_POLICY_MODEL")
-        return ServerPolicy(spec, model=model, endpoint=endpoint, ask=ask)
+        return ServerPolicy(spec, model=model, endpoint=endpoint, ask=ask, template=template)
     try:
         from lrq.policy.local import LocalPolicy  # noqa: PLC0415  loads torch
     except ModuleNotFoundError as error:
         raise UsageError(f"sampling here needs {error.name}; install it with: pip install 'lrq[train]'") from None
     from lrq.policy.folder import find  # noqa: PLC0415
 
-    return LocalPolicy(find(spec), device=device, dtype=dtype)
+    return LocalPolicy(find(spec), device=device, dtype=dtype, template=template)

@@ -1,142 +1,51 @@
-"""Many responses from one prefill: the cache of the prompt, forked, and the loop that decodes the forks together."""
+"""The loop that decodes the continuations of a prompt together."""
 
-import copy
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from lrq.domain.errors import Stopping
+from lrq.policy.forks import Fork, Tensor
 from lrq.policy.noise import choose
 from lrq.policy.port import Sampling, ShouldStop
 
-Tensor = Any  # torch.Tensor
-Model = Any  # transformers.PreTrainedModel
+NOT_FINITE = "failed: the policy's logits are not finite"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prefilled:
-    """A prompt that was read."""
+class Drawn:
+    """One response as it was drawn."""
 
-    logits: Tensor  # of the first new token, (1, vocabulary)
-    cache: DynamicCache
-
-
-def prefill(model: Model, ids: Sequence[int]) -> Prefilled:
-    """Read the prompt, once for all its responses."""
-    tokens = torch.tensor([ids], device=model.device)
-    out = model(input_ids=tokens, past_key_values=DynamicCache(config=model.config), use_cache=True, logits_to_keep=1)
-    return Prefilled(logits=out.logits[:, -1], cache=out.past_key_values)
-
-
-class Fork(Protocol):
-    """Several continuations of one cached prompt."""
-
-    def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
-        """Append a token (rows,) to each of the rows, which only ever become fewer; logits (rows, vocabulary)."""
-        ...
-
-    def close(self) -> None:
-        """Leave the prompt's cache as it was."""
-        ...
-
-
-class SharedFork:
-    """The rows as queries of one sequence, all at the same position, each masked from the others' tokens.
-
-    The prompt's keys and values are held once and read once per step, however many rows there are.
-    """
-
-    def __init__(self, model: Model, cache: DynamicCache) -> None:
-        self._model, self._cache = model, cache
-        self._prompt = cache.get_seq_length()
-        self._owner = torch.empty(0, dtype=torch.long, device=model.device)  # the row of each token after the prompt
-        self._steps = 0
-
-    def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
-        mine = torch.tensor(rows, device=tokens.device)
-        self._owner = torch.cat([self._owner, mine])
-        out = self._model(
-            input_ids=tokens[None],
-            position_ids=torch.full_like(tokens, self._prompt + self._steps)[None],
-            attention_mask=self._mask(mine),
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        self._steps += 1
-        return out.logits[0]
-
-    def close(self) -> None:
-        for layer in self._cache.layers:  # each by itself: a step that ran out of memory reached only some of them
-            if appended := layer.get_seq_length() - self._prompt:  # crop(0) once meant: remove everything
-                layer.crop(-appended)
-
-    def _mask(self, rows: Tensor) -> Tensor:
-        """Added to the scores, (1, 1, rows, prompt + own tokens of all rows): 0 to see, the least number to hide."""
-        dtype = self._model.dtype
-        mask = torch.zeros(len(rows), self._prompt + len(self._owner), dtype=dtype, device=rows.device)
-        mask[:, self._prompt :].masked_fill_(self._owner != rows[:, None], torch.finfo(dtype).min)
-        return mask[None, None]
-
-
-class RepeatedFork:
-    """The rows as a batch, the cache repeated for each: for every kind of cache, at N times the memory."""
-
-    def __init__(self, model: Model, cache: DynamicCache, rows: int) -> None:
-        self._model, self._rows = model, list(range(rows))
-        self._cache = copy.deepcopy(cache)
-        self._keep([0] * rows)
-
-    def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
-        if len(rows) < len(self._rows):
-            self._keep([self._rows.index(row) for row in rows])
-            self._rows = list(rows)
-        out = self._model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True)
-        return out.logits[:, -1]
-
-    def close(self) -> None:
-        pass
-
-    def _keep(self, rows: Sequence[int]) -> None:
-        self._cache.reorder_cache(torch.tensor(rows, device=self._model.device))
-
-
-def fork(model: Model, cache: DynamicCache, rows: int) -> Fork:
-    return SharedFork(model, cache) if shareable(model, cache) else RepeatedFork(model, cache, rows)
-
-
-def shareable(model: Model, cache: DynamicCache) -> bool:
-    """Whether a token's place among the keys means nothing to the model beside position and mask.
-
-    So it is with rotary positions and full attention; not with windows, states, or biases by distance.
-    """
-    config = model.config.get_text_config()
-    rotary = bool(getattr(config, "rope_parameters", None)) and not getattr(config, "alibi", False)
-    return rotary and all(type(layer) is DynamicLayer for layer in cache.layers)
+    ids: list[int]  # the end included, where one was drawn
+    failure: str = ""  # why it breaks off; empty where it does not
 
 
 def decode(
     fork: Fork, logits: Tensor, keys: Sequence[int], sampling: Sampling, ends: Set[int], should_stop: ShouldStop
-) -> list[list[int]]:
-    """Draw one response per key after the prompt whose next logits are (1, vocabulary); token ids, the end included.
+) -> list[Drawn]:
+    """Draw one response per key after the prompt whose next logits are (1, vocabulary).
 
-    A row that has ended is dropped. Raises Stopping between two tokens once `should_stop` says so.
+    A row that has ended is dropped, and so is one whose logits hold a NaN or an infinity: no token can be drawn from
+    those, and the likeliest of them means nothing. Raises Stopping between two tokens once `should_stop` says so.
     """
-    found: list[list[int]] = [[] for _ in keys]
+    ids: list[list[int]] = [[] for _ in keys]
+    failed: set[int] = set()
     rows, logits = list(range(len(keys))), logits.expand(len(keys), -1)
     for position in range(sampling.max_new_tokens):
         if should_stop():
             raise Stopping("sampling was stopped; what was drawn so far will be drawn again, the same")
+        finite = logits.isfinite().all(-1).tolist()
+        if not all(finite):
+            failed.update(row for row, good in zip(rows, finite, strict=True) if not good)
+            rows, logits = [row for row in rows if row not in failed], logits[finite]
         alive = [keys[row] for row in rows]
+        if not alive:
+            break
         tokens = choose(logits, alive, position, temperature=sampling.temperature, top_p=sampling.top_p)
         for row, token in zip(rows, tokens.tolist(), strict=True):
-            found[row].append(token)
-        going = [i for i, row in enumerate(rows) if found[row][-1] not in ends]
+            ids[row].append(token)
+        going = [i for i, row in enumerate(rows) if ids[row][-1] not in ends]
         if not going or position + 1 == sampling.max_new_tokens:
             break
         rows = [rows[i] for i in going]
         logits = fork.step(rows, tokens[going])
-    return found
+    return [Drawn(ids=one, failure=NOT_FINITE if row in failed else "") for row, one in enumerate(ids)]

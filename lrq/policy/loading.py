@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils import logging
 
 from lrq.domain.errors import UsageError
@@ -32,15 +32,25 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_model(folder: Path, dtype: str) -> Any:
-    """The folder's causal language model, on the CPU; raises UsageError."""
+    """Load the folder's language model on the CPU; raises UsageError."""
     wanted = dtype if dtype == "auto" else getattr(torch, dtype, None)
     if wanted != "auto" and not isinstance(wanted, torch.dtype):
         raise UsageError(f"policy.dtype is auto, float32, bfloat16 or float16, not {dtype}")
     logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=wanted, use_safetensors=True, **_OFFLINE).eval()
+        return model_class(folder).from_pretrained(folder, dtype=wanted, use_safetensors=True, **_OFFLINE).eval()
     except _BROKEN as error:
         raise UsageError(f"{folder} holds no model that can be loaded: {_line(error)}") from None
+
+
+def model_class(folder: Path) -> Any:
+    """Return the auto class that loads the model: of a multimodal one the whole, of which text alone is used."""
+    if not (folder / "config.json").is_file():  # an adapter: its base is read by the class for text
+        return AutoModelForCausalLM
+    config = AutoConfig.from_pretrained(folder, **_OFFLINE)
+    text = type(config) in AutoModelForCausalLM._model_mapping
+    multimodal = not text and type(config) in AutoModelForImageTextToText._model_mapping
+    return AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

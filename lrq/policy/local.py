@@ -4,21 +4,26 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
-from jinja2 import TemplateError
 
 from lrq.domain.errors import Stopping, UsageError
 from lrq.domain.records import Message
 from lrq.policy.cut import Fitted, OverLong, fit
-from lrq.policy.decoding import Prefilled, decode, fork, prefill
+from lrq.policy.decoding import Drawn, decode
+from lrq.policy.fingerprint import tokenizer_fingerprint
 from lrq.policy.folder import fingerprint
+from lrq.policy.forks import Prefilled, fork, prefill
 from lrq.policy.loading import end_tokens, load_model, load_tokenizer
 from lrq.policy.noise import stream
-from lrq.policy.port import CHAT_TEMPLATE, Prompt, Sampled, Samples, Sampling, ShouldStop, never
+from lrq.policy.port import Prompt, Sampled, Samples, Sampling, ShouldStop, never
+from lrq.policy.probing import probe
+from lrq.policy.rendering import Rendering, ids_hash
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,12 +35,16 @@ class LocalPolicy:
     One prompt at a time: further callers wait.
     """
 
-    def __init__(self, folder: Path, *, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, *, device: str = "auto", dtype: str = "auto", template: Mapping[str, Any] | None = None
+    ) -> None:
         self.fingerprint = fingerprint(folder)
         self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._tokenizer = load_tokenizer(folder)
+        self._rendering = Rendering(tokenizer=self._tokenizer, template=dict(template or {}))
         self._model = load_model(folder, dtype).to(self._device)
-        self._ends = end_tokens(self._model, self._tokenizer)
+        self._ends = end_tokens(self._model, self._tokenizer) | self._rendering.end_ids()
+        self.probed = probe(self._model)
         self._busy = threading.Lock()
 
     async def sample(
@@ -65,13 +74,16 @@ class LocalPolicy:
             if should_stop():  # before a long prefill, too
                 raise Stopping("sampling was stopped before it began")
             started = time.perf_counter()
+            self._rendering = replace(self._rendering, at=time.time() if prompt.at is None else prompt.at)
             try:
                 fitted = self._fit(prompt, sampling)
             except OverLong:
                 return Samples(responses=tuple(_none(k, "over_long") for k in ks), messages=tuple(prompt.messages))
-            drawn = self._draw(prompt, fitted, sampling, ks, should_stop)
+            ids = self._ids(fitted.messages)
+            drawn = self._draw(prompt, ids, sampling, ks, should_stop)
             return Samples(
                 responses=drawn,
+                rendering=self._rendered(ids),
                 messages=fitted.messages,
                 cut=fitted.cut,
                 prompt_tokens=fitted.tokens,
@@ -102,17 +114,29 @@ class LocalPolicy:
         return room if sampling.max_prompt_tokens is None else min(room, sampling.max_prompt_tokens)
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
-        try:
-            chat = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, **CHAT_TEMPLATE)
-        except TemplateError as error:
-            raise UsageError(f"the policy's chat template refuses the recipe's messages: {error}") from None
-        return list(chat["input_ids"])
+        return self._rendering.prompt_ids(messages)
+
+    def _rendered(self, ids: Sequence[int]) -> dict[str, Any]:
+        """Return what is needed to render the prompt again, and to know whether it is the same."""
+        rendering = self._rendering
+        return {
+            "ids_hash": ids_hash(ids),
+            "tokenizer": self._tokenizer_fingerprint,
+            "template": dict(rendering.template),
+            "at": rendering.at,
+            "opened": rendering.opened,
+            "row_template": rendering.row_template,
+        }
+
+    @cached_property
+    def _tokenizer_fingerprint(self) -> str:
+        return tokenizer_fingerprint(self._tokenizer)
 
     def _draw(
-        self, prompt: Prompt, fitted: Fitted, sampling: Sampling, ks: Sequence[int], should_stop: ShouldStop
+        self, prompt: Prompt, ids: Sequence[int], sampling: Sampling, ks: Sequence[int], should_stop: ShouldStop
     ) -> tuple[Sampled, ...]:
         """One prefill, then as many responses at once as memory holds."""
-        read = or_out_of_memory(prefill, self._model, self._ids(fitted.messages))
+        read = or_out_of_memory(prefill, self._model, ids)
         if read is None:
             return tuple(_none(k, "out_of_memory") for k in ks)
         found: list[Sampled] = []
@@ -122,31 +146,38 @@ class LocalPolicy:
             keys = [stream(sampling.seed, prompt.item, prompt.round, prompt.index, k) for k in group]
             drawn = or_out_of_memory(self._decode, read, keys, sampling, should_stop)
             if drawn is not None:
-                found += [self._response(k, tokens) for k, tokens in zip(group, drawn, strict=True)]
+                found += [self._response(k, one) for k, one in zip(group, drawn, strict=True)]
             elif width > 1:
                 width = (width + 1) // 2
             else:
                 found.append(_none(group[0], "out_of_memory"))
         return tuple(found)
 
-    def _decode(
-        self, read: Prefilled, keys: Sequence[int], sampling: Sampling, should_stop: ShouldStop
-    ) -> list[list[int]]:
-        forked = fork(self._model, read.cache, len(keys))
+    def _decode(self, read: Prefilled, keys: Sequence[int], sampling: Sampling, should_stop: ShouldStop) -> list[Drawn]:
+        forked = fork(self._model, read, len(keys), self.probed.way)
         try:
             return decode(forked, read.logits, keys, sampling, self._ends, should_stop)
         finally:
             forked.close()
 
-    def _response(self, k: int, tokens: list[int]) -> Sampled:
-        ended = tokens[-1] in self._ends
-        text = self._tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
+    def _response(self, k: int, drawn: Drawn) -> Sampled:
+        if drawn.failure:
+            return _none(k, drawn.failure)
+        ended = drawn.ids[-1] in self._ends
+        body = drawn.ids[:-1] if ended else drawn.ids
+        rendering = self._rendering
+        parts = rendering.split(body)
+        reason = "" if parts.answer.strip() else "empty" if parts.is_closed else "it ended within its thought"
+        written = rendering.written(body)
         return Sampled(
             k=k,
-            text=text if text.strip() else None,
-            reason="" if text.strip() else "empty",
+            text=None if reason else parts.answer,
+            reason=reason,
             finish="stop" if ended else "length",
-            tokens=len(tokens),
+            tokens=len(drawn.ids),
+            ids=tuple(drawn.ids),
+            written=None if written == parts.answer else written,
+            form=rendering.form(drawn.ids) if ended else "",
         )
 
 

@@ -1,7 +1,7 @@
 """What sampling is asked for and what it gives back; standard library only."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from lrq.domain.records import Chunk, Message
@@ -35,6 +35,7 @@ class Prompt:
     context: str = ""  # the long text inside the messages: the only part that may be cut
     index: int = 0
     round: int = 0
+    at: float | None = None  # seconds since 1970 that a chat template takes for now; None: the clock's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +43,13 @@ class Sampled:
     """One response, or the reason why there is none."""
 
     k: int
-    text: str | None  # None: see the reason
+    text: str | None  # its answer, for the judge and for people; None: see the reason
     reason: str = ""  # "empty", "over_long", "out_of_memory", "content_filter", "no_choices", or a server's refusal
     finish: str = ""  # "stop", or "length" where max_new_tokens cut it short
     tokens: int | None = None  # generated, the end included; None: the server gives only the sum
+    ids: tuple[int, ...] = ()  # what was drawn, token by token, the end included; empty: the server gave only text
+    written: str | None = None  # all that was written, thoughts and control tokens too; None: nothing but the text
+    form: str = ""  # the message that renders to these ids, as `lrq.policy.rendering` names it; empty: none does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,8 @@ class Samples:
     completion_tokens: int = 0  # of all responses together
     seconds: float = 0.0  # wall time of this prompt alone: tokens per second are completion_tokens / seconds
     calls: tuple[str, ...] = ()  # keys of the paid calls
+    # How the prompt was rendered, so that it can be again: `lrq.policy.local`; empty: by a server
+    rendering: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Policy(Protocol):

@@ -6,10 +6,12 @@ torch = pytest.importorskip("torch")
 import transformers as t  # noqa: E402
 
 from lrq.domain.errors import Stopping  # noqa: E402
-from lrq.policy import decoding  # noqa: E402
-from lrq.policy.decoding import RepeatedFork, SharedFork, decode, fork, prefill  # noqa: E402
+from lrq.policy import decoding, forks  # noqa: E402
+from lrq.policy.decoding import NOT_FINITE, decode  # noqa: E402
+from lrq.policy.forks import fork, prefill  # noqa: E402
 from lrq.policy.noise import choose  # noqa: E402
 from lrq.policy.port import Sampling  # noqa: E402
+from lrq.policy.probing import CannotSample, probe  # noqa: E402
 
 SMALL = {
     "vocab_size": 40,
@@ -22,11 +24,12 @@ SMALL = {
 }
 GPT2 = {"vocab_size": 40, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
 KINDS = {
-    "llama": (t.LlamaConfig(**SMALL), SharedFork),
-    "qwen2": (t.Qwen2Config(**SMALL), SharedFork),
-    "eager": (t.LlamaConfig(**SMALL, attn_implementation="eager"), SharedFork),
-    "window": (t.MistralConfig(**SMALL, sliding_window=8), RepeatedFork),
-    "absolute": (t.GPT2Config(**GPT2), RepeatedFork),
+    "llama": (t.LlamaConfig(**SMALL), "shared"),
+    "qwen2": (t.Qwen2Config(**SMALL), "shared"),
+    "eager": (t.LlamaConfig(**SMALL, attn_implementation="eager"), "shared"),
+    "window": (t.MistralConfig(**SMALL, sliding_window=8), "repeated"),
+    "absolute": (t.GPT2Config(**GPT2), "shared"),
+    "bias": (t.BloomConfig(vocab_size=40, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3), "repeated"),
 }
 IDS = list(range(3, 33))
 ENDS = frozenset({1, 2})
@@ -36,25 +39,28 @@ KEYS = [1000003 * k for k in range(10)]
 
 @pytest.fixture(params=KINDS)
 def kind(request):
-    config, wanted = KINDS[request.param]
+    config, way = KINDS[request.param]
     torch.manual_seed(0)
     with torch.inference_mode():
-        yield t.AutoModelForCausalLM.from_config(config).eval(), wanted
+        yield t.AutoModelForCausalLM.from_config(config).eval(), way
 
 
-def responses(model, keys, read=None, should_stop=lambda: False):
+def responses(kind, keys, read=None, should_stop=lambda: False):
+    model, way = kind
     read = read or prefill(model, IDS)
-    forked = fork(model, read.cache, len(keys))
+    forked = fork(model, read, len(keys), way)
     try:
-        return decode(forked, read.logits, keys, SAMPLING, ENDS, should_stop)
+        return [one.ids for one in decode(forked, read.logits, keys, SAMPLING, ENDS, should_stop)]
     finally:
         forked.close()
 
 
-def test_each_model_gets_the_fork_that_fits_it(kind):
-    """One cache for all rows where attention is full and positions are rotary, else a repeated one."""
-    model, wanted = kind
-    assert type(fork(model, prefill(model, IDS).cache, 2)) is wanted
+def test_each_model_gets_the_cheapest_way_that_is_exact(kind):
+    """One cache for all rows where a token's place among the keys means nothing, else a repeated one."""
+    model, way = kind
+    probed = probe(model)
+    assert probed.way == way
+    assert probed.difference < 1e-4
 
 
 def test_tokens_are_drawn_from_the_models_own_distribution(kind, monkeypatch):
@@ -68,7 +74,7 @@ def test_tokens_are_drawn_from_the_models_own_distribution(kind, monkeypatch):
         return choose(logits, keys, position, **options)
 
     monkeypatch.setattr(decoding, "choose", recorded)
-    found = responses(model, KEYS)
+    found = responses(kind, KEYS)
     assert len({len(tokens) for tokens in found}) > 2  # rows ended at different steps
     for key, tokens in zip(KEYS, found, strict=True):
         plain = model(input_ids=torch.tensor([IDS + tokens])).logits[0, len(IDS) - 1 : -1]
@@ -79,10 +85,10 @@ def test_tokens_are_drawn_from_the_models_own_distribution(kind, monkeypatch):
 def test_responses_do_not_depend_on_what_is_decoded_beside_them(kind):
     """Ten at once, three and seven, and one at a time are the same responses, from one cache used again and again."""
     model, _ = kind
-    together = responses(model, KEYS)
+    together = responses(kind, KEYS)
     read = prefill(model, IDS)
-    assert responses(model, KEYS[:3], read) + responses(model, KEYS[3:], read) == together
-    assert [responses(model, [key], read)[0] for key in KEYS] == together
+    assert responses(kind, KEYS[:3], read) + responses(kind, KEYS[3:], read) == together
+    assert [responses(kind, [key], read)[0] for key in KEYS] == together
 
 
 class Noise(t.LogitsProcessor):
@@ -99,7 +105,7 @@ class Noise(t.LogitsProcessor):
 def test_transformers_generate_writes_the_same_given_the_same_noise(kind):
     """generate(), given our noise, repeats each response token by token."""
     model, _ = kind
-    for key, tokens in zip(KEYS[:4], responses(model, KEYS)[:4], strict=True):
+    for key, tokens in zip(KEYS[:4], responses(kind, KEYS)[:4], strict=True):
         written = model.generate(
             torch.tensor([IDS]),
             attention_mask=torch.ones(1, len(IDS)),
@@ -115,7 +121,7 @@ def test_transformers_generate_writes_the_same_given_the_same_noise(kind):
 def test_a_step_that_breaks_off_leaves_the_prompts_cache_whole(kind):
     """Memory may run out between two layers; the same cache then still gives the same responses."""
     model, _ = kind
-    wanted = responses(model, KEYS)
+    wanted = responses(kind, KEYS)
     read = prefill(model, IDS)
     layers = model.transformer.h if hasattr(model, "transformer") else model.model.layers
     steps = iter(range(100))
@@ -126,24 +132,74 @@ def test_a_step_that_breaks_off_leaves_the_prompts_cache_whole(kind):
 
     hook = layers[1].register_forward_pre_hook(breaks)
     with pytest.raises(torch.OutOfMemoryError):
-        responses(model, KEYS, read)
+        responses(kind, KEYS, read)
     hook.remove()
-    assert responses(model, KEYS, read) == wanted
+    assert responses(kind, KEYS, read) == wanted
 
 
 def test_a_prompts_cache_is_cropped_only_of_what_was_appended(kind, monkeypatch):
     """A fork that took no step removes nothing: crop(0) means everything in some versions of transformers."""
-    model, _ = kind
     cropped = []
-    monkeypatch.setattr(decoding.DynamicLayer, "crop", lambda _, tokens: cropped.append(tokens))
-    fork(model, prefill(model, IDS).cache, 2).close()
+    monkeypatch.setattr(forks.DynamicLayer, "crop", lambda _, tokens: cropped.append(tokens))
+    model, way = kind
+    fork(model, prefill(model, IDS), 2, way).close()
     assert cropped == []
 
 
 def test_decoding_stops_between_two_tokens(kind):
     """should_stop is asked before each token."""
-    model, _ = kind
     asked = iter([False, False, False, True])
     with pytest.raises(Stopping):
-        responses(model, KEYS, should_stop=lambda: next(asked))
+        responses(kind, KEYS, should_stop=lambda: next(asked))
     assert list(asked) == []
+
+
+def test_a_row_whose_logits_are_not_finite_fails_alone(kind):
+    """A NaN or an infinity in one row's logits ends that row with its reason; the others go on as ever."""
+    model, way = kind
+    keys = [key for key, ids in zip(KEYS, responses(kind, KEYS), strict=True) if len(ids) > 3][:3]
+    wanted = responses(kind, keys)
+    assert len(wanted) == 3
+
+    class Broken:
+        def __init__(self, inner):
+            self.inner, self.steps = inner, 0
+
+        def step(self, rows, tokens):
+            logits = self.inner.step(rows, tokens).clone()
+            self.steps += 1
+            if self.steps == 2:
+                logits[list(rows).index(1), 5] = torch.inf if way == "shared" else torch.nan
+            return logits
+
+    read = prefill(model, IDS)
+    broken = Broken(fork(model, read, 3, way))
+    drawn = decode(broken, read.logits, keys, SAMPLING, ENDS, lambda: False)
+    assert [one.failure for one in drawn] == ["", NOT_FINITE, ""]
+    assert drawn[1].ids == wanted[1][:2]
+    assert [drawn[0].ids, drawn[2].ids] == [wanted[0], wanted[2]]
+
+
+def test_a_model_with_a_nan_is_refused(kind):
+    """The probe says what is wrong before anything is sampled."""
+    model, _ = kind
+    model.get_output_embeddings().weight[3] = torch.nan
+    with pytest.raises(CannotSample, match="logits are not finite"):
+        probe(model)
+
+
+def test_a_model_whose_cached_steps_are_wrong_is_refused(kind, monkeypatch):
+    """Where no way gives the logits of a plain forward pass, the model is not sampled."""
+    model, _ = kind
+    plain = model.forward
+
+    def wrong(*args, use_cache=None, **named):
+        out = plain(*args, use_cache=use_cache, **named)
+        if use_cache:
+            out.logits = out.logits.flip(-1)
+        return out
+
+    wrong.__signature__ = forks.inspect.signature(plain)
+    monkeypatch.setattr(model, "forward", wrong)
+    with pytest.raises(CannotSample, match="differ from its own forward pass"):
+        probe(model)
