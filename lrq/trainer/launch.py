@@ -99,6 +99,30 @@ def run(
     return folder.load_result() or _died(folder, process, steps, asked=cancel.is_set())
 
 
+def can_train(model: Path, settings: Mapping[str, Any] | None = None) -> str:
+    """Take one step on two rows in a process of its own, on the CPU; returns why it cannot be taken, or nothing.
+
+    `settings` are those of the training to come. Takes some ten seconds, with large models of the first layers alone.
+    Raises UsageError unless the libraries are installed.
+    """
+    check_installed()
+    known = {name: value for name, value in (settings or {}).items() if name not in {"model", "rows", "output"}}
+    done = subprocess.run(
+        [sys.executable, "-m", "lrq.trainer", "--probe", str(model.absolute()), orjson.dumps(known).decode()],
+        env=environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode < 0:
+        return f"one step of training was killed by signal {-done.returncode}, most likely because memory ran out"
+    if done.returncode:
+        words = done.stderr.strip().splitlines() or ["the probe ended without a word"]
+        return words[-1]
+    return done.stdout.strip()
+
+
 def check_installed() -> None:
     """Raises UsageError unless the libraries of training are there; none is loaded."""
     if missing := [name for name in ("torch", "transformers", "trl", "deepspeed") if find_spec(name) is None]:

@@ -14,8 +14,10 @@ from lrq.trainer.job import Adapter, TrainJob
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 
 
-def load_model(job: TrainJob, *, bf16: bool, gpu: bool) -> Any:
+def load_model(job: TrainJob, *, bf16: bool, gpu: bool, config: Any = None) -> Any:
     """Load the policy on the CPU, in training form: raises UsageError where it cannot be trained.
+
+    `config` takes the place of the folder's.
 
     What text never reaches, a vision tower, is frozen: it gets no gradient.
     """
@@ -26,6 +28,7 @@ def load_model(job: TrainJob, *, bf16: bool, gpu: bool) -> Any:
         base,
         dtype=torch.bfloat16 if bf16 and (job.zero_stage or job.adapter) else torch.float32,
         use_safetensors=True,
+        **({"config": config} if config is not None else {}),
         **({"quantization_config": _four_bits(gpu=gpu)} if quantized else {}),
         **_OFFLINE,
     )

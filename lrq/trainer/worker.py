@@ -55,7 +55,7 @@ def main(folder: JobFolder) -> int:
         result = run(folder, job, place)
     except Exception as error:
         log.exception("The training failed")
-        _leave_failure(folder, _reason(error))
+        _leave_failure(folder, reason_of(error))
         return 1
     if place.first:
         write_json(folder.result, result)
@@ -100,7 +100,7 @@ def run(folder: JobFolder, job: PreparedJob, place: Place) -> Result:
     """The whole training, or what is left of it."""
     progress = Progress(folder, speaks=place.first)
     tokenizer = load_tokenizer(job.model)
-    preflight = _preflight(folder, job, place, tokenizer, progress)
+    preflight = make_rows(folder, job, place, tokenizer, progress)
     if not preflight.kept:
         return Result(state="nothing", reason=_nothing(preflight), preflight=preflight)
     checkpoint = _last_checkpoint(folder, place, progress)
@@ -112,7 +112,7 @@ def run(folder: JobFolder, job: PreparedJob, place: Place) -> Result:
     return _train(trainer, folder, job, preflight, progress, checkpoint)
 
 
-def _preflight(
+def make_rows(
     folder: JobFolder, job: PreparedJob, place: Place, tokenizer: PreTrainedTokenizerBase, progress: Progress
 ) -> Preflight:
     """The first process makes the rows; all read what it found."""
@@ -175,8 +175,12 @@ def make_trainer(
     progress: Progress,
     *,
     fresh: bool,
+    config: Any = None,
 ) -> Any:
-    """Load the model and make TRL's trainer of it, reference log-probabilities included; may raise Stopping."""
+    """Load the model and make TRL's trainer of it, reference log-probabilities included; may raise Stopping.
+
+    `config` takes the place of the model's own.
+    """
     # imports DeepSpeed, which must have chosen its accelerator
     from lrq.trainer.preference import PreferenceCollator, PreferenceTrainer  # noqa: PLC0415
     from lrq.trainer.settings import dpo_config  # noqa: PLC0415
@@ -184,7 +188,8 @@ def make_trainer(
     progress.stage("model")
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.path / "tensorboard"))
     args = dpo_config(job, folder, gpu=place.gpu, bf16=place.bf16, processes=place.processes, fresh=fresh)
-    model = load_model(job, bf16=place.bf16, gpu=place.gpu)  # after the configuration: ZeRO-3 shards it as it loads
+    # After the configuration: ZeRO-3 shards the model as it loads.
+    model = load_model(job, bf16=place.bf16, gpu=place.gpu, config=config)
     rows, held_out = split(Dataset.from_file(str(folder.rows)), job.held_out)
     return PreferenceTrainer(
         folder=folder,
@@ -235,7 +240,7 @@ def _train(
     return result
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     if isinstance(error, LrqError):
         return str(error)
     if isinstance(error, torch.OutOfMemoryError):
