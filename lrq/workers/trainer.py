@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import metrics
 from lrq.ledger.writer import AWAY
-from lrq.policy.folder import find
+from lrq.policy.folder import find, fingerprint
 from lrq.trainer import launch
 from lrq.trainer.job import JobFolder, Result, check_settings, make_job, prepare
+from lrq.trainer.launch import LIBRARIES, missing_libraries
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.engine import Engine
@@ -122,6 +125,38 @@ def check_trainable(config: Mapping[str, Any]) -> None:
         raise UsageError(
             f"the policy {what}: set policy.path (LRQ_POLICY) to its folder, or stop at the pairs: --no-train"
         )
+
+
+def require_trainable(home: Path, config: Mapping[str, Any]) -> None:
+    """Raises UsageError where the run's policy cannot take a training step; nothing is asked where it is not at hand.
+
+    A policy that could is not asked again with the same settings and libraries.
+    """
+    path = config["policy"]["path"]
+    if config["train"] is None or not path or missing_libraries():
+        return
+    try:
+        model = find(path)
+    except UsageError:  # it lies where the sampler and the trainer run
+        return
+    if reason := trainable(home, model, train_settings(config)):
+        raise UsageError(
+            f"the policy {path} cannot be trained: {reason}; name another policy, or stop at the pairs: --no-train"
+        )
+
+
+def trainable(home: Path, model: Path, settings: Mapping[str, Any]) -> str:
+    """Why the model cannot take a training step; empty: it can, which is kept in LRQ_HOME."""
+    versions = [version(name) for name in ("lrq", *LIBRARIES)]
+    asked = orjson.dumps([fingerprint(model), dict(settings), versions], option=orjson.OPT_SORT_KEYS)
+    passed = home.resolve() / "trainable" / sha256(asked).hexdigest()[:32]
+    if passed.exists():
+        return ""
+    reason = launch.can_train(model, settings)
+    if not reason:
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        passed.touch()
+    return reason
 
 
 def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:
