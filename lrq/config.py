@@ -108,6 +108,7 @@ class PolicySettings(RoleSettings):
     path: str | None = None  # folder, or a name in the local hub cache
     device: str = "auto"
     dtype: str = "auto"
+    template: dict[str, Any] = {}  # arguments of the chat template, such as enable_thinking
 
 
 class SampleSettings(_Part):
@@ -119,6 +120,7 @@ class SampleSettings(_Part):
     max_new_tokens: int = Field(default=1024, gt=0)
     max_prompt_tokens: int | None = Field(default=None, gt=0)  # None: what the model can take
     over_long: Literal["cut", "refuse"] = "cut"
+    choose_cut: bool = False  # whether a response that max_new_tokens cut off may be the chosen one of a pair
     seed: int = 0
 
 

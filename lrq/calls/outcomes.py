@@ -121,7 +121,14 @@ def _choice(one: Mapping[str, Any]) -> Choice:
         text=text,
         reasoning=_text(reasoning) if reasoning else inline,
         finish=str(one.get("finish_reason") or "stop"),
+        ids=_token_ids(one.get("token_ids")),
     )
+
+
+def _token_ids(ids: object) -> tuple[int, ...]:
+    """Tokens as vLLM and SGLang give them where they are asked to; none where it is anything else."""
+    is_ids = isinstance(ids, list) and all(type(one) is int and 0 <= one < 2**32 for one in ids)
+    return tuple(ids) if is_ids and isinstance(ids, list) else ()
 
 
 def _text(content: object) -> str:

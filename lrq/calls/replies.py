@@ -15,11 +15,16 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def encode(choices: Sequence[Choice], vectors: Sequence[Sequence[float]] = ()) -> bytes:
-    body: dict[str, object] = {"choices": [[one.text, one.reasoning, one.finish] for one in choices]}
+    body: dict[str, object] = {"choices": [[one.text, one.reasoning, one.finish, *_ids(one)] for one in choices]}
     if vectors:
         body["vectors"] = [b64encode(array("f", vector).tobytes()).decode() for vector in vectors]
     raw = orjson.dumps(body)
     return raw if len(raw) < _WORTH_COMPRESSING else zstandard.compress(raw, 3)
+
+
+def _ids(choice: Choice) -> list[list[int]]:
+    """The tokens of a choice, where they are known; older replies have none."""
+    return [list(choice.ids)] if choice.ids else []
 
 
 def decode(key: str, known: Known, *, reused: bool = False) -> Reply:
@@ -31,5 +36,8 @@ def decode_body(raw: bytes) -> tuple[list[Choice], list[list[float]]]:
     if raw.startswith(_ZSTD_MAGIC):
         raw = zstandard.decompress(raw)
     body = orjson.loads(raw)
-    choices = [Choice(text=text, reasoning=reasoning, finish=finish) for text, reasoning, finish in body["choices"]]
+    choices = [
+        Choice(text=text, reasoning=reasoning, finish=finish, ids=tuple(ids[0]) if ids else ())
+        for text, reasoning, finish, *ids in body["choices"]
+    ]
     return choices, [list(array("f", b64decode(vector))) for vector in body.get("vectors", ())]

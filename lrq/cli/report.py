@@ -11,7 +11,7 @@ from rich.text import Text
 from lrq.cli.common import console, echo_json, json_option, settings_options
 from lrq.cli.facts import run_facts
 from lrq.cli.side_by_side import compared
-from lrq.cli.status import caching, spent, table
+from lrq.cli.status import caching, cut_off, spent, table
 from lrq.config import Settings
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
@@ -60,6 +60,7 @@ def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
         return {
             **{name: facts[name] for name in names},
             "responses": facts["responses"]["count"],
+            "cut_responses": facts["responses"]["cut"],
             "dimensions": _dimensions(conn, run, facts),
             "reward": _spread(conn, rewards.c.value, rewards, run),
             "pairs": {"count": facts["pairs"], "margin": _mean_margin(conn, run)},
@@ -167,6 +168,7 @@ def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
     pairs = facts["pairs"]
     yield f"{pairs['count']} pairs, mean margin {_number(pairs['margin'])}; money {spent(facts['money'])}"
     yield from caching(dict(facts))
+    yield from cut_off({"cut": facts["cut_responses"], "count": facts["responses"]})
     yield from (f"no pair for {number} items: {reason}" for reason, number in facts["no_pair"].items())
     if len(facts["servers"]) > 1:
         yield "replies by server: " + ", ".join(f"{name} {number:,}" for name, number in facts["servers"].items())

@@ -11,7 +11,7 @@ from lrq.cli.intake import flags_of, intake_options, take_in
 from lrq.config import merge_flags
 from lrq.ledger import open_ledger
 from lrq.workers.frozen import freeze
-from lrq.workers.trainer import check_trainable, require_trainable
+from lrq.workers.trainer import check_trainable
 
 
 @click.command()
@@ -31,9 +31,7 @@ def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, 
     own = flags_of(options["recipe"], options["loss"], options["price"])
     settings = apply_settings(config, merge_flags(flags, own))
     intent = intent_of(options)
-    frozen_config = freeze(settings, train=intent.train)
-    check_trainable(frozen_config)
-    require_trainable(settings.home, frozen_config)
+    check_trainable(freeze(settings, train=intent.train))
     ledger = open_ledger(settings, create=True)
     intake = take_in(ledger, settings, intent, send=False)
     if intake.set_aside:

@@ -73,8 +73,11 @@ def _print(facts: dict[str, Any], full: bool) -> None:
 def _print_response(response: dict[str, Any], full: bool) -> None:
     reward = response["reward"]
     said = "no reward yet" if reward is None else _value(reward["value"], reward["reason"])
-    click.secho(f"\nresponse {response['k']}: {said}", bold=True)
+    cut = ", cut by max_new_tokens" if response["is_cut"] else ""
+    click.secho(f"\nresponse {response['k']}: {said}{cut}", bold=True)
     click.echo(_cut(response["text"] or f"(no text: {response['reason']})", full))
+    if full and response["written"]:
+        click.echo(f"  all that was written:\n{_indent(response['written'])}")
     for score in response["scores"]:
         click.secho(f"  {score['dimension']}: {_value(score['value'], score['reason'])}", fg="cyan")
         if score["judge"] and "statements" not in score:

@@ -118,7 +118,8 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
         counts = ("calls", "reused", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
         cost = "unpriced" if one["unpriced"] else f"{one['cost']:.4f}"
         calls.add_row(where, *(f"{one[name]:,}" for name in counts), cost)
-    lines: list[RenderableType] = [scores, calls, *map(Text, caching(run) + in_doubt(run))]
+    sentences = caching(run) + in_doubt(run) + cut_off(run["responses"])
+    lines: list[RenderableType] = [scores, calls, *map(Text, sentences)]
     for reason, number in run["no_pair"].items():
         lines.append(Text(f"no pair for {number} items: {reason}"))
     trained = (
@@ -134,6 +135,13 @@ def caching(run: dict[str, Any]) -> list[str]:
     saved = run["money"]["saved_by_caches"]
     money = "" if saved is None else f" and saved {saved:.4f}"
     return [f"prompt caches held {run['calls']['cache_hit_rate']:.0%} of all prompt tokens{money}"]
+
+
+def cut_off(responses: dict[str, Any]) -> list[str]:
+    """Say how many responses have no end, where any has none."""
+    if not responses["cut"]:
+        return []
+    return [f"{responses['cut']:,} of {responses['count']:,} responses were cut by max_new_tokens"]
 
 
 def in_doubt(run: dict[str, Any]) -> list[str]:

@@ -62,7 +62,7 @@ def train(
     """
     found: dict[str, Any] = {"model": model, "rows": Path(source), "output": output}
     if not is_file_of_rows(source):
-        found = _of_run(source) | {name: value for name, value in found.items() if value and name != "rows"}
+        found = _of_run(source, model) | {name: value for name, value in found.items() if value and name != "rows"}
     found |= {name: value for name, value in (("adapter", adapter), ("merge", merge)) if value}
     for name in ("model", "output"):
         if found[name] is None:
@@ -78,7 +78,7 @@ def train(
     sys.exit(exit_status(result))
 
 
-def _of_run(name: str) -> dict[str, Any]:
+def _of_run(name: str, model: Path | None = None) -> dict[str, Any]:
     """The pairs, policy, output folder and training settings of a run; raises UsageError."""
     settings = load_settings()
     ledger = open_ledger(settings)
@@ -86,11 +86,11 @@ def _of_run(name: str) -> dict[str, Any]:
         run = get_run(conn, name)
     if run.state != "done":
         raise UsageError(f"run {name} is {run.state}: its pairs are not complete; `lrq resume {name}` goes on")
-    pairs = next(path for path in write_results(ledger, settings, run) if path.stem == "pairs")
+    pairs = next(path for path in write_results(ledger, settings, run, model) if path.stem == "pairs")
     policy = run.config["policy"]["path"]
     own = train_settings(run.config) if run.config["train"] else dict(load_recipe(run.recipe).loss)
     output = run_folder(settings.home, name) / "model"
-    known = {"about": about(name, run.config), **own}
+    known = {**own, "about": about(name, run.config)}
     return {"model": Path(policy) if policy else None, "rows": pairs, "output": output, **known}
 
 

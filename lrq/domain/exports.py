@@ -8,6 +8,17 @@ from lrq.domain.records import Item, Message, Response, Reward, Score
 _SHAREGPT = {"user": "human", "assistant": "gpt"}
 
 
+def trl_row(
+    prompt: Sequence[Mapping[str, Any]],
+    chosen: Sequence[Mapping[str, Any]],
+    rejected: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return a row of TRL whose responses are messages of their own: a pair, or a demonstration without `rejected`."""
+    if rejected is None:
+        return {"prompt": list(prompt), "completion": list(chosen)}
+    return {"prompt": list(prompt), "chosen": list(chosen), "rejected": list(rejected)}
+
+
 def trl_pair(prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, Any]:
     """A preference row of TRL: conversational, with an explicit prompt."""
     return {"prompt": _chat(prompt), "chosen": _assistant(chosen), "rejected": _assistant(rejected)}

@@ -37,6 +37,7 @@ class Response:
     k: int
     prompt: int = 0
     round: int = 0
+    is_cut: bool = False  # by max_new_tokens: it has no end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +166,7 @@ class Choice:
     text: str
     reasoning: str = ""
     finish: str = "stop"
+    ids: Sequence[int] = ()  # the tokens of the whole, where the server says them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,9 @@ from lrq.ledger.schema import (
     set_aside,
     trainings,
 )
+from lrq.ledger.token_ids import unpack_ids
 
+CUT = "length"  # how a response ends that max_new_tokens cut off
 _ZSTD_LEVEL = 6  # for text: within 3 % of level 12 at a third of its time
 
 
@@ -144,7 +146,7 @@ def add_set_aside(ledger: Ledger, conn: sa.Connection, run: int, source: str, li
 _ITEM = sa.select(items).where(items.c.id == sa.bindparam("id"))
 _CONTEXT = sa.select(contexts.c.body).where(contexts.c.hash == sa.bindparam("hash"))
 _RESPONSES = Query(
-    sa.select(responses.c.prompt, responses.c.k, responses.c.round, responses.c.text)
+    sa.select(responses.c.prompt, responses.c.k, responses.c.round, responses.c.text, responses.c.finish)
     .where(responses.c.item_id == sa.bindparam("item"), responses.c.round == sa.bindparam("round"))
     .where(responses.c.text.is_not(None))
 )
@@ -173,7 +175,9 @@ def load_context(conn: sa.Connection, digest: str) -> str:
 def load_responses(conn: sa.Connection, item: int, round_: int) -> list[Response]:
     """The responses that have a text, by prompt and k."""
     rows_ = sorted(_RESPONSES.rows(conn, {"item": item, "round": round_}))
-    return [Response(text=row.text, k=row.k, prompt=row.prompt, round=row.round) for row in rows_]
+    return [
+        Response(text=row.text, k=row.k, prompt=row.prompt, round=row.round, is_cut=row.finish == CUT) for row in rows_
+    ]
 
 
 def response_rows(conn: sa.Connection, item: int, round_: int) -> list[sa.Row[Any]]:
@@ -189,11 +193,33 @@ def _storable(text: str | None) -> str | None:
 def add_responses(
     ledger: Ledger, conn: sa.Connection, item: int, round_: int, prompt: int, sampled: Sequence[Mapping[str, Any]]
 ) -> None:
-    """What is committed first stands."""
+    """Keep what was sampled: k, text, reason, tokens, finish, and ids, written, form where they are known.
+
+    What is committed first stands.
+    """
     if sampled:
-        known = {"item_id": item, "round": round_, "prompt": prompt}
-        found = [{**known, **one, **{name: _storable(one[name]) for name in ("text", "reason")}} for one in sampled]
+        known = {"item_id": item, "round": round_, "prompt": prompt, "ids": None, "written": None, "form": ""}
+        texts = ("text", "reason", "written")
+        found = [{**known, **one, **{name: _storable(one.get(name)) for name in texts}} for one in sampled]
         conn.execute(ledger.insert(responses).on_conflict_do_nothing(), found)
+
+
+class DrawnResponse(NamedTuple):
+    """A response as it was drawn."""
+
+    text: str
+    ids: Sequence[int]  # empty: not known
+    written: str  # thoughts and control tokens included
+    form: str  # the message that renders to these ids; empty: none does, or none is known to
+    is_cut: bool
+
+
+def load_drawn(conn: sa.Connection, item: int, round_: int, prompt: int, k: int) -> DrawnResponse:
+    """Load one response with its tokens."""
+    query = sa.select(responses).where(responses.c.item_id == item, responses.c.round == round_)
+    row = conn.execute(query.where(responses.c.prompt == prompt, responses.c.k == k)).one()
+    ids, written = unpack_ids(row.ids), row.text if row.written is None else row.written
+    return DrawnResponse(text=row.text, ids=ids, written=written, form=row.form, is_cut=row.finish == CUT)
 
 
 def add_prompt(
@@ -209,6 +235,12 @@ def load_prompt(conn: sa.Connection, item: int, round_: int, prompt: int) -> Any
     known = prompts.c.item_id == item, prompts.c.round == round_, prompts.c.prompt == prompt
     body = conn.execute(sa.select(prompts.c.body).where(*known)).scalar()
     return None if body is None else orjson.loads(body)
+
+
+def prompt_tokens(conn: sa.Connection, item: int, round_: int, prompt: int) -> int:
+    """Load the tokens of a prompt as its policy counted them; 0: not known."""
+    known = prompts.c.item_id == item, prompts.c.round == round_, prompts.c.prompt == prompt
+    return int(conn.execute(sa.select(prompts.c.prompt_tokens).where(*known)).scalar() or 0)
 
 
 _OF_SCORE = {

@@ -111,7 +111,7 @@ prompts = sa.Table(
     sa.Column("item_id", sa.ForeignKey("items.id"), primary_key=True),
     sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("prompt", sa.Integer, primary_key=True, autoincrement=False),
-    _text("body"),  # what was cut, the policy's fingerprint, the keys of its calls; JSON
+    _text("body"),  # what was cut, the policy's fingerprint, how it was rendered, the keys of its calls; JSON
     _count("prompt_tokens"),
     _count("completion_tokens"),
     sa.Column("seconds", sa.Float, nullable=False, server_default="0"),  # at work on it
@@ -129,6 +129,9 @@ responses = sa.Table(
     _text("reason"),
     _count("tokens"),
     sa.Column("finish", sa.String(16), nullable=False, server_default="stop"),
+    sa.Column("ids", sa.LargeBinary),  # the tokens that were drawn (`token_ids`); NULL: they are not known
+    sa.Column("written", sa.Text),  # all that was written, thoughts and control tokens too; NULL: the text alone
+    sa.Column("form", sa.String(32), nullable=False, server_default=""),  # the message that renders to these ids
     sa.UniqueConstraint("item_id", "round", "prompt", "k"),
 )
 

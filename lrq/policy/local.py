@@ -83,7 +83,7 @@ class LocalPolicy:
             drawn = self._draw(prompt, ids, sampling, ks, should_stop)
             return Samples(
                 responses=drawn,
-                rendering=self._rendered(ids),
+                rendering=self._rendered(fitted.messages, ids),
                 messages=fitted.messages,
                 cut=fitted.cut,
                 prompt_tokens=fitted.tokens,
@@ -116,7 +116,7 @@ class LocalPolicy:
     def _ids(self, messages: Sequence[Message]) -> list[int]:
         return self._rendering.prompt_ids(messages)
 
-    def _rendered(self, ids: Sequence[int]) -> dict[str, Any]:
+    def _rendered(self, messages: Sequence[Message], ids: Sequence[int]) -> dict[str, Any]:
         """Return what is needed to render the prompt again, and to know whether it is the same."""
         rendering = self._rendering
         return {
@@ -126,6 +126,9 @@ class LocalPolicy:
             "at": rendering.at,
             "opened": rendering.opened,
             "row_template": rendering.row_template,
+            "dated": rendering.is_dated,
+            "parts": rendering.takes_parts,
+            "holds_tokens": rendering.holds_tokens(messages),
         }
 
     @cached_property

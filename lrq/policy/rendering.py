@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Message
+from lrq.policy.messages import TOKENS, messages_of
 from lrq.policy.port import CHAT_TEMPLATE
 from lrq.policy.thoughts import Written, open_mark, split_thought
 
@@ -53,12 +54,12 @@ class Rendering:
 
     def message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Return a message in the form that the template reads: its content a text, or a list of parts."""
-        if not self._takes_parts or not isinstance(message["content"], str):
+        if not self.takes_parts or not isinstance(message["content"], str):
             return dict(message)
         return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
     @cached_property
-    def _takes_parts(self) -> bool:
+    def takes_parts(self) -> bool:
         """Whether the template drops a message's text unless it comes as a part; templates of multimodal models do."""
         chat = [{"role": "user", "content": _WORD}]
         try:
@@ -84,6 +85,11 @@ class Rendering:
         if dated and self.at is not None and "date_string" not in found:
             found["date_string"] = datetime.fromtimestamp(self.at, UTC).strftime(dated["format"])
         return found
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether the template writes a date that no argument of it can set."""
+        return self.template_text != self.tokenizer.chat_template and "date_string" not in self.row_template
 
     @cached_property
     def opened(self) -> str:
@@ -136,37 +142,26 @@ class Rendering:
     def form(self, ids: Sequence[int]) -> str:
         """Return the name of the message that renders to these very ids, an end token last; empty where none does.
 
-        What a template writes behind that end counts for nothing. The prompt's words do not matter to a template, so a
-        short one stands for them.
+        The name ends in TOKENS where the message holds control tokens, which a template must not spell as letters then.
+        What it writes behind the end counts for nothing. The prompt's words do not matter to a template, so a short one
+        stands for them.
         """
         ask = [{"role": "user", "content": _WORD}]
         drawn = [*self.prompt_ids(ask), *ids]
         for name, message in messages_of(self.written(ids[:-1]), self.opened).items():
-            try:
-                found = list(self._apply([*ask, message])["input_ids"])
-            except UsageError:
-                continue
-            if found[: len(drawn)] == drawn:
-                return name
+            for suffix, letters in (("", CHAT_TEMPLATE), (TOKENS, {})):
+                try:
+                    found = list(self._apply([*ask, message], **letters)["input_ids"])
+                except UsageError:
+                    break
+                if found[: len(drawn)] == drawn:
+                    return name + suffix
         return ""
 
-
-def messages_of(written: str, opened: str) -> dict[str, dict[str, Any]]:
-    """Return the messages of an assistant that may stand for what was written, without its end, by their names.
-
-    `content`: the text as it is; `opened`: with the mark that the prompt opened; `answer`: the answer alone; the
-    others: the thought in a field of its own, by the names that chat templates read.
-    """
-    parts = split_thought(written, opened=opened)
-    found: dict[str, dict[str, Any]] = {"content": {"content": written}}
-    if opened:
-        found["opened"] = {"content": f"{opened}\n{written}"}
-    if parts.thought and parts.is_closed:
-        fields = ("reasoning_content", "reasoning", "thinking")
-        found |= {name: {"content": parts.answer, name: parts.thought} for name in fields}
-    if parts.is_closed and parts.answer != written:
-        found["answer"] = {"content": parts.answer}
-    return {name: {"role": "assistant", **message} for name, message in found.items()}
+    def holds_tokens(self, messages: Sequence[Message]) -> bool:
+        """Whether a message holds the text of a control token, which has to stay letters."""
+        tokens = [str(token) for token in self.tokenizer.added_tokens_decoder.values()]
+        return any(token in message["content"] for message in messages for token in tokens)
 
 
 def ids_hash(ids: Sequence[int]) -> str:

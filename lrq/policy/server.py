@@ -5,8 +5,9 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lrq.domain.errors import CallFailed, CallRefused, Stopping
 from lrq.domain.records import Call, Choice, Message, Reply
@@ -19,14 +20,25 @@ Ask = Callable[[Call], Awaitable[Reply]]  # claims, sends and settles; raises as
 # A refusal that speaks of the parameter n: "n must be 1", "'n' > 1 is not supported"; a \n in quoted JSON is none.
 _SPEAKS_OF_N = re.compile(r"(?<![\w\\])n(?!\w)")
 
+_CUT = {"length", "max_tokens", "max_output_tokens", "model_length"}  # how servers say that a reply has no end
+_IDS = "return_token_ids"  # the field by which vLLM and SGLang are asked for tokens
+
+
+class _IdsRefused(Exception):
+    """The server knows no such field, and refuses what it does not know."""
+
 
 class ServerPolicy:
     """A server that keeps the policy; what was paid for is found again by its key."""
 
-    def __init__(self, url: str, *, model: str, endpoint: str, ask: Ask) -> None:
+    def __init__(
+        self, url: str, *, model: str, endpoint: str, ask: Ask, template: Mapping[str, Any] | None = None
+    ) -> None:
         self.fingerprint = hashlib.blake2b(f"{url}\n{model}".encode(), digest_size=16).hexdigest()
         self._model, self._endpoint, self._ask = model, endpoint, ask
+        self._template = dict(template or {})
         self._one_by_one = False  # learned: this server takes no n above 1
+        self._says_ids = True  # until it refuses to: vLLM and SGLang give the tokens that they drew
 
     async def sample(
         self, prompt: Prompt, sampling: Sampling, *, ks: Sequence[int] | None = None, should_stop: ShouldStop = never
@@ -48,6 +60,7 @@ class ServerPolicy:
             completion_tokens=drawn.completion_tokens,
             seconds=time.perf_counter() - started,
             calls=tuple(drawn.calls),
+            rendering={"server": True, "template": self._template, "at": prompt.at},
         )
 
     def release(self) -> None:
@@ -59,13 +72,22 @@ class ServerPolicy:
     async def _draw(
         self, prompt: Prompt, messages: Sequence[Message], sampling: Sampling, should_stop: ShouldStop
     ) -> "_Drawn":
-        """All in one request; what it does not bring, one by one."""
-        call, drawn = self._call(prompt, messages, sampling), _Drawn()
+        """Ask for all in one request; for what it does not bring, one by one."""
+        try:
+            return await self._draw_all(self._call(prompt, messages, sampling), should_stop)
+        except _IdsRefused:
+            self._says_ids = False
+            return await self._draw_all(self._call(prompt, messages, sampling), should_stop)
+
+    async def _draw_all(self, call: Call, should_stop: ShouldStop) -> "_Drawn":
+        drawn = _Drawn()
         refused = self._one_by_one
         if not refused:
             try:
                 drawn.add(await self._asked(call, should_stop), range(call.n))
             except (CallRefused, CallFailed) as error:
+                if _IDS in str(error) and _IDS in call.extra:
+                    raise _IdsRefused from error
                 refused = isinstance(error, CallRefused) and call.n > 1 and bool(_SPEAKS_OF_N.search(str(error)))
                 if not refused:
                     return _Drawn(reasons=dict.fromkeys(range(call.n), str(error)))
@@ -96,8 +118,14 @@ class ServerPolicy:
             top_p=sampling.top_p,
             max_tokens=sampling.max_new_tokens,
             n=sampling.n,
+            extra=self._extra(),
             seed=seed(sampling.seed, prompt.item, prompt.round, prompt.index),
         )
+
+    def _extra(self) -> dict[str, Any]:
+        """Return the fields that vLLM, SGLang and their like read."""
+        template = {"chat_template_kwargs": self._template} if self._template else {}
+        return template | ({_IDS: True} if self._says_ids else {})
 
     async def _asked(self, call: Call, should_stop: ShouldStop) -> Reply:
         if should_stop():
@@ -124,7 +152,17 @@ class _Drawn:
         if choice is None:
             return Sampled(k=k, text=None, reason=self.reasons.get(k, "no_choices"))
         reason = "content_filter" if choice.finish == "content_filter" else "" if choice.text.strip() else "empty"
-        return Sampled(k=k, text=None if reason else choice.text, reason=reason, finish=choice.finish)
+        thought = f"<think>\n{choice.reasoning}\n</think>\n\n{choice.text}" if choice.reasoning else None
+        return Sampled(
+            k=k,
+            text=None if reason else choice.text,
+            reason=reason,
+            finish="length" if choice.finish.lower() in _CUT else choice.finish,
+            tokens=len(choice.ids) or None,
+            ids=tuple(choice.ids),
+            written=thought,
+            form="reasoning_content" if thought else "content",
+        )
 
 
 def seed(*names: object) -> int:

@@ -1,7 +1,7 @@
 """What a policy thought and what it answers: the judge sees the answer, training sees all that was written."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Marks around a thought, as families of models write them.
 MARKS = (
@@ -19,6 +19,7 @@ MARKS = (
 _MESSAGE = "<|message|>"  # of models that write several messages in a turn, each under a header of its own
 _HEADER = re.compile(r"(?:^|<\|(?:end|call|return|eot)\|>)((?:(?!<\|message\|>).)*?)<\|message\|>", re.DOTALL)
 _FINAL = re.compile(r"<\|channel\|>\s*final|to=user")
+_RESPONSE = re.compile(r"<\|(?:START|END)_(?:RESPONSE|TEXT)\|>")  # around an answer
 _FRAME = re.compile(r"<\|(?:start|end|return|eot)\|>")
 
 
@@ -42,6 +43,11 @@ def split_thought(text: str, *, opened: str = "") -> Written:
     """Part what was written, control tokens included; `opened` is the mark that the prompt ended in."""
     if _MESSAGE in text:
         return _split_messages(text)
+    parts = _split_marks(text, opened)
+    return replace(parts, answer=_RESPONSE.sub("", parts.answer))
+
+
+def _split_marks(text: str, opened: str) -> Written:
     start, end = next(
         (
             (start, end)

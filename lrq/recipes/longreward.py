@@ -146,8 +146,9 @@ def rows(
 ) -> Sequence[Pair | NoRow]:
     """The best response against the worst, or why there is no such pair."""
     texts = {response.k: response.text for response in responses}
-    pair = best_against_worst(rewards, texts, min_scored=settings["min_scored"], min_margin=settings["min_margin"])
-    return [pair]
+    cut = {response.k for response in responses if response.is_cut}
+    limits = {name: settings[name] for name in ("min_scored", "min_margin")}
+    return [best_against_worst(rewards, texts, **limits, unfit=cut)]
 
 
 def policy_prompts(item: Item) -> Sequence[Sequence[Message]]:

@@ -123,16 +123,9 @@ def can_train(model: Path, settings: Mapping[str, Any] | None = None) -> str:
     return done.stdout.strip()
 
 
-LIBRARIES = ("torch", "transformers", "trl", "deepspeed")
-
-
-def missing_libraries() -> list[str]:
-    return [name for name in LIBRARIES if find_spec(name) is None]
-
-
 def check_installed() -> None:
     """Raises UsageError unless the libraries of training are there; none is loaded."""
-    if missing := missing_libraries():
+    if missing := [name for name in ("torch", "transformers", "trl", "deepspeed") if find_spec(name) is None]:
         raise UsageError(f"training needs {', '.join(missing)}: pip install 'lrq[train]'")
 
 

@@ -1,7 +1,8 @@
 """The aggregator worker: when an item's last step is in, its rewards and rows, by the recipe's pure functions."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from lrq.domain.records import NoRow, Pair, Response, Reward, Score
 from lrq.ledger import backlog
@@ -34,4 +35,14 @@ def rewards_of(frozen: Frozen, responses: Sequence[Response], scores: Sequence[S
 def rows_of(frozen: Frozen, rewards: Sequence[Reward], responses: Sequence[Response]) -> Sequence[Pair | NoRow]:
     if not responses:
         return [NoRow(reason="no response has a text")]
-    return frozen.recipe.rows(rewards, responses, frozen.config["settings"])
+    if frozen.config["sample"].get("choose_cut"):
+        responses = [replace(response, is_cut=False) for response in responses]
+    made = frozen.recipe.rows(rewards, responses, frozen.config["settings"])
+    return [_unless_cut(row, {(one.prompt, one.k) for one in responses if one.is_cut}) for row in made]
+
+
+def _unless_cut(row: Pair | NoRow, cut: Collection[tuple[int, int]]) -> Pair | NoRow:
+    """Take back a pair whose chosen response has no end, whatever recipe made it."""
+    if isinstance(row, NoRow) or (row.prompt, row.chosen) not in cut:
+        return row
+    return NoRow(reason="the chosen response was cut by max_new_tokens; sample.choose_cut allows it")

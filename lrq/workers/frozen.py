@@ -34,6 +34,7 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         own["batch_statements"] = settings.judge.batch_statements or own["batch_statements"]
     sample = settings.sample.model_dump()
     sample["responses"] = sample["responses"] or own.get("responses", 1)
+    sample["choose_cut"] = sample["choose_cut"] or None  # as in runs of before that know no such setting
     return {
         "recipe": settings.recipe,
         "settings": own,
@@ -76,9 +77,14 @@ def _check_dimensions(settings: Settings, recipe: Recipe) -> None:
 
 def named(settings: Settings) -> dict[str, Any]:
     """Who judges, who answers, and what they cost: what a run that was made without them may be told later."""
+    policy = {
+        "path": settings.policy.path,
+        "dtype": settings.policy.dtype,
+        "template": settings.policy.template or None,
+    }
     return {
         "judge": _models(settings, "judge") | {"dimensions": settings.judge.dimensions, "votes": settings.judge.votes},
-        "policy": {"path": settings.policy.path, "dtype": settings.policy.dtype} | _models(settings, "policy"),
+        "policy": policy | _models(settings, "policy"),
         "prices": prices(settings),
     }
 

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from lrq.domain import exports
+from lrq.domain.errors import UsageError
 from lrq.domain.records import Chunk, Item, Message
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.schema import rows
 from lrq.policy.cut import without
-from lrq.policy.port import CHAT_TEMPLATE
+from lrq.policy.folder import find
+from lrq.workers.drawn import DrawnPair, FolderRenderer, Renderer, difference, message, template_arguments, token_fields
 from lrq.workers.frozen import Frozen
 
 
@@ -26,6 +29,7 @@ class TrainingRow:
     margin: float | None
     p_w: float | None
     p_l: float | None
+    drawn: DrawnPair
 
 
 def training_rows(
@@ -42,17 +46,24 @@ def training_rows(
 
 def _row(conn: sa.Connection, frozen: Frozen, row: sa.Row[Any]) -> TrainingRow:
     _, item = items_.load_item(conn, row.item_id)
-    texts = {one.k: one.text for one in items_.load_responses(conn, row.item_id, row.round) if one.prompt == row.prompt}
-    stored = items_.load_prompt(conn, row.item_id, row.round, row.prompt)
+    place = row.item_id, row.round, row.prompt
+    stored = items_.load_prompt(conn, *place)
+    drawn = DrawnPair(
+        chosen=items_.load_drawn(conn, *place, row.chosen),
+        rejected=None if row.rejected is None else items_.load_drawn(conn, *place, row.rejected),
+        rendering=(stored or {}).get("rendering") or {},
+        prompt_tokens=items_.prompt_tokens(conn, *place),
+    )
     return TrainingRow(
         item=item,
         messages=sampled_messages(frozen, item, row.prompt, stored),
-        chosen=texts[row.chosen],
-        rejected=None if row.rejected is None else texts[row.rejected],
+        chosen=drawn.chosen.text,
+        rejected=drawn.rejected and drawn.rejected.text,
         is_cut=bool(stored and stored.get("cut")),
         margin=row.margin,
         p_w=row.p_w,
         p_l=row.p_l,
+        drawn=drawn,
     )
 
 
@@ -63,11 +74,39 @@ def sampled_messages(frozen: Frozen, item: Item, prompt: int, stored: Any) -> Se
     return without(messages, item.context, Chunk(start=cut[0], end=cut[1])) if cut else messages
 
 
-def trl_row(row: TrainingRow) -> dict[str, Any]:
-    """The row in TRL's form, as the trainer reads it."""
-    if row.rejected is None:
-        made = exports.trl_demonstration(row.messages, row.chosen)
-    else:
-        made = exports.trl_pair(row.messages, row.chosen, row.rejected)
-    known = {"cut": row.is_cut or None, "p_w": row.p_w, "p_l": row.p_l}
-    return made | {"chat_template_kwargs": dict(CHAT_TEMPLATE)} | {n: v for n, v in known.items() if v is not None}
+def trl_row(row: TrainingRow, renderer: Renderer | None = None) -> dict[str, Any]:
+    """Return the row in TRL's form, as the trainer reads it, with the tokens that were drawn where they are known.
+
+    `trl_differs` says why stock TRL, which knows only the messages, would train other tokens.
+    """
+    pair = row.drawn
+    opened = pair.rendering.get("opened", "")
+    sides = {side: [message(one, opened)] for side, one in pair.sides.items()}
+    made = exports.trl_row(_as_parts(row.messages) if pair.rendering.get("parts") else row.messages, **sides)
+    known = {
+        "cut": row.is_cut or None,
+        "p_w": row.p_w,
+        "p_l": row.p_l,
+        **{f"{side}_finish": "length" if one.is_cut else None for side, one in pair.sides.items()},
+        "trl_differs": difference(pair) or None,
+    }
+    tokens = token_fields(pair, row.messages, renderer)
+    kwargs = {"chat_template_kwargs": template_arguments(pair)}
+    return made | kwargs | {name: value for name, value in known.items() if value is not None} | tokens
+
+
+def _as_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The messages as templates of multimodal models read them."""
+    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+
+
+def renderer_of(frozen: Frozen, model: Path | None = None) -> Renderer | None:
+    """Return what renders the prompts of a run as they were sampled; None where no folder of its policy is here.
+
+    `model`: the folder that is to be trained, for a policy behind a server.
+    """
+    path = model or frozen.config["policy"]["path"]
+    try:
+        return FolderRenderer(find(str(path))) if path else None
+    except UsageError:
+        return None

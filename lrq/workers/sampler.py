@@ -15,6 +15,7 @@ from lrq.ledger import backlog
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
+from lrq.ledger.token_ids import pack_ids
 from lrq.policy import Policy, Prompt, Samples, Sampling, open_policy
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
@@ -32,7 +33,7 @@ def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
     with engine.ledger.reading() as conn:
         _, item = items_.load_item(conn, task.item)
     prompts = [
-        Prompt(item=item.id, messages=messages, context=item.context, index=index, round=task.round)
+        Prompt(item=item.id, messages=messages, context=item.context, index=index, round=task.round, at=run.created_at)
         for index, messages in enumerate(frozen.recipe.policy_prompts(item))
     ]
     drawn = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
@@ -87,7 +88,9 @@ def _spec(settings: Settings, frozen: Frozen) -> str:
 def _policy(engine: Engine, frozen: Frozen) -> Policy:
     global _accelerator
     spec, own = _spec(engine.settings, frozen), frozen.config["policy"]
-    name = orjson.dumps([spec, own["models"], own["dtype"]])  # one server may have the models of several runs
+    name = orjson.dumps(
+        [spec, own["models"], own["dtype"], own.get("template")]
+    )  # one server may have the models of several runs
     with _opening:
         if name not in _policies:
             _policies.clear()
@@ -101,19 +104,21 @@ def _open(engine: Engine, frozen: Frozen, spec: str) -> Policy:
     models: list[dict[str, Any]] = frozen.config["policy"]["models"]
 
     async def ask(call: Call) -> Reply:
-        call = replace(call, extra=models[0]["extra"])
+        call = replace(call, extra={**call.extra, **models[0]["extra"]})
         return await in_series(engine.caller, call, *_asked_for.get())
 
     device, dtype = engine.settings.policy.device, frozen.config["policy"]["dtype"]
+    template = frozen.config["policy"].get("template") or {}
     if not models:
-        return open_policy(spec, device=device, dtype=dtype)
-    return open_policy(spec, model=models[0]["model"], endpoint=models[0]["endpoint"], ask=ask)
+        return open_policy(spec, device=device, dtype=dtype, template=template)
+    return open_policy(spec, model=models[0]["model"], endpoint=models[0]["endpoint"], ask=ask, template=template)
 
 
 def _body(samples: Samples, fingerprint: str) -> dict[str, Any]:
     return {
         "policy": fingerprint,
         "cut": None if samples.cut is None else [samples.cut.start, samples.cut.end],
+        "rendering": dict(samples.rendering),
         "calls": list(samples.calls),
     }
 
@@ -133,4 +138,7 @@ def _response(one: Any) -> dict[str, Any]:
         "reason": one.reason,
         "tokens": one.tokens or 0,
         "finish": (one.finish or "stop")[:16],  # servers have words of their own
+        "ids": pack_ids(one.ids),
+        "written": one.written,
+        "form": one.form,
     }

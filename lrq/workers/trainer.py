@@ -3,8 +3,6 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,14 @@ from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import metrics
 from lrq.ledger.writer import AWAY
-from lrq.policy.folder import find, fingerprint
+from lrq.policy.folder import find
 from lrq.trainer import launch
 from lrq.trainer.job import JobFolder, Result, check_settings, make_job, prepare
-from lrq.trainer.launch import LIBRARIES, missing_libraries
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
-from lrq.workers.rows import training_rows, trl_row
+from lrq.workers.rows import renderer_of, training_rows, trl_row
 
 OWN_SETTINGS = {"every_rows"}  # of the train section: ours, the rest is the trainer's
 
@@ -83,17 +80,18 @@ def _prepare(engine: Engine, task: Task, run: Run, frozen: Frozen) -> JobFolder 
     before = _model_before(engine, task)
     output = home / "models" / name if before or task.round else home / "model"
     model = before or _model(frozen)
-    settings = {"about": about(run.name, frozen.config), **train_settings(frozen.config)}
+    settings = {**train_settings(frozen.config), "about": about(run.name, frozen.config)}
     return prepare(path, make_job({"model": model, "rows": rows, "output": output, **settings}))
 
 
 def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path) -> int:
     found = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task))
+    renderer = renderer_of(frozen)
     written = 0
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as stream:
         for row in found:
-            stream.write(orjson.dumps(trl_row(row), option=orjson.OPT_APPEND_NEWLINE))
+            stream.write(orjson.dumps(trl_row(row, renderer), option=orjson.OPT_APPEND_NEWLINE))
             written += 1
     if written:
         temporary.replace(path)
@@ -127,38 +125,6 @@ def check_trainable(config: Mapping[str, Any]) -> None:
         )
 
 
-def require_trainable(home: Path, config: Mapping[str, Any]) -> None:
-    """Raises UsageError where the run's policy cannot take a training step; nothing is asked where it is not at hand.
-
-    A policy that could is not asked again with the same settings and libraries.
-    """
-    path = config["policy"]["path"]
-    if config["train"] is None or not path or missing_libraries():
-        return
-    try:
-        model = find(path)
-    except UsageError:  # it lies where the sampler and the trainer run
-        return
-    if reason := trainable(home, model, train_settings(config)):
-        raise UsageError(
-            f"the policy {path} cannot be trained: {reason}; name another policy, or stop at the pairs: --no-train"
-        )
-
-
-def trainable(home: Path, model: Path, settings: Mapping[str, Any]) -> str:
-    """Why the model cannot take a training step; empty: it can, which is kept in LRQ_HOME."""
-    versions = [version(name) for name in ("lrq", *LIBRARIES)]
-    asked = orjson.dumps([fingerprint(model), dict(settings), versions], option=orjson.OPT_SORT_KEYS)
-    passed = home.resolve() / "trainable" / sha256(asked).hexdigest()[:32]
-    if passed.exists():
-        return ""
-    reason = launch.can_train(model, settings)
-    if not reason:
-        passed.parent.mkdir(parents=True, exist_ok=True)
-        passed.touch()
-    return reason
-
-
 def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config["train"].items() if name not in OWN_SETTINGS}
 
@@ -167,7 +133,8 @@ def about(run: str, config: Mapping[str, Any]) -> dict[str, str]:
     """What the model's card says of the run."""
     judges = [model["model"] for model in config["judge"]["models"]]
     known = {"run": run, "recipe": config["recipe"], "judge": ", ".join(judges)}
-    return {name: words for name, words in known.items() if words}
+    told = (config["train"] or {}).get("about") or {}  # the licence of the data, say
+    return {name: words for name, words in known.items() if words} | told
 
 
 def run_folder(home: Path, run: str) -> Path:
