@@ -107,7 +107,7 @@ def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 def exit_status(result: Result) -> int:
     status = STATUS[result.state]
-    if result.state == "nothing" and result.reason.startswith("none of "):
+    if result.state == "nothing" and "rows can be read" in result.reason:
         return UNREADABLE
     return ROWS_SET_ASIDE if not status and result.preflight and result.preflight.set_aside else status
 

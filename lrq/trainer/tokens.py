@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from lrq.domain.errors import UsageError
 from lrq.policy.fingerprint import tokenizer_fingerprint
+from lrq.policy.rendering import Rendering
 from lrq.trainer.job import SPPO, Preflight, Spread, TrainJob
 from lrq.trainer.reference import response_key
 from lrq.trainer.rows import BadRow, PreferenceRow, TokenIds
@@ -108,6 +109,10 @@ class Chat:
     @cached_property
     def turn_end(self) -> TurnEnd:
         return turn_end(self.tokenizer, self.ends)
+
+    @cached_property
+    def rendering(self) -> Rendering:
+        return Rendering(tokenizer=self.tokenizer, template={})
 
     @cached_property
     def control_tokens(self) -> list[str]:
@@ -215,18 +220,20 @@ def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
         return Rendered(row=row, texts=(row.prompt, *(row.prompt + text for text in sides)))
     kwargs = {name: value for name, value in row.template.items() if name != SANITIZE}
     template = partial(tokenizer.apply_chat_template, **kwargs)
-    texts = _three(row, partial(template, tokenize=False))
+    texts = _three(row, chat, partial(template, tokenize=False))
     change = change_by_template(row, texts[0], texts[1:], tokenizer)
     if not row.template.get(SANITIZE) or not _holds_control_tokens(row, chat):
         return Rendered(row=row, texts=texts, change=change)
     # The tokenizer must know what came from where: that is lost in the text.
-    ids = _three(row, partial(template, tokenize=True, return_dict=False, **{SANITIZE: True}))
+    ids = _three(row, chat, partial(template, tokenize=True, return_dict=False, **{SANITIZE: True}))
     return Rendered(row=row, ids=ids, change=change)
 
 
-def _three(row: PreferenceRow, template: Any) -> tuple[Any, ...]:
-    whole = [template(row.prompt + response) for response in (row.chosen, row.rejected)]
-    return (template(row.prompt, add_generation_prompt=True), *whole)
+def _three(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
+    """Apply the template to prompt, prompt and chosen, prompt and rejected; contents in the form that it reads."""
+    prompt, *sides = ([chat.rendering.message(m) for m in part] for part in (row.prompt, row.chosen, row.rejected))
+    whole = [template(prompt + response) for response in sides]
+    return (template(prompt, add_generation_prompt=True), *whole)
 
 
 def _holds_control_tokens(row: PreferenceRow, chat: Chat) -> bool:

@@ -1,7 +1,7 @@
 """A run's rows as the trainer and the exports read them: the very prompt that was sampled, chosen, rejected."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from lrq.domain import exports
 from lrq.domain.errors import UsageError
-from lrq.domain.records import Chunk, Item, Message
+from lrq.domain.records import Chunk, Item, Message, Reward, Score
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.schema import rows
@@ -30,18 +30,24 @@ class TrainingRow:
     p_w: float | None
     p_l: float | None
     drawn: DrawnPair
+    rewards: Mapping[str, Reward | None] = field(default_factory=dict)  # of chosen and rejected, where asked for
+    scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
 
 
 def training_rows(
-    ledger: Ledger, frozen: Frozen, run: int, round_: int, *, window: int | None = None
+    ledger: Ledger, frozen: Frozen, run: int, round_: int, *, window: int | None = None, scores: bool = False
 ) -> Iterator[TrainingRow]:
-    """The rows of a training's window, or all, in the order they were made; one item in memory at a time."""
+    """The rows of a training's window, or all, in the order they were made; one item in memory at a time.
+
+    `scores`: with what the responses were rewarded for.
+    """
     query = sa.select(rows).where(rows.c.run_id == run, rows.c.round == round_).order_by(rows.c.id)
     with ledger.reading() as conn:
         found = conn.execute(query if window is None else query.where(rows.c.window == window)).all()
     for row in found:
         with ledger.reading() as conn:
-            yield _row(conn, frozen, row)
+            found_row = _row(conn, frozen, row)
+            yield replace(found_row, **_scores(conn, row)) if scores else found_row
 
 
 def _row(conn: sa.Connection, frozen: Frozen, row: sa.Row[Any]) -> TrainingRow:
@@ -65,6 +71,17 @@ def _row(conn: sa.Connection, frozen: Frozen, row: sa.Row[Any]) -> TrainingRow:
         p_l=row.p_l,
         drawn=drawn,
     )
+
+
+def _scores(conn: sa.Connection, row: sa.Row[Any]) -> dict[str, Any]:
+    """Rewards and scores of the row's responses, by side."""
+    rewards = {(one.prompt, one.k): one for one in items_.load_rewards(conn, row.item_id, row.round)}
+    scores = items_.load_scores(conn, row.item_id, row.round)
+    sides = {"chosen": row.chosen} | ({} if row.rejected is None else {"rejected": row.rejected})
+    return {
+        "rewards": {side: rewards.get((row.prompt, k)) for side, k in sides.items()},
+        "scores": {side: [s for s in scores if (s.prompt, s.k) == (row.prompt, k)] for side, k in sides.items()},
+    }
 
 
 def sampled_messages(frozen: Frozen, item: Item, prompt: int, stored: Any) -> Sequence[Message]:
