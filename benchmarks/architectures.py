@@ -1,22 +1,27 @@
-"""A table of architectures: is each sampled exactly, and by which way? Tiny random models, fp32, nothing fetched.
+"""A table of architectures: is each sampled and trained exactly, and by which way? Tiny random models, nothing fetched.
 
     python benchmarks/architectures.py [NAME …] [--write docs/design/training.md]
 
 Δ log p: the largest difference of any token's log-probability, over all steps of ten responses drawn from a prompt of
 30 tokens, from a plain forward pass over the tokens so far. Greedy: whether the likeliest tokens are those of
 transformers' own generate(). Way: what the probe at loading chose, or why the model is refused before anything is paid.
+Training Δ: the largest difference of any step's loss or margin from stock TRL. Path: whether prompts are encoded once
+for a pair, or why not.
+
 With --write the table takes the place of the one between the marks in that file.
 """
 
 import argparse
 import logging
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 from zoo import ZOO, build
+from zoo_training import training
 
 from lrq.policy import decoding
 from lrq.policy.decoding import decode
@@ -29,7 +34,7 @@ PROMPT = torch.randint(3, 64, (30,), generator=torch.Generator().manual_seed(1))
 NEW, RESPONSES = 24, 10
 EXACT = 1e-4
 BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"
-COLUMNS = ("sampling Δ log p", "greedy", "way")
+COLUMNS = ("sampling Δ log p", "greedy", "way", "training Δ", "path")
 
 
 def main() -> None:
@@ -41,7 +46,7 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = [f"| architecture | {' | '.join(COLUMNS)} |", f"|{'---|' * (1 + len(COLUMNS))}"]
     for name in options.names or ZOO:
-        figures = sampling(name)
+        figures = sampling(name) | training(name)
         lines.append(f"| {name} | {' | '.join(figures[column] for column in COLUMNS)} |")
         print(lines[-1], flush=True)
     if options.write:
@@ -52,6 +57,7 @@ def main() -> None:
 
 def quiet() -> None:
     """Keep what transformers has to say about kernels that are not installed off the screen."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # between the libraries
     transformers_logging.set_verbosity_error()
     logging.disable(logging.WARNING)
 

@@ -8,6 +8,7 @@ import click
 import orjson
 
 from lrq.cli.common import settings_options
+from lrq.cli.parquet import write_parquet
 from lrq.config import Settings
 from lrq.domain import exports
 from lrq.domain.errors import UsageError
@@ -42,11 +43,13 @@ _FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {  # beside TRL's, 
     "-o",
     type=click.Path(dir_okay=False, allow_dash=True),
     default="-",
-    help="A file; - is standard output.",
+    help="A file, in Parquet if it ends in .parquet; - is standard output.",
 )
 @settings_options
 def export(run: str, form: str, output: str, settings: Settings) -> None:
-    """Write the pairs of a run, or the scores of all its responses, as JSON lines.
+    """Write the pairs of a run, or the scores of all its responses, as JSON lines or Parquet.
+
+    Beside what each format's tool reads, a pair has id, reward, margin and scores.
 
     Example: lrq export my-run --format longreward -o pairs.jsonl
     """
@@ -55,8 +58,11 @@ def export(run: str, form: str, output: str, settings: Settings) -> None:
         found = runs_.get_run(conn, run)
     lines = scores(ledger, found) if form == "scores" else pairs(ledger, found, form)
     differing: list[str] = []
-    with click.open_file(output, "wb") as stream:
-        count = write(_noting(lines, differing), stream)
+    if output.endswith(".parquet"):
+        count = write_parquet(_noting(lines, differing), Path(output))
+    else:
+        with click.open_file(output, "wb") as stream:
+            count = write(_noting(lines, differing), stream)
     if differing:
         click.echo(f"{len(differing)} rows train other tokens under stock TRL, as `trl_differs` says of each", err=True)
     left = f"; {found.open_items} items are not at their end" if found.open_items else ""
@@ -69,10 +75,11 @@ def export(run: str, form: str, output: str, settings: Settings) -> None:
 def pairs(ledger: Ledger, run: Run, form: str = "trl", model: Path | None = None) -> Iterator[dict[str, Any]]:
     frozen = thaw(run.recipe, run.config)
     renderer = renderer_of(frozen, model) if form == "trl" else None
-    for row in training_rows(ledger, frozen, run.id, run.round):
+    for row in training_rows(ledger, frozen, run.id, run.round, scores=True):
         if form == "longreward" and row.rejected is None:
             raise UsageError("this run has demonstrations, not pairs: export it with --format trl")
-        yield trl_row(row, renderer) if form == "trl" else _FORMS[form](row)
+        known = exports.pair_scores(row.item, row.margin, row.rewards, row.scores)
+        yield (trl_row(row, renderer) if form == "trl" else _FORMS[form](row)) | known
 
 
 def _noting(lines: Iterator[dict[str, Any]], differing: list[str]) -> Iterator[dict[str, Any]]:

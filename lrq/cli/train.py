@@ -17,11 +17,13 @@ from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
 from lrq.ledger.runs import get_run
 from lrq.recipes import load_recipe
+from lrq.trainer.files import is_file_of_rows
 from lrq.trainer.job import Preflight, Result, make_job, prepare
 from lrq.trainer.launch import run
-from lrq.workers.trainer import run_folder, train_settings
+from lrq.workers.trainer import about, run_folder, train_settings
 
 STATUS = {"done": 0, "nothing": 0, "failed": 1, "stopped": 130}
+UNREADABLE = 1
 ROWS_SET_ASIDE = 3
 
 
@@ -29,25 +31,39 @@ ROWS_SET_ASIDE = 3
     epilog="Example: lrq train pairs.jsonl --model ./policy --output ./better --set beta=0.1 --set zero_stage=3"
 )
 @click.argument("source", metavar="RUN|FILE")
-@click.option("--model", type=click.Path(path_type=Path), help="Folder to start from.  [default: the run's policy]")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Folder to start from, or a name in the local hub cache.  [default: the run's policy]",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for the model.  [default: runs/RUN/model]")
 @click.option(
     "--job", type=click.Path(path_type=Path), help="Folder for checkpoints and metrics.  [default: OUTPUT.job]"
 )
+@click.option("--adapter", type=click.Choice(["lora"]), help="Train low-rank matrices beside the weights.")
+@click.option("--merge", is_flag=True, help="Save a whole model, the adapter added to its base.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the training; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
-    source: str, model: Path | None, output: Path | None, job: Path | None, settings: tuple[str, ...], *, as_json: bool
+    source: str,
+    model: Path | None,
+    output: Path | None,
+    job: Path | None,
+    adapter: str | None,
+    settings: tuple[str, ...],
+    *,
+    merge: bool,
+    as_json: bool,
 ) -> None:
-    """Train on FILE, a TRL preference file in JSON lines, or on the pairs of a finished RUN.
+    """Train on FILE or on the pairs of a finished RUN.
 
-    Interrupted, the same command goes on from the last checkpoint.
+    FILE is any preference file that TRL reads: JSON lines or Parquet, compressed or in a folder, or the name of a data
+    set in the local hub cache. Interrupted, the same command goes on from the last checkpoint.
     """
-    found = {"model": model, "rows": Path(source), "output": output}
-    if not Path(source).is_file():
-        if source.endswith((".jsonl", ".json")):
-            raise UsageError(f"there is no file {source}")
+    found: dict[str, Any] = {"model": model, "rows": Path(source), "output": output}
+    if not is_file_of_rows(source):
         found = _of_run(source, model) | {name: value for name, value in found.items() if value and name != "rows"}
+    found |= {name: value for name, value in (("adapter", adapter), ("merge", merge)) if value}
     for name in ("model", "output"):
         if found[name] is None:
             raise UsageError(f"say with --{name} which folder: {source} names none")
@@ -74,7 +90,8 @@ def _of_run(name: str, model: Path | None = None) -> dict[str, Any]:
     policy = run.config["policy"]["path"]
     own = train_settings(run.config) if run.config["train"] else dict(load_recipe(run.recipe).loss)
     output = run_folder(settings.home, name) / "model"
-    return {"model": Path(policy) if policy else None, "rows": pairs, "output": output, **own}
+    known = {**own, "about": about(name, run.config)}
+    return {"model": Path(policy) if policy else None, "rows": pairs, "output": output, **known}
 
 
 def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -90,6 +107,8 @@ def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 def exit_status(result: Result) -> int:
     status = STATUS[result.state]
+    if result.state == "nothing" and "rows can be read" in result.reason:
+        return UNREADABLE
     return ROWS_SET_ASIDE if not status and result.preflight and result.preflight.set_aside else status
 
 
@@ -128,19 +147,28 @@ def _bar() -> Iterator[TrainBar]:
         yield TrainBar(progress)
 
 
+def _figures(figures: Mapping[str, float]) -> str:
+    return f"loss {figures['loss']:.4f}, margin {figures['margin']:+.3f}, pairs in order {figures['accuracy']:.0%}"
+
+
 def _summary(result: Result) -> str:
     rows = result.preflight or Preflight()
     lines = [
         f"Rows: {rows.kept} of {rows.rows} kept, {rows.cut} cut, {rows.dropped} dropped, {rows.set_aside} set aside; "
         f"tokens of prompt and response {rows.total.min} to {rows.total.max}, median {rows.total.median}",
         *(f"  {reason}" for reason in rows.reasons),
+        *(f"  note: {note}" for note in rows.notes),
     ]
+    if rows.shared_prefix not in {"", "yes"}:
+        lines.append(f"Prompts were encoded twice, not shared: {rows.shared_prefix}")
     if result.state == "done":
         last = result.metrics
         lines.append(
             f"Trained {result.steps} steps in {result.seconds:.0f} s: last loss {last['loss']:.4f}, "
-            f"margin {last['margin']:+.3f}, pairs in order {last['accuracy']:.0%}"
+            f"margin {last['margin']:+.3f}, pairs in order {last['accuracy']:.0%}, "
+            f"{result.tokens / max(result.seconds, 0.1):,.0f} tokens/s"
         )
+        lines += [f"Held out, {name}: {_figures(figures)}" for name, figures in result.held_out.items()]
         return "\n".join([*lines, f"Model: {result.model}"])
     word = {"nothing": "Nothing to train", "failed": "Failed", "stopped": "Stopped"}[result.state]
     return "\n".join([*lines, f"{word}: {result.reason}"])

@@ -62,6 +62,22 @@ def llama_factory_entry(file_name: str) -> dict[str, Any]:
     }
 
 
+def pair_scores(
+    item: Item,
+    margin: float | None,
+    rewards: Mapping[str, Reward | None],
+    scores: Mapping[str, Sequence[Score]],
+) -> dict[str, Any]:
+    """What a pair was made of, beside the fields that other tools read: id, reward, margin and scores by side."""
+    values = {side: {score.dimension: score.value for score in known} for side, known in scores.items()}
+    return {
+        "id": item.id,
+        "reward": {side: reward.value if reward else None for side, reward in rewards.items()},
+        "margin": margin,
+        "scores": values,
+    }
+
+
 def score_row(item: str, response: Response, scores: Iterable[Score], reward: Reward | None) -> dict[str, Any]:
     """All scores of one response. What is no value is null, with its reason under the same name.
 

@@ -4,9 +4,13 @@ import hashlib
 import os
 from pathlib import Path
 
+import orjson
+
 from lrq.domain.errors import UsageError
 
 WEIGHTS = "*.safetensors"
+ADAPTER = "adapter_config.json"  # peft's: the folder holds low-rank matrices for a base that lies elsewhere
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WHOLE = 64 << 20  # bytes: weights up to this size are read whole
 _BLOCK, _BLOCKS = 4096, 256  # of larger ones, this many blocks spread evenly
 
@@ -21,7 +25,37 @@ def find(spec: str) -> Path:
     return checked(_in_cache(spec))
 
 
+def base_of(folder: Path) -> Path | None:
+    """The folder of the whole model to which an adapter belongs; None: the folder is no adapter. Raises UsageError."""
+    if not (folder / ADAPTER).is_file():
+        return None
+    name = orjson.loads((folder / ADAPTER).read_bytes()).get("base_model_name_or_path")
+    if not name:
+        raise UsageError(f"{folder} is an adapter that names no base: set base_model_name_or_path in its {ADAPTER}")
+    try:
+        base = find(str(name))
+    except UsageError as error:
+        raise UsageError(f"{folder} is an adapter, and of its base: {error}") from None
+    if (base / ADAPTER).is_file():
+        raise UsageError(f"{folder} is an adapter of {base}, which is one itself: merge that one first")
+    return base
+
+
+def _checked_adapter(folder: Path) -> Path:
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UsageError(f"{folder} holds an {ADAPTER} and no {ADAPTER_WEIGHTS}; save the adapter with save_pretrained")
+    if any(path.name != ADAPTER_WEIGHTS for path in folder.glob(WEIGHTS)):
+        raise UsageError(
+            f"{folder} holds a whole model and an adapter: which of them is meant is not said; "
+            f"move the adapter_* files elsewhere, or the model's"
+        )
+    base_of(folder)
+    return folder
+
+
 def checked(folder: Path) -> Path:
+    if (folder / ADAPTER).is_file():
+        return _checked_adapter(folder)
     for pattern, what in (("config.json", "config.json"), (WEIGHTS, "safetensors weights")):
         if not any(folder.glob(pattern)):
             raise UsageError(f"{folder} holds no {what}; save a model there with save_pretrained")

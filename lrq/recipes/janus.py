@@ -33,6 +33,7 @@ SETTINGS: Mapping[str, Any] = {
 }
 LOSS: Mapping[str, Any] = {  # appendix: DPO from the model that was trained on one system message in three
     "loss_type": ["sigmoid"],
+    "loss_weights": [1.0],
     "beta": 0.1,
     "learning_rate": 5e-7,
     "epochs": 2,

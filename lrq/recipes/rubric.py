@@ -28,7 +28,13 @@ SETTINGS: Mapping[str, Any] = {
     "rubrics": [],  # the criteria, where the items bring none
     "speaker": "",  # who is scored; empty: everyone
 }
-LOSS: Mapping[str, Any] = {"loss_type": ["sft"], "learning_rate": 2e-4, "epochs": 5, "batch_size": 16}
+LOSS: Mapping[str, Any] = {
+    "loss_type": ["sft"],
+    "loss_weights": [1.0],
+    "learning_rate": 2e-4,
+    "epochs": 5,
+    "batch_size": 16,
+}
 _SAMPLING = {"temperature": 0.01, "max_new_tokens": 1024}
 _OBJECT = re.compile(r"\{[^{}]*\}")
 

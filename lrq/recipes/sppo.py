@@ -28,6 +28,7 @@ SETTINGS: Mapping[str, Any] = {
 }
 LOSS: Mapping[str, Any] = {  # section 5: beta is 1/eta
     "loss_type": ["sppo"],
+    "loss_weights": [1.0],
     "beta": 1e-3,
     "learning_rate": 5e-7,
     "batch_size": 64,

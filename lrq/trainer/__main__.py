@@ -1,4 +1,7 @@
-"""`python -m lrq.trainer JOB`: under torchrun one process of the training, else the training as a whole."""
+"""`python -m lrq.trainer JOB`: under torchrun one process of the training, else the training as a whole.
+
+`python -m lrq.trainer --probe MODEL SETTINGS` takes one step and prints why it cannot, or nothing.
+"""
 
 import os
 import sys
@@ -11,6 +14,10 @@ from lrq.trainer.parent import watch_parent
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["--probe"] and len(sys.argv) == 4:
+        from lrq.trainer.probe import main as probe  # noqa: PLC0415
+
+        return probe(Path(sys.argv[2]), sys.argv[3])
     if len(sys.argv) != 2:
         print("usage: python -m lrq.trainer JOB-FOLDER", file=sys.stderr)
         return 2

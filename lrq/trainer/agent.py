@@ -7,6 +7,7 @@ that they look for after each step.
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 from lrq.domain.errors import UsageError
-from lrq.trainer.job import JobFolder, Result, TrainJob, finished, write_json
+from lrq.trainer.job import JobFolder, PreparedJob, Result, TrainJob, finished, write_json
 from lrq.trainer.launch import PARENT, environment, torchrun_arguments
 from lrq.trainer.parent import watch_parent
 
@@ -33,6 +34,8 @@ def main(folder: JobFolder) -> int:
     job = folder.load()
     with _alone(folder):
         result = finished(folder, job) or _train(folder, job)
+        if result.state == "done" and not job.output.exists():
+            result = _merge(folder, job, result)
         write_json(folder.result, result)
     log.info("%s %s", result.state, result.reason)
     return EXIT_STATUS[result.state]
@@ -46,7 +49,7 @@ def _alone(folder: JobFolder) -> Iterator[None]:
         yield
 
 
-def _train(folder: JobFolder, job: TrainJob) -> Result:
+def _train(folder: JobFolder, job: PreparedJob) -> Result:
     for leftover in (folder.stop, folder.failure, folder.result):
         leftover.unlink(missing_ok=True)
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -61,6 +64,20 @@ def _train(folder: JobFolder, job: TrainJob) -> Result:
     except (ChildFailedError, UsageError) as error:
         return folder.load_result() or _failed(folder, error)
     return folder.load_result() or Result(state="failed", reason=f"no process left a result (see {folder.log})")
+
+
+def _merge(folder: JobFolder, job: PreparedJob, result: Result) -> Result:
+    """Make a whole model of the trained adapter, now that the training's processes have left."""
+    from lrq.trainer.finish import merge  # noqa: PLC0415 - loads transformers and peft
+
+    folder.result.unlink(missing_ok=True)
+    try:
+        merge(folder, job, result)
+    except Exception as error:
+        log.exception("The adapter could not be merged")
+        return Result(state="failed", reason=f"the adapter in {folder.adapter} could not be merged: {error}")
+    shutil.rmtree(folder.adapter, ignore_errors=True)
+    return result
 
 
 def _processes(job: TrainJob) -> int:

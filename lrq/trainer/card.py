@@ -1,18 +1,21 @@
 """The card of a trained model, in Markdown."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from lrq.trainer.job import Preflight, Result, Spread, TrainJob
 
 
 def model_card(job: TrainJob, result: Result) -> str:
-    """Base, method, settings, rows and figures; no path of this machine but the base's last name."""
+    """Base, data, run, method, settings and figures; no path of this machine but the last names."""
     rows = result.preflight or Preflight()
+    licence = job.about.get("licence")
     return f"""---
 pipeline_tag: text-generation
-library_name: transformers
+library_name: {"peft" if job.adapter and not job.merge else "transformers"}
 base_model: {job.model.name}
-tags: [lrq, trl, dpo]
+license: {licence or "other"}
+tags: [{", ".join(["lrq", "trl", "dpo", *(["lora"] if job.adapter else [])])}]
 ---
 
 # {job.output.name}
@@ -21,6 +24,10 @@ Trained from `{job.model.name}` (SHA-256 of configuration and weights `{rows.mod
 on preference pairs, with lrq {version("lrq")}: Direct Preference Optimization (arXiv 2305.18290) in TRL, {
         _engine(job)
     }.
+
+## Origin
+
+{_table(_origin(job, rows))}
 
 ## Settings
 
@@ -32,7 +39,8 @@ on preference pairs, with lrq {version("lrq")}: Direct Preference Optimization (
         _table(
             {
                 "in the file": rows.rows,
-                "trained on": rows.kept,
+                "trained on": rows.kept - rows.held_out,
+                "held out": rows.held_out,
                 "of these with a cut prompt": rows.cut,
                 "dropped as too long": rows.dropped,
                 "set aside as unreadable": rows.set_aside,
@@ -46,8 +54,37 @@ on preference pairs, with lrq {version("lrq")}: Direct Preference Optimization (
 
 ## Figures
 
+{_before_and_after(result)}
+
 {_table({"steps": result.steps, "seconds in steps": result.seconds, **_figures(result)})}
 """
+
+
+def _origin(job: TrainJob, rows: Preflight) -> dict[str, object]:
+    """Where the model comes from; what nobody said is named as such."""
+    data = getattr(job, "content_of_rows", "")
+    return {
+        "base": job.model.name,
+        "run": job.about.get("run", "none: a file of pairs"),
+        "recipe": job.about.get("recipe", "not stated"),
+        "judge": job.about.get("judge", "not stated"),
+        "data": f"{job.rows.name}, {rows.rows} rows, SHA-256 `{data}`",
+        "licence of the data": job.about.get("licence", "not stated"),
+    }
+
+
+def _before_and_after(result: Result) -> str:
+    """Show both ends of the training: on rows held out if there are any, else its first and its last step."""
+    ends: tuple[Mapping[str, float | None] | None, ...] = (result.held_out.get("before"), result.held_out.get("after"))
+    where = "on the rows held out"
+    if not all(ends):
+        ends, where = (result.first, result.metrics), "in the first and the last step"
+    names = {"loss": "loss", "margin": "margin of rewards", "accuracy": "share of pairs in order"}
+    lines = [f"| {where} | before | after |", "|---|---|---|"]
+    for name, text in names.items():
+        cells = [f"{value:.4g}" if end and (value := end.get(name)) is not None else "" for end in ends]
+        lines.append(f"| {text} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _engine(job: TrainJob) -> str:
@@ -63,14 +100,25 @@ def _settings(job: TrainJob, rows: Preflight) -> dict[str, object]:
         "pairs in a step": job.batch_size,
         "length": f"{job.max_steps} steps" if job.max_steps else f"{job.epochs:g} epochs",
         "longest sequence": job.max_length or "no limit",
+        "trained weights": _trained(job),
         "shared prefix": rows.shared_prefix,
         "seed": job.seed,
     }
 
 
+def _trained(job: TrainJob) -> str:
+    if not job.adapter:
+        return "all"
+    kind = "QLoRA" if job.adapter.quantize else "LoRA"
+    targets = job.adapter.targets if isinstance(job.adapter.targets, str) else ", ".join(job.adapter.targets)
+    merged = ", merged into the base" if job.merge else ""
+    return f"{kind}, rank {job.adapter.r}, alpha {job.adapter.alpha:g}, on {targets}{merged}"
+
+
 def _figures(result: Result) -> dict[str, object]:
     names = {"loss": "last loss", "margin": "last margin of rewards", "accuracy": "last share of pairs in order"}
-    return {text: f"{value:.4g}" for name, text in names.items() if (value := result.metrics.get(name)) is not None}
+    figures = {text: f"{value:.4g}" for name, text in names.items() if (value := result.metrics.get(name)) is not None}
+    return {**figures, "tokens per second": f"{result.tokens / result.seconds:,.0f}" if result.seconds else ""}
 
 
 def _spreads(rows: Preflight) -> str:

@@ -7,25 +7,43 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lrq.domain.errors import UsageError
 from lrq.policy import folder as policies
+from lrq.trainer.files import data_files, find_rows
 
 Losses = tuple[str, ...]
 State = Literal["done", "nothing", "stopped", "failed"]
 
 SPPO = "sppo"  # the loss that is ours, not TRL's: squared, with win rates
 
+# Where figures can go, and the beginning of the environment variables that each reads.
+REPORTERS = {"trackio": "TRACKIO_", "wandb": "WANDB_", "tensorboard": "TENSORBOARD_", "mlflow": "MLFLOW_"}
+
 NOTE = "training.json"  # in the model's folder: figures of the training, and whose work it is
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Adapter(_Record):
+    """Low-rank matrices beside the weights, trained instead of them (LoRA, arXiv 2106.09685).
+
+    The defaults are those that match full training over a wide range of data: every linear layer, alpha twice the rank.
+    """
+
+    r: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = "all-linear"  # names of modules, or a pattern
+    quantize: bool = False  # the base in 4 bits (QLoRA, arXiv 2305.14314): on a GPU, with bitsandbytes
 
 
 class TrainJob(_Record):
@@ -36,7 +54,7 @@ class TrainJob(_Record):
     """
 
     model: Path  # a folder with safetensors and a tokenizer: policy at the start, and reference
-    rows: Path  # a TRL preference file, JSON lines
+    rows: Path  # a TRL preference file, or a folder of them
     output: Path  # the folder of the trained model; must not exist yet
 
     loss_type: Losses = ("sigmoid", "sft")  # names as TRL's DPOConfig knows them, and "sppo"
@@ -66,8 +84,32 @@ class TrainJob(_Record):
     shared_prefix: bool = True
     reference: Path | None = None  # file of reference log-probabilities, to be shared by trainings; none: the job's own
 
+    adapter: Adapter | None = None  # none: all weights are trained, or the adapter that the model is
+    merge: bool = False  # save a whole model, the adapter added to its base
+
+    held_out: float = Field(default=0.0, ge=0, lt=1)  # share of the rows, measured before and after and not trained on
+    report_to: tuple[str, ...] = ()  # trackio, wandb, tensorboard, mlflow: figures of each step go there too
+    about: dict[str, str] = {}  # for the card: run, recipe, judge, licence of the data
+
     save_steps: int = Field(default=50, gt=0)
     keep_checkpoints: bool = False  # after the end
+
+    @field_validator("adapter", mode="before")
+    @classmethod
+    def _adapter_by_name(cls, value: Any) -> Any:
+        return {} if value == "lora" else value
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("report_to")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(value) - REPORTERS.keys():
+            raise ValueError(f"{min(unknown)} is none of {', '.join(REPORTERS)}")
+        return value
 
     @model_validator(mode="after")
     def _weights_match(self) -> Self:
@@ -124,11 +166,14 @@ class Preflight(_Record):
     dropped: int = 0  # too long
     set_aside: int = 0  # not readable as a preference row
     reasons: tuple[str, ...] = ()  # of the first rows dropped or set aside, with their line numbers
+    notes: tuple[str, ...] = ()  # what befell rows that are kept
+    held_out: int = 0  # of the kept ones: measured, not trained on
     prompt: Spread = Spread()
     chosen: Spread = Spread()
     rejected: Spread = Spread()
     total: Spread = Spread()  # prompt and the longer response
-    shared_prefix: str = ""  # "yes", or why not
+    shared_prefix: str = ""  # "yes", or why not; empty: not yet tried
+    prefix_apart: float | None = None  # largest difference to the plain forward pass, in nats
     model: str = ""  # fingerprint of the starting policy
 
 
@@ -141,7 +186,10 @@ class Result(_Record):
     seconds: float = 0.0  # spent in steps, interrupted starts included
     model: Path | None = None
     preflight: Preflight | None = None
+    tokens: float = 0.0  # prompt and response of both sides, of all steps
+    first: dict[str, float | None] = {}  # metrics of the first step
     metrics: dict[str, float | None] = {}  # of the last step
+    held_out: dict[str, dict[str, float]] = {}  # before and after: loss, margin, accuracy
 
 
 class JobFolder:
@@ -154,6 +202,8 @@ class JobFolder:
         self.stage = path / "stage.json"
         self.preflight = path / "preflight.json"
         self.rows = path / "rows.arrow"
+        self.held_out = path / "held_out.jsonl"  # a line per measurement
+        self.adapter = path / "adapter"  # trained, waiting to be merged
         self.reference = path / "reference.jsonl"
         self.checkpoints = path / "checkpoints"
         self.result = path / "result.json"
@@ -185,10 +235,9 @@ def prepare(path: Path, job: TrainJob) -> JobFolder:
     Same are settings and content of the files. A training whose model was removed since is begun anew.
     Raises UsageError if the folder holds another training that took steps, or the job's files cannot be used.
     """
-    job = job.model_copy(update={name: getattr(job, name).absolute() for name in ("model", "rows", "output")})
-    check_model(job.model)
-    if not job.rows.is_file():
-        raise UsageError(f"{job.rows} is no file: name a preference file in JSON lines")
+    check_settings(job)
+    paths = {"model": find_model(job.model), "rows": find_rows(job.rows)}
+    job = job.model_copy(update={**paths, "output": job.output.absolute()})
     contents = {"content_of_model": policies.fingerprint(job.model), "content_of_rows": _hashed(job.rows)}
     prepared = PreparedJob.model_validate({**job.model_dump(), **contents})
     folder = JobFolder(path.absolute())
@@ -202,9 +251,34 @@ def prepare(path: Path, job: TrainJob) -> JobFolder:
     return folder
 
 
-def _hashed(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def find_model(model: Path) -> Path:
+    """Return the folder of that path, or of that name in the local hub cache, absolute; raises UsageError."""
+    if model.is_absolute() and not model.is_dir():
+        raise UsageError(f"{model} holds no model (no config.json): name a local model folder")
+    return policies.find(str(model)).absolute()
+
+
+def check_settings(job: TrainJob) -> None:
+    """Raises UsageError for settings that ask for what is not installed or cannot be."""
+    if missing := [name for name in job.report_to if find_spec(name) is None]:
+        raise UsageError(f"report_to={missing[0]} needs it installed: pip install {missing[0]}")
+    if job.adapter and job.adapter.quantize and find_spec("bitsandbytes") is None:
+        raise UsageError("adapter.quantize needs bitsandbytes and a GPU: pip install bitsandbytes, or leave it out")
+    if job.adapter and find_spec("peft") is None:
+        raise UsageError("adapter needs peft: pip install 'lrq[train]'")
+    if job.adapter and job.adapter.quantize and job.zero_stage == 3:
+        raise UsageError("adapter.quantize does not go with zero_stage=3: set zero_stage=2 or 0")
+
+
+def _hashed(path: Path) -> str:
+    """SHA-256 of a file, or of the hashes of a folder's files with rows."""
+    digests = []
+    for file in data_files(path):
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256"))
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
 
 
 def _goes_on(folder: JobFolder, job: PreparedJob) -> bool:
@@ -225,22 +299,17 @@ def _clear(folder: JobFolder) -> None:
     """Remove what an earlier training left; its result last, so that a kill in between leaves it for removal."""
     folder.metrics.unlink(missing_ok=True)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    for outdated in (folder.preflight, folder.rows, folder.result):
+    for outdated in (folder.preflight, folder.rows, folder.held_out, folder.result):
         outdated.unlink(missing_ok=True)
 
 
-def check_model(model: Path) -> None:
-    """Raises UsageError unless the folder holds a model in safetensors."""
-    if not (model / "config.json").is_file():
-        raise UsageError(f"{model} holds no model (no config.json): name a local model folder")
-    if not any(model.glob("*.safetensors")):
-        raise UsageError(f"{model} holds no safetensors: save the model with save_pretrained first")
-
-
 def fingerprint(model: Path) -> str:
-    """SHA-256 over configuration and weights of a model folder."""
+    """SHA-256 over configuration and weights of a model folder; of an adapter, over its base's as well."""
     digest = hashlib.sha256()
-    for file in [model / "config.json", *sorted(model.glob("*.safetensors"))]:
+    if base := policies.base_of(model):
+        digest.update(fingerprint(base).encode())
+    configs = [model / name for name in ("config.json", policies.ADAPTER) if (model / name).exists()]
+    for file in [*configs, *sorted(model.glob("*.safetensors"))]:
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

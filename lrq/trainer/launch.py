@@ -18,7 +18,7 @@ import orjson
 
 from lrq.domain.environment import COMPUTE, SYSTEM, pick
 from lrq.domain.errors import UsageError
-from lrq.trainer.job import JobFolder, Result, finished, write_json
+from lrq.trainer.job import REPORTERS, JobFolder, Result, TrainJob, finished, write_json
 from lrq.trainer.rows import no_rows
 
 PARENT = "LRQ_TRAINER_PARENT"  # the process whose end ends the training
@@ -53,19 +53,10 @@ OFFLINE = {
 }
 
 
-# What the trackers of `report_to` read, and are given where they are named.
-TRACKERS = {
-    "wandb": ("WANDB_*",),
-    "mlflow": ("MLFLOW_*",),
-    "trackio": ("TRACKIO_*",),
-    "tensorboard": ("TENSORBOARD_*",),
-}
-
-
-def environment(inherited: Mapping[str, str], trackers: Sequence[str] = ()) -> dict[str, str]:
-    """Return what a training may know: no keys of other services, no hub, no telemetry."""
-    tracked = [names for tracker, names in TRACKERS.items() if tracker in trackers]
-    kept = pick(inherited, SYSTEM, COMPUTE, (PARENT,), *tracked)
+def environment(inherited: Mapping[str, str], report_to: Sequence[str] = ()) -> dict[str, str]:
+    """Return what a training may know: no keys but those of the trackers its figures go to, no hub, no telemetry."""
+    trackers = [(f"{REPORTERS[name]}*",) for name in report_to]
+    kept = pick(inherited, SYSTEM, COMPUTE, (PARENT,), *trackers)
     signals = {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT"}  # SIGTERM and SIGINT are lrq.trainer.agent's
     loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     return {**loopback, **PATIENT_THREADS, **kept, **signals, **OFFLINE}
@@ -96,7 +87,7 @@ def run(
     check_installed()
     for leftover in (folder.result, folder.stage):
         leftover.unlink(missing_ok=True)
-    process = _start(folder)
+    process = _start(folder, job)
     cancel = cancel or threading.Event()
     try:
         while process.poll() is None and not cancel.wait(POLL_SECONDS):
@@ -108,20 +99,44 @@ def run(
     return folder.load_result() or _died(folder, process, steps, asked=cancel.is_set())
 
 
+def can_train(model: Path, settings: Mapping[str, Any] | None = None) -> str:
+    """Take one step on two rows in a process of its own, on the CPU; returns why it cannot be taken, or nothing.
+
+    `settings` are those of the training to come. Takes some ten seconds, with large models of the first layers alone.
+    Raises UsageError unless the libraries are installed.
+    """
+    check_installed()
+    known = {name: value for name, value in (settings or {}).items() if name not in {"model", "rows", "output"}}
+    done = subprocess.run(
+        [sys.executable, "-m", "lrq.trainer", "--probe", str(model.absolute()), orjson.dumps(known).decode()],
+        env=environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode < 0:
+        return f"one step of training was killed by signal {-done.returncode}, most likely because memory ran out"
+    if done.returncode:
+        words = done.stderr.strip().splitlines() or ["the probe ended without a word"]
+        return words[-1]
+    return done.stdout.strip()
+
+
 def check_installed() -> None:
     """Raises UsageError unless the libraries of training are there; none is loaded."""
     if missing := [name for name in ("torch", "transformers", "trl", "deepspeed") if find_spec(name) is None]:
         raise UsageError(f"training needs {', '.join(missing)}: pip install 'lrq[train]'")
 
 
-def _start(folder: JobFolder) -> subprocess.Popen[bytes]:
+def _start(folder: JobFolder, job: TrainJob) -> subprocess.Popen[bytes]:
     with folder.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "lrq.trainer", str(folder.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**environment(os.environ), PARENT: str(os.getpid())},
+            env={**environment(os.environ, job.report_to), PARENT: str(os.getpid())},
             start_new_session=True,
         )
 

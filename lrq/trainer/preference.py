@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, is_peft_model
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from trl import DPOTrainer
@@ -16,7 +16,7 @@ from lrq.domain.errors import Stopping
 from lrq.trainer.checkpoints import mark_complete
 from lrq.trainer.job import SPPO, JobFolder
 from lrq.trainer.losses import sppo_loss
-from lrq.trainer.prefix import share_prefix
+from lrq.trainer.prefix_check import PrefixCheck, share_if_exact
 from lrq.trainer.progress import Progress, stop_asked
 from lrq.trainer.reference import ReferenceStore
 
@@ -59,7 +59,10 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     def __init__(
         self, *, folder: JobFolder, store: ReferenceStore, progress: Progress, shared_prefix: bool, **kwargs: Any
     ) -> None:
-        self._folder, self._store, self._progress, self._shared_prefix = folder, store, progress, shared_prefix
+        self._folder, self._store, self._progress = folder, store, progress
+        self._to_share = shared_prefix
+        self.prefix: PrefixCheck | None = None  # of the first pair; none: sharing was not asked for
+        self._engine: Any = None
         super().__init__(**kwargs)
         weights = dict(zip(self.loss_types, self.loss_weights, strict=True))
         self._sppo_weight = weights.pop(SPPO, 0.0)
@@ -74,8 +77,9 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Add the columns ref_chosen_logps and ref_rejected_logps: sums of log π_ref over each response, in nats."""
-        if self._shared_prefix:  # the first moment at which the model carries TRL's fused head
-            share_prefix(self.model)
+        if self._to_share:  # the first moment at which the model carries TRL's fused head
+            self._to_share = False
+            self.prefix = self._try_prefix(dataset)
         keys = {side: dataset[f"{side}_key"] for side in ("chosen", "rejected")}
         pairs = list(zip(keys["chosen"], keys["rejected"], strict=True))
         known = self._known(pairs)
@@ -85,6 +89,31 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         for side, column in keys.items():
             dataset = dataset.add_column(f"ref_{side}_logps", [known[key] for key in column])
         return dataset
+
+    def _try_prefix(self, dataset: Dataset) -> PrefixCheck:
+        """Compare the shared prefix with the plain pass on the longest pair; all processes do the same and agree."""
+        if self.aux_loss_enabled:
+            words = "the load of its experts is balanced over all tokens, and a shared prompt counts once"
+            return PrefixCheck(log_probs=0, gradient=0, reason=words)
+        lengths = [sum(map(len, parts)) for parts in zip(dataset["prompt_ids"], dataset["chosen_ids"], strict=True)]
+        row = {
+            name: dataset[lengths.index(max(lengths))][name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+        }
+        batch = {name: part.to(self.accelerator.device) for name, part in self.data_collator([row]).items()}
+        labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
+        base = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        is_bf16 = self.args.bf16 or base.dtype == torch.bfloat16
+        self._in_place()  # an engine would not have its model asked for gradients before there is an optimizer
+        with self.accelerator.autocast():
+            inputs = {**batch, "labels": labels, "use_cache": False, "fused_lm_head": True}
+            return share_if_exact(base, self.model, inputs, bf16=is_bf16)
+
+    def _in_place(self) -> Any:
+        """The model with its parameters where they are computed: on the CPU or sharded until training wraps it."""
+        if not self.is_deepspeed_enabled:
+            return self.model
+        self._engine = self._engine or prepare_deepspeed(self.model, self.accelerator)
+        return self._engine
 
     def _known(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
         """What the store holds for these rows, as the first process sees it."""
@@ -98,8 +127,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         self, dataset: Dataset, pairs: Sequence[tuple[str, str]], known: dict[str, float], batch_size: int
     ) -> None:
         loader = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
-        # Parameters may lie on the CPU or be sharded until training wraps the model: an engine brings them in place.
-        model = prepare_deepspeed(self.model, self.accelerator) if self.is_deepspeed_enabled else self.model
+        model = self._in_place()
         done = 0
         for batch in self.accelerator.prepare(loader):
             logps = self.accelerator.gather_for_metrics(self.compute_ref_log_probs(model, batch))

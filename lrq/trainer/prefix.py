@@ -9,7 +9,8 @@ A pair is laid out in one row as two branches behind one prompt of P tokens::
 Prompt and chosen are an ordinary causal sequence. The rejected branch attends to the prompt and to itself, never to
 the chosen one; it starts with the last prompt token once more, whose logits predict the first rejected token.
 
-The forward pass computes P + C + R + 1 positions instead of 2P + C + R, with the same log-probabilities.
+The forward pass computes P + C + R + 1 positions instead of 2P + C + R, with the same log-probabilities. Whether so for
+the model at hand is asked of the model itself, before its first step: see `prefix_check`.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,11 +24,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 ATTENTION = "lrq_shared_prefix"
 
-# Decoders whose layers pass keyword arguments down to the attention function and whose position ids alone decide the
-# positions; each is compared with the plain forward pass in the tests.
-SUPPORTED = frozenset(
-    {"cohere", "glm", "glm4", "granite", "helium", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
-)
+# Arguments by which an architecture asks of its attention what PyTorch's does not do.
+_BEYOND_SDPA = ("softcap", "s_aux")
+
+
+class Unshareable(Exception):
+    """The model's layers ask for what the shared prefix does not do; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +47,6 @@ class PairLayout:
         return self.chosen + self.rejected - self.prompt + 1
 
 
-def unsupported(config: Any) -> str | None:
-    """Why a model of this configuration cannot share prefixes; None if it can."""
-    if config.model_type not in SUPPORTED:
-        return f"its architecture {config.model_type!r} is not among those known to work"
-    kinds = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if kinds - {"full_attention"} or (window and window < config.max_position_embeddings):
-        return "it attends through sliding windows"
-    return None
-
-
 def shared_prefix_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -63,50 +54,88 @@ def shared_prefix_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     pairs: Sequence[PairLayout] | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within each pair: two SDPA calls, no N×N mask.
+    """Attend within each pair: SDPA calls over what each branch sees, no N×N mask.
 
     Shapes: query [B, heads, N, d], key and value [B, groups, N, d]; returns [B, N, heads, d]. Without `pairs` the batch
-    is taken as plain causal sequences padded on the right.
+    is taken as plain causal sequences padded on the right. Raises Unshareable.
     """
+    if asked := [name for name in _BEYOND_SDPA if kwargs.get(name) is not None]:
+        raise Unshareable(f"its attention has {asked[0]!r}")
     if pairs is None:
-        return sdpa_attention_forward(module, query, key, value, None, **kwargs)  # type: ignore[no-any-return]
+        return _causal(module, query, key, value, sliding_window, **kwargs), None
     rows = []
     for row, pair in enumerate(pairs):
         q, k, v = query[row : row + 1], key[row : row + 1], value[row : row + 1]
-        rows.append(_attend_pair(module, q, k, v, pair, **kwargs))
+        rows.append(_attend_pair(module, q, k, v, pair, sliding_window, **kwargs))
     return torch.cat(rows), None
 
 
 def _attend_pair(
-    module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pair: PairLayout, **kwargs: Any
+    module: torch.nn.Module,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pair: PairLayout,
+    window: int | None,
+    **kwargs: Any,
 ) -> torch.Tensor:
     first, branch = slice(pair.chosen), slice(pair.chosen, pair.end)
-    chosen, _ = sdpa_attention_forward(module, q[:, :, first], k[:, :, first], v[:, :, first], None, **kwargs)
-    seen = slice(pair.prompt - 1)  # the branch brings its own last prompt token
+    chosen = _causal(module, q[:, :, first], k[:, :, first], v[:, :, first], window, **kwargs)
+    start = max(0, pair.prompt - window) if window else 0  # the branch's first query, at P - 1, sees no key before it
+    seen = slice(start, pair.prompt - 1)  # the branch brings its own last prompt token
     keys, values = (torch.cat((x[:, :, seen], x[:, :, branch]), dim=2) for x in (k, v))
-    rejected, _ = sdpa_attention_forward(module, q[:, :, branch], keys, values, pair.mask, **kwargs)
+    mask = pair.mask[:, start:]
+    if window:
+        mask = mask & ~torch.ones_like(mask).tril(pair.prompt - 1 - start - window)
+    rejected, _ = sdpa_attention_forward(module, q[:, :, branch], keys, values, mask[None, None], **kwargs)
     return F.pad(torch.cat((chosen, rejected), dim=1), (0, 0, 0, 0, 0, q.shape[2] - pair.end))
+
+
+def _causal(
+    module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None, **kwargs: Any
+) -> torch.Tensor:
+    """Attend causally, each query to itself and the `window - 1` keys before it; in blocks as long as the window."""
+    length = q.shape[2]
+    if not window or length <= window:
+        return sdpa_attention_forward(module, q, k, v, None, **kwargs)[0]
+    blocks = []
+    for start in range(0, length, window):
+        end, oldest = min(start + window, length), max(0, start - window + 1)
+        mask = torch.ones(end - start, end - oldest, dtype=torch.bool, device=q.device)
+        mask = (mask.tril(start - oldest) & ~mask.tril(start - oldest - window))[None, None]
+        part = sdpa_attention_forward(
+            module, q[:, :, start:end], k[:, :, oldest:end], v[:, :, oldest:end], mask, **kwargs
+        )
+        blocks.append(part[0])
+    return torch.cat(blocks, dim=1)
 
 
 AttentionInterface.register(ATTENTION, shared_prefix_attention)
 
 
-def share_prefix(model: PreTrainedModel) -> None:
+def share_prefix(model: PreTrainedModel) -> Callable[[], None]:
     """Make the model's fused forward pass compute each pair of a TRL preference batch with a shared prefix.
 
-    The model must have been loaded with `attn_implementation=ATTENTION` and carry TRL's fused head. Callers see no
-    difference: they pass [2B, L] token ids, the chosen half first, and receive [2B, L - 1] per-token figures.
+    The model must carry TRL's fused head. Callers see no difference: they pass [2B, L] token ids, chosen first, and
+    receive [2B, L - 1] per-token figures. Returns what makes the model plain again.
     """
-    plain = model.forward
+    plain, attention = model.forward, model.config._attn_implementation
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if args or not kwargs.get("fused_lm_head") or not _has_prompts(kwargs["labels"]):
             return plain(*args, **kwargs)
         return _forward_pairs(plain, **kwargs)
 
+    def undo() -> None:
+        model.forward = plain
+        model.set_attn_implementation(attention)
+
     model.forward = forward
+    model.set_attn_implementation(ATTENTION)
+    return undo
 
 
 def _has_prompts(labels: torch.Tensor) -> bool:

@@ -21,13 +21,16 @@ class Progress:
     def __init__(self, folder: JobFolder, *, speaks: bool) -> None:
         self._folder, self._speaks = folder, speaks
         self._spoke = 0.0
-        self.last: dict[str, Any] = {}  # the last step's metrics
+        self.first: dict[str, Any] = {}  # the first step's metrics
+        self.last: dict[str, Any] = {}  # the last step's
+        self.tokens = 0.0  # of all steps
         self.seconds = 0.0  # spent in steps
 
     def recall(self) -> None:
         """Go on from the steps of an earlier start."""
         for line in self._folder.load_metrics():
-            self.last, self.seconds = line, line["seconds"]
+            self._note(line)
+            self.seconds = line["seconds"]
 
     def stage(self, name: str, done: int = 0, of: int = 0) -> None:
         """Say where the work is before its first step."""
@@ -36,11 +39,21 @@ class Progress:
             self._spoke = now
             write_json(self._folder.stage, {"stage": name, "done": done, "of": of})
 
+    def _note(self, line: dict[str, Any]) -> None:
+        self.first, self.last = self.first or line, line
+        self.tokens += line["tokens"]
+
     def step(self, line: dict[str, Any]) -> None:
-        self.last = line
+        self._note(line)
         if self._speaks:
             with self._folder.metrics.open("ab") as stream:
                 stream.write(orjson.dumps(line) + b"\n")
+
+    def held_out(self, step: int, figures: dict[str, float]) -> None:
+        """Keep what was measured on the rows held out, before the first step or after the last."""
+        if self._speaks:
+            with self._folder.held_out.open("ab") as stream:
+                stream.write(orjson.dumps({"step": step, **figures}) + b"\n")
 
 
 _signalled = False
@@ -84,7 +97,14 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         if state.global_step < state.max_steps and stop_asked(self._folder):
             self.stopped = True
             control.should_save = control.should_training_stop = True
+        control.should_evaluate = state.global_step >= state.max_steps and args.eval_strategy != "no"
         return control
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
+    ) -> None:
+        figures = {"loss": "eval_loss", "margin": "eval_rewards/margins", "accuracy": "eval_rewards/accuracies"}
+        self._progress.held_out(state.global_step, {name: metrics[key] for name, key in figures.items()})
 
     def on_log(
         self,

@@ -1,8 +1,10 @@
-"""Reading preference rows: any TRL preference file in JSON lines, one bad line at the cost of one row.
+"""Reading preference rows: any TRL preference file, one bad line at the cost of one row.
 
 A row holds `prompt`, `chosen`, `rejected`, each a text, or each a list of messages; without `prompt` the common
-beginning of the two is the prompt. Of lrq's own fields, `cut` says that the prompt was shortened before, and `p_w` and
-`p_l` are the win rates of the two responses.
+beginning of the two is the prompt. Of lrq's own fields, `cut` says that the prompt was shortened before, `p_w` and
+`p_l` are the win rates of the two responses, `chosen_finish` and `rejected_finish` say "length" of a response that was
+cut off, and `prompt_ids`, `chosen_ids`, `rejected_ids` are the tokens as they were drawn with the tokenizer
+`tokenizer`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +14,21 @@ from typing import Any
 
 import orjson
 
+from lrq.trainer.files import read_records
+
 Text = str | list[dict[str, Any]]  # a plain text, or messages
+
+SIDES = ("chosen", "rejected")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenIds:
+    """The tokens of a row as they were sampled, the end tokens included."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+    tokenizer: str = ""  # fingerprint; empty: the row names none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +36,15 @@ class PreferenceRow:
     """One pair; the three are all texts or all messages."""
 
     line: int
-    prompt: Any
+    prompt: Any  # None: the row has token ids alone
     chosen: Any
     rejected: Any
     cut: bool = False  # before it came here
     p_w: float | None = None  # win rates in [0, 1]
     p_l: float | None = None
     template: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the chat template
+    ids: TokenIds | None = None
+    unended: tuple[str, ...] = ()  # the sides whose response was cut off: no end token follows it
 
     @property
     def conversational(self) -> bool:
@@ -42,11 +60,9 @@ class BadRow:
 
 
 def read_rows(path: Path) -> Iterator[PreferenceRow | BadRow]:
-    """Yield one record per line that is not blank, in order."""
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield read_row(line, number)
+    """Yield one record per row of the file or folder, in order; raises LrqError where a file cannot be read."""
+    for number, record in read_records(path):
+        yield read_row(record, number)
 
 
 def no_rows(path: Path) -> str | None:
@@ -61,9 +77,9 @@ def no_rows(path: Path) -> str | None:
     )
 
 
-def read_row(line: bytes, number: int) -> PreferenceRow | BadRow:
+def read_row(record: bytes | dict[str, Any], number: int) -> PreferenceRow | BadRow:
     try:
-        data = orjson.loads(line)
+        data = orjson.loads(record) if isinstance(record, bytes) else record
     except orjson.JSONDecodeError:
         return BadRow(line=number, reason="is not JSON")
     try:
@@ -75,19 +91,9 @@ def read_row(line: bytes, number: int) -> PreferenceRow | BadRow:
 def _row(data: Any, number: int) -> PreferenceRow:
     if not isinstance(data, dict):
         raise ValueError("is no JSON object")  # noqa: TRY004 - one kind of error for one kind of trouble
-    chosen, rejected = _text(data, "chosen"), _text(data, "rejected")
-    if type(chosen) is not type(rejected):
-        raise ValueError("mixes a text and messages")
-    prompt = _text(data, "prompt") if "prompt" in data else _common(chosen, rejected)
-    if "prompt" not in data:
-        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-    if type(prompt) is not type(chosen):
-        raise ValueError("mixes a text and messages")
-    for name, value in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
-        if not value:
-            raise ValueError(f"has an empty {name!r}")
-    if chosen == rejected:
-        raise ValueError("has the same text as 'chosen' and 'rejected'")
+    ids = _ids(data)
+    texts = not ids or any(data.get(name) is not None for name in SIDES)
+    prompt, chosen, rejected = _texts(data) if texts else (None, None, None)
     template = {"tools": _tools(data), **_template(data)}
     return PreferenceRow(
         line=number,
@@ -98,7 +104,27 @@ def _row(data: Any, number: int) -> PreferenceRow:
         p_w=_rate(data, "p_w"),
         p_l=_rate(data, "p_l"),
         template={name: value for name, value in template.items() if value is not None},
+        ids=ids,
+        unended=tuple(side for side in SIDES if data.get(f"{side}_finish") == "length"),
     )
+
+
+def _texts(data: dict[str, Any]) -> tuple[Text, Text, Text]:
+    chosen, rejected = _text(data, "chosen"), _text(data, "rejected")
+    if type(chosen) is not type(rejected):
+        raise ValueError("mixes a text and messages")
+    implicit = data.get("prompt") is None
+    prompt = _common(chosen, rejected) if implicit else _text(data, "prompt")
+    if implicit:
+        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+    if type(prompt) is not type(chosen):
+        raise ValueError("mixes a text and messages")
+    for name, value in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+        if not value:
+            raise ValueError(f"has an empty {name!r}")
+    if chosen == rejected:
+        raise ValueError("has the same text as 'chosen' and 'rejected'")
+    return prompt, chosen, rejected
 
 
 def _text(data: dict[str, Any], name: str) -> Text:
@@ -106,8 +132,40 @@ def _text(data: dict[str, Any], name: str) -> Text:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(_is_message(message) for message in value):
-        return value
+        return [_message(message) for message in value]
     raise ValueError(f"has no {name!r} that is a text or a list of messages with role and content")
+
+
+def _is_message(message: Any) -> bool:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        return False
+    content = message.get("content")
+    if content is None:
+        return bool(message.get("tool_calls"))
+    return isinstance(content, str) or (isinstance(content, list) and all(isinstance(part, dict) for part in content))
+
+
+def _message(message: dict[str, Any]) -> dict[str, Any]:
+    """Join the parts of a content, and leave out what a table's other rows brought: columns without a value."""
+    known = {name: value for name, value in message.items() if value is not None or name == "content"}
+    if isinstance(content := message.get("content"), list):
+        if other := [part.get("type") for part in content if not isinstance(part.get("text"), str)]:
+            raise ValueError(f"has a message with a part of type {other[0]!r}: texts alone are trained on")
+        known["content"] = "".join(part["text"] for part in content)
+    return known
+
+
+def _ids(data: dict[str, Any]) -> TokenIds | None:
+    lists = [data.get(f"{name}_ids") for name in ("prompt", *SIDES)]
+    if any(value is None for value in lists):
+        return None
+    for value in lists:
+        if not isinstance(value, list) or not all(type(token) is int and token >= 0 for token in value):
+            raise ValueError("has token ids that are no list of numbers")
+    if lists[1] == lists[2]:
+        raise ValueError("has the same tokens as 'chosen' and 'rejected'")
+    prompt, chosen, rejected = (value or [] for value in lists)
+    return TokenIds(prompt=prompt, chosen=chosen, rejected=rejected, tokenizer=str(data.get("tokenizer") or ""))
 
 
 def _rate(data: dict[str, Any], name: str) -> float | None:
@@ -134,10 +192,6 @@ def _template(data: dict[str, Any]) -> dict[str, Any]:
     if value is None or isinstance(value, dict):
         return value or {}
     raise ValueError("has 'chat_template_kwargs' that are no JSON object")
-
-
-def _is_message(message: Any) -> bool:
-    return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
 
 
 def _common(chosen: Text, rejected: Text) -> Text:

@@ -7,11 +7,14 @@ from trl import DPOConfig
 
 from lrq.trainer.job import JobFolder, TrainJob
 
+NEVER = 1 << 30  # steps
 CHECKPOINTS_KEPT = 2  # the one before stays until the newer one is complete
 
 
-def dpo_config(job: TrainJob, folder: JobFolder, *, gpu: bool, bf16: bool, processes: int) -> DPOConfig:
-    """Settings for TRL's DPOTrainer."""
+def dpo_config(
+    job: TrainJob, folder: JobFolder, *, gpu: bool, bf16: bool, processes: int, fresh: bool = True
+) -> DPOConfig:
+    """Settings for TRL's DPOTrainer; `fresh` unless it goes on from a checkpoint."""
     return DPOConfig(
         output_dir=str(folder.checkpoints),
         loss_type=list(job.loss_type),
@@ -19,6 +22,10 @@ def dpo_config(job: TrainJob, folder: JobFolder, *, gpu: bool, bf16: bool, proce
         beta=job.beta,
         learning_rate=job.learning_rate,
         per_device_train_batch_size=job.micro_batch,
+        per_device_eval_batch_size=job.micro_batch,
+        eval_strategy="steps" if job.held_out else "no",
+        eval_steps=NEVER,  # the callback asks for it after the last step
+        eval_on_start=bool(job.held_out) and fresh,
         gradient_accumulation_steps=job.accumulation(processes),
         num_train_epochs=job.epochs,
         max_steps=job.max_steps or -1,
@@ -41,7 +48,8 @@ def dpo_config(job: TrainJob, folder: JobFolder, *, gpu: bool, bf16: bool, proce
         logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is no number ends the training instead
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(job.report_to) or "none",
+        run_name=job.output.name,
     )
 
 

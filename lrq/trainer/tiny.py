@@ -19,8 +19,8 @@ TEMPLATE = (
 )
 
 
-def make_policy(folder: Path, *, hidden: int = 64, layers: int = 2, positions: int = 4096, seed: int = 0) -> Path:
-    """Save a random Llama with a word-level tokenizer and a chat template; returns the folder."""
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a word-level tokenizer with a chat template, of 64 words."""
     words = (*SPECIAL, *WORDS)
     raw = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = WhitespaceSplit()
@@ -32,8 +32,13 @@ def make_policy(folder: Path, *, hidden: int = 64, layers: int = 2, positions: i
         eos_token="<eos>",
     )
     tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def make_policy(folder: Path, *, hidden: int = 64, layers: int = 2, positions: int = 4096, seed: int = 0) -> Path:
+    """Save a random Llama with a word-level tokenizer and a chat template; returns the folder."""
     config = LlamaConfig(
-        vocab_size=len(words),
+        vocab_size=len(SPECIAL) + len(WORDS),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
@@ -47,7 +52,7 @@ def make_policy(folder: Path, *, hidden: int = 64, layers: int = 2, positions: i
     )
     torch.manual_seed(seed)
     LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
     return folder
 
 

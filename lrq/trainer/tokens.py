@@ -1,12 +1,13 @@
 """Preflight: every row becomes token ids once, and the user learns what was kept, cut and dropped before it costs.
 
-Token ids are what TRL's DPOTrainer would make of the row, response starting where prompt and prompt + response part;
-they go to an Arrow file that all processes map into memory.
+Token ids are those that were sampled where the row has them. Else they are what TRL's DPOTrainer would make of the row,
+response starting where prompt and prompt + response part, with one end token after each response and none after one
+that was cut off. They go to an Arrow file that all processes map into memory.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from statistics import median_low
@@ -15,9 +16,12 @@ from typing import Any
 import pyarrow as pa
 
 from lrq.domain.errors import UsageError
+from lrq.policy.fingerprint import tokenizer_fingerprint
+from lrq.policy.rendering import Rendering
 from lrq.trainer.job import SPPO, Preflight, Spread, TrainJob
 from lrq.trainer.reference import response_key
-from lrq.trainer.rows import BadRow, PreferenceRow
+from lrq.trainer.rows import BadRow, PreferenceRow, TokenIds
+from lrq.trainer.turns import TurnEnd, change_by_template, turn_end
 
 SCHEMA = pa.schema(
     {
@@ -33,6 +37,7 @@ SCHEMA = pa.schema(
 ROWS_AT_ONCE = 16  # the tokenizer works on these in parallel; 16 documents of 100 KB stay small in memory
 REASONS_KEPT = 20
 SANITIZE = "sanitize_control_tokens"  # a template's argument: control tokens in messages stay plain text
+_MOVED = "a token reaches over the border of prompt and response"
 SHORTEST_PROMPT = 16  # tokens; with less left beside the response there is nothing to answer from
 
 
@@ -46,6 +51,7 @@ class Tally:
     set_aside: int = 0
     reasons: list[str] = field(default_factory=list)
     lengths: list[tuple[int, int, int]] = field(default_factory=list)  # prompt, chosen, rejected
+    remarks: dict[str, list[int]] = field(default_factory=dict)  # what befell rows that are kept, and their lines
 
     def set_aside_row(self, line: int, reason: str) -> None:
         self.set_aside += 1
@@ -59,7 +65,15 @@ class Tally:
         if len(self.reasons) < REASONS_KEPT:
             self.reasons.append(f"line {line} {reason}")
 
-    def preflight(self, **known: str) -> Preflight:
+    def remark(self, line: int, words: str) -> None:
+        self.remarks.setdefault(words, []).append(line)
+
+    def notes(self) -> Iterator[str]:
+        for words, lines in self.remarks.items():
+            where = f"line {lines[0]}" if len(lines) == 1 else f"{len(lines)} rows (line {lines[0]} first)"
+            yield f"{where}: {words}"
+
+    def preflight(self, **known: Any) -> Preflight:
         prompts, chosen, rejected = zip(*self.lengths, strict=True) if self.lengths else ((), (), ())
         return Preflight(
             rows=self.rows,
@@ -68,6 +82,7 @@ class Tally:
             dropped=self.dropped,
             set_aside=self.set_aside,
             reasons=tuple(self.reasons),
+            notes=tuple(self.notes()),
             prompt=_spread(prompts),
             chosen=_spread(chosen),
             rejected=_spread(rejected),
@@ -80,17 +95,51 @@ def _spread(lengths: Sequence[int]) -> Spread:
     return Spread(min=min(lengths), median=median_low(lengths), max=max(lengths)) if lengths else Spread()
 
 
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer with its chat template, and what is asked of them once for all rows."""
+
+    tokenizer: Any
+    ends: Collection[int] = ()  # the model's end tokens
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return tokenizer_fingerprint(self.tokenizer)
+
+    @cached_property
+    def turn_end(self) -> TurnEnd:
+        return turn_end(self.tokenizer, self.ends)
+
+    @cached_property
+    def rendering(self) -> Rendering:
+        return Rendering(tokenizer=self.tokenizer, template={})
+
+    @cached_property
+    def control_tokens(self) -> list[str]:
+        """All texts that the tokenizer knows as one piece."""
+        return [token.content for token in self.tokenizer.added_tokens_decoder.values()]
+
+
 def tokenize(
-    rows: Iterable[PreferenceRow | BadRow], tokenizer: Any, job: TrainJob, *, model: str, target: Path
+    rows: Iterable[PreferenceRow | BadRow],
+    tokenizer: Any,
+    job: TrainJob,
+    *,
+    model: str,
+    target: Path,
+    ends: Collection[int] = (),
 ) -> Tally:
     """Write the rows that can be trained on to an Arrow file; `model` is the reference's fingerprint."""
-    tally = Tally()
+    tally, chat = Tally(), Chat(tokenizer, ends)
     temporary = target.with_suffix(".part")
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
-        rendered = _rendered(rows, tokenizer, tally)
+        rendered = _rendered(rows, chat, tally)
         while chunk := list(islice(rendered, ROWS_AT_ONCE)):
-            encoded = zip(chunk, encode(chunk, tokenizer), strict=True)
-            records = [_record(row.row, ids, model) for row, ids in encoded if fits(row.row, ids, job, tally)]
+            encoded = zip(chunk, encode(chunk, chat), strict=True)
+            kept = [(row, ids) for row, ids in encoded if fits(row.row, ids, job, tally)]
+            for row, _ in kept:
+                _remark(row, chat, tally)
+            records = [_record(row.row, ids, model) for row, ids in kept]
             writer.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
     temporary.replace(target)
     return tally
@@ -103,58 +152,142 @@ def _record(row: PreferenceRow, ids: dict[str, list[int]], model: str) -> dict[s
     return {**ids, **keys, "p_w": row.p_w, "p_l": row.p_l}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Rendered:
     """A row as text: the prompt, then the prompt with each response; as ids where text would not do."""
 
     row: PreferenceRow
     texts: tuple[str, ...] = ()
     ids: tuple[list[int], ...] = ()
+    drawn: TokenIds | None = None  # the ids of the row itself: nothing is rendered
+    change: str = ""  # what the template does to it that its policy never saw
 
 
-def _rendered(rows: Iterable[PreferenceRow | BadRow], tokenizer: Any, tally: Tally) -> Iterator[Rendered]:
+def _rendered(rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally) -> Iterator[Rendered]:
     for row in rows:
         tally.rows += 1
         if isinstance(row, BadRow):
             tally.set_aside_row(row.line, row.reason)
             continue
         try:
-            yield render(row, tokenizer)
+            rendered = _as_drawn(row, chat, tally) or render(row, chat)
         except Exception as error:  # a template is a program: it raises what it likes
             tally.set_aside_row(row.line, f"does not fit the chat template: {error}")
+            continue
+        if row.prompt is None and not rendered.drawn:
+            tally.set_aside_row(row.line, "has token ids of another tokenizer and no texts")
+            continue
+        yield rendered
+
+
+def _as_drawn(row: PreferenceRow, chat: Chat, tally: Tally) -> Rendered | None:
+    """Take the row's own token ids where they are this tokenizer's; where they are not, its texts are rendered."""
+    if not row.ids:
+        return None
+    largest = max(map(max, filter(None, (row.ids.prompt, row.ids.chosen, row.ids.rejected))), default=0)
+    known = largest < len(chat.tokenizer)
+    unnamed = row.prompt is None and not row.ids.tokenizer
+    if known and (unnamed or row.ids.tokenizer == chat.fingerprint):
+        return Rendered(row=row, drawn=row.ids)
+    if row.prompt is None:
+        return Rendered(row=row)
+    tally.remark(row.line, "its token ids are another tokenizer's, so its texts are rendered")
+    return None
+
+
+def _remark(rendered: Rendered, chat: Chat, tally: Tally) -> None:
+    if rendered.change:
+        tally.remark(rendered.row.line, f"the policy cannot have written it like this: {rendered.change}")
+    if rendered.row.conversational and not rendered.drawn and not chat.turn_end.is_written:
+        end = chat.tokenizer.convert_ids_to_tokens(chat.turn_end.token)
+        tally.remark(rendered.row.line, f"the chat template ends no turn, so {end} is added")
+
+
+def as_chat(tokenizer: Any) -> Chat:
+    return tokenizer if isinstance(tokenizer, Chat) else Chat(tokenizer)
 
 
 def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
+    """Render a row's texts; `tokenizer` may come as a Chat, which asks its template once for all rows."""
+    chat = as_chat(tokenizer)
+    tokenizer = chat.tokenizer
     if not row.conversational:
         end = tokenizer.eos_token or ""
-        texts = [row.prompt, *(row.prompt + text.removesuffix(end) + end for text in (row.chosen, row.rejected))]
-        return Rendered(row=row, texts=tuple(texts))
-    sanitize = bool(row.template.get(SANITIZE)) and _holds_control_tokens(row, tokenizer)
+        sides = [
+            text if side in row.unended else text.removesuffix(end) + end
+            for side, text in (("chosen", row.chosen), ("rejected", row.rejected))
+        ]
+        return Rendered(row=row, texts=(row.prompt, *(row.prompt + text for text in sides)))
     kwargs = {name: value for name, value in row.template.items() if name != SANITIZE}
-    if sanitize:  # the tokenizer must know what came from where: that is lost in the text
-        kwargs |= {SANITIZE: True, "return_dict": False}
-    template = partial(tokenizer.apply_chat_template, tokenize=sanitize, **kwargs)
-    whole = [template(row.prompt + response) for response in (row.chosen, row.rejected)]
-    parts = (template(row.prompt, add_generation_prompt=True), *whole)
-    return Rendered(row=row, ids=parts) if sanitize else Rendered(row=row, texts=parts)
+    template = partial(tokenizer.apply_chat_template, **kwargs)
+    texts = _three(row, chat, partial(template, tokenize=False))
+    change = change_by_template(row, texts[0], texts[1:], tokenizer)
+    if not row.template.get(SANITIZE) or not _holds_control_tokens(row, chat):
+        return Rendered(row=row, texts=texts, change=change)
+    # The tokenizer must know what came from where: that is lost in the text.
+    ids = _three(row, chat, partial(template, tokenize=True, return_dict=False, **{SANITIZE: True}))
+    return Rendered(row=row, ids=ids, change=change)
 
 
-def _holds_control_tokens(row: PreferenceRow, tokenizer: Any) -> bool:
+def _three(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
+    """Apply the template to prompt, prompt and chosen, prompt and rejected; contents in the form that it reads."""
+    prompt, *sides = ([chat.rendering.message(m) for m in part] for part in (row.prompt, row.chosen, row.rejected))
+    whole = [template(prompt + response) for response in sides]
+    return (template(prompt, add_generation_prompt=True), *whole)
+
+
+def _holds_control_tokens(row: PreferenceRow, chat: Chat) -> bool:
     """Whether any message holds a token that the tokenizer knows as one piece; elsewhere text will do."""
-    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-    texts = [message["content"] for message in (*row.prompt, *row.chosen, *row.rejected)]
-    return any(token in text for token in added for text in texts)
+    texts = [message["content"] or "" for message in (*row.prompt, *row.chosen, *row.rejected)]
+    return any(token in text for token in chat.control_tokens for text in texts)
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[int]]]:
     """Token ids of each row: prompt_ids, chosen_ids, rejected_ids."""
+    chat = as_chat(tokenizer)
     encoded = {place: _parted(*row.ids) for place, row in enumerate(rendered) if row.ids}
     for plain in (False, True):  # a chat template brings its special tokens itself
         places = [place for place, row in enumerate(rendered) if row.texts and row.row.conversational != plain]
         texts = [text for place in places for text in rendered[place].texts]
-        ids = tokenizer(texts, add_special_tokens=plain)["input_ids"] if texts else []
-        encoded |= {place: _parted(*ids[3 * n : 3 * n + 3]) for n, place in enumerate(places)}
+        ids = chat.tokenizer(texts, add_special_tokens=plain)["input_ids"] if texts else []
+        ids = [_without_doubles(each, chat.tokenizer) for each in ids] if plain else ids
+        for n, place in enumerate(places):
+            rendered[place].ids = tuple(ids[3 * n : 3 * n + 3])
+            encoded[place] = _parted(*rendered[place].ids)
+    for place, row in enumerate(rendered):
+        left_out = row.ids[0][len(encoded[place]["prompt_ids"]) :] if row.ids else []
+        if left_out and left_out != [getattr(chat.tokenizer, "eos_token_id", None)]:  # an end that the tokenizer added
+            row.change = row.change or _MOVED
+        if row.drawn:
+            encoded[place] = {
+                "prompt_ids": row.drawn.prompt, "chosen_ids": row.drawn.chosen, "rejected_ids": row.drawn.rejected
+            }  # fmt: skip
+        elif row.row.conversational:
+            _end_turns(encoded[place], row.row, chat.turn_end)
+        elif row.row.unended:
+            _end_turns(encoded[place], row.row, TurnEnd(token=chat.tokenizer.eos_token_id))
     return [encoded[place] for place in range(len(rendered))]
+
+
+def _without_doubles(ids: list[int], tokenizer: Any) -> list[int]:
+    """Take out the second of two starts or ends: one stands in the text, the other the tokenizer adds."""
+    start, end = (getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos"))
+    if len(ids) > 1 and ids[0] == ids[1] == start:
+        ids = ids[1:]
+    if len(ids) > 1 and ids[-1] == ids[-2] == end:
+        ids = ids[:-1]
+    return ids
+
+
+def _end_turns(ids: dict[str, list[int]], row: PreferenceRow, end: TurnEnd) -> None:
+    """End each response once, and leave one open that was cut off."""
+    for side in ("chosen", "rejected"):
+        response = ids[f"{side}_ids"]
+        if side in row.unended and end.is_written and end.token in response:
+            last = len(response) - 1 - response[::-1].index(end.token)
+            ids[f"{side}_ids"] = response[:last]
+        elif side not in row.unended and not end.is_written and end.token is not None and response[-1:] != [end.token]:
+            ids[f"{side}_ids"] = [*response, end.token]
 
 
 def _parted(prompt: list[int], with_chosen: list[int], with_rejected: list[int]) -> dict[str, list[int]]:

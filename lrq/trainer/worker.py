@@ -10,17 +10,20 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lrq.domain.errors import LrqError, Stopping, UsageError
 from lrq.trainer.checkpoints import checkpoint_step, last_complete, remove_torn, rewind_metrics
 from lrq.trainer.finish import publish
-from lrq.trainer.job import JobFolder, Preflight, Result, TrainJob, fingerprint, write_json
-from lrq.trainer.prefix import ATTENTION, unsupported
+from lrq.trainer.held_out import measurements, split
+from lrq.trainer.job import JobFolder, Preflight, PreparedJob, Result, fingerprint, write_json
+from lrq.trainer.models import adapter_config, load_model, load_tokenizer
+from lrq.trainer.prefix_check import PrefixCheck
 from lrq.trainer.progress import Progress, StepCallback, stop_on_signals
 from lrq.trainer.reference import ReferenceStore
 from lrq.trainer.rows import read_rows
 from lrq.trainer.tokens import check_dropped, tokenize
+from lrq.trainer.turns import end_tokens_of
 
 log = logging.getLogger("lrq.trainer")
 
@@ -52,7 +55,7 @@ def main(folder: JobFolder) -> int:
         result = run(folder, job, place)
     except Exception as error:
         log.exception("The training failed")
-        _leave_failure(folder, _reason(error))
+        _leave_failure(folder, reason_of(error))
         return 1
     if place.first:
         write_json(folder.result, result)
@@ -61,7 +64,7 @@ def main(folder: JobFolder) -> int:
     return 0
 
 
-def _join(job: TrainJob) -> Place:
+def _join(job: PreparedJob) -> Place:
     """Meet the other processes; must come before any configuration or model, or ZeRO-3 believes itself alone."""
     gpu = job.device != "cpu" and torch.cuda.is_available()
     if job.device == "gpu" and not gpu:
@@ -93,36 +96,56 @@ def _join_deepspeed(backend: str, *, gpu: bool) -> None:
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=WAIT)
 
 
-def run(folder: JobFolder, job: TrainJob, place: Place) -> Result:
+def run(folder: JobFolder, job: PreparedJob, place: Place) -> Result:
     """The whole training, or what is left of it."""
     progress = Progress(folder, speaks=place.first)
-    tokenizer = AutoTokenizer.from_pretrained(job.model, trust_remote_code=False)
-    preflight = _preflight(folder, job, place, tokenizer, progress)
+    tokenizer = load_tokenizer(job.model)
+    preflight = make_rows(folder, job, place, tokenizer, progress)
     if not preflight.kept:
         return Result(state="nothing", reason=_nothing(preflight), preflight=preflight)
     checkpoint = _last_checkpoint(folder, place, progress)
     try:
-        trainer = _trainer(folder, job, place, tokenizer, preflight, progress)
+        trainer = make_trainer(folder, job, place, tokenizer, preflight, progress, fresh=checkpoint is None)
     except Stopping:
         return Result(state="stopped", reason="stopped before the first step", preflight=preflight)
+    preflight = _with_prefix(folder, preflight, trainer.prefix, place)
     return _train(trainer, folder, job, preflight, progress, checkpoint)
 
 
-def _preflight(
-    folder: JobFolder, job: TrainJob, place: Place, tokenizer: PreTrainedTokenizerBase, progress: Progress
+def make_rows(
+    folder: JobFolder, job: PreparedJob, place: Place, tokenizer: PreTrainedTokenizerBase, progress: Progress
 ) -> Preflight:
     """The first process makes the rows; all read what it found."""
     if place.first and not folder.preflight.exists():
         progress.stage("rows")
-        config = AutoConfig.from_pretrained(job.model, trust_remote_code=False)
         model = fingerprint(job.model)
         reference = f"{model}:{'bf16' if place.bf16 else 'fp32'}"
-        tally = tokenize(read_rows(job.rows), tokenizer, job, model=reference, target=folder.rows)
-        why_not = unsupported(config) if job.shared_prefix else "not asked for"
-        write_json(folder.preflight, tally.preflight(model=model, shared_prefix=why_not or "yes"))
+        ends = end_tokens_of(job.model, tokenizer)
+        tally = tokenize(read_rows(job.rows), tokenizer, job, model=reference, target=folder.rows, ends=ends)
+        write_json(folder.preflight, tally.preflight(model=model, shared_prefix=_asked(job)))
     torch.distributed.barrier()
     preflight = Preflight.model_validate_json(folder.preflight.read_bytes())
     check_dropped(preflight, job)
+    return preflight
+
+
+def _asked(job: PreparedJob) -> str:
+    """Why prefixes are not shared before anything is tried; empty: the model is asked."""
+    if not job.shared_prefix:
+        return "not asked for"
+    return ""
+
+
+def _with_prefix(folder: JobFolder, preflight: Preflight, check: PrefixCheck | None, place: Place) -> Preflight:
+    """Keep what came of the comparison, for those who look and for a restart."""
+    if check is None:
+        return preflight
+    if check.reason:
+        log.warning("Prompts are encoded twice, not shared: %s", check.reason)
+    known = {"shared_prefix": check.reason or "yes", "prefix_apart": check.log_probs}
+    preflight = preflight.model_copy(update=known)
+    if place.first:
+        write_json(folder.preflight, preflight)
     return preflight
 
 
@@ -143,40 +166,44 @@ def _nothing(preflight: Preflight) -> str:
     return f"none of {preflight.rows} rows can be trained on; {preflight.reasons[0]}"
 
 
-def _trainer(
+def make_trainer(
     folder: JobFolder,
-    job: TrainJob,
+    job: PreparedJob,
     place: Place,
     tokenizer: PreTrainedTokenizerBase,
     preflight: Preflight,
     progress: Progress,
+    *,
+    fresh: bool,
+    config: Any = None,
 ) -> Any:
+    """Load the model and make TRL's trainer of it, reference log-probabilities included; may raise Stopping.
+
+    `config` takes the place of the model's own.
+    """
     # imports DeepSpeed, which must have chosen its accelerator
     from lrq.trainer.preference import PreferenceCollator, PreferenceTrainer  # noqa: PLC0415
     from lrq.trainer.settings import dpo_config  # noqa: PLC0415
 
-    shared = preflight.shared_prefix == "yes"
-    if job.shared_prefix and not shared:
-        log.warning("Prompts are encoded twice, not shared: %s", preflight.shared_prefix)
     progress.stage("model")
-    args = dpo_config(job, folder, gpu=place.gpu, bf16=place.bf16, processes=place.processes)
-    model = AutoModelForCausalLM.from_pretrained(  # after the configuration: under ZeRO-3 it is sharded as it loads
-        job.model,
-        attn_implementation=ATTENTION if shared else "sdpa",
-        dtype=torch.bfloat16 if place.bf16 and job.zero_stage else torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.path / "tensorboard"))
+    args = dpo_config(job, folder, gpu=place.gpu, bf16=place.bf16, processes=place.processes, fresh=fresh)
+    # After the configuration: ZeRO-3 shards the model as it loads.
+    model = load_model(job, bf16=place.bf16, gpu=place.gpu, config=config)
+    rows, held_out = split(Dataset.from_file(str(folder.rows)), job.held_out)
     return PreferenceTrainer(
         folder=folder,
         store=ReferenceStore(job.reference or folder.reference),
         progress=progress,
-        shared_prefix=shared,
+        # A restart asks again only where it was not refused before.
+        shared_prefix=preflight.shared_prefix in {"", "yes"},
         model=model,
         args=args,
-        train_dataset=Dataset.from_file(str(folder.rows)),
+        train_dataset=rows,
+        eval_dataset=held_out,
         processing_class=tokenizer,
         data_collator=PreferenceCollator(pad_token_id=_padding(tokenizer)),
+        peft_config=adapter_config(job, model),
     )
 
 
@@ -187,7 +214,7 @@ def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _train(
-    trainer: Any, folder: JobFolder, job: TrainJob, preflight: Preflight, progress: Progress, checkpoint: Path | None
+    trainer: Any, folder: JobFolder, job: PreparedJob, preflight: Preflight, progress: Progress, checkpoint: Path | None
 ) -> Result:
     steps = StepCallback(folder, progress)
     trainer.add_callback(steps)
@@ -199,8 +226,11 @@ def _train(
         reason=f"stopped after step {taken}, with a checkpoint",
         steps=taken,
         seconds=round(progress.seconds, 1),
-        preflight=preflight,
+        tokens=progress.tokens,
+        preflight=preflight.model_copy(update={"held_out": len(trainer.eval_dataset or ())}),
+        first=progress.first,
         metrics=progress.last,
+        held_out=measurements(folder.held_out),
     )
     if steps.stopped:
         return result
@@ -210,7 +240,7 @@ def _train(
     return result
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     if isinstance(error, LrqError):
         return str(error)
     if isinstance(error, torch.OutOfMemoryError):

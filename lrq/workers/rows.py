@@ -1,7 +1,7 @@
 """A run's rows as the trainer and the exports read them: the very prompts that were sampled, chosen, rejected."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from lrq.domain import exports
 from lrq.domain.errors import UsageError
-from lrq.domain.records import Chunk, Item, Message, Prompt, Ref, Turn
+from lrq.domain.records import Chunk, Item, Message, Prompt, Ref, Reward, Score, Turn
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.items import DrawnResponse
@@ -40,6 +40,8 @@ class TrainingRow:
     turns: Sequence[TrainingTurn]
     margin: float | None
     figures: Mapping[str, float] = field(default_factory=dict)
+    rewards: Mapping[str, Reward | None] = field(default_factory=dict)  # of the first turn's sides, where asked for
+    scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
 
     @property
     def messages(self) -> Sequence[Message]:
@@ -59,15 +61,19 @@ class TrainingRow:
 
 
 def training_rows(
-    ledger: Ledger, frozen: Frozen, run: int, round_: int, *, window: int | None = None
+    ledger: Ledger, frozen: Frozen, run: int, round_: int, *, window: int | None = None, scores: bool = False
 ) -> Iterator[TrainingRow]:
-    """The rows of a training's window, or all, in the order they were made; one item in memory at a time."""
+    """The rows of a training's window, or all, in the order they were made; one item in memory at a time.
+
+    `scores`: with what the responses were rewarded for.
+    """
     query = sa.select(rows).where(rows.c.run_id == run, rows.c.round == round_).order_by(rows.c.id)
     with ledger.reading() as conn:
         found = conn.execute(query if window is None else query.where(rows.c.window == window)).all()
     for row in found:
         with ledger.reading() as conn:
-            yield _row(conn, frozen, row)
+            found_row = _row(conn, frozen, row)
+            yield replace(found_row, **_scores(conn, row)) if scores else found_row
 
 
 def _row(conn: sa.Connection, frozen: Frozen, stored: sa.Row[Any]) -> TrainingRow:
@@ -98,6 +104,19 @@ def _drawn(conn: sa.Connection, place: tuple[int, int], choice: Ref | str) -> Dr
     if isinstance(choice, str):
         return DrawnResponse(text=choice, ids=(), written=choice, form="", is_cut=False)
     return items_.load_drawn(conn, *place, *choice)
+
+
+def _scores(conn: sa.Connection, stored: sa.Row[Any]) -> dict[str, Any]:
+    """Rewards and scores of the first turn's responses, by side."""
+    rewards = {(one.prompt, one.k): one for one in items_.load_rewards(conn, stored.item_id, stored.round)}
+    scores = items_.load_scores(conn, stored.item_id, stored.round)
+    turn = items_.read_row(stored).turns[0]
+    refs = {"chosen": turn.chosen, "rejected": turn.rejected}
+    sides = {side: ref for side, ref in refs.items() if isinstance(ref, tuple)}
+    return {
+        "rewards": {side: rewards.get(ref) for side, ref in sides.items()},
+        "scores": {side: [s for s in scores if (s.prompt, s.k) == ref] for side, ref in sides.items()},
+    }
 
 
 def sampled_messages(frozen: Frozen, case: Case, number: int, stored: Any) -> tuple[Sequence[Message], bool]:

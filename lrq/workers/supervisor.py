@@ -26,7 +26,8 @@ from lrq.domain.environment import COMPUTE, SYSTEM, pick
 from lrq.domain.errors import LrqError
 from lrq.domain.records import ROLES
 from lrq.queue import broker
-from lrq.trainer.launch import PATIENT_THREADS, TRACKERS
+from lrq.trainer.job import REPORTERS
+from lrq.trainer.launch import PATIENT_THREADS
 
 PROCFILE: dict[str, tuple[str, ...]] = {
     "redis": ("broker",),
@@ -52,7 +53,7 @@ _NEEDS: dict[str, tuple[Sequence[str], ...]] = {
     "sampler": (COMPUTE, _KEYS),
     "judge": (_KEYS,),
     "aggregator": (),
-    "trainer": (COMPUTE, *TRACKERS.values()),
+    "trainer": (COMPUTE, [f"{prefix}*" for prefix in REPORTERS.values()]),
     "flower": (("FLOWER_*",),),
 }
 _SUPERVISOR = "LRQ_SUPERVISOR"  # the supervisor's process id, for its children

@@ -17,7 +17,7 @@ from lrq.ledger.schema import metrics
 from lrq.ledger.writer import AWAY
 from lrq.policy.folder import find
 from lrq.trainer import launch
-from lrq.trainer.job import JobFolder, Result, make_job, prepare
+from lrq.trainer.job import JobFolder, Result, check_settings, make_job, prepare
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.engine import Engine
@@ -80,7 +80,8 @@ def _prepare(engine: Engine, task: Task, run: Run, frozen: Frozen) -> JobFolder 
     before = _model_before(engine, task)
     output = home / "models" / name if before or task.round else home / "model"
     model = before or _model(frozen)
-    return prepare(path, make_job({"model": model, "rows": rows, "output": output, **train_settings(frozen.config)}))
+    settings = {**train_settings(frozen.config), "about": about(run.name, frozen.config)}
+    return prepare(path, make_job({"model": model, "rows": rows, "output": output, **settings}))
 
 
 def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path) -> int:
@@ -113,7 +114,11 @@ def _model(frozen: Frozen) -> Path:
 def check_trainable(config: Mapping[str, Any]) -> None:
     """Raises UsageError where a run that is to be trained names no folder to start from."""
     policy = config["policy"]
-    if config["train"] is not None and not policy["path"]:
+    if config["train"] is None:
+        return
+    files = dict.fromkeys(("model", "rows", "output"), Path())
+    check_settings(make_job({**files, **train_settings(config)}))  # now, not when all has been paid
+    if not policy["path"]:
         what = "is behind a URL and cannot be trained from there" if policy["models"] else "to train is not named"
         raise UsageError(
             f"the policy {what}: set policy.path (LRQ_POLICY) to its folder, or stop at the pairs: --no-train"
@@ -122,6 +127,14 @@ def check_trainable(config: Mapping[str, Any]) -> None:
 
 def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config["train"].items() if name not in OWN_SETTINGS}
+
+
+def about(run: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """What the model's card says of the run."""
+    judges = [model["model"] for model in config["judge"]["models"]]
+    known = {"run": run, "recipe": config["recipe"], "judge": ", ".join(judges)}
+    told = (config["train"] or {}).get("about") or {}  # the licence of the data, say
+    return {name: words for name, words in known.items() if words} | told
 
 
 def run_folder(home: Path, run: str) -> Path:

@@ -33,7 +33,7 @@ def test_a_training_gets_what_torch_needs_and_no_secret_of_ours():
 
 
 def test_a_tracker_that_is_named_gets_its_own_variables_alone():
-    given = environment(OURS, trackers=["wandb"])
+    given = environment(OURS, report_to=["wandb"])
     assert given["WANDB_API_KEY"] == "wandb"
     assert not given.keys() & SECRETS
 

@@ -10,10 +10,8 @@ from lrq.recipes import RECIPES
 
 def test_every_queue_has_one_worker_type_and_one_task():
     """No queue is consumed by two worker types, and no two queues share a task name."""
-    assert sorted(QUEUES) == sorted(
-        ["sample", "aggregate", "train", "judge"]
-        + sorted({f"judge.{step.name}" for recipe in RECIPES.values() for step in recipe.steps})
-    )
+    steps = {f"judge.{step.name}" for recipe in RECIPES.values() for step in recipe.steps}
+    assert sorted(QUEUES) == sorted({"sample", "aggregate", "train", "judge", *steps})
     assert len(set(QUEUES)) == len(QUEUES) == len({task_name(queue) for queue in QUEUES})
     assert task_name("judge.faithfulness") == "lrq.judge.faithfulness"
 

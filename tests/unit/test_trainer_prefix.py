@@ -1,6 +1,7 @@
 """Shared prefix: the same figures as two plain forward passes, from fewer positions."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,34 +11,39 @@ torch = pytest.importorskip("torch")
 with warnings.catch_warnings():  # the libraries warn about each other when imported
     warnings.simplefilter("ignore")
     from transformers import AutoConfig, AutoModelForCausalLM
-    from trl.trainer.utils import add_fused_lm_head
+    from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
-    from lrq.trainer.prefix import ATTENTION, SUPPORTED, layouts, share_prefix, unsupported
+    from lrq.trainer.prefix import layouts, share_prefix
+    from lrq.trainer.prefix_check import share_if_exact
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
 FIGURES = ("log_probs", "entropy", "mean_logits", "is_top1")
 LENGTHS = [(20, 5, 3), (33, 1, 7), (1, 2, 2)]  # tokens of prompt, chosen, rejected, for each pair
+SHARING = (
+    "cohere", "gemma", "glm", "glm4", "granite", "helium", "llama", "mistral", "olmo2", "olmo3", "phi3", "qwen2",
+    "qwen3", "smollm3",
+)  # fmt: skip
 
 
 def config(model_type: str, **settings: Any) -> Any:
     size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 61}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128}
     tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    full = {"sliding_window": None} if model_type == "mistral" else {}
-    return AutoConfig.for_model(model_type, **size, **heads, **tokens, **full, initializer_range=0.3, **settings)
+    given = {"sliding_window": None, **settings} if model_type in {"mistral", "phi3"} else settings
+    return AutoConfig.for_model(model_type, **size, **heads, **tokens, initializer_range=0.3, **given)
 
 
-def batch() -> dict[str, Any]:
+def batch(lengths: Sequence[tuple[int, int, int]] = LENGTHS) -> dict[str, Any]:
     """As TRL collates: [2B, L], the chosen half first, padded on the right, labels on responses only."""
     draw = torch.Generator().manual_seed(1)
-    width = max(p + max(c, r) for p, c, r in LENGTHS)
-    ids = torch.zeros(2 * len(LENGTHS), width, dtype=torch.long)
+    width = max(p + max(c, r) for p, c, r in lengths)
+    ids = torch.zeros(2 * len(lengths), width, dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-    for pair, (prompt, *responses) in enumerate(LENGTHS):
+    for pair, (prompt, *responses) in enumerate(lengths):
         start = torch.randint(3, 61, (prompt,), generator=draw)
         for side, length in enumerate(responses):
-            row = pair + side * len(LENGTHS)
+            row = pair + side * len(lengths)
             end = prompt + length
             ids[row, :end] = torch.cat((start, torch.randint(3, 61, (length,), generator=draw)))
             mask[row, :end] = 1
@@ -45,22 +51,38 @@ def batch() -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels, "use_cache": False, "fused_lm_head": True}
 
 
-def model(settings: Any, attention: str, *, checkpointing: bool) -> Any:
+def model(settings: Any, *, checkpointing: bool = False) -> Any:
     torch.manual_seed(0)
-    made = AutoModelForCausalLM.from_config(settings, attn_implementation=attention).train()
+    made = AutoModelForCausalLM.from_config(settings).train()
+    disable_dropout_in_model(made)
     if checkpointing:
         made.gradient_checkpointing_enable()
     add_fused_lm_head(made, outputs=FIGURES)
     return made
 
 
+def embedded_shapes(made: Any) -> list[tuple[int, ...]]:
+    """Shapes of the token ids that the model reads from now on."""
+    shapes: list[tuple[int, ...]] = []
+    made.get_input_embeddings().register_forward_hook(lambda _, given, __: shapes.append(tuple(given[0].shape)))
+    return shapes
+
+
+WINDOWED = [
+    ("mistral", {"sliding_window": 8}),
+    ("phi3", {"sliding_window": 5}),
+    ("qwen2", {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}),
+    ("gemma3_text", {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}),
+]
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("model_type", sorted(SUPPORTED))
-def test_figures_and_gradients_equal_the_plain_ones(model_type: str, checkpointing: bool) -> None:
-    """For every supported architecture, pairs of different lengths in one batch, with grouped keys and values."""
-    assert unsupported(config(model_type)) is None
-    plain = model(config(model_type), "sdpa", checkpointing=checkpointing)
-    shared = model(config(model_type), ATTENTION, checkpointing=checkpointing)
+@pytest.mark.parametrize(("model_type", "settings"), [*((name, {}) for name in SHARING), *WINDOWED])
+def test_figures_and_gradients_equal_the_plain_ones(
+    model_type: str, settings: dict[str, Any], checkpointing: bool
+) -> None:
+    """Pairs of different lengths in one batch, with grouped keys and values, with windows shorter than they are."""
+    plain, shared = (model(config(model_type, **settings), checkpointing=checkpointing) for _ in range(2))
     share_prefix(shared)
     inputs = batch()
     outputs = [made(**inputs) for made in (plain, shared)]
@@ -82,10 +104,9 @@ def test_one_forward_pass_sees_each_prompt_once() -> None:
     inputs = batch()
     pairs = layouts(inputs["attention_mask"], inputs["labels"])
     assert [pair.end for pair in pairs] == [p + c + r + 1 for p, c, r in LENGTHS]
-    shared = model(config("llama"), ATTENTION, checkpointing=False)
+    shared = model(config("llama"))
     share_prefix(shared)
-    shapes: list[tuple[int, ...]] = []
-    shared.base_model.embed_tokens.register_forward_hook(lambda _, given, __: shapes.append(tuple(given[0].shape)))
+    shapes = embedded_shapes(shared)
     before = shared(**inputs).log_probs
     assert shapes == [(len(LENGTHS), max(pair.end for pair in pairs))]
     prompt, chosen, _ = LENGTHS[0]
@@ -97,7 +118,7 @@ def test_one_forward_pass_sees_each_prompt_once() -> None:
 
 def test_batches_that_cannot_be_packed_go_the_plain_way() -> None:
     """A row without a prompt has no prefix to share; its figures are the plain ones."""
-    plain, shared = (model(config("llama"), name, checkpointing=False) for name in ("sdpa", ATTENTION))
+    plain, shared = (model(config("llama")) for _ in range(2))
     share_prefix(shared)
     inputs = batch()
     inputs["labels"][0, 0] = inputs["input_ids"][0, 0]
@@ -105,18 +126,36 @@ def test_batches_that_cannot_be_packed_go_the_plain_way() -> None:
     torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        (AutoConfig.for_model("gpt2"), "architecture 'gpt2'"),
-        (AutoConfig.for_model("mixtral"), "architecture 'mixtral'"),
-        (AutoConfig.for_model("mistral", sliding_window=4096), "sliding windows"),
-        (
-            AutoConfig.for_model("qwen2", use_sliding_window=True, sliding_window=64, max_window_layers=0),
-            "sliding windows",
-        ),
-    ],
-)
-def test_other_models_say_why_not(settings: Any, why: str) -> None:
-    """Architectures that are not known to work, and windows that would need another mask, are named."""
-    assert why in (unsupported(settings) or "")
+PAIR = [(40, 6, 3)]
+SMALL = {
+    "mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1, "expand": 2, "chunk_size": 8},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "gemma2": {"sliding_window": 64, "head_dim": 8},
+}
+
+
+@pytest.mark.parametrize(("model_type", "settings"), [("llama", {}), ("mistral", {"sliding_window": 8})])
+def test_a_model_that_agrees_shares(model_type: str, settings: dict[str, Any]) -> None:
+    """The check measures what is there, leaves the model sharing, in its mode, and without gradients."""
+    made = model(config(model_type, **settings)).eval()
+    shapes = embedded_shapes(made)
+    check = share_if_exact(made, made, batch(PAIR), bf16=False)
+    assert (check.reason, made.training, made.is_gradient_checkpointing) == ("", False, False)
+    assert max(check.log_probs, check.gradient) < 1e-5
+    assert shapes == [(1, 46), (1, 46), (1, 50)]
+    assert not [name for name, weight in made.named_parameters() if weight.grad is not None]
+    made(**batch(PAIR))
+    assert shapes[3:] == [(1, 50)]
+
+
+@pytest.mark.parametrize(("model_type", "reason"), [("gpt2", ""), ("gemma2", "softcap"), ("mamba2", "differ")])
+def test_a_model_that_does_not_agree_stays_plain(model_type: str, reason: str) -> None:
+    """What has states, or asks of its attention what is not there, falls back with words, and is as it was before."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2} if model_type != "gpt2" else {}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2} if model_type == "gemma2" else {}
+    kinds = {**sizes, **heads, **SMALL[model_type], "vocab_size": 61}
+    made = model(AutoConfig.for_model(model_type, **kinds, initializer_range=0.3))
+    expected = made(**batch(PAIR)).log_probs
+    check = share_if_exact(made, made, batch(PAIR), bf16=False)
+    assert reason in check.reason
+    torch.testing.assert_close(made(**batch(PAIR)).log_probs, expected, atol=1e-5, rtol=1e-5)
