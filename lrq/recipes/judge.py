@@ -73,7 +73,7 @@ class Judge:
 
         `max_tokens` overrides the kind's. Raises Unscored.
         """
-        limit = max_tokens or self.kinds[kind].max_tokens
+        limit = max_tokens or self.kinds.get(kind, Kind(name=kind)).max_tokens
         return await self.ask(kind, self.text(kind, **sections), read, dimension=self.dimension, max_tokens=limit)
 
     async def score_each(

@@ -30,7 +30,8 @@ DEFAULT_SETTINGS: Mapping[str, Any] = {
 class Step:
     """One unit of judging an item: one task.
 
-    By default it scores one dimension of its own name, on the scale 0 to 10, by one kind of prompt of that name.
+    By default it scores one dimension of its own name, on the scale 0 to 10; kinds of prompt that it does not name
+    have the defaults of Kind.
     """
 
     name: str
@@ -40,7 +41,6 @@ class Step:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dimensions", self.dimensions or (Dimension(name=self.name),))
-        object.__setattr__(self, "kinds", self.kinds or (Kind(name=self.name),))
 
     @property
     def shared(self) -> frozenset[str]:
