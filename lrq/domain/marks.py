@@ -43,11 +43,12 @@ _SUPPORT_WORDS = {
 _NAMES = {value: mark for mark, value in SUPPORT_VALUES.items()}
 
 # One bracket may be missing on either side: a slip that is read where it stands alone.
-_MARK = re.compile(r"\[\[([^\[\]]{0,200})\](\]?)|(?<!\[)\[([^\[\]]{0,200})\]\]")
+_MARK = re.compile(r"\[\[([^\[\]]{0,200})\](\](?![0-9])|(?![0-9]))|(?<!\[)\[([^\[\]]{0,200})\]\]")
 _TORN = re.compile(r"\[\[[^\[\]]{0,60}$")
 _DOUBT = re.compile(
     r"^\W*(?:n/?a|na|x|n|y|tbd|none|null|nan|score|number)?\W*$"
-    r"|\b(?:can ?not|can['’]t|unable|unsure|uncertain|unclear|unknown|undecided|unscored|invalid|error|not?|insufficient)\b"
+    r"|\b(?:can ?not|can['’]t|unable|unsure|uncertain|unclear|unknown|undecided|unscored|invalid|error"
+    r"|not?|insufficient)\b"
     r"|无法|不能|不确定|未知|没有",
     re.IGNORECASE,
 )
@@ -60,11 +61,16 @@ _TAG = re.compile(r"<(/?)(score|rating|grade|verdict|mark|result|answer|output|r
 _LABELLED = re.compile(
     r"\W{0,12}(?:(?:the|my|final|overall|total) ){0,3}"
     r"(?:(?:final|overall|total|helpfulness|logicality|faithfulness|completeness)(?: score| rating)?"
-    r"|score|rating|grade|mark|verdict|result|评分|得分|打分|分数|分數|評分|总分|最终评分|最终得分|结论|結論|판정|점수|note|bewertung)"
+    r"|(?:final|overall) (?:answer|grade|mark|verdict|result)|score|rating|grade|mark|verdict|result"
+    r"|(?:最终|综合|总)?(?:评分|得分|打分|分数)|总分|分數|評分|结论|結論|판정|점수|bewertung)"
     r"\W{0,3}(?:[:=]| is\b|为|是|$)(?P<rest>.{0,300})",
     re.IGNORECASE,
 )
 _AFTERWARDS = re.compile(r"[.;,](?= [^\d]*$)| ?[(](?=[^\d]*$)| - (?=[^\d]*$)| (?=(?:because|since|as)\b[^\d]*$)")
+_OF_SCALE = re.compile(r"\]\]\s?(?:/|of|out of)\s?\[\[")  # both numbers marked
+_AFTER_MARK = re.compile(r"\s?(?:/\s?(?P<scale>[0-9]{1,6}(?:\.[0-9]{1,3})?)|%)")
+_KEY = re.compile(r"[,{]\s?(?=\"\w{1,30}\"\s?:)")  # of JSON
+_LOOKED_AT = 200  # marks, at the end of a reply
 _BRACKETS = " \t[](){}<>\"'#|"
 _NUMBER_FIRST = re.compile(
     r"\W{0,6}(?:statement|claim|陈述|陳述|第)?\s?#?\s?(?P<number>[0-9]{1,4})(?:\s?[条條])?(?![0-9])\s?[-:.,、)=]?\s?(?P<rest>.*)",
@@ -85,11 +91,11 @@ def read_score(reply: str, low: float = 0.0, high: float = 10.0) -> float:
 
     Without any mark, what is labelled as the score, or is all there is, counts: `Score: 8/10`.
     """
-    score = _read(
-        reply,
-        lambda mark: read_number(mark, high),
-        lambda mark: bool(_DOUBT.search(mark) or _NUMBERED_WORD.search(mark)),
-    )
+
+    def is_meant(mark: str) -> bool:
+        return bool(_DOUBT.search(mark) or _NUMBERED_WORD.search(mark))
+
+    score = _read(reply, lambda mark: read_number(mark, high), is_meant)
     if not low <= score <= high:
         raise Unreadable(f"the score {score:g} is outside {low:g} to {high:g}")
     return score
@@ -148,7 +154,8 @@ def _answer(reply: str) -> str:
 
 def _read(reply: str, read: Callable[[str], T | None], is_meant: Callable[[str], bool]) -> T:
     """What the last mark says that is meant as one; else what is labelled, or stands alone."""
-    text = _TAG.sub(lambda tag: "\n" if tag[1] else f"\n{tag[2]}: ", undress(_answer(reply)))
+    text = _KEY.sub("\n", _OF_SCALE.sub(" / ", undress(_answer(reply))))
+    text = _TAG.sub(lambda tag: "\n" if tag[1] else f"\n{tag[2]}: ", text)
     marks, torn = _marks(text, read, is_meant)
     if torn or _TORN.search(text[-80:]):
         raise Unreadable("the last mark is not closed, or brackets are missing")
@@ -163,19 +170,20 @@ def _read(reply: str, read: Callable[[str], T | None], is_meant: Callable[[str],
     return last_of(text, marks)
 
 
-def _marks(
-    text: str, read: Callable[[str], T | None], is_meant: Callable[[str], bool]
-) -> tuple[list[Mark[T]], bool]:
+def _marks(text: str, read: Callable[[str], T | None], is_meant: Callable[[str], bool]) -> tuple[list[Mark[T]], bool]:
     """The marks that are meant, and whether brackets are missing where it matters which mark counts."""
     marks: list[Mark[T]] = []
     torn = False
-    for found in _MARK.finditer(text):
+    for found in list(_MARK.finditer(text))[-_LOOKED_AT:]:
         words = found[1] if found[1] is not None else found[3]
         value = read(words)
         if value is None and not is_meant(words):
             continue  # a link, a heading, a word in brackets
-        if value is not None and isinstance(value, float) and is_citation(text, found.start()):
+        if isinstance(value, float) and is_citation(text, found.start()):
             continue
+        after = _AFTER_MARK.match(text, found.end())
+        if after and read(f"{words}{after[0]}") is None:
+            value = None  # [[8]]/100, [[8]]%
         torn = torn or not found[2]
         marks.append(Mark(start=found.start(), end=found.end(), text=short(words), value=value))
     return marks, torn and len({mark.value for mark in marks}) > 1
@@ -195,10 +203,10 @@ def _labelled(text: str, read: Callable[[str], T | None]) -> Iterator[Mark[T]]:
         elif label < 0:
             continue
         else:
-            start, label = label, -1
+            label = -1
         value = None if "[[" in words else _plain(words, read)
         if value is not None:
-            yield Mark(start=start, end=at, text=short(line), value=value)
+            yield Mark(start=start + line.rindex(words), end=at, text=short(words), value=value)
 
 
 def _plain(words: str, read: Callable[[str], T | None]) -> T | None:

@@ -2,12 +2,14 @@
 
 import re
 
+_ENGLISH = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_ROMAN = ("", "", "ii", "iii", "iv", "", "vi", "vii", "viii", "ix")  # a single letter may be anything
 _WORDS = {
-    **{word: n for n, word in enumerate("zero one two three four five six seven eight nine ten".split())},
+    **{word: n for n, word in enumerate(_ENGLISH)},
     **{word: n for n, word in enumerate("零一二三四五六七八九十")},
     **{word: n for n, word in enumerate("零壹贰叁肆伍陆柒捌玖拾")},
     **{word: n for n, word in enumerate("〇壹貳參肆伍陸柒捌玖拾")},
-    **{word: n for n, word in enumerate("- - ii iii iv - vi vii viii ix".split(), 0) if len(word) > 1},
+    **{word: n for n, word in enumerate(_ROMAN) if len(word) > 1},
     "两": 2,
 }
 _WORD = "|".join(sorted(_WORDS, key=len, reverse=True))
@@ -17,7 +19,9 @@ _VALUE = (
 )
 _UNIT = r"(?:\s?(?:分|点|點|점|点数|points?|pts?\.?))?"
 _NUMBER = re.compile(
-    rf"(?P<value>{_VALUE}){_UNIT}(?:\s?(?:/|of|out of|von|sur|из|満点|满分)\s?(?P<scale>{_VALUE}){_UNIT})?", re.IGNORECASE
+    rf"(?P<value>{_VALUE}){_UNIT}"
+    rf"(?:\s?\(?(?:/|of|out of|von|sur|из|満点|满分)\s?(?P<scale>{_VALUE}){_UNIT}\)?)?",
+    re.IGNORECASE,
 )
 _LABEL = re.compile(r"(?P<label>[^\W\d_][^\d:=/\n]{0,40}?)\s?[:=]\s?")
 _NOT_A_LABEL = re.compile(
@@ -25,7 +29,7 @@ _NOT_A_LABEL = re.compile(
     r"|examples?|not|no|items?|categor(?:y|ies)|if)\b|文段|陈述|部分|满分|第|不",
     re.IGNORECASE,
 )
-_DRESS = " \t\n\"'*_~;!,。、…"
+_DRESS = " \t\n\"'*_;!,。、…"
 
 
 def read_number(text: str, high: float) -> float | None:

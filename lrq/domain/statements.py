@@ -41,16 +41,21 @@ def read_statements(reply: str) -> tuple[str, ...]:
         tags = _tags(answer)
     texts = [" ".join(html.unescape(text).split()) for text in _between(answer, tags)]
     statements = tuple(text for text in texts if words_of(text) not in _JOINING and not _is_none(text))
-    says_none = any(map(_is_none, texts)) or _says_none(undress(answer[tags[-1].end() if tags else 0 :]))
-    if statements and _says_none(undress(answer[tags[-1].end() :])):
+    rest = undress(answer[tags[-1].end() if tags else 0 :])
+    if statements and _says_none(rest):
         raise Unreadable("statements and [[No statements]] in one reply")
-    if not statements and not says_none:
+    if not statements and not (any(map(_is_none, texts)) or _says_none(rest) or _ends_with_none(rest)):
         raise Unreadable("no statement is marked")
     return statements
 
 
 def _tags(text: str) -> list[re.Match[str]]:
-    return [tag for tag in _TAG.finditer(text) if text[tag.end() : tag.end() + 1] != "`"]
+    """The tags that are used; one in backticks of its own is spoken of."""
+    return [
+        tag
+        for tag in _TAG.finditer(text)
+        if text[tag.start() - 1 : tag.start()] + text[tag.end() : tag.end() + 1] != "``"
+    ]
 
 
 def _between(text: str, tags: list[re.Match[str]]) -> list[str]:
@@ -78,10 +83,13 @@ def _is_none(text: str) -> bool:
 
 
 def _says_none(rest: str) -> bool:
-    """Whether what stands after the list, or all there is, says that there are no statements.
-
-    A mark within a sentence is spoken of, unless nothing was listed and it ends the reply.
-    """
+    """Whether a line after the list, or of all there is, says that there are no statements and nothing else."""
     lines = [line.strip() for line in rest.splitlines() if line.strip()]
     alone = any(_MARK.search(line) and _is_none(line) for line in lines)
     return alone or bool(lines and _NONE_SAID.fullmatch(words_of(lines[-1])))
+
+
+def _ends_with_none(rest: str) -> bool:
+    """Whether the mark for none ends the last sentence; where statements are listed it is only spoken of there."""
+    mark = _MARK.match(rest, max(rest.rfind("[["), 0))
+    return mark is not None and _is_none(mark[0]) and not words_of(rest[mark.end() :])

@@ -14,7 +14,7 @@ _FINAL = re.compile(
     re.IGNORECASE,
 )
 _LABEL = re.compile(
-    r"\b(?:score|rating|grade|mark|points?|verdict|result|judge?ment|conclusion|answer)\b"
+    r"\b(?:scores?|ratings?|grade|mark|points|verdict|result|judge?ment|conclusion)\b"
     r"|评分|得分|打分|分数|分數|評分|結論|结论|判定|점수|結果",
     re.IGNORECASE,
 )
@@ -35,10 +35,12 @@ _ASIDE = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?。！？;；\n](?=\s|$)|[。！？；\n]")
 _CITED = re.compile(
-    r"\b(?:passages?|paragraphs?|sections?|parts?|pages?|lines?|chapters?|figures?|tables?|notes?|footnotes?|sources?"
-    r"|refs?|references?|statements?|sentences?|steps?|criteri(?:on|a)|see|items?)\W{0,3}$|(?:文段|段落|部分|陈述|第|参见|见)\W{0,3}$",
+    r"(?:\b|(?<=[^a-z]))(?:passages?|paragraphs?|sections?|parts?|pages?|lines?|chapters?|figures?|tables?|notes?|footnotes?|sources?"
+    r"|refs?|references?|statements?|sentences?|steps?|criteri(?:on|a)|see|items?|文段|段落|部分|陈述|第|参见|见)"
+    r"[^\w\[]{0,3}(?:\[\[[0-9]{1,3}\]\][,;\s&]{0,3}(?:and )?){0,20}$",
     re.IGNORECASE,
 )
+_RANGE = re.compile(r"\W*(?:-|~|to|or|and|bis|至|到|或|和)?\W*", re.IGNORECASE)
 _NAME = re.compile(r"\W*(?:[^\W\d_]+[ -]?){1,2}\W*", re.UNICODE)
 _NEAR = 300  # characters around a mark that are looked at
 _LOOKED_AT = 50  # marks, at the end of a reply
@@ -56,7 +58,7 @@ class Mark(Generic[T]):
 
 def is_citation(reply: str, start: int) -> bool:
     """Say whether a mark is only the number of a passage, a section or the like."""
-    return _CITED.search(reply[max(0, start - 40) : start]) is not None
+    return _CITED.search(reply[max(0, start - 120) : start]) is not None
 
 
 def last_of(reply: str, marks: Sequence[Mark[T]]) -> T:
@@ -79,7 +81,9 @@ def last_of(reply: str, marks: Sequence[Mark[T]]) -> T:
     is_own = bool(_FINAL.search(lead) or (_LABEL.search(lead) and not _ASIDE.search(lead)))
     between = reply[marks[-2].end : last.start][-_NEAR:]
     problem = ""
-    if _ASIDE.search(lead) or _ASIDE.search(_trail(reply, last)):
+    if marks[-2].value != last.value and between.strip() and _RANGE.fullmatch(between) and "\n" not in between:
+        problem = "ends a range"
+    elif _ASIDE.search(lead) or _ASIDE.search(_trail(reply, last)):
         problem = "is spoken of, not given"
     elif any(map(_FINAL.search, differing)) and not _FINAL.search(lead) and not _CORRECTED.search(between):
         problem = "comes after one that is called final"

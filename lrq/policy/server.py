@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from lrq.domain.errors import CallFailed, CallRefused, Stopping
+from lrq.domain.finish import finish_of
 from lrq.domain.records import Call, Choice, Message, Reply
+from lrq.domain.thoughts import Thoughts, split_thoughts
 from lrq.domain.tokens import count_tokens
 from lrq.policy.cut import Fitted, OverLong, fit
 from lrq.policy.port import Prompt, Sampled, Samples, Sampling, ShouldStop, never
@@ -123,8 +125,19 @@ class _Drawn:
         choice = self.choices.get(k)
         if choice is None:
             return Sampled(k=k, text=None, reason=self.reasons.get(k, "no_choices"))
-        reason = "content_filter" if choice.finish == "content_filter" else "" if choice.text.strip() else "empty"
-        return Sampled(k=k, text=None if reason else choice.text, reason=reason, finish=choice.finish)
+        parted = split_thoughts(choice.text)
+        reason = _reason(choice.finish, parted)
+        return Sampled(k=k, text=None if reason else parted.answer, reason=reason, finish=choice.finish)
+
+
+def _reason(finish: str, parted: Thoughts) -> str:
+    """Why a choice is no response, or nothing; one that is cut by its length is a response if its thoughts ended."""
+    ended = finish_of(finish)
+    if ended == "withheld":
+        return finish
+    if ended == "cut":
+        return "empty" if finish == "empty" else f"unfinished: {finish}"
+    return "" if parted.closed and parted.answer.strip() else "empty"
 
 
 def seed(*names: object) -> int:

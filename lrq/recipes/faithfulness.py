@@ -18,6 +18,7 @@ STATEMENTS_TOKENS = 2048  # of reply
 SUPPORT_TOKENS = 512
 BATCH = 16  # statements in one call: with five passages each, up to 10k tokens of evidence
 BATCH_TOKENS = 128  # of reply for each of them
+MAX_STATEMENTS = 200  # checked per response: each is a paid call; how many are left out stands in the evidence
 
 Evidence = dict[str, Any]  # of one statement: text, passages as [start, end], value, mark, calls; reason if unscored
 Found = Mapping[str, Sequence[Passage]]  # statement → its nearest passages, in document order
@@ -46,10 +47,11 @@ async def _judge(judging: Judging, nearest: Nearest, response: Response) -> Scor
         evidence = judging.evidence(listed, statements=[])
         if not listed.value:
             return score(state="not_applicable", reason="no factual statements", evidence=evidence)
-        checked = await _check(judging, nearest, listed.value)
+        checked = await _check(judging, nearest, listed.value[:MAX_STATEMENTS])
     except Unscored as why:
         return score(state="unscored", reason=str(why), evidence=evidence)
-    evidence = judging.evidence(listed, statements=checked)
+    left_out = len(listed.value) - len(checked)
+    evidence = judging.evidence(listed, statements=checked, **({"statements_left_out": left_out} if left_out else {}))
     failed = failures("statement", checked)
     if failed:
         return score(state="unscored", reason=failed, evidence=evidence)
