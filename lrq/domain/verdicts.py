@@ -35,11 +35,12 @@ _ASIDE = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?。！？;；\n](?=\s|$)|[。！？；\n]")
 _CITED = re.compile(
-    r"(?:\b|(?<=[^a-z]))(?:passages?|paragraphs?|sections?|parts?|pages?|lines?|chapters?|figures?|tables?|notes?|footnotes?|sources?"
-    r"|refs?|references?|statements?|sentences?|steps?|criteri(?:on|a)|see|items?|文段|段落|部分|陈述|第|参见|见)"
-    r"[^\w\[]{0,3}(?:\[\[[0-9]{1,3}\]\][,;\s&]{0,3}(?:and )?){0,20}$",
+    r"(?:(?:\b|(?<=[^a-z]))(?:passages?|paragraphs?|sections?|parts?|pages?|lines?|chapters?|figures?|tables?|notes?"
+    r"|footnotes?|statements?|sentences?|steps?|criteri(?:on|a)|see|items?|文段|段落|部分|陈述|第|参见|见)"
+    r"|\b(?:sources?|refs?|references?):?)"
+    r"[ (#]{0,2}(?:\[\[[0-9]{1,3}\]\][,;\s&]{0,3}(?:and )?){0,20}$",
     re.IGNORECASE,
-)
+)  # on the same line, with no sign between: "see passages [[2]], [[3]]"
 _RANGE = re.compile(r"\W*(?:-|~|to|or|and|bis|至|到|或|和)?\W*", re.IGNORECASE)
 _NAME = re.compile(r"\W*(?:[^\W\d_]+[ -]?){1,2}\W*", re.UNICODE)
 _NEAR = 300  # characters around a mark that are looked at

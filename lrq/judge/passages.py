@@ -119,18 +119,18 @@ class Embedder:
     def server(self) -> tuple[str, str]:
         return self.endpoint, self.model
 
-    async def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    async def __call__(self, texts: Sequence[str], dimensions: int = 0) -> NDArray[np.float32]:
         """Return vectors of shape (texts, dimensions); a row of NaN for a text that the server cannot take.
 
-        Raises Unscored where no text has a vector.
+        Raises Unscored where no text has a vector, unless it is known how long one would be.
         """
         parts = [texts[at : at + _EMBEDDED_AT_ONCE] for at in range(0, len(texts), _EMBEDDED_AT_ONCE)]
         tree = _Tree(embed=self)
         vectors: list[Vector | None] = []
-        if not self.sizes.is_known(self.server):  # one part teaches what all may hold
+        if parts and not self.sizes.is_known(self.server):  # one part teaches what all may hold
             vectors += await tree.embed_part(parts.pop(0))
         vectors += [vector for part in await settled(map(tree.embed_part, parts)) for vector in part]
-        length = next((len(vector) for vector in vectors if vector), 0)
+        length = next((len(vector) for vector in vectors if vector), dimensions)
         if not length:
             raise Unscored(f"no embeddings: {tree.reason}")
         rows = [vector if vector and len(vector) == length else [math.nan] * length for vector in vectors]
@@ -205,7 +205,7 @@ class VectorIndex:
     embed: Embedder  # of the queries
 
     async def nearness(self, queries: Sequence[str]) -> NDArray[np.float32]:
-        vectors = await self.embed(queries)
+        vectors = await self.embed(queries, self.vectors.shape[1])
         if vectors.shape[1] != self.vectors.shape[1]:
             raise Unscored(f"embeddings of {vectors.shape[1]} and of {self.vectors.shape[1]} numbers do not compare")
         nearness: NDArray[np.float32] = vectors @ self.vectors.T
@@ -225,15 +225,18 @@ class Passages:
         if not queries or not self.passages:
             return [[] for _ in queries]
         nearness = await self.index.nearness(queries)
-        without = [at for at, row in enumerate(nearness) if np.isnan(row).all()]
+        without = {at for at, row in enumerate(nearness) if np.isnan(row).all()}
         if without:  # a query that the server cannot take is compared by its words
             words = await asyncio.to_thread(WordIndex, [self.text[start:end] for start, end in self.passages])
-            nearness[without] = await words.nearness([queries[at] for at in without])
-        return [[self._passage(at) for at in _best(row, count)] for row in nearness]
+            nearness[sorted(without)] = await words.nearness([queries[at] for at in sorted(without)])
+        return [
+            [self._passage(at, by_words=query in without) for at in _best(row, count)]
+            for query, row in enumerate(nearness)
+        ]
 
-    def _passage(self, at: int) -> Passage:
+    def _passage(self, at: int, by_words: bool) -> Passage:
         start, end = self.passages[at]
-        return Passage(index=at, start=start, end=end, text=self.text[start:end])
+        return Passage(index=at, start=start, end=end, text=self.text[start:end], by_words=by_words)
 
 
 def _best(row: NDArray[np.float32], count: int) -> list[int]:

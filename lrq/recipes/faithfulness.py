@@ -116,10 +116,11 @@ async def _group(judging: Judging, found: Found) -> dict[str, Evidence]:
 
 
 def _evidence(statement: str, near: Sequence[Passage], support: Support | None, calls: Sequence[str] = ()) -> Evidence:
-    return {
+    evidence = {
         "text": statement,
         "passages": [[passage.start, passage.end] for passage in near],
         "value": support.value if support else None,
         "mark": support.mark if support else None,
         "calls": list(calls),
     }
+    return evidence | {"by_words": True} if any(passage.by_words for passage in near) else evidence
