@@ -20,7 +20,9 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _CHANNEL = re.compile(r"<\|channel\|>\s?(?P<name>[a-z]{1,20})[^<>]{0,200}<\|message\|>", re.IGNORECASE)
-_CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel|im_end|endoftext)\|>", re.IGNORECASE)
+_CHANNEL_END = re.compile(
+    r"<\|(?:start\|>(?:assistant)?|(?:end|return|call|channel|im_end|endoftext)\|>)", re.IGNORECASE
+)
 _PLAIN_CHANNEL = re.compile(r"\s*(?:assistant)?analysis(?=[A-Z\u4e00-\u9fff])")  # without its special tokens
 _PLAIN_FINAL = "assistantfinal"
 _HEADING = re.compile(r"\W{0,8}here(?:['’]s| is) my (?:thought|thinking|reasoning) process\b", re.IGNORECASE)
