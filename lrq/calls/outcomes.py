@@ -6,11 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Literal
 
 import orjson
 
+from lrq.domain.finish import finish_of
 from lrq.domain.records import Call, Choice, Usage
+from lrq.domain.thoughts import split_thoughts
 
 # "probed": failed like all that its endpoint is sent just now, which says nothing about this call.
 Kind = Literal["ok", "refused", "account", "throttled", "failed", "probed"]
@@ -107,22 +110,34 @@ def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], late
 
 
 def _vectors(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]:
-    vectors = [[float(number) for number in one["embedding"]] for one in sorted(data, key=lambda o: o.get("index", 0))]
+    """One for each text. A number that JSON cannot say, null, is kept as NaN: whoever compares leaves it out."""
+    rows = (one["embedding"] for one in sorted(data, key=lambda o: o.get("index", 0)))
+    vectors = [[math.nan if number is None else float(number) for number in row] for row in rows]
     if len(vectors) != count or not all(vectors) or len(set(map(len, vectors))) != 1:
         raise ValueError("not one vector for each text")
     return vectors
 
 
 def _choice(one: Mapping[str, Any]) -> Choice:
+    """One completion, its thoughts parted from its answer. A refusal in a field of its own is no answer.
+
+    Some servers put the whole answer where thoughts belong; where a reply has ended, that is its text.
+    """
     message = one.get("message") or {}
-    inline, text = _split_reasoning(_text(message.get("content")))
-    reasoning = message.get("reasoning_content") or message.get("reasoning")
-    return Choice(
-        text=text,
-        reasoning=_text(reasoning) if reasoning else inline,
-        finish=str(one.get("finish_reason") or "stop"),
-        ids=_token_ids(one.get("token_ids")),
-    )
+    text = _text(message.get("content"))
+    apart = _text(message.get("reasoning_content") or message.get("reasoning"))
+    finish = str(one.get("finish_reason") or "stop")
+    choice = partial(Choice, finish=finish, ids=_token_ids(one.get("token_ids")))
+    refusal = message.get("refusal")
+    if refusal and not text.strip():
+        return Choice(text=_text(refusal), reasoning=apart, finish="refusal")
+    if not text.strip() and finish_of(finish) == "end":
+        text, apart = apart, ""
+    parted = split_thoughts(text)
+    reasoning = "\n".join(filter(None, (apart, parted.thought)))
+    if parted.closed and not parted.answer:
+        return choice(text=text, reasoning=apart)  # whoever reads it may look into the thoughts
+    return choice(text=parted.answer if parted.closed else "", reasoning=reasoning)
 
 
 def _token_ids(ids: object) -> tuple[int, ...]:
@@ -138,12 +153,6 @@ def _text(content: object) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     raise TypeError("a message's content is neither text nor parts")
-
-
-def _split_reasoning(text: str) -> tuple[str, str]:
-    """Servers without a reasoning parser leave it in the text, up to </think>; the opening mark may be missing."""
-    before, mark, after = text.rpartition("</think>")
-    return (before.removeprefix("<think>").strip(), after.lstrip()) if mark else ("", text)
 
 
 def _usage(body: Mapping[str, Any]) -> Usage:

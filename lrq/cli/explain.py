@@ -107,6 +107,11 @@ def _score(item: Item, score: Score, words: Mapping[str, Mapping[str, Any]]) -> 
         "reason": score.reason,
         "judge": _reply(words, own),
         "calls": own,
+        **{
+            name: score.evidence[name]
+            for name in ("statements_left_out", "passages_left_out")
+            if name in score.evidence
+        },
     }
     statements = score.evidence.get("statements")
     return found if statements is None else found | {"statements": [_statement(item, one, words) for one in statements]}

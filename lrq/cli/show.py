@@ -83,6 +83,10 @@ def _print_response(response: dict[str, Any], full: bool) -> None:
         click.secho(f"  {score['dimension']}: {_value(score['value'], score['reason'])}", fg="cyan")
         if score["judge"] and "statements" not in score:
             click.echo(_indent(_cut(score["judge"], full)))
+        if score.get("statements_left_out"):
+            click.echo(f"    {score['statements_left_out']} further statements were not checked: they are too many")
+        if score.get("passages_left_out"):
+            click.echo(f"    {len(score['passages_left_out'])} passages were not looked at: they have no embedding")
         for statement in score.get("statements", ()):
             click.echo(f"    {statement['mark'] or 'unscored'}: {statement['text']}")
             if full:

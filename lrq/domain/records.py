@@ -147,6 +147,7 @@ class Passage:
     start: int
     end: int
     text: str
+    by_words: bool = False  # the query has no vector: an embedding endpoint cannot take it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from lrq.domain.dress import short
 from lrq.domain.errors import CallFailed, CallRefused, Unreadable, Unscored
-from lrq.domain.records import Call, Purpose, Reply
+from lrq.domain.finish import finish_of
+from lrq.domain.records import Call, Choice, Purpose, Reply
 from lrq.recipes.ports import Answer
 
 T = TypeVar("T")
@@ -15,7 +17,6 @@ ATTEMPTS = 5  # in all (LongReward's scripts)
 FIRST_TEMPERATURE = 0.01
 AGAIN_TEMPERATURE = 0.95  # another sample of the same judge may be readable
 DRAWS = 1000  # a recipe's own draws for one vote, at most
-_BLOCKED = {"content_filter", "sensitive"}  # the text is a notice, not an answer (OpenAI's word and GLM's)
 
 
 class Obtain(Protocol):
@@ -110,15 +111,28 @@ class Asker:
             keys.append(reply.key)
             choice = reply.choices[0]
             try:
-                if choice.finish in _BLOCKED:
-                    raise Unreadable("the reply was withheld by a content filter")
-                if choice.finish == "length":
+                if finish_of(choice.finish) == "length":
                     max_tokens *= 2
-                    raise Unreadable("the reply was cut by its length")
+                _require_end(choice)
                 return Answer(value=read(choice.text), text=choice.text, calls=tuple(keys))
             except Unreadable as unreadable:
                 problem = str(unreadable)
         raise _Fruitless(f"no readable reply in {ATTEMPTS} attempts: {problem}", is_new=is_new)
+
+
+def _require_end(choice: Choice) -> None:
+    """Raise Unreadable unless the reply is known to have ended, with a text."""
+    finish = finish_of(choice.finish)
+    if choice.finish == "refusal":
+        raise Unreadable(f"the judge refuses: {short(choice.text)}")
+    if finish == "withheld":
+        raise Unreadable(f"the reply was withheld by a content filter ({short(choice.finish)})")
+    if finish == "length":
+        raise Unreadable("the reply was cut by its length")
+    if finish == "cut" and choice.finish != "empty":  # a reply without choices
+        raise Unreadable(f"the reply is unfinished: finish_reason {short(choice.finish)}")
+    if not choice.text.strip():
+        raise Unreadable("the reply holds nothing besides its thoughts" if choice.reasoning else "the reply is empty")
 
 
 class _Fruitless(Exception):

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lrq.domain.errors import CallFailed, CallRefused, Stopping
+from lrq.domain.finish import finish_of
 from lrq.domain.records import Call, Choice, Message, Reply
+from lrq.domain.thoughts import Thoughts, split_thoughts
 from lrq.domain.tokens import count_tokens
 from lrq.policy.cut import Fitted, OverLong, fit
 from lrq.policy.port import Prompt, Sampled, Samples, Sampling, ShouldStop, never
@@ -20,7 +22,6 @@ Ask = Callable[[Call], Awaitable[Reply]]  # claims, sends and settles; raises as
 # A refusal that speaks of the parameter n: "n must be 1", "'n' > 1 is not supported"; a \n in quoted JSON is none.
 _SPEAKS_OF_N = re.compile(r"(?<![\w\\])n(?!\w)")
 
-_CUT = {"length", "max_tokens", "max_output_tokens", "model_length"}  # how servers say that a reply has no end
 _IDS = "return_token_ids"  # the field by which vLLM and SGLang are asked for tokens
 
 
@@ -151,18 +152,29 @@ class _Drawn:
         choice = self.choices.get(k)
         if choice is None:
             return Sampled(k=k, text=None, reason=self.reasons.get(k, "no_choices"))
-        reason = "content_filter" if choice.finish == "content_filter" else "" if choice.text.strip() else "empty"
-        thought = f"<think>\n{choice.reasoning}\n</think>\n\n{choice.text}" if choice.reasoning else None
+        parted = split_thoughts(choice.text)
+        reason = _reason(choice.finish, parted)
+        thought = "\n".join(filter(None, (choice.reasoning, parted.thought)))
         return Sampled(
             k=k,
-            text=None if reason else choice.text,
+            text=None if reason else parted.answer,
             reason=reason,
-            finish="length" if choice.finish.lower() in _CUT else choice.finish,
+            finish="length" if finish_of(choice.finish) == "length" else choice.finish,
             tokens=len(choice.ids) or None,
             ids=tuple(choice.ids),
-            written=thought,
+            written=f"<think>\n{thought}\n</think>\n\n{parted.answer}" if thought else None,
             form="reasoning_content" if thought else "content",
         )
+
+
+def _reason(finish: str, parted: Thoughts) -> str:
+    """Why a choice is no response, or nothing; one that is cut by its length is a response if its thoughts ended."""
+    ended = finish_of(finish)
+    if ended == "withheld":
+        return finish
+    if ended == "cut":
+        return "empty" if finish == "empty" else f"unfinished: {finish}"
+    return "" if parted.closed and parted.answer.strip() else "empty"
 
 
 def seed(*names: object) -> int:

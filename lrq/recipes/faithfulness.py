@@ -20,6 +20,7 @@ KINDS = (
     Kind(name="support", typical=80),
     Kind(name="support_batch", typical=None, times=3),  # a reasoned line for each verdict
 )
+MAX_STATEMENTS = 200  # checked per response: each is a paid call; how many are left out stands in the evidence
 
 Evidence = dict[str, Any]  # of one statement: text, passages as [start, end], value, mark, calls; reason if unscored
 Found = Mapping[str, Sequence[Passage]]  # statement → its nearest passages, in document order
@@ -45,10 +46,11 @@ async def _judge(judge: Judge, response: Response) -> Score:
         evidence = judge.evidence(listed, statements=[])
         if not listed.value:
             return score(state="not_applicable", reason="no factual statements", evidence=evidence)
-        checked = await _check(judge, listed.value)
+        checked = await _check(judge, listed.value[:MAX_STATEMENTS])
     except Unscored as why:
         return score(state="unscored", reason=str(why), evidence=evidence)
-    evidence = judge.evidence(listed, statements=checked)
+    left_out = len(listed.value) - len(checked)
+    evidence = judge.evidence(listed, statements=checked, **({"statements_left_out": left_out} if left_out else {}))
     failed = failures("statement", checked)
     if failed:
         return score(state="unscored", reason=failed, evidence=evidence)
@@ -111,10 +113,11 @@ async def _group(judge: Judge, found: Found) -> dict[str, Evidence]:
 
 
 def _evidence(statement: str, near: Sequence[Passage], support: Support | None, calls: Sequence[str] = ()) -> Evidence:
-    return {
+    evidence = {
         "text": statement,
         "passages": [[passage.start, passage.end] for passage in near],
         "value": support.value if support else None,
         "mark": support.mark if support else None,
         "calls": list(calls),
     }
+    return evidence | {"by_words": True} if any(passage.by_words for passage in near) else evidence

@@ -68,7 +68,10 @@ async def _extract(judge: Judge, part: Chunk) -> tuple[dict[str, Any], str | Non
 
 
 def _points(judge: Judge, parts: Sequence[Chunk], texts: Sequence[str | None]) -> str:
-    """The list that responses are judged against: every part under its number and place, no two alike."""
+    """The list that responses are judged against: every part under its number and place, no two alike.
+
+    The points of each part have a fence of their own: what a judge wrote cannot pass for another part's heading.
+    """
     length = len(judge.case.item.context)
     labelled = (
         judge.text(
@@ -77,7 +80,7 @@ def _points(judge: Judge, parts: Sequence[Chunk], texts: Sequence[str | None]) -
             count=str(len(parts)),
             start=str(100 * part.start // length),
             end=str(100 * part.end // length),
-            text=NOTHING_RELEVANT if text is None else text,
+            text=NOTHING_RELEVANT if text is None else fenced(text),
         )
         for number, (part, text) in enumerate(zip(parts, texts, strict=True), 1)
     )

@@ -41,6 +41,7 @@ class _Step:
         self.case = case
         self.context_hash = context_hash
         self.purpose = Purpose(run=run.id, item=task.item, step=task.name)
+        self.left_out: list[list[int]] = []  # passages, as [start, end], that the embedding endpoint cannot take
 
     async def work(self) -> None:
         found = await cast(self.frozen.votes(self.task.name), self._vote)
@@ -56,12 +57,16 @@ class _Step:
             vote=vote,
             shared=step.shared,
         )
-        return await step.procedure(step.judge(self.case, ask, self._nearest))
+        scores = await step.procedure(step.judge(self.case, ask, self._nearest))
+        if not self.left_out:
+            return scores
+        return [replace(score, evidence={**score.evidence, "passages_left_out": self.left_out}) for score in scores]
 
     async def _nearest(self, queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
         embed = self._embedder()
         name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model))
         passages = await self.engine.passages.get(name, self.case.item.context, chunk_tokens, embed)
+        self.left_out = [list(passages.passages[at]) for at in passages.left_out]
         return await passages(queries, count=count)
 
     def _embedder(self) -> Embedder | None:

@@ -85,13 +85,44 @@ async def test_a_judge_that_is_always_cut_is_unscored_and_says_why() -> None:
     assert judge.calls[-1].max_tokens == 8192
 
 
-@pytest.mark.parametrize("finish", ["content_filter", "sensitive"])
+@pytest.mark.parametrize("finish", ["content_filter", "sensitive", "SAFETY", "content_filter: VIOLENCE"])
 async def test_a_filter_s_notice_is_never_an_answer(finish: str) -> None:
-    """Not even to an extraction, to which any prose is one."""
-    judge = Judge(lambda _: Choice(text="I am afraid this was removed.", finish=finish))
+    """Not even where it has the form of one."""
+    judge = Judge(lambda _: Choice(text="- This was removed.", finish=finish))
     with pytest.raises(Unscored, match="content filter"):
         await asker(judge)("extraction", "p", read_extraction, dimension="completeness", max_tokens=1024)
     assert len(judge.calls) == 5
+
+
+@pytest.mark.parametrize("finish", ["abort", "error", "network_error", "tool_calls", "a word of tomorrow"])
+async def test_only_a_known_end_is_an_end(finish: str) -> None:
+    """A reply that stopped for any other reason is asked again, in the same room, though it may hold a mark."""
+    judge = Judge(lambda call: "[[9]]" if call.attempt else Choice(text="[[3]] at first", finish=finish))
+    assert (await score(judge)).value == 9.0
+    assert [call.max_tokens for call in judge.calls] == [512, 512]
+    with pytest.raises(Unscored, match=f"unfinished: finish_reason {finish}"):
+        await score(Judge(lambda _: Choice(text="[[3]]", finish=finish)))
+
+
+@pytest.mark.parametrize("finish", ["end_turn", "STOP", "eos_token", "COMPLETE", "stop_sequence"])
+async def test_the_end_has_many_names(finish: str) -> None:
+    """Each server's own is one."""
+    judge = Judge(lambda _: Choice(text="[[3]]", finish=finish))
+    assert (await score(judge)).value == 3.0
+    assert len(judge.calls) == 1
+
+
+async def test_max_tokens_is_a_length_too() -> None:
+    """Google's word for it gets twice the room as well."""
+    judge = Judge(lambda call: "[[9]]" if call.attempt else Choice(text="[[3", finish="MAX_TOKENS"))
+    assert (await score(judge)).value == 9.0
+    assert [call.max_tokens for call in judge.calls] == [512, 1024]
+
+
+async def test_a_refusal_is_no_answer_and_its_words_are_the_reason() -> None:
+    """However it reads."""
+    with pytest.raises(Unscored, match=r"the judge refuses: I will not\. "):
+        await score(Judge(lambda _: Choice(text="I will not. [[7]]", finish="refusal")))
 
 
 async def test_reasoning_is_not_read() -> None:

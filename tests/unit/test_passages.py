@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lrq.domain.errors import CallFailed, RunHalted, Unscored
+from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Unscored
 from lrq.domain.records import Call, Purpose, Reply
-from lrq.judge.passages import _KEPT, Embedder, PassageCache, Passages, WordIndex, terms
+from lrq.judge.passages import _KEPT, BatchSizes, Embedder, PassageCache, Passages, WordIndex, terms
 
 TEXT = "\n".join(
     f"The ship {name} left {port} with {cargo}."
@@ -96,7 +96,7 @@ class Server:
 
 
 def embedder(server: Server, run: int = 1) -> Embedder:
-    return Embedder(caller=server, endpoint="e", model="m", purpose=Purpose(run=run))
+    return Embedder(caller=server, endpoint="e", model="m", purpose=Purpose(run=run), sizes=BatchSizes())
 
 
 async def get(
@@ -125,6 +125,106 @@ async def test_texts_are_embedded_sixty_four_at_once() -> None:
     assert [len(texts) for _, texts in server.asked] == [64, 36]
     assert vectors.shape == (100, 4)
     assert [round(float(row[0]), 4) for row in vectors[:3]] == [0.0, 0.7071, 0.8944]
+
+
+@dataclass
+class Strict(Server):
+    """Takes so many texts at once, and none that holds "x"; what holds "n" has no number in its first vectors.
+
+    `ledger` keeps what was refused and paid for: neither is asked again.
+    """
+
+    most: int = 10
+    ledger: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    async def call(self, call: Call, purpose: Purpose) -> Reply:
+        key = (tuple(call.input), call.attempt)
+        if key not in self.ledger:
+            if len(call.input) > self.most or any("x" in text for text in call.input):
+                self.asked.append((purpose.run, tuple(call.input)))
+                self.ledger[key] = CallRefused("HTTP 422: batch size")
+            else:
+                reply = await super().call(call, purpose)
+                broken = [float("nan")] * 4
+                vectors = [
+                    broken if "n" in text and call.attempt < text.count("n") else vector
+                    for text, vector in zip(call.input, reply.vectors, strict=True)
+                ]
+                self.ledger[key] = replace(reply, vectors=vectors)
+        if isinstance(self.ledger[key], Exception):
+            raise self.ledger[key]
+        return self.ledger[key]
+
+    def sizes(self) -> list[int]:
+        return [len(texts) for _, texts in self.asked]
+
+
+async def test_the_number_of_texts_that_a_server_takes_is_learned() -> None:
+    """A refused request is halved, at powers of two; the next document is asked for in sizes that are taken."""
+    server = Strict()
+    embed = embedder(server)
+    assert (await embed([f"{'a' * n}b" for n in range(61)])).shape == (61, 4)
+    assert server.sizes() == [61, 32, 16, 8, 8, 8, 8, 8, 8, 13, 8, 5]
+    server.asked.clear()
+    await embed([f"{'a' * n}c" for n in range(61)])
+    assert server.sizes() == [8] * 7 + [5]
+
+
+@pytest.mark.parametrize("learned", [False, True])
+async def test_after_a_restart_no_text_is_paid_for_again(learned: bool) -> None:
+    """Whatever the process had learned when it began, the requests are the same ones."""
+    server = Strict()
+    embed = embedder(server)
+    if learned:
+        await embed(["b"] * 64)
+    texts = [f"{'a' * n}b" for n in range(61)]
+    await embed(texts)
+    paid = {key for key, reply in server.ledger.items() if isinstance(reply, Reply)}
+    await embedder(server)(texts)
+    assert {key for key, reply in server.ledger.items() if isinstance(reply, Reply)} == paid
+
+
+async def test_a_text_that_is_never_taken_is_left_out_alone() -> None:
+    """The others have their vectors, and nothing is learned of how many are taken at once."""
+    server = Strict(most=64)
+    embed = embedder(server)
+    vectors = await embed(["b", "b", "x", "b", "b"])
+    assert [bool(row[1] == 1) for row in vectors] == [True, True, False, True, True]
+    server.asked.clear()
+    await embed(["a"] * 64)
+    assert server.sizes() == [64]
+
+
+async def test_a_server_that_takes_nothing_is_given_up_soon() -> None:
+    """After a few single texts; the reason is the server's."""
+    server = Strict(most=0)
+    with pytest.raises(Unscored, match="no embeddings: HTTP 422"):
+        await embedder(server)([f"{'a' * n}b" for n in range(64)])
+    assert len(server.asked) < 16
+
+
+async def test_vectors_without_numbers_are_asked_for_again_and_then_left_out() -> None:
+    """One that is broken once has its vector from the second request; one that stays broken has none."""
+    server = Strict(most=64)
+    vectors = await embedder(server)(["b", "nb", "nnb"])
+    assert [bool(row[1] == 1) for row in vectors] == [True, True, False]
+    assert server.asked == [(1, ("b", "nb", "nnb")), (1, ("nb", "nnb"))]
+
+
+async def test_passages_without_a_vector_are_not_found_and_are_named() -> None:
+    """An item is judged from the passages there are."""
+    passages = await PassageCache().get(("n",), "aa xx bb", 1, embedder(Strict(most=64)))
+    ((*found,),) = await passages(["b"], count=9)
+    assert [one.text.strip() for one in found] == ["aa", "bb"]
+    assert [passages.text[slice(*passages.passages[at])].strip() for at in passages.left_out] == ["xx"]
+
+
+async def test_a_query_without_a_vector_is_compared_by_its_words() -> None:
+    """It says so; another query beside it, or none, changes nothing."""
+    passages = await PassageCache().get(("n",), "aa xylo bb", 1, embedder(Strict(most=64)))
+    for queries in (["xylo"], ["xylo", "b"]):
+        (found,), *_ = await passages(queries, count=1)
+        assert (found.text.strip(), found.by_words) == ("xylo", True)
 
 
 async def test_a_context_is_indexed_once_for_all_who_ask() -> None:

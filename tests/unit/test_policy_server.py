@@ -136,6 +136,23 @@ async def test_empty_and_filtered_choices_are_no_texts():
     assert samples.responses[2].finish == "length"
 
 
+async def test_a_response_is_what_the_thoughts_leave():
+    """A thought that never ends leaves none, nor does one alone; a reply that broke off for no known reason is none."""
+    made = [
+        Choice(text="<think>The text says so.</think>\nYes."),
+        Choice(text="<think>The text says", finish="length"),
+        Choice(text="<think>The text says so.</think>"),
+        Choice(text="", reasoning="The text", finish="length"),
+        Choice(text="It is", finish="abort"),
+        Choice(text="I will not.", finish="refusal"),
+        Choice(text="Yes.", finish="EOS"),
+    ]
+    _, policy = opened(lambda call: made)
+    samples = await policy.sample(PROMPT, Sampling(n=7))
+    assert texts(samples) == ["Yes.", None, None, None, None, None, "Yes."]
+    assert reasons(samples) == ["", "empty", "empty", "empty", "unfinished: abort", "refusal", ""]
+
+
 @pytest.mark.parametrize("error", [RunHalted("budget"), Stopping("SIGTERM")])
 async def test_halting_and_stopping_are_passed_on_after_all_replies_are_in(error):
     """Requests sent beside the one that halts are awaited, so that what is bought is committed."""

@@ -1,6 +1,7 @@
 """What is made of a server's status, headers and body."""
 
 import json
+import math
 import time
 from email.utils import formatdate
 from typing import Any
@@ -46,7 +47,11 @@ def test_a_reply_is_its_text_finish_and_counts() -> None:
         ({"content": "<think>r</think>\n\na"}, "a", "r"),
         ({"content": "r [[9]]</think>a"}, "a", "r [[9]]"),  # some templates open the mark in the prompt
         ({"content": None}, "", ""),
-        ({"content": None, "reasoning_content": "r"}, "", "r"),
+        ({"content": None, "reasoning_content": "a"}, "a", ""),  # it has ended, so that is the answer
+        ({"content": "", "reasoning": "r</think>a"}, "a", "r"),
+        ({"content": "[THINK]r[/THINK]a", "reasoning": "q"}, "a", "q\nr"),
+        ({"content": "<think>r"}, "", "r"),  # it never ends
+        ({"content": "<think>r</think>"}, "<think>r</think>", ""),  # whoever reads it may look into it
         ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab", ""),
         ({}, "", ""),
         (None, "", ""),
@@ -56,6 +61,18 @@ def test_reasoning_is_kept_apart_from_the_answer(message: Any, text: str, reason
     """In a field of its own, or left in the text by servers that do not part it."""
     (choice,) = read(chat(message)).choices
     assert (choice.text, choice.reasoning) == (text, reasoning)
+
+
+def test_reasoning_of_a_reply_that_was_cut_is_no_answer() -> None:
+    """The thinking used up its room."""
+    (choice,) = read(chat({"content": None, "reasoning_content": "r [[3]]"}, "length")).choices
+    assert (choice.text, choice.reasoning, choice.finish) == ("", "r [[3]]", "length")
+
+
+def test_a_refusal_in_a_field_of_its_own_is_none_of_the_answers() -> None:
+    """Its words are kept, under a finish of their own."""
+    (choice,) = read(chat({"content": None, "refusal": "I can't help with that."})).choices
+    assert (choice.text, choice.finish) == ("I can't help with that.", "refusal")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +145,14 @@ def test_vectors_come_in_the_order_of_their_texts() -> None:
     assert outcome.usage == Usage(prompt_tokens=4)
 
 
+@pytest.mark.parametrize("number", ["NaN", "null"])
+def test_a_number_that_is_none_is_kept_as_such(number: str) -> None:
+    """The reply was paid for, and the other texts have their vectors."""
+    body = f'{{"data": [{{"embedding": [1, {number}]}}, {{"embedding": [3, 4]}}]}}'
+    outcome = read(body.encode(), call=EMBEDDING)
+    assert (outcome.kind, math.isnan(outcome.vectors[0][1]), outcome.vectors[1]) == ("ok", True, [3.0, 4.0])
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -137,7 +162,7 @@ def test_vectors_come_in_the_order_of_their_texts() -> None:
         [{"embedding": [1]}, {"embedding": []}],
         [{"embedding": [1]}, {"embedding": [1, 2]}],
         [{"embedding": "AAAA"}, {"embedding": "AAAA"}],
-        [{"embedding": [1]}, {"embedding": [None]}],
+        [{"embedding": [1]}, {"embedding": ["a"]}],
     ],
 )
 def test_vectors_that_do_not_fit_are_a_failure(data: Any) -> None:

@@ -1,0 +1,37 @@
+"""How a reply ended, in the words of many servers: only what is known to mean the end is an end."""
+
+import re
+from typing import Literal
+
+Finish = Literal["end", "length", "withheld", "cut"]
+
+# OpenAI, Anthropic, Google, Cohere, Mistral, Bedrock, TGI, llama.cpp, Together, AI21 and their gateways.
+_END = {
+    "stop", "stopped", "end", "end_turn", "endoftext", "end_of_text", "eos", "eos_token", "stop_sequence", "stop_token",
+    "complete", "completed", "done", "finish", "finished", "success", "normal",
+}  # fmt: skip
+_LENGTH = {
+    "length", "limit", "max_length", "max_tokens", "max_new_tokens", "max_output_tokens", "max_completion_tokens",
+    "model_length", "token_limit", "context_length", "model_context_window_exceeded", "incomplete",
+}  # fmt: skip
+_WITHHELD = {
+    "content_filter", "content_filtered", "content_moderation", "sensitive", "safety", "recitation", "blocklist",
+    "prohibited_content", "spii", "image_safety", "guardrail_intervened", "refusal", "refused", "moderation",
+    "blocked", "filtered", "censored", "error_toxic",
+}  # fmt: skip
+_PREFIX = re.compile(r"^(?:finish|stop)_?reason_")
+
+
+def finish_of(reason: str) -> Finish:
+    """Say what a finish reason means: the end, no room left, a text that was withheld, or any other cut.
+
+    What follows a colon is the server's detail. A server that gives no reason is taken to have ended: the transport
+    writes "stop" for it.
+    """
+    word = re.sub(r"[\s-]+", "_", reason[:80].split(":", 1)[0].strip().casefold())
+    word = _PREFIX.sub("", word)
+    if word in _END:
+        return "end"
+    if word in _LENGTH:
+        return "length"
+    return "withheld" if word in _WITHHELD else "cut"
