@@ -21,13 +21,50 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "thoughts": split_thoughts,
 }
 FRAGMENTS = [
-    "<statement>", "</statement>", "<", "＜", "[[", "]]", "[[8]] ", "[[8]", "((", "<<8", "{{", "\\[", "\\", "\\boxed{",
-    "\\text{", "&lt;", "&", "<think>", "</think>", "<a:think>", "[THINK]", "<|channel|>analysis<|message|>",
-    "<|channel|>", "analysisA", "assistantfinal", "here is my thought process", "- a\n", "- \n", "1. ", "| a |\n", "```\n",
-    "\n", " ", "\t", "Score: ", "Score:\n", "the final ", "passage ", "[[1]], ", "No relevant information ", "没有", "I'm sorry ",
-    "error: ", "1: ", "[[1: No support]]", '"a":', "{", "~~", "**", "_", "ﷺ", "½", "８", "8", "8/", "a", "aB ",
-    "\u200b", "'",
-]  # fmt: skip
+    *(
+        "<statement>",
+        "</statement>",
+        "<",
+        "＜",
+        "[[",
+        "]]",
+        "[[8]] ",
+        "[[8]",
+        "((",
+        "<<8",
+        "{{",
+        "\\[",
+        "\\",
+        "&lt;",
+        "&",
+    ),
+    *(
+        "\\boxed{",
+        "\\text{",
+        "<think>",
+        "</think>",
+        "<a:think>",
+        "[THINK]",
+        "<|channel|>",
+        "assistantfinal",
+        "analysisA",
+    ),
+    *("<|channel|>analysis<|message|>", "here is my thought process", "- a\n", "- \n", "1. ", "| a |\n", "```\n", "\n"),
+    *(
+        " ",
+        "\t",
+        "Score: ",
+        "Score:\n",
+        "the final ",
+        "passage ",
+        "[[1]], ",
+        "No relevant information ",
+        "没有",
+        "error: ",
+    ),
+    *("I'm sorry ", "1: ", "[[1: No support]]", '"a":', "{", "~~", "**", "_", "ﷺ", "½", "８", "8", "8/", "a", "aB "),
+    *("\u200b", "'"),
+]
 SHORT, LONG = 15_000, 120_000  # characters; eight times as many
 
 
