@@ -129,6 +129,7 @@ class Call:
     draw: int = 0  # vote or response index
     attempt: int = 0  # re-asks after an unreadable reply
     series: int = 0  # raised only by an explicit retry
+    identity: str = ""  # of the server; empty: a run that was frozen before servers were told apart
 
     @cached_property
     def size(self) -> int:
@@ -155,7 +156,8 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt's
+    reasoning_tokens: int = 0  # of the completion's
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,7 @@ class Embedder:
     model: str
     purpose: Purpose
     series: int = 0  # how often the run's unscored were retried
+    identity: str = ""  # of the endpoint's server
 
     async def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         parts = [texts[at : at + _EMBEDDED_AT_ONCE] for at in range(0, len(texts), _EMBEDDED_AT_ONCE)]
@@ -89,7 +90,8 @@ class Embedder:
         return unit
 
     async def _embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        call = Call(role="embedding", endpoint=self.endpoint, model=self.model, input=tuple(texts))
+        named = {"endpoint": self.endpoint, "model": self.model, "identity": self.identity}
+        call = Call(role="embedding", input=tuple(texts), **named)
         try:
             return (await in_series(self.caller, call, self.purpose, self.series)).vectors
         except (CallRefused, CallFailed) as failure:

@@ -101,7 +101,7 @@ def _open(engine: Engine, frozen: Frozen, spec: str) -> Policy:
     models: list[dict[str, Any]] = frozen.config["policy"]["models"]
 
     async def ask(call: Call) -> Reply:
-        call = replace(call, extra=models[0]["extra"])
+        call = replace(call, extra=models[0]["extra"], identity=models[0].get("identity", ""))
         return await in_series(engine.caller, call, *_asked_for.get())
 
     device, dtype = engine.settings.policy.device, frozen.config["policy"]["dtype"]
