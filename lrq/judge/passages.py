@@ -10,6 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import bm25s
@@ -90,8 +91,8 @@ class Embedder:
         return unit
 
     async def _embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        named = {"endpoint": self.endpoint, "model": self.model, "identity": self.identity}
-        call = Call(role="embedding", input=tuple(texts), **named)
+        named = partial(Call, role="embedding", endpoint=self.endpoint, model=self.model, identity=self.identity)
+        call = named(input=tuple(texts))
         try:
             return (await in_series(self.caller, call, self.purpose, self.series)).vectors
         except (CallRefused, CallFailed) as failure:

@@ -57,6 +57,7 @@ class UsageRow:
     cost: int
     latency_ms: int
     saved: int = 0  # micro-units, by prompt caches
+    reasoning_tokens: int = 0  # of the completion's
 
 
 def create_run(
@@ -190,6 +191,13 @@ def halt(conn: sa.Connection, run: int, *, state: str, by: str, reason: str) -> 
     """Stop giving out work of an active run; False if it is halted already."""
     update = runs.update().where(runs.c.id == run, runs.c.state == "active")
     return conn.execute(update.values(state=state, halt=by, reason=reason)).rowcount == 1
+
+
+def halt_capped(conn: sa.Connection, run: int, *, reason: str) -> bool:
+    """Pause an active run that has a budget, and for its sake; False for others."""
+    capped = sa.or_(runs.c.max_cost.is_not(None), runs.c.max_tokens.is_not(None))
+    update = runs.update().where(runs.c.id == run, runs.c.state == "active", capped)
+    return conn.execute(update.values(state="paused", halt="budget", reason=reason)).rowcount == 1
 
 
 def activate(conn: sa.Connection, run: int) -> None:
