@@ -21,6 +21,7 @@ from lrq.ledger.learned import Fact
 _LEAD_SECONDS = 120.0  # that calls wait for the first one of a model, by which it is seen how long it thinks
 _LONG = 4_000  # bytes of a prompt that is long enough to be cut
 _UNLIKELY = 6.0  # bytes to a token: common texts have 3 to 5
+_PER_BYTE = 0.25  # tokens, before a server's own counts are known
 _FEW = 3  # prompts that were counted too short, after which it is no accident whatever the counts are
 _SURE = 5  # counts after which tokens to a byte are known well enough to refuse a prompt beforehand
 _CERTAINLY = 0.75  # of the tokens that a prompt is likely to have
@@ -35,11 +36,26 @@ class _Counted:
     tokens: int = 0
     bytes: int = 0
     replies: int = 0
-    too_few: dict[int, int] = field(default_factory=dict)  # hash of a prompt → tokens counted, far below its length
+    # Hash of a long prompt of which few tokens were counted → its bytes and these tokens.
+    doubtful: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def per_byte(self) -> float:
-        return self.tokens / self.bytes if self.replies >= _FEW else 0.2
+        return self.tokens / self.bytes if self.replies >= _FEW else _PER_BYTE
+
+    def add(self, size: int, tokens: int) -> None:
+        self.bytes += size
+        self.tokens += tokens
+        self.replies += 1
+
+    def cut(self) -> list[tuple[int, int]]:
+        """Those of the doubtful that were cut; empty while it may be chance."""
+        short = [one for one in self.doubtful.values() if 2 * one[1] < one[0] * self.per_byte]
+        for _, tokens in short:
+            equal = [one for one in short if abs(one[1] - tokens) <= max(2, tokens // 100)]
+            if len(equal) > 1:
+                return equal
+        return short if len(short) >= _FEW else []
 
 
 class Adapting:
@@ -97,30 +113,24 @@ class Adapting:
     def cut_prompt(self, endpoint: Endpoint, call: Call, usage: Usage) -> str:
         """In words that the server has read less than it was sent; empty where it has not, or it may be chance.
 
-        Under half of what its own counts of shorter prompts foretell, and then the same number again for another
-        prompt, or a third such prompt.
+        Two prompts of the same count, or any three, under half of what its counts of other prompts foretell.
         """
-        if not endpoint.prompt_check or call.role == "embedding" or not usage.prompt_tokens:
+        if not endpoint.prompt_check or call.role == "embedding" or not usage.prompt_tokens or usage.cached_tokens:
             return ""
         counted = self._counted[endpoint.address, call.model]
-        likely = round(call.size * counted.per_byte)
-        is_short = usage.prompt_tokens * 2 < likely and call.size / usage.prompt_tokens > _UNLIKELY
-        if call.size < _LONG or not is_short:
-            counted.tokens += usage.prompt_tokens
-            counted.bytes += call.size
-            counted.replies += 1
+        if call.size < _LONG or call.size < _UNLIKELY * usage.prompt_tokens:
+            counted.add(call.size, usage.prompt_tokens)
+        else:
+            asked = hash(tuple(message["content"] for message in call.messages))
+            counted.doubtful[asked] = call.size, usage.prompt_tokens
+        if not counted.doubtful or not (cut := counted.cut()):
             return ""
-        asked = hash(tuple(message["content"] for message in call.messages))
-        others = [tokens for prompt, tokens in counted.too_few.items() if prompt != asked]
-        counted.too_few[asked] = usage.prompt_tokens
-        again = any(abs(tokens - usage.prompt_tokens) <= max(2, usage.prompt_tokens // 100) for tokens in others)
-        if not again and len(counted.too_few) < _FEW:
-            return ""
-        counted.too_few.clear()
+        counted.doubtful.clear()
+        size, tokens = cut[-1]
         return (
-            f"the {call.role} has cut what it was sent: it counted {usage.prompt_tokens:,} tokens of a prompt of "
-            f"{call.size:,} bytes, which are about {likely:,}; raise the server's context (num_ctx of Ollama) or use "
-            f"another model; {call.role}.prompt_check=false turns this check off"
+            f"the {call.role} has cut what it was sent: it counted {tokens:,} tokens of a prompt of {size:,} bytes, "
+            f"which are about {round(size * counted.per_byte):,}; raise the server's context (num_ctx of Ollama) or "
+            f"use another model; {call.role}.prompt_check=false turns this check off"
         )
 
     def too_long(self, pool: Pool, call: Call, forms: Forms) -> str:

@@ -75,7 +75,7 @@ class Learned:
         if endpoint.reasoning_tokens is not None:
             return endpoint.reasoning_tokens
         rooms = _named(facts, "room")
-        return int(rooms.get(kind, max(rooms.values(), default=0)))
+        return int(rooms.get(kind) or max(rooms.values(), default=0))  # where it thinks once, it may anywhere
 
 
 def changed(form: Form, asked: Sequence[Change]) -> Form:
