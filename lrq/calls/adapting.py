@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from lrq.calls.estimates import at_most
-from lrq.calls.forms import Form, changes, parameters
+from lrq.calls.forms import Change, Form, changes, parameters
 from lrq.calls.heads import Heads, Turn
 from lrq.calls.learned import Learned, changed, room_for, words
 from lrq.calls.outcomes import Outcome
@@ -23,6 +23,7 @@ _LONG = 4_000  # bytes of a prompt that is long enough to be cut
 _UNLIKELY = 6.0  # bytes to a token: common texts have 3 to 5
 _PER_BYTE = 0.25  # tokens, before a server's own counts are known
 _FEW = 3  # prompts that were counted too short, after which it is no accident whatever the counts are
+_DENSER = 1.5  # times as many tokens to a byte are foreseen where a prompt and its room did not fit
 _SURE = 5  # counts after which tokens to a byte are known well enough to refuse a prompt beforehand
 _CERTAINLY = 0.75  # of the tokens that a prompt is likely to have
 
@@ -84,6 +85,8 @@ class Adapting:
             return False
         if parameters(call, self.learned.form(endpoint, call, kind)) != sent:
             return True  # another call was refused before, and taught as much
+        if asked[0].topic == "context" and asked[0].value == form.context and form.room:
+            asked = [Change(topic="density", name="", value=form.density * _DENSER)]
         helps = parameters(call, changed(form, asked)) != sent
         for change in asked:
             if helps or change.topic == "context":
