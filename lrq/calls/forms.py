@@ -84,7 +84,8 @@ def _within(name: str, value: Any, form: Form) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     fact = LIMIT if name in _LIMITS else name
-    bounded = max(form.least.get(fact, value), min(form.most.get(fact, value), value))
+    bounded = min(form.most.get(fact, value), value)
+    bounded = max(form.least.get(fact, bounded), bounded)
     return int(bounded) if isinstance(value, int) else bounded
 
 
