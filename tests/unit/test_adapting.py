@@ -140,6 +140,8 @@ def seen(adapting: Adapting, *counts: tuple[int, int], endpoint: Endpoint = ENDP
         ([(200, 250), (210, 260), (220, 270), (3000, 1000), (3000, 1000)], False),  # the same prompt again
         ([(200, 250), (210, 260), (220, 270), (3000, 1000), (3300, 1200), (3600, 1400)], True),  # three of them
         ([(3000, 3100), (3300, 3400), (3600, 3700), (3900, 4000)], False),
+        ([(200, 1000), (210, 1000), (220, 1000), (3000, 1000), (3300, 1000)], False),  # it counts anything the same
+        ([(200, 50), (210, 50), (220, 50), (3000, 50), (3300, 50)], False),
     ],
 )
 def test_a_judge_that_counts_far_too_few_tokens_has_cut_its_prompt(

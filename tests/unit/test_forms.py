@@ -23,9 +23,7 @@ def refused(*names: str) -> list[Change]:
 
 INSTEAD = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
 ONLY_ONE = "Unsupported value: 'temperature' does not support 0.01 with this model. Only the default (1) is supported."
-LITELLM = (
-    "litellm.UnsupportedParamsError: it does not support parameters: ['seed'], for model=x. To drop these, set `d`"
-)
+LITELLM = "litellm.UnsupportedParamsError: it does not support parameters: ['seed'], for x. To drop these, set `d`"
 FORBIDDEN = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 0}
 
 
