@@ -125,12 +125,12 @@ class Adapting:
 
         Two prompts of the same count, or any three, under half of what its counts of other prompts foretell.
         """
-        if not endpoint.prompt_check or call.role == "embedding" or not usage.prompt_tokens or usage.cached_tokens:
+        if not endpoint.prompt_check or call.role == "embedding" or not usage.prompt_tokens:
             return ""
         counted = self._counted[endpoint.address, call.model]
         if call.size < _LONG or call.size < _UNLIKELY * usage.prompt_tokens:
             counted.add(call.size, usage.prompt_tokens)
-        elif usage.prompt_tokens >= _SHORTEST_CUT:
+        elif usage.prompt_tokens >= _SHORTEST_CUT and not usage.cached_tokens:  # some count only what is not cached
             asked = hash(tuple(message["content"] for message in call.messages))
             counted.doubtful[asked] = call.size, usage.prompt_tokens
         if not counted.doubtful or not (cut := counted.cut()):
