@@ -3,6 +3,7 @@
 All of it is kept in the ledger, so that it is learned once for all processes and runs.
 """
 
+import itertools
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -18,7 +19,8 @@ from lrq.config import Endpoint
 from lrq.domain.records import Call, Usage
 from lrq.ledger.learned import Fact
 
-_LEAD_SECONDS = 120.0  # that calls wait for the first one of a model, by which it is seen how long it thinks
+_AHEAD = 3  # calls of a model go first, by which it is seen how long it thinks …
+_LEAD_SECONDS = 120.0  # … and others wait for them so long at most
 _LONG = 4_000  # bytes of a prompt that is long enough to be cut
 _UNLIKELY = 6.0  # bytes to a token: common texts have 3 to 5
 _SHORTEST_CUT = 256  # tokens: no server has a smaller context
@@ -74,6 +76,7 @@ class Adapting:
         self.new: list[Fact] = []
         self._counted: defaultdict[tuple[str, str], _Counted] = defaultdict(_Counted)
         self._leads = Heads(_LEAD_SECONDS)
+        self._turns = itertools.count()
 
     def forms(self, pool: Pool, call: Call, kind: str) -> Forms:
         return {line.lane.name: self.learned.form(line.endpoint, call, kind) for line in pool.lines}
@@ -82,7 +85,7 @@ class Adapting:
         """The call's turn among the first of a model; None where it is known how long the model thinks."""
         if not kind or all(self.learned.is_measured(line.endpoint, call) for line in pool.lines):
             return None
-        return self._leads.named(hash((call.endpoint, call.model)))
+        return self._leads.named(hash((call.endpoint, call.model, next(self._turns) % _AHEAD)))
 
     def refused(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> bool:
         """Learn from a refusal; whether the call is to be asked again in another form."""

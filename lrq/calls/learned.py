@@ -68,7 +68,7 @@ class Learned:
         return form
 
     def is_measured(self, endpoint: Endpoint, call: Call) -> bool:
-        """Whether it is known how long the model thinks; until then its first call goes ahead of the others."""
+        """Whether it is known how long the model thinks; until then its first calls go ahead of the others."""
         if endpoint.reasoning_tokens is not None or call.role not in _THINKING_ROLES:
             return True
         return bool(_named(self._facts.get((endpoint.address, call.model), {}), "room"))
