@@ -2,10 +2,11 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import orjson
 import yaml
@@ -17,6 +18,35 @@ from lrq.domain.records import Role
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = {"content-type", "content-length", "host", "transfer-encoding", "connection", "idempotency-key"}
+_CALLED = ("/chat/completions", "/embeddings", "/completions")  # what clients add to a URL, and some people name
+_SELF = {"localhost", "127.0.0.1", "::1"}
+
+
+def resolve(text: str) -> str:
+    """Fill in the environment variables that a text names as ${NAME}. Raises ValueError for one that is not set."""
+
+    def value_of(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1])
+        if not value:
+            raise ValueError(f"the environment variable {match[1]} is named here and not set")
+        return value
+
+    return _VARIABLE.sub(value_of, text)
+
+
+def _check_header(text: str, what: str) -> None:
+    """Refuse what no HTTP header can carry; the message shows nothing of it."""
+    value = text.strip()
+    if not _HEADER_VALUE.fullmatch(value):
+        at = next(place for place, character in enumerate(value) if not " " <= character <= "~")
+        kind = "a line break" if value[at] in "\r\n" else "a character that no HTTP header can carry"
+        raise ValueError(f"{what} has {kind} at place {at + 1} of {len(value)}; is it one key, copied whole?")
 
 
 class Price(_Part):
@@ -37,15 +67,70 @@ class _Server(_Part):
     price: Price | None = None
     timeout: float = Field(default=600.0, gt=0)  # seconds for one request
     extra: dict[str, Any] = {}  # further fields of every request body, e.g. reasoning_effort
+    headers: dict[str, SecretStr] = {}  # further headers; values may name environment variables: ${NAME}
+    query: dict[str, SecretStr] = {}  # what follows ? in the URL, e.g. api-version; values as in headers
+    identity: str | None = Field(default=None, min_length=1, max_length=200)  # None: the host, port and path of its url
+    reasoning_tokens: int | None = Field(default=None, ge=0)  # room for thoughts beside a reply; None: learned
+    prompt_check: bool = True  # pause where the server counts far fewer tokens than it was sent
     server: str | None = Field(default=None, min_length=1, max_length=100)  # its name in a pool; None: host and port
     warm_cache: bool | None = None  # one call ahead of those that share its head; None: where cached input is cheaper
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_url(cls, values: Any) -> Any:
+        """What follows ? in the URL is `query`, and what clients add to its path is left to us."""
+        url = values.get("url") if isinstance(values, dict) else None
+        if not isinstance(url, str):
+            return values
+        parts = urlsplit(url)
+        path = parts.path.rstrip("/")
+        for added in _CALLED:
+            path = path.removesuffix(added)
+        query = values.get("query") or {}
+        if isinstance(query, dict):
+            query = dict(parse_qsl(parts.query, keep_blank_values=True)) | query
+        return {**values, "url": urlunsplit((parts.scheme, parts.netloc, path, "", "")), "query": query}
 
     @field_validator("url", check_fields=False)
     @classmethod
     def _is_http(cls, url: str | None) -> str | None:
         if url is not None and urlsplit(url).scheme not in {"http", "https"}:
             raise ValueError(f"an endpoint's url starts with http:// or https://, not {url!r}")
-        return url and url.rstrip("/")
+        if url is not None:
+            urlsplit(url).port  # noqa: B018 - raises ValueError where it is no number
+        return url
+
+    @field_validator("api_key")
+    @classmethod
+    def _is_header(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            _check_header(key.get_secret_value(), "the key")
+        return key
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name) or name.lower() in _OURS:
+                raise ValueError(f"{name!r} is no header that can be set")
+            _check_header(resolve(value.get_secret_value()), f"the value of {name}")
+        return headers
+
+    @field_validator("query")
+    @classmethod
+    def _has_values(cls, query: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for value in query.values():
+            resolve(value.get_secret_value())
+        return query
+
+    @field_validator("extra")
+    @classmethod
+    def _asks_for_something(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        for name in ("max_tokens", "max_completion_tokens", "n"):
+            value = extra.get(name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} is a whole number from 1, not {value!r}")
+        return extra
 
 
 class Endpoint(_Server):
@@ -57,6 +142,11 @@ class Endpoint(_Server):
     name: str = "default"
     url: str  # the base that clients of this kind expect, with its /v1
     model: str
+
+    @model_validator(mode="after")
+    def _has_a_key_to_send(self) -> Self:
+        _check_header(self.secret() or "", "OPENAI_API_KEY")
+        return self
 
     def secret(self) -> str | None:
         """The key for this endpoint alone; OPENAI_API_KEY goes to OpenAI's own host only."""
@@ -73,6 +163,14 @@ class Endpoint(_Server):
         port = f":{parts.port}" if parts.port else ""
         return self.server or f"{parts.hostname}{port}"
 
+    @property
+    def address(self) -> str:
+        """Host, port and path: the same for all ways to write one URL, and without user, password or query."""
+        parts = urlsplit(self.url)
+        host = "localhost" if parts.hostname in _SELF else parts.hostname or ""
+        port = f":{parts.port}" if parts.port not in {None, 443 if parts.scheme == "https" else 80} else ""
+        return f"{host}{port}{parts.path}"
+
 
 class RoleSettings(_Server):
     """The endpoints of one role: one in short form, or several by name."""
@@ -87,6 +185,8 @@ class RoleSettings(_Server):
             pool = [endpoint for endpoint in self.endpoints if endpoint.name == name]
             if any((one.model, one.extra) != (pool[0].model, pool[0].extra) for one in pool):
                 raise ValueError(f"endpoints named {name!r} are a pool, of one model and one extra; name others apart")
+            if len({one.identity for one in pool if one.identity}) > 1:
+                raise ValueError(f"endpoints named {name!r} are a pool, of one identity; name others apart")
             if len({one.host for one in pool}) < len(pool):
                 raise ValueError(f"two endpoints of the pool {name!r} share a host: tell them apart by `server`")
         return self
@@ -96,6 +196,15 @@ class RoleSettings(_Server):
             return self.endpoints
         short = {name: getattr(self, name) for name in _Server.model_fields}
         return (Endpoint(url=self.url, model=self.model or "default", **short),)
+
+    @model_validator(mode="after")
+    def _short_form_holds(self) -> Self:
+        """What is wrong with the endpoint that the short form stands for is said when the settings are read."""
+        try:
+            self.all_endpoints()
+        except ValidationError as error:
+            raise ValueError(error.errors(include_input=False, include_url=False)[0]["msg"]) from None
+        return self
 
 
 class JudgeSettings(RoleSettings):
@@ -162,6 +271,15 @@ class Settings(_Part):
     def pool(self, role: Role, name: str) -> tuple[Endpoint, ...]:
         """All endpoints of that name: servers of one model, any of which may answer."""
         return tuple(endpoint for endpoint in self.endpoints(role) if endpoint.name == name)
+
+    def identity(self, role: Role, name: str) -> str:
+        """Whom the replies of a pool are taken to come from: part of a call's key.
+
+        As the settings say, else the address of the pool's first server: one more changes nothing.
+        """
+        pool = self.pool(role, name)
+        told = [endpoint.identity for endpoint in pool if endpoint.identity]
+        return told[0] if told else pool[0].address
 
     def lane(self, role: Role, endpoint: Endpoint, model: str = "") -> str:
         """The name under which the limiter knows this server: no secret."""

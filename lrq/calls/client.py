@@ -1,9 +1,10 @@
 """Paid requests: each key is claimed, sent, settled; a reply is committed before anyone sees it."""
 
 import asyncio
+import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -12,21 +13,23 @@ from typing import Any, TypeVar, cast
 import sqlalchemy as sa
 
 from lrq.calls import replies
+from lrq.calls.adapting import Adapting
 from lrq.calls.estimates import Expectation, counted
 from lrq.calls.heads import Heads, Turn
 from lrq.calls.keys import call_key
 from lrq.calls.limiter import Limiter, Permit
 from lrq.calls.limiter import Outcome as LimiterOutcome
 from lrq.calls.outcomes import Outcome
-from lrq.calls.pool import Granted, Line, Pool, open_pool
+from lrq.calls.pool import Forms, Granted, Pool, open_pool
 from lrq.calls.transport import Transport
 from lrq.calls.tries import Patience, Tries
 from lrq.config import Price, Settings
 from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Stopping
-from lrq.domain.records import Call, Purpose, Reply
+from lrq.domain.records import Call, Purpose, Reply, Usage
 from lrq.ledger import Writer, runs
 from lrq.ledger.calls import Claim, Claimed, ClaimResult, Ended, Fail, Known, Release, Reuse, Send, Settle
 from lrq.ledger.engine import Ledger
+from lrq.ledger.learned import Fact, Keep, all_facts
 from lrq.ledger.money import Held
 from lrq.ledger.schema import runs as runs_table
 from lrq.ledger.writer import AWAY, Together
@@ -34,6 +37,7 @@ from lrq.ledger.writer import AWAY, Together
 T = TypeVar("T")
 
 _AWAY_PAUSE = 1.0  # seconds after which a database that is away is asked again
+_READ_EVERY = 10  # seconds after which it is looked what other processes have learned of the endpoints
 _WATCH_EVERY = 1.0  # how often halted runs are looked for among waiting calls
 
 log = logging.getLogger(__name__)
@@ -61,6 +65,8 @@ class Caller:
         self._patience = patience or Patience()
         self._pools: dict[tuple[str, str, str, Price | None], Pool] = {}
         self._heads = Heads()
+        with ledger.reading() as conn:
+            self.adapting = Adapting(all_facts(conn))
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._waiting: dict[asyncio.Task[Any], int] = {}  # before a send: free to be cut short; their runs
         self._cut: set[asyncio.Task[Any]] = set()  # those of them that were
@@ -115,10 +121,12 @@ class Caller:
 
     async def _obtain(self, key: str, call: Call, purpose: Purpose) -> Reply:
         pool = self._pool(call, purpose.run)
-        claim = Claim(key=key, call=call, purpose=purpose, owner=self._owner, bound=pool.bound(call))
         tries = Tries(self._patience)
         while True:
             self._check_stopping()
+            forms = self.adapting.forms(pool, call, purpose.kind)
+            bound = pool.bound(call, forms)
+            claim = Claim(key=key, call=call, purpose=purpose, owner=self._owner, bound=bound)
             try:
                 result: ClaimResult = await self._writer.write(claim)
             except AWAY:
@@ -130,7 +138,7 @@ class Caller:
             if isinstance(result, Ended):
                 raise (CallRefused if result.error == "refused" else CallFailed)(result.reason, is_new=False)
             if isinstance(result, Claimed):
-                outcome = await self._deliver(result.id, key, pool, call, purpose, tries)
+                outcome = await self._deliver(result.id, claim, pool, forms, tries)
                 if isinstance(outcome, Reply):
                     return outcome
                 if outcome is not None:
@@ -138,21 +146,34 @@ class Caller:
             elif isinstance(result, Held):
                 await self._pause(tries.look_again(), purpose)
 
-    async def _deliver(
-        self, id_: int, key: str, pool: Pool, call: Call, purpose: Purpose, tries: Tries
-    ) -> Reply | Outcome | None:
-        """Send a claimed call once. None: it was not sent, for a stop or a halt, or it is no longer ours."""
+    async def _deliver(self, id_: int, claim: Claim, pool: Pool, forms: Forms, tries: Tries) -> Reply | Outcome | None:
+        """Send a claimed call once. None: it was not sent, for a stop or a halt, or it is no longer ours.
+
+        Nor is it sent where its endpoint was learned to want another form while it waited: it is claimed anew.
+        """
+        call, purpose = claim.call, claim.purpose
+        if too_long := self.adapting.too_long(pool, call, forms):
+            return Outcome(kind="refused", reason=too_long)
         turn = self._heads.turn(call) if pool.caches else None
+        lead = self.adapting.lead(pool, call, purpose.kind)
         outcome: Reply | Outcome | None = None
         try:
-            granted = await self._permit(pool, turn, call, purpose, tries)
-            if granted is None or not await self._may_send(id_, granted.permit, tries):
+            granted = await self._permit(pool, (lead, turn), call, purpose, tries)
+            is_stale = self.adapting.forms(pool, call, purpose.kind) != forms
+            if granted is None or not await self._may_send(id_, granted.permit, tries, is_stale=is_stale):
                 await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
                 return None
-            outcome = await self._send(id_, key, pool, granted, call, purpose)
+            granted = replace(granted, form=forms[granted.line.lane.name])
+            outcome = await self._send(id_, claim.key, pool, granted, call, purpose)
+            if isinstance(outcome, Outcome) and self._is_adapted(granted, call, purpose, outcome, tries):
+                outcome = replace(outcome, kind="adapted")
         finally:
             if turn is not None:
                 turn.end(answered=isinstance(outcome, Reply))
+            if lead is not None:  # a server that fails says nothing of its model, and is not waited for
+                is_known = self.adapting.lead(pool, call, purpose.kind) is None
+                lead.end(answered=is_known or (isinstance(outcome, Outcome) and outcome.kind != "adapted"))
+            await self._keep_learned()
         if isinstance(outcome, Outcome):
             tries.failed_at.add(granted.line.lane.name)
             if outcome.kind == "account" and pool.shut(granted.line):
@@ -165,19 +186,34 @@ class Caller:
             self._failing.pop(granted.line.lane.name, None)
         return outcome
 
+    def _is_adapted(self, granted: Granted, call: Call, purpose: Purpose, outcome: Outcome, tries: Tries) -> bool:
+        endpoint, form = granted.line.endpoint, granted.form
+        return self.adapting.refused(endpoint, call, purpose.kind, form, outcome) and tries.may_adapt()
+
+    async def _keep_learned(self) -> None:
+        """Write what calls have taught; a database that is away gets it with the next."""
+        while self.adapting.new:
+            fact = self.adapting.new.pop()
+            try:
+                await self._writer.write(Keep(fact=fact))
+            except AWAY:
+                self.adapting.new.append(fact)
+                return
+
     def _note_failing(self, lane: str, reason: str) -> None:
         if lane not in self._failing:
             log.warning("%s only fails, and is tried by one call at a time: %s", lane, reason)
         self._failing[lane] = reason
 
     async def _permit(
-        self, pool: Pool, turn: Turn | None, call: Call, purpose: Purpose, tries: Tries
+        self, pool: Pool, turns: Sequence[Turn | None], call: Call, purpose: Purpose, tries: Tries
     ) -> Granted | None:
         tokens = self._expectation.tokens(call, purpose)
 
         async def begin() -> Granted:
-            if turn is not None:
-                await turn.wait()
+            for turn in turns:
+                if turn is not None:
+                    await turn.wait()
             return await pool.acquire(
                 tokens=tokens, run=purpose.run, started=purpose.started, failed_at=tries.failed_at
             )
@@ -188,7 +224,7 @@ class Caller:
             self._stopping = True
             return None
 
-    async def _may_send(self, id_: int, permit: Permit, tries: Tries) -> bool:
+    async def _may_send(self, id_: int, permit: Permit, tries: Tries, *, is_stale: bool) -> bool:
         """Mark the call as sent; where it shall not be sent, the permit goes back.
 
         Permits that grew old while the ledger was busy would all be used at once, beyond the limit they were given
@@ -197,7 +233,7 @@ class Caller:
         granted_at = time.monotonic()
         may = False
         try:
-            sent: bool = await self._writer.write(Send(id=id_, owner=self._owner))
+            sent: bool = not is_stale and await self._writer.write(Send(id=id_, owner=self._owner))
             may = sent and not self._stopping and not tries.is_stale(time.monotonic() - granted_at)
         except AWAY:
             pass
@@ -209,16 +245,22 @@ class Caller:
     async def _send(
         self, id_: int, key: str, pool: Pool, granted: Granted, call: Call, purpose: Purpose
     ) -> Reply | Outcome | None:
-        outcome = await self._transport.post(granted.line.endpoint, call, key)
+        outcome = await self._transport.post(granted.line.endpoint, call, key, granted.form)
         self._learn(granted.permit, call, purpose, outcome)
         pool.learn(outcome.usage)
-        return outcome if outcome.kind != "ok" else await self._settle(id_, key, granted.line, call, purpose, outcome)
+        return outcome if outcome.kind != "ok" else await self._settle(id_, key, granted, call, purpose, outcome)
 
     async def _settle(
-        self, id_: int, key: str, line: Line, call: Call, purpose: Purpose, outcome: Outcome
+        self, id_: int, key: str, granted: Granted, call: Call, purpose: Purpose, outcome: Outcome
     ) -> Reply | None:
         """Commit the reply; None: another process was thought dead and brought one, which stands."""
-        usage, note = counted(call, outcome.choices, outcome.usage)
+        line, form = granted.line, granted.form
+        usage, note = counted(call, outcome.choices, outcome.usage, form)
+        self.adapting.answered(line.endpoint, call, purpose.kind, form, outcome)
+        is_over = not note and self.adapting.overrun(line.endpoint, call, form, usage)
+        cut = "" if note else self.adapting.cut_prompt(line.endpoint, call, usage)
+        if is_over:
+            note = "the server counted more tokens than could be foreseen"
         cost = None if line.rates is None else line.rates.cost(usage)
         reply = Reply(key=key, choices=outcome.choices, vectors=outcome.vectors, usage=usage, cost_micros=cost)
         is_kept: bool = await self._writer.surely(
@@ -228,24 +270,31 @@ class Caller:
                 usage=usage,
                 cost=cost,
                 latency_ms=round(outcome.latency * 1000),
-                note=note,
+                note=cut or note,
                 server=line.host,
                 saved=0 if line.rates is None else line.rates.saved(usage),
             )
         )
         if self.settled:
             self.settled(call, purpose, reply)
+        if cut:
+            await self._halt(purpose.run, cut)
+        if is_over:
+            await self._halt_capped(purpose.run, call, usage)
         return reply if is_kept else None
 
     async def _after_failure(self, id_: int, outcome: Outcome, pool: Pool, tries: Tries, purpose: Purpose) -> None:
         """Record a delivery that brought no reply and wait before the next. Raises where there is none."""
         fail = partial(Fail, id=id_, owner=self._owner)
+        if outcome.kind == "adapted":
+            await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
+            return
         if outcome.kind == "refused":
             await self._writer.surely(fail(error="refused", reason=outcome.reason, unknown=False))
             raise CallRefused(outcome.reason)
         if outcome.kind == "account":
             await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
-            await self._halt(purpose.run, outcome.reason)
+            await self._halt_account(purpose.run, outcome.reason)
             raise RunHalted(outcome.reason)
         try:
             pause = tries.pause(outcome)
@@ -257,10 +306,22 @@ class Caller:
             tries.failed_at.clear()
             await self._pause(pause, purpose)
 
+    async def _halt_capped(self, run: int, call: Call, usage: Usage) -> None:
+        """Pause a run whose budget is no longer certain to hold: others in flight may cost more than is reserved."""
+        counts = f"{usage.prompt_tokens:,} + {usage.completion_tokens:,}"
+        reason = (
+            f"the {call.role} counted more tokens than its budget had reserved for a call ({counts}); what was counted "
+            "is charged, and from now on as much is reserved: `lrq resume` goes on, `lrq budget` raises the limit"
+        )
+        await self._writer.surely(Together(partial(runs.halt_capped, run=run, reason=reason)))
+
     async def _halt(self, run: int, reason: str) -> None:
-        text = f"the endpoint refuses every call: {reason}; mend its key, credit, url or model, then `lrq resume`"
-        halt = partial(runs.halt, run=run, state="paused", by="account", reason=text)
+        halt = partial(runs.halt, run=run, state="paused", by="account", reason=reason)
         await self._writer.surely(Together(halt))
+
+    async def _halt_account(self, run: int, reason: str) -> None:
+        text = f"the endpoint refuses every call: {reason}; mend its key, credit, url or model, then `lrq resume`"
+        await self._halt(run, text)
 
     async def _pause(self, seconds: float, purpose: Purpose) -> None:
         await self._interruptible(partial(asyncio.sleep, seconds), purpose)
@@ -292,9 +353,12 @@ class Caller:
 
     async def _watch_runs(self) -> None:
         """Wake the waiting calls of runs that were halted elsewhere."""
-        while True:
+        for second in itertools.count(1):
             await asyncio.sleep(_WATCH_EVERY)
             waiting = set(self._waiting.values())
+            if second % _READ_EVERY == 0 and self._pending:
+                with suppress(*AWAY):
+                    self.adapting.merge(await asyncio.to_thread(_facts, self._ledger))
             try:
                 halted = await asyncio.to_thread(_halted, self._ledger, waiting) if waiting else set()
             except AWAY:
@@ -328,6 +392,11 @@ class Caller:
             known = open_pool(self._settings, call, self._limiter, price)
             self._pools[call.role, call.endpoint, call.model, price] = known
         return known
+
+
+def _facts(ledger: Ledger) -> list[Fact]:
+    with ledger.reading() as conn:
+        return all_facts(conn)
 
 
 def _halted(ledger: Ledger, runs_: set[int]) -> set[int]:

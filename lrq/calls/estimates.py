@@ -2,39 +2,55 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
+from lrq.calls.forms import PLAIN, Form, limit_of, parameters
 from lrq.domain.records import Call, Choice, Purpose, Usage, utf8_length
 
 _TOKENS_PER_BYTE = 0.28  # of UTF-8, before anything was counted: English about 0.25, Chinese about 0.3
 _SHARE_OF_LIMIT = 0.25  # of max_tokens that a completion takes, before anything was counted
 _WEIGHT = 0.05  # of the newest count in the running mean
 _PER_MESSAGE = 64  # tokens that a chat template adds to a message, and more
+_HIDDEN_PROMPT = 32_768  # tokens that a gateway may add of its own, beyond all that bytes allow
+_HIDDEN_THOUGHT = 131_072  # tokens of one reply's thoughts, which some servers do not hold to its limit
 _UNLIMITED = 32_768  # of completion, where the call names no limit: what today's models answer at most
 
 
-def at_most(call: Call) -> Usage:
-    """An upper bound: no tokenizer makes more tokens than there are bytes."""
-    prompt = call.size + _PER_MESSAGE * (len(call.messages) + len(call.input))
+def at_most(call: Call, form: Form = PLAIN) -> Usage:
+    """An upper bound of what the request allows: no tokenizer makes more tokens than its text has bytes.
+
+    Some make the text longer before they cut it: of its normal forms the longest counts.
+    """
+    prompt = ceil((call.longest + _PER_MESSAGE * (len(call.messages) + len(call.input))) * form.prompt_factor)
     if call.role == "embedding":
         return Usage(prompt_tokens=prompt)
-    own = {"max_tokens": call.max_tokens, "n": call.n, **call.extra}  # as the request's body has it
-    limits = [own[name] for name in ("max_tokens", "max_completion_tokens") if own.get(name) is not None]
-    return Usage(prompt_tokens=prompt, completion_tokens=int(max(limits, default=_UNLIMITED)) * int(own["n"] or 1))
+    sent = parameters(call, form)
+    limit = limit_of(sent) or _UNLIMITED
+    return Usage(prompt_tokens=prompt, completion_tokens=ceil(limit * int(sent.get("n", 1)) * form.completion_factor))
 
 
-def counted(call: Call, choices: Sequence[Choice], usage: Usage) -> tuple[Usage, str]:
-    """What a reply is charged with, and a note where the server did not count it itself: never nothing."""
-    if usage.prompt_tokens and usage.completion_tokens:
-        return usage, ""
-    most = at_most(call)
+def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PLAIN) -> tuple[Usage, str]:
+    """What a reply is charged with, and a note where it is not what the server counted: never nothing.
+
+    A count that no tokenizer and no hidden words explain is as good as none.
+    """
+    most = at_most(call, form)
     said = sum(utf8_length(choice.text) + utf8_length(choice.reasoning) for choice in choices)
-    charged = usage
-    if not usage.prompt_tokens:
+    is_cut = any(choice.finish == "length" for choice in choices)
+    charged, note = usage, ""
+    if usage.prompt_tokens > call.size + most.prompt_tokens + _HIDDEN_PROMPT:
+        charged, note = replace(charged, prompt_tokens=0, cached_tokens=0), "what the server counted cannot be"
+    if usage.completion_tokens > call.size + most.completion_tokens + _HIDDEN_THOUGHT * call.n:
+        charged, note = replace(charged, completion_tokens=0), "what the server counted cannot be"
+    if not charged.prompt_tokens:
         charged = replace(charged, prompt_tokens=most.prompt_tokens)
-    if not usage.completion_tokens and said:
-        charged = replace(charged, completion_tokens=min(said, most.completion_tokens))
-    return charged, "" if charged == usage else "the server counted no tokens: bytes are charged in their place"
+    if not charged.completion_tokens and (said or is_cut) and call.role != "embedding":
+        tokens = most.completion_tokens if is_cut else min(said, most.completion_tokens)
+        charged = replace(charged, completion_tokens=tokens)
+    reasoning = min(charged.reasoning_tokens, charged.completion_tokens)
+    note = "" if charged == usage else f"{note or 'the server counted no tokens'}: bytes are charged in their place"
+    return replace(charged, reasoning_tokens=reasoning), note
 
 
 class Expectation:

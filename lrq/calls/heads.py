@@ -66,7 +66,10 @@ class Heads:
         head = text.encode()[:HEAD_BYTES]
         if len(head) < HEAD_BYTES:
             return None
-        name = hash((call.endpoint, call.model, head))
+        return self.named(hash((call.endpoint, call.model, head)))
+
+    def named(self, name: int) -> Turn:
+        """A turn among the calls that share this name."""
         found = self._heads.setdefault(name, _Head())
         self._heads.move_to_end(name)
         if len(self._heads) > _MOST:

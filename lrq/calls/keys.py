@@ -8,8 +8,11 @@ from lrq.domain.records import Call
 
 
 def call_key(call: Call) -> str:
-    """160 bits of SHA-256 over everything the reply depends on, hex."""
-    asked = (
+    """160 bits of SHA-256 over everything the reply depends on, hex.
+
+    What an endpoint was learned to want of requests is not part of it: the question is the same in any form.
+    """
+    asked: tuple[object, ...] = (
         call.role,
         call.endpoint,
         call.model,
@@ -18,4 +21,6 @@ def call_key(call: Call) -> str:
         (call.temperature, call.top_p, call.max_tokens, call.n, call.seed, call.extra),
         (call.draw, call.attempt, call.series),
     )
+    if call.identity:
+        asked = (*asked, call.identity)
     return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()[:40]

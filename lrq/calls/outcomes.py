@@ -16,7 +16,8 @@ from lrq.domain.records import Call, Choice, Usage
 from lrq.domain.thoughts import split_thoughts
 
 # "probed": failed like all that its endpoint is sent just now, which says nothing about this call.
-Kind = Literal["ok", "refused", "account", "throttled", "failed", "probed"]
+# "adapted": its form was refused, and is another from now on.
+Kind = Literal["ok", "refused", "account", "throttled", "failed", "probed", "adapted"]
 
 # Any further call would meet the same, until somebody mends the key, the credit, the URL or the model's name.
 _ACCOUNT_STATUS = {401, 402, 403, 404, 405, 407}
@@ -45,6 +46,7 @@ class Outcome:
     headers: Mapping[str, str] = field(default_factory=dict)
     latency: float = 0.0  # seconds
     unknown: bool = False
+    body: object = field(default=None, repr=False)  # of a failure, as JSON
 
 
 def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes, latency: float = 0.0) -> Outcome:
@@ -65,6 +67,7 @@ def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes
         retry_after=_retry_after(headers),
         headers=headers,
         latency=latency,
+        body=body,
         unknown=(200 <= status < 300 and not raw.lstrip().startswith(b"<")) or status in _GATEWAY_GAVE_UP,
     )
 
@@ -156,17 +159,43 @@ def _text(content: object) -> str:
 
 
 def _usage(body: Mapping[str, Any]) -> Usage:
-    counted = body.get("usage") or {}
-    details = counted.get("prompt_tokens_details") or {}
-    completion = _count(counted.get("completion_tokens"))
-    prompt = _count(counted.get("prompt_tokens")) or max(0, _count(counted.get("total_tokens")) - completion)
-    others = counted.get("prompt_cache_hit_tokens") or counted.get("cached_tokens")  # DeepSeek's name, Moonshot's place
-    cached = _count(details.get("cached_tokens") or others)
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=min(cached, prompt))
+    """The counts of a reply; 0 for what is missing or is no count.
+
+    Tokens that only the total holds are thoughts, and are billed as completion.
+    """
+    counted = _mapping(body.get("usage"))
+    of_prompt, of_completion = (_mapping(counted.get(f"{part}_tokens_details")) for part in ("prompt", "completion"))
+    prompt, completion = _first(counted, "prompt_tokens", "input_tokens"), _first(counted, *_COMPLETION)
+    total = _count(counted.get("total_tokens"))
+    prompt = prompt or max(0, total - completion)
+    completion = max(completion, total - prompt)
+    reasoning = _count(of_completion.get("reasoning_tokens")) or _count(counted.get("reasoning_tokens"))
+    cached = _count(of_prompt.get("cached_tokens")) or _first(counted, *_CACHED)
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=min(cached, prompt),
+        reasoning_tokens=min(reasoning, completion),
+    )
 
 
-def _count(value: Any) -> int:
-    return min(max(0, int(value or 0)), _LARGEST_COUNT)
+_COMPLETION = ("completion_tokens", "output_tokens")
+_CACHED = ("prompt_cache_hit_tokens", "cached_tokens")  # DeepSeek's name, Moonshot's place
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _first(counted: Mapping[str, Any], *names: str) -> int:
+    return next((count for name in names if (count := _count(counted.get(name)))), 0)
+
+
+def _count(value: object) -> int:
+    """A count of tokens; 0 for anything else: money is not made of it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 < value <= _LARGEST_COUNT else 0
 
 
 def _failure(status: int, body: object, raw: bytes) -> tuple[Kind, str]:

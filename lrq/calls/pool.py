@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 from lrq.calls.estimates import at_most
+from lrq.calls.forms import PLAIN, Form
 from lrq.calls.limiter import Lane, Limiter, Limits, Permit
 from lrq.calls.prices import Rates, rates_of
 from lrq.config import Endpoint, Price, Settings
@@ -38,6 +39,10 @@ class Granted:
 
     line: Line
     permit: Permit
+    form: Form = PLAIN  # of the request
+
+
+Forms = Mapping[str, Form]  # lane → how its server is to be asked
 
 
 class Pool:
@@ -61,9 +66,9 @@ class Pool:
         """What a server counted: one that names cached tokens has a cache."""
         self._has_cached = self._has_cached or usage.cached_tokens > 0
 
-    def bound(self, call: Call) -> Bound:
+    def bound(self, call: Call, forms: Forms | None = None) -> Bound:
         """What a call may cost at most, whoever answers."""
-        bounds = [bound(call, line.rates) for line in self.lines]
+        bounds = [bound(call, line.rates, (forms or {}).get(line.lane.name, PLAIN)) for line in self.lines]
         return min(bounds, key=lambda one: (one.is_known, -one.cost))
 
     async def acquire(self, *, tokens: int, run: int, started: bool, failed_at: Collection[str] = ()) -> Granted:
@@ -148,8 +153,8 @@ def open_pool(settings: Settings, call: Call, limiter: Limiter, price: Price | N
     return Pool(lines, limiter)
 
 
-def bound(call: Call, rates: Rates | None) -> Bound:
-    most = at_most(call)
+def bound(call: Call, rates: Rates | None, form: Form = PLAIN) -> Bound:
+    most = at_most(call, form)
     cost = 0 if rates is None else rates.bound(most.prompt_tokens, most.completion_tokens)
     return Bound(
         cost=cost,

@@ -1,22 +1,29 @@
 """One request over HTTP and what came of it; nothing here retries, waits or remembers."""
 
+import re
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
-from pydantic import SecretStr
 
+from lrq.calls.forms import PLAIN, Form, parameters
 from lrq.calls.outcomes import Outcome, line_of, read_outcome
-from lrq.config import Endpoint
+from lrq.calls.presets import base_url, preset_of
+from lrq.config import Endpoint, resolve
 from lrq.domain.records import Call
 
 # Characters of a key that is looked for in replies. "x", "none" or "token", as servers of one's own are given, are no
 # secrets, and stand in every reply.
 _LEAST_SECRET = 12
+_SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password|credential|sig", re.IGNORECASE)
+# Under these a server names how many tokens a prompt and its reply may have together.
+_CONTEXT_NAMES = ("max_model_len", "context_length", "context_window", "max_context_length", "max_input_tokens")
+_LARGEST_LIST = 4_000_000  # bytes of a list of models that are read
 
 
 @dataclass(frozen=True)
@@ -26,9 +33,28 @@ class _Way:
     aiohttp's own `trust_env` would ask the environment, and read ~/.netrc, in a thread before each request.
     """
 
+    base: str
+    query: str  # with its question mark
+    headers: Mapping[str, str]
     timeout: aiohttp.ClientTimeout
     proxy: str | None
-    secret: str
+    secrets: tuple[str, ...]  # the longest first
+
+    def url(self, path: str) -> str:
+        return f"{self.base}{path}{self.query}"
+
+    def scrub(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What an endpoint says of its models, in a request that is free."""
+
+    problem: str = ""  # why it did not answer; empty if it did
+    contexts: Mapping[str, int] = field(default_factory=dict)  # model → tokens of prompt and reply together
 
 
 class Transport:
@@ -38,18 +64,18 @@ class Transport:
         connector = aiohttp.TCPConnector(limit=0)  # how many run at once is the limiter's to say
         # No cookies: what one server sets is not for another call, and nothing of a call outlives it.
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        self._ways: dict[tuple[str, float, SecretStr | None], _Way] = {}
+        self._ways: dict[int, tuple[Endpoint, _Way]] = {}  # by the endpoint's id, which is its own while it is kept
 
     async def close(self) -> None:
         await self._session.close()
 
-    async def post(self, endpoint: Endpoint, call: Call, key: str) -> Outcome:
-        """Send one request; whatever happens is an outcome. None of them holds the endpoint's secret.
+    async def post(self, endpoint: Endpoint, call: Call, key: str, form: Form = PLAIN) -> Outcome:
+        """Send one request; whatever happens is an outcome. None of them holds a secret of the endpoint.
 
         Its key goes along: a server that knows it can tell a repeated delivery.
         """
         try:
-            path, body = _request(call)
+            path, body = _request(call, form)
             data = orjson.dumps(body)
         except TypeError as error:
             return Outcome(kind="refused", reason=line_of(f"the request cannot be written as JSON: {error}"))
@@ -58,10 +84,10 @@ class Transport:
     async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes) -> Outcome:
         begun = time.monotonic()
         way = self._way(endpoint)
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **_authorization(way.secret)}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **way.headers}
         try:
             async with self._session.post(
-                endpoint.url + path,
+                way.url(path),
                 data=data,
                 headers=headers,
                 timeout=way.timeout,
@@ -69,25 +95,81 @@ class Transport:
                 allow_redirects=False,
             ) as response:
                 raw = await response.read()
-                if len(way.secret) >= _LEAST_SECRET:
-                    raw = raw.replace(way.secret.encode(), b"***")  # some servers repeat the key they were given
+                for secret in way.secrets:
+                    if len(secret) >= _LEAST_SECRET:
+                        raw = raw.replace(secret.encode(), b"***")  # some servers repeat the key they were given
                 outcome = read_outcome(call, response.status, response.headers, raw, time.monotonic() - begun)
-                if way.secret and outcome.reason:
-                    outcome = replace(outcome, reason=outcome.reason.replace(way.secret, "***"))
-                return outcome
+                return replace(outcome, reason=way.scrub(outcome.reason)) if outcome.reason else outcome
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             return Outcome(kind="failed", reason=f"cannot connect: {_name(error)}", latency=time.monotonic() - begun)
         except Exception as error:  # a reset, a timeout, a body that cannot be unpacked: it was sent
             reason = f"no answer: {_name(error)}"
             return Outcome(kind="failed", reason=reason, unknown=True, latency=time.monotonic() - begun)
 
+    async def models(self, endpoint: Endpoint, seconds: float = 10.0) -> Models:
+        """What the endpoint says of its models. No paid call."""
+        way = self._way(endpoint)
+        timeout = aiohttp.ClientTimeout(total=seconds)
+        try:
+            async with self._session.get(
+                way.url("/models"), headers=way.headers, timeout=timeout, proxy=way.proxy, allow_redirects=False
+            ) as response:
+                if response.status in {401, 402, 403}:
+                    return Models(problem=f"HTTP {response.status}: its key is missing or refused")
+                if response.status >= 500:
+                    return Models(problem=f"HTTP {response.status}")
+                return Models(contexts=_contexts(await response.content.read(_LARGEST_LIST)))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return Models(problem=f"no answer ({_name(error)}); is the server up?")
+
     def _way(self, endpoint: Endpoint) -> _Way:
-        name = endpoint.url, endpoint.timeout, endpoint.api_key
-        known = self._ways.get(name)
-        if known is None:
-            timeout = aiohttp.ClientTimeout(total=endpoint.timeout, connect=30)
-            known = self._ways[name] = _Way(timeout, _proxy(endpoint.url), _secret(endpoint))
-        return known
+        if (known := self._ways.get(id(endpoint))) is not None:
+            return known[1]
+        return self._ways.setdefault(id(endpoint), (endpoint, _way_to(endpoint)))[1]
+
+
+def _way_to(endpoint: Endpoint) -> _Way:
+    preset = preset_of(endpoint)
+    key = (endpoint.secret() or "").strip()  # keys read from files end with a line feed
+    headers = {name: resolve(value.get_secret_value()).strip() for name, value in endpoint.headers.items()}
+    query = {name: resolve(value.get_secret_value()) for name, value in endpoint.query.items()}
+    secrets = {value for name, value in (headers | query).items() if value and _is_secret(endpoint, name)}
+    secrets |= {value.partition(" ")[2].strip() for value in secrets if " " in value} | {key}
+    if key:
+        named = {name.lower() for name in headers}
+        headers |= {} if preset.key_header.lower() in named else {preset.key_header: preset.key_prefix + key}
+    query = {**preset.query, **query}
+    return _Way(
+        base=base_url(endpoint),
+        query=f"?{urlencode(query)}" if query else "",
+        headers=headers,
+        timeout=aiohttp.ClientTimeout(total=endpoint.timeout, connect=30),
+        proxy=_proxy(endpoint.url),
+        secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
+    )
+
+
+def _is_secret(endpoint: Endpoint, name: str) -> bool:
+    """Whether a header or part of the query is looked for in replies: by its name, or since it comes from outside."""
+    value = endpoint.headers.get(name) or endpoint.query.get(name)
+    return bool(_SECRET_NAME.search(name)) or (value is not None and "${" in value.get_secret_value())
+
+
+def _contexts(raw: bytes) -> dict[str, int]:
+    """Model → context, of a list of models as vLLM, OpenRouter, Groq and others write it."""
+    try:
+        listed = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return {}
+    models = listed.get("data") if isinstance(listed, dict) else listed
+    found = {}
+    for model in models if isinstance(models, list) else ():
+        if isinstance(model, dict) and isinstance(model.get("id"), str):
+            told = (model.get(name) for name in _CONTEXT_NAMES)
+            tokens = next((value for value in told if type(value) is int and value > 0), 0)
+            if tokens:
+                found[model["id"]] = tokens
+    return found
 
 
 def _proxy(url: str) -> str | None:
@@ -96,46 +178,14 @@ def _proxy(url: str) -> str | None:
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
-def _secret(endpoint: Endpoint) -> str:
-    return (endpoint.secret() or "").strip()  # keys read from files end with a line feed
-
-
-def _authorization(secret: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {secret}"} if secret else {}
-
-
 def _name(error: BaseException) -> str:
     """The kind of error alone: its text could hold the request's headers."""
     return type(error).__name__
 
 
-def _request(call: Call) -> tuple[str, dict[str, Any]]:
-    """Path and body. What the settings' `extra` sets to null is left out: not every model takes every parameter."""
-    body: dict[str, Any] = {"model": call.model}
+def _request(call: Call, form: Form = PLAIN) -> tuple[str, dict[str, Any]]:
+    """Path and body."""
+    asked = parameters(call, form)
     if call.role == "embedding":
-        path = "/embeddings"
-        body["input"] = list(call.input)
-    else:
-        path = "/chat/completions"
-        body["messages"] = list(call.messages)
-        body |= {name: getattr(call, name) for name in ("temperature", "top_p", "max_tokens", "seed")}
-        if call.n > 1:
-            body["n"] = call.n
-    return path, {name: value for name, value in (body | dict(call.extra)).items() if value is not None}
-
-
-async def reachable(endpoint: Endpoint) -> str:
-    """Why the endpoint does not answer a request for its models; empty if it does. No paid call."""
-    timeout = aiohttp.ClientTimeout(total=10)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-            session.get(
-                f"{endpoint.url}/models", headers=_authorization(_secret(endpoint)), allow_redirects=False
-            ) as response,
-        ):
-            if response.status in {401, 402, 403}:
-                return f"HTTP {response.status}: its key is missing or refused"
-            return "" if response.status < 500 else f"HTTP {response.status}"
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return f"no answer ({_name(error)}); is the server up?"
+        return "/embeddings", {"model": call.model, "input": list(call.input), **asked}
+    return "/chat/completions", {"model": call.model, "messages": list(call.messages), **asked}

@@ -8,6 +8,7 @@ from lrq.calls.limiter import SLACK
 from lrq.calls.outcomes import Kind, Outcome
 from lrq.domain.errors import CallFailed
 
+_MOST_ADAPTED = 8  # forms that one call is asked in
 _MOST_STALE = 5  # permits that one call lets go because they have grown old
 
 
@@ -33,7 +34,13 @@ class Tries:
         self._failed: Counter[Kind] = Counter()
         self._waited = 0.0
         self._stale = 0
+        self._adapted = 0
         self.failed_at: set[str] = set()  # lanes of a pool; others are tried first
+
+    def may_adapt(self) -> bool:
+        """Whether the call may be asked in another form once more."""
+        self._adapted += 1
+        return self._adapted <= _MOST_ADAPTED
 
     def look_again(self) -> float:
         """Seconds until the next look at a call that is held."""

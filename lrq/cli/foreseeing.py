@@ -98,7 +98,7 @@ class Foreseer:
         models = self._frozen.of(step)["embedding"]["models"]
         if not models:
             return None
-        named = {name: models[0][name] for name in ("endpoint", "model")}
+        named = {name: models[0][name] for name in ("endpoint", "model", "identity")}
         return Embedder(caller=self._counter, purpose=replace(purpose, kind="embedding"), **named)
 
     async def _sample(self, case: Case) -> Case:

@@ -1,5 +1,7 @@
 """The words of lrq as records: frozen, keyword-only, standard library only."""
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +18,16 @@ Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "conten
 def utf8_length(text: str) -> int:
     """Bytes of a text; ASCII texts know theirs without being encoded."""
     return len(text) if text.isascii() else len(text.encode())
+
+
+_STABLE = re.compile("[\x00-\x7f\u3001-\u3003\u3400-\u9fff]+")  # the same in every normal form
+
+
+def _growth(text: str) -> int:
+    """Bytes that a text gains in the normal form in which it is longest, which is a decomposed one."""
+    changing = _STABLE.sub("", text)
+    grown = (utf8_length(unicodedata.normalize(form, changing)) for form in ("NFD", "NFKD"))
+    return max(0, max(grown) - utf8_length(changing)) if changing else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +180,19 @@ class Call:
     draw: int = 0  # vote or response index
     attempt: int = 0  # re-asks after an unreadable reply
     series: int = 0  # raised only by an explicit retry
+    identity: str = ""  # of the server; empty: a run that was frozen before servers were told apart
 
     @cached_property
     def size(self) -> int:
         """Bytes of UTF-8 of all that is asked; tools and schemas of answers among `extra` are read by the model too."""
         asked = sum(map(utf8_length, (*(message["content"] for message in self.messages), *self.input)))
         return asked + (len(orjson.dumps(self.extra)) if self.extra else 0)
+
+    @cached_property
+    def longest(self) -> int:
+        """The size in that normal form of Unicode in which it is longest."""
+        texts = (*(message["content"] for message in self.messages), *self.input)
+        return self.size + sum(_growth(text) for text in texts if not text.isascii())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +213,8 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt's
+    reasoning_tokens: int = 0  # of the completion's
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ class JudgeModel:
     endpoint: str
     model: str
     extra: Mapping[str, Any] = field(default_factory=dict)
+    identity: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class Asker:
             model=model.model,
             messages=({"role": "user", "content": prompt},),
             extra=model.extra,
+            identity=model.identity,
             draw=sample,
         )
         purpose = replace(self.purpose, dimension=dimension, kind=kind)

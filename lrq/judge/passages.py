@@ -11,6 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import bm25s
@@ -114,6 +115,7 @@ class Embedder:
     purpose: Purpose
     series: int = 0  # how often the run's unscored were retried
     sizes: BatchSizes = BATCH_SIZES
+    identity: str = ""  # of the endpoint's server
 
     @property
     def server(self) -> tuple[str, str]:
@@ -141,7 +143,8 @@ class Embedder:
 
     async def request(self, texts: Sequence[str], attempt: int) -> Sequence[Vector]:
         """Ask for the vectors of these texts in one request. Raises CallRefused or CallFailed."""
-        call = Call(role="embedding", endpoint=self.endpoint, model=self.model, input=tuple(texts), attempt=attempt)
+        named = partial(Call, role="embedding", endpoint=self.endpoint, model=self.model, identity=self.identity)
+        call = named(input=tuple(texts), attempt=attempt)
         return (await in_series(self.caller, call, self.purpose, self.series)).vectors
 
 

@@ -253,7 +253,10 @@ def _known(row: sa.Row[Any] | None, write: Claim) -> ClaimResult | None:
         return None
     if row.state == "done":
         counted = Usage(
-            prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens, cached_tokens=row.cached_tokens
+            prompt_tokens=row.prompt_tokens,
+            completion_tokens=row.completion_tokens,
+            cached_tokens=row.cached_tokens,
+            reasoning_tokens=row.reasoning_tokens,
         )
         return Known(reply=row.reply, usage=counted, cost=row.cost)
     if row.state == "failed":
@@ -332,7 +335,7 @@ def _keep_replies(ledger: Ledger, conn: sa.Connection, writes: Sequence[Settle],
     rows, start = [], 1
     for write in writes:
         counted = write.usage
-        tokens = counted.prompt_tokens, counted.completion_tokens, counted.cached_tokens
+        tokens = counted.prompt_tokens, counted.completion_tokens, counted.cached_tokens, counted.reasoning_tokens
         server = write.server[:100]  # what the column holds: a reply is never lost to its name
         rows.append((write.id, start, len(write.reply), write.cost, *tokens, write.latency_ms, write.note, server))
         start += len(write.reply)
@@ -348,6 +351,7 @@ def _counts(write: Settle) -> dict[str, int]:
         "prompt_tokens": write.usage.prompt_tokens,
         "completion_tokens": write.usage.completion_tokens,
         "cached_tokens": write.usage.cached_tokens,
+        "reasoning_tokens": write.usage.reasoning_tokens,
         "saved": write.saved,
         "latency_ms": write.latency_ms,
     }

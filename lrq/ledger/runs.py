@@ -1,6 +1,6 @@
 """Runs: one dataset under one recipe and one frozen configuration, with its budget."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -57,6 +57,7 @@ class UsageRow:
     cost: int
     latency_ms: int
     saved: int = 0  # micro-units, by prompt caches
+    reasoning_tokens: int = 0  # of the completion's
 
 
 def create_run(
@@ -81,6 +82,8 @@ def create_run(
     conn.execute(sa.select(runs.c.id).where(runs.c.id == run.id).with_for_update())
     run = get_run(conn, name)  # as it stands now that nobody else can revise it
     asked = orjson.loads(orjson.dumps(config))
+    for role in {"judge", "policy", "embedding"} & run.config.keys() & asked.keys():
+        asked[role]["models"] = like(run.config[role].get("models", ()), asked[role].get("models", ()))
     _same(name, complete(conn, run, asked), asked)
     if max_cost is not None or max_tokens is not None:
         set_budget(conn, run.id, max_cost=max_cost, max_tokens=max_tokens)
@@ -104,9 +107,28 @@ def complete(conn: sa.Connection, run: Run, told: Mapping[str, Any]) -> Mapping[
     return made
 
 
+def like(held: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The models without the identity that those of the same endpoint were frozen without, by an earlier release."""
+    old = {model["endpoint"] for model in held if "identity" not in model}
+    return [{n: v for n, v in model.items() if n != "identity" or model["endpoint"] not in old} for model in models]
+
+
+def _moved(frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """The first endpoint that is another server than the run's; empty where more than that differs."""
+    for role in sorted({"judge", "policy", "embedding"} & frozen.keys() & asked.keys()):
+        before, now = (part[role].get("models", ()) for part in (frozen, asked))
+        pairs = [(one, other) for one, other in zip(before, now, strict=False) if one != other]
+        if pairs and all({**one, "identity": ""} == {**other, "identity": ""} for one, other in pairs):
+            one, other = pairs[0][0]["identity"], pairs[0][1]["identity"]
+            return f"its {role} was {one}, and is now {other}: set {role}.identity={one} if that is the same server"
+    return ""
+
+
 def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     first, now = ({k: v for k, v in one.items() if k not in {"revisions", "prices"}} for one in (frozen, asked))
     differ = sorted(_differences(first, now))
+    if differ and all(path.endswith(".models") for path in differ) and (moved := _moved(first, now)):
+        raise UsageError(f"run {name!r} is frozen: {moved}, or --name for a new run")
     if differ:
         more = f" and {len(differ) - 6} more" if len(differ) > 6 else ""
         raise UsageError(
@@ -169,6 +191,13 @@ def halt(conn: sa.Connection, run: int, *, state: str, by: str, reason: str) -> 
     """Stop giving out work of an active run; False if it is halted already."""
     update = runs.update().where(runs.c.id == run, runs.c.state == "active")
     return conn.execute(update.values(state=state, halt=by, reason=reason)).rowcount == 1
+
+
+def halt_capped(conn: sa.Connection, run: int, *, reason: str) -> bool:
+    """Pause an active run that has a budget, and for its sake; False for others."""
+    capped = sa.or_(runs.c.max_cost.is_not(None), runs.c.max_tokens.is_not(None))
+    update = runs.update().where(runs.c.id == run, runs.c.state == "active", capped)
+    return conn.execute(update.values(state="paused", halt="budget", reason=reason)).rowcount == 1
 
 
 def activate(conn: sa.Connection, run: int) -> None:

@@ -235,6 +235,7 @@ calls = sa.Table(
     sa.Column("claimed_at", sa.Float, nullable=False),
     sa.Column("settled_at", sa.Float),
     _count("latency_ms"),
+    _count("reasoning_tokens"),  # of the completion's, where the server names them
     sa.Index(None, "item_id"),
 )
 # Calls nobody has settled yet: few at any time, and asked for whenever a process has died.
@@ -266,6 +267,19 @@ usage = sa.Table(  # sums of calls, kept with each settle so that asking for the
     _count("cost", sa.BigInteger),
     _count("saved", sa.BigInteger),  # by prompt caches: what cached input would have cost besides
     _count("latency_ms", sa.BigInteger),
+    _count("reasoning_tokens", sa.BigInteger),
+)
+
+learned = sa.Table(  # what endpoints were learned to want of requests; lrq.calls.learned has the topics
+    "learned",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("topic", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Float, nullable=False),
+    _text("reason"),
+    sa.Column("at", sa.Float, nullable=False),
 )
 
 processes = sa.Table(

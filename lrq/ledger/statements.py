@@ -29,6 +29,7 @@ OF_REPLY = {
     "prompt_tokens": sa.Integer,
     "completion_tokens": sa.Integer,
     "cached_tokens": sa.Integer,
+    "reasoning_tokens": sa.Integer,
     "latency_ms": sa.Integer,
     "reason": sa.Text,
     "server": sa.Text,

@@ -16,11 +16,12 @@ from lrq.recipes import load_recipe
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
 
+_OF_MODEL = ("endpoint", "model", "extra", "identity")  # a run frozen by an earlier release has no identity
 PRICED: tuple[Role, ...] = ("judge", "teacher", "embedding", "policy")
 
 
 def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
-    """Everything a run's results depend on; no secret, no URL, no limit is part of it."""
+    """Everything a run's results depend on; no secret and no limit is part of it, and of URLs the address."""
     recipe = load_recipe(settings.recipe)
     unknown = sorted(settings.settings.keys() - recipe.settings.keys())
     if unknown:
@@ -90,7 +91,15 @@ def named(settings: Settings) -> dict[str, Any]:
 
 
 def _models(settings: Settings, role: Any) -> dict[str, Any]:
-    found = {e.name: {"endpoint": e.name, "model": e.model, "extra": e.extra} for e in settings.endpoints(role)}
+    found = {
+        e.name: {
+            "endpoint": e.name,
+            "model": e.model,
+            "extra": e.extra,
+            "identity": settings.identity(role, e.name),
+        }
+        for e in settings.endpoints(role)
+    }
     return {"models": list(found.values())}  # one for each pool
 
 
@@ -192,7 +201,7 @@ class Frozen:
         if not fit:
             raise UsageError(f"no judge endpoint named {wanted!r} for {dimension}; name it under judge.endpoints")
         chosen = fit[0] if len(fit) == 1 else fit[int(sha256(prompt.encode()).hexdigest()[:8], 16) % len(fit)]
-        return JudgeModel(endpoint=chosen["endpoint"], model=chosen["model"], extra=chosen["extra"])
+        return JudgeModel(**{name: chosen[name] for name in _OF_MODEL if name in chosen})
 
 
 def thaw(name: str, config: Mapping[str, Any]) -> Frozen:

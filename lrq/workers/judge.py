@@ -64,7 +64,7 @@ class _Step:
 
     async def _nearest(self, queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
         embed = self._embedder()
-        name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model))
+        name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model, embed.identity))
         passages = await self.engine.passages.get(name, self.case.item.context, chunk_tokens, embed)
         self.left_out = [list(passages.passages[at]) for at in passages.left_out]
         return await passages(queries, count=count)
@@ -78,6 +78,7 @@ class _Step:
             caller=self.engine.caller,
             endpoint=models[0]["endpoint"],
             model=models[0]["model"],
+            identity=models[0].get("identity", ""),
             purpose=purpose,
             series=self.run.series,
         )

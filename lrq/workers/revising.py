@@ -5,6 +5,7 @@ from typing import Any
 
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
+from lrq.ledger.runs import like
 from lrq.workers.frozen import Frozen, freeze
 
 
@@ -30,7 +31,7 @@ def revised(
         "own_prompts": sorted(own),
         "settings": {**held["settings"], **_own_settings(settings, held["settings"])},
         "tokens": today["tokens"],
-        "embedding": today["embedding"] if today["embedding"]["models"] else held["embedding"],
+        "embedding": _embedding_today(held["embedding"], today["embedding"]),
     }
     changed = {name: value for name, value in wanted.items() if held.get(name, []) != value}
     if "prompts" in changed:
@@ -43,7 +44,7 @@ def _judge_today(
 ) -> dict[str, Any]:
     """The judge's part with this dimension's endpoints as they are today."""
     named = judge or settings.judge.dimensions.get(dimension) or held["dimensions"].get(dimension)
-    models = {model["endpoint"]: model for model in today["models"]}
+    models = {model["endpoint"]: model for model in like(held["models"], today["models"])}
     asked = [named] if named else [model["endpoint"] for model in held["models"]]
     for name in asked:
         if name not in models:
@@ -54,6 +55,11 @@ def _judge_today(
         "dimensions": held["dimensions"] | ({dimension: named} if named else {}),
         "votes": settings.judge.votes if "votes" in settings.judge.model_fields_set else held["votes"],
     }
+
+
+def _embedding_today(held: Mapping[str, Any], today: Mapping[str, Any]) -> Mapping[str, Any]:
+    models = like(held["models"], today["models"])
+    return {**today, "models": models} if models else held
 
 
 def _own_settings(settings: Settings, held: Mapping[str, Any]) -> dict[str, Any]:

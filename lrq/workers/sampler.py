@@ -172,7 +172,8 @@ def _paid_model(engine: Engine, frozen: Frozen, role: Literal["teacher", "judge"
 
 def _server(engine: Engine, role: Role, url: str, model: Mapping[str, Any], template: Mapping[str, Any]) -> Policy:
     async def ask(call: Call) -> Reply:
-        call = replace(call, role=role, extra={**call.extra, **model["extra"]})
+        told = {"extra": {**call.extra, **model["extra"]}, "identity": model.get("identity", "")}
+        call = replace(call, role=role, **told)
         return await in_series(engine.caller, call, *_asked_for.get())
 
     return open_policy(url, model=model["model"], endpoint=model["endpoint"], ask=ask, template=template)

@@ -32,6 +32,7 @@ OTHERS: dict[str, Any] = {
     "draw": 1,
     "attempt": 1,
     "series": 1,
+    "identity": "judge.example:8000/v1",
 }
 
 

@@ -1,0 +1,178 @@
+"""What calls teach of their endpoints: the form they want, how long they think, whether they read all they are sent.
+
+All of it is kept in the ledger, so that it is learned once for all processes and runs.
+"""
+
+import itertools
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from lrq.calls.estimates import at_most
+from lrq.calls.forms import Change, Form, changes, parameters
+from lrq.calls.heads import Heads, Turn
+from lrq.calls.learned import Learned, changed, room_for, words
+from lrq.calls.outcomes import Outcome
+from lrq.calls.pool import Forms, Pool
+from lrq.config import Endpoint
+from lrq.domain.records import Call, Usage
+from lrq.ledger.learned import Fact
+
+_AHEAD = 3  # calls of a model go first, by which it is seen how long it thinks …
+_LEAD_SECONDS = 120.0  # … and others wait for them so long at most
+_LONG = 4_000  # bytes of a prompt that is long enough to be cut
+_UNLIKELY = 6.0  # bytes to a token: common texts have 3 to 5
+_SHORTEST_CUT = 256  # tokens: no server has a smaller context
+_MOST_COUNTS = 1000  # different ones that are remembered
+_FEW = 3  # prompts that were counted too short, after which it is no accident whatever the counts are
+_DENSER = 1.5  # times as many tokens to a byte are foreseen where a prompt and its room did not fit
+_SURE = 5  # counts after which tokens to a byte are known well enough to refuse a prompt beforehand
+_CERTAINLY = 0.75  # of the tokens that a prompt is likely to have
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Counted:
+    """How a server counts a model's prompts."""
+
+    tokens: int = 0
+    bytes: int = 0
+    replies: int = 0
+    usual: Counter[int] = field(default_factory=Counter)  # tokens → how many ordinary prompts had so many
+    # Hash of a long prompt of which few tokens were counted → its bytes and these tokens.
+    doubtful: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def per_byte(self) -> float:
+        return self.tokens / self.bytes
+
+    def add(self, size: int, tokens: int) -> None:
+        self.bytes += size
+        self.tokens += tokens
+        self.replies += 1
+        if len(self.usual) < _MOST_COUNTS:
+            self.usual[tokens] += 1
+
+    def cut(self) -> list[tuple[int, int]]:
+        """Those of the doubtful that were cut; empty while it may be chance, or a server that gives any number."""
+        if self.replies < _FEW:
+            return []
+        unusual = [one for one in self.doubtful.values() if self.usual[one[1]] < _FEW - 1]
+        short = [one for one in unusual if 2 * one[1] < one[0] * self.per_byte]
+        for _, tokens in short:
+            equal = [one for one in short if abs(one[1] - tokens) <= max(2, tokens // 100)]
+            if len(equal) > 1:
+                return equal
+        return short if len(short) >= _FEW else []
+
+
+class Adapting:
+    """One process's view of its endpoints. What is `new` is to be written to the ledger."""
+
+    def __init__(self, facts: Iterable[Fact] = ()) -> None:
+        self.learned = Learned(facts)
+        self.new: list[Fact] = []
+        self._counted: defaultdict[tuple[str, str], _Counted] = defaultdict(_Counted)
+        self._leads = Heads(_LEAD_SECONDS)
+        self._turns = itertools.count()
+
+    def forms(self, pool: Pool, call: Call, kind: str) -> Forms:
+        return {line.lane.name: self.learned.form(line.endpoint, call, kind) for line in pool.lines}
+
+    def lead(self, pool: Pool, call: Call, kind: str) -> Turn | None:
+        """The call's turn among the first of a model; None where it is known how long the model thinks."""
+        if not kind or all(self.learned.is_measured(line.endpoint, call) for line in pool.lines):
+            return None
+        return self._leads.named(hash((call.endpoint, call.model, next(self._turns) % _AHEAD)))
+
+    def refused(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> bool:
+        """Learn from a refusal; whether the call is to be asked again in another form."""
+        sent = parameters(call, form)
+        asked = [] if outcome.kind == "ok" else changes(sent, outcome.status, outcome.body)
+        if not asked:
+            return False
+        if parameters(call, self.learned.form(endpoint, call, kind)) != sent:
+            return True  # another call was refused before, and taught as much
+        if asked[0].topic == "context" and asked[0].value == form.context and form.room:
+            asked = [Change(topic="density", name="", value=form.density * _DENSER)]
+        helps = parameters(call, changed(form, asked)) != sent
+        for change in asked:
+            if helps or change.topic == "context":
+                fact = self._fact(endpoint, call, change.topic, change.name, change.value)
+                self._note([replace(fact, reason=outcome.reason)])
+        return helps
+
+    def answered(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> None:
+        """Learn how much room the model's thoughts need beside a reply to this kind of question."""
+        if call.role in {"policy", "embedding"} or not kind or endpoint.reasoning_tokens is not None:
+            return
+        room = room_for(form, outcome.choices, outcome.usage)
+        if room is not None:
+            self._note([self._fact(endpoint, call, "room", kind, room)])
+
+    def overrun(self, endpoint: Endpoint, call: Call, form: Form, usage: Usage) -> bool:
+        """Whether more was counted than could be; bounds allow for as much from now on."""
+        most = at_most(call, form)
+        found = []
+        for name, factor in (("prompt", form.prompt_factor), ("completion", form.completion_factor)):
+            counted, bound = getattr(usage, f"{name}_tokens"), getattr(most, f"{name}_tokens")
+            if counted > bound:
+                found.append(self._fact(endpoint, call, "factor", name, factor * counted / max(1, bound)))
+        self._note(found)
+        return bool(found)
+
+    def cut_prompt(self, endpoint: Endpoint, call: Call, usage: Usage) -> str:
+        """In words that the server has read less than it was sent; empty where it has not, or it may be chance.
+
+        Two prompts of the same count, or any three, under half of what its counts of other prompts foretell.
+        """
+        if not endpoint.prompt_check or call.role == "embedding" or not usage.prompt_tokens:
+            return ""
+        counted = self._counted[endpoint.address, call.model]
+        if call.size < _LONG or call.size < _UNLIKELY * usage.prompt_tokens:
+            counted.add(call.size, usage.prompt_tokens)
+        elif usage.prompt_tokens >= _SHORTEST_CUT and not usage.cached_tokens:  # some count only what is not cached
+            asked = hash(tuple(message["content"] for message in call.messages))
+            counted.doubtful[asked] = call.size, usage.prompt_tokens
+        if not counted.doubtful or not (cut := counted.cut()):
+            return ""
+        counted.doubtful.clear()
+        size, tokens = cut[-1]
+        return (
+            f"the {call.role} has cut what it was sent: it counted {tokens:,} tokens of a prompt of {size:,} bytes, "
+            f"which are about {round(size * counted.per_byte):,}; raise the server's context (num_ctx of Ollama) or "
+            f"use another model; {call.role}.prompt_check=false turns this check off"
+        )
+
+    def too_long(self, pool: Pool, call: Call, forms: Forms) -> str:
+        """Why a prompt is certain not to fit at any server; empty where it may."""
+        tokens = context = 0
+        for line in pool.lines:
+            counted, context = self._counted[line.endpoint.address, call.model], forms[line.lane.name].context
+            if not context or counted.replies < _SURE:
+                return ""
+            tokens = round(call.size * counted.tokens / counted.bytes)
+            if tokens * _CERTAINLY <= context:
+                return ""
+        return f"too long: about {tokens:,} tokens, and {call.model} has a context of {context:,}; it was not sent"
+
+    def merge(self, facts: Iterable[Fact]) -> None:
+        """Take in what other processes have learned."""
+        for fact in facts:
+            self.learned.note(fact)
+
+    def has_context(self, endpoint: Endpoint, model: str, tokens: int) -> None:
+        fact = Fact(server=endpoint.address, model=model, topic="context", name="", value=float(tokens))
+        self._note([fact])
+
+    def _fact(self, endpoint: Endpoint, call: Call, topic: str, name: str, value: float) -> Fact:
+        return Fact(server=endpoint.address, model=call.model, topic=topic, name=name, value=float(value))
+
+    def _note(self, facts: Iterable[Fact]) -> None:
+        news = [fact for fact in facts if self.learned.note(fact)]
+        for fact in news:
+            if fact.topic != "room" or fact.value:
+                log.info("learned: %s at %s %s", fact.model, fact.server, "; ".join(words([fact])))
+        self.new += news
