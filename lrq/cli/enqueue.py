@@ -25,7 +25,7 @@ def enqueue(
 ) -> int:
     """Put a dataset into the queues; workers started by `lrq up` do the rest.
 
-    Lines that cannot be used are set aside with their reason, and the exit code is 3. The same file again adds
+    Lines that cannot be used are rejected with their reason, and the exit code is 3. The same file again adds
     nothing; a longer one adds its new lines.
 
     Example: lrq enqueue dataset.jsonl --responses sampled.jsonl --no-train
@@ -40,7 +40,7 @@ def enqueue(
         echo_json(report(intake) | {"estimate": estimate})
     else:
         click.echo(
-            f"run {intake.run.name}: {intake.added} items added, {intake.known} known, {intake.set_aside} set aside"
+            f"run {intake.run.name}: {intake.added} items added, {intake.known} known, {intake.set_aside} rejected"
         )
         if estimate is not None:
             print_facts(console(), estimate)
@@ -75,4 +75,5 @@ def intent_of(options: dict[str, Any]) -> Intent:
         train=not options["no_train"],
         max_cost=parse_money(options["max_cost"]),
         max_tokens=options["max_tokens"],
+        scores_only=options["scores_only"],
     )

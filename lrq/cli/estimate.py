@@ -75,7 +75,7 @@ def estimate(
     else:
         show(facts)
         if seen.set_aside:
-            click.echo(f"{seen.set_aside} lines would be set aside", err=True)
+            click.echo(f"{seen.set_aside} lines would be rejected", err=True)
     return EXIT_PARTLY if seen.set_aside else 0
 
 

@@ -30,7 +30,7 @@ def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
             "halted_by": run.halt,
             "reason": run.reason,
             "items": runs_.item_states(conn, run.id),
-            "set_aside": len(runs_.lines_set_aside(conn, run.id)),
+            "set_aside": runs_.count_rejected(conn, run.id),
             "responses": _responses(conn, run),
             "sampling": _sampling(conn, run),
             "scores": _scores(conn, run),

@@ -35,5 +35,5 @@ def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, 
     ledger = open_ledger(settings, create=True)
     intake = take_in(ledger, settings, intent, send=False)
     if intake.set_aside:
-        click.echo(f"{intake.set_aside} lines set aside: `lrq status {intake.run.name} --failed` says why", err=True)
+        click.echo(f"{intake.set_aside} lines rejected: `lrq status {intake.run.name} --failed` says why", err=True)
     return work_on(ledger, settings, intake.run.name, judges=judges, samplers=samplers, as_json=as_json)

@@ -20,7 +20,7 @@ from lrq.ledger import runs as runs_
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--failed", is_flag=True, help="What was set aside, unscored or failed, with reasons.")
+@click.option("--failed", is_flag=True, help="What was rejected, unscored or failed, with reasons.")
 @click.option("--watch", is_flag=True, help="Look again every two seconds until interrupted.")
 @json_option
 @settings_options
@@ -88,7 +88,7 @@ def table(*columns: str, title: str = "") -> Table:
 
 
 def _runs_table(runs: list[dict[str, Any]]) -> Table:
-    made = table("run", "state", "items", "done", "failed", "set aside", "pairs", "calls", "reused", "money")
+    made = table("run", "state", "items", "done", "failed", "rejected", "pairs", "calls", "reused", "money")
     for run in runs:
         items = run["items"]
         numbers = (sum(items.values()), items.get("done", 0), items.get("failed", 0), run["set_aside"], run["pairs"])
@@ -163,4 +163,4 @@ def _print_failed(ledger: Ledger, name: str | None, as_json: bool) -> None:
     for failure in failures if not as_json else ():
         click.echo(f"{failure['run']}: {failure['what']}: {failure['reason']}")
     if not failures and not as_json:
-        click.echo("nothing was set aside, unscored or failed")
+        click.echo("nothing was rejected, unscored or failed")

@@ -236,13 +236,34 @@ def lines_set_aside(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
     )
 
 
+def count_rejected(conn: sa.Connection, run: int) -> int:
+    """Count the lines of the run's files that could not be used."""
+    return int(conn.execute(sa.select(sa.func.count()).where(set_aside.c.run_id == run)).scalar_one())
+
+
+def reject_reasons(conn: sa.Connection, run: int, most: int = 20) -> dict[str, int]:
+    """Return the commonest reasons of rejected lines → how many lines they cost."""
+    query = sa.select(set_aside.c.reason, sa.func.count().label("number")).where(set_aside.c.run_id == run)
+    ordered = query.group_by(set_aside.c.reason).order_by(sa.desc("number"), set_aside.c.reason)
+    return {row.reason: row.number for row in conn.execute(ordered.limit(most))}
+
+
+def delete_empty(conn: sa.Connection, run: int) -> bool:
+    """Delete a run that has no item; tell whether it had none."""
+    if conn.execute(sa.select(items.c.id).where(items.c.run_id == run).limit(1)).first() is not None:
+        return False
+    conn.execute(set_aside.delete().where(set_aside.c.run_id == run))
+    conn.execute(runs.delete().where(runs.c.id == run))
+    return True
+
+
 def trainings_of(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
     query = sa.select(trainings).where(trainings.c.run_id == run)
     return list(conn.execute(query.order_by(trainings.c.round, trainings.c.window)))
 
 
 def failures(conn: sa.Connection, run: Run) -> list[dict[str, str]]:
-    """Every line set aside, item or training failed, response without text, score unscored, with its reason."""
+    """Every line rejected, item or training failed, response without text, score unscored, with its reason."""
     found = [{"what": f"{row.source}, line {row.line}", "reason": row.reason} for row in lines_set_aside(conn, run.id)]
     failed = sa.select(items.c.key, items.c.reason).where(items.c.run_id == run.id, items.c.state == "failed")
     found += [{"what": f"item {row.key}", "reason": row.reason} for row in conn.execute(failed.order_by(items.c.id))]
