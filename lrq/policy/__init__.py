@@ -2,7 +2,7 @@
 
 from lrq.domain.errors import UsageError
 from lrq.policy.port import CHAT_TEMPLATE, Policy, Prompt, Sampled, Samples, Sampling
-from lrq.policy.server import Ask, ServerPolicy
+from lrq.policy.server import Ask, ContextLength, ServerPolicy
 
 __all__ = ["CHAT_TEMPLATE", "Policy", "Prompt", "Sampled", "Samples", "Sampling", "open_policy"]
 
@@ -15,16 +15,18 @@ def open_policy(
     model: str = "",
     endpoint: str = "default",
     ask: Ask | None = None,
+    context_length: ContextLength | None = None,
 ) -> Policy:
     """Open a folder, a name in the local hub cache, or a server's URL.
 
-    device ("auto", "cpu", "cuda", "cuda:1") and dtype ("auto": the folder's own) are for the first two; model, endpoint
-    and `ask`, which makes the paid requests, for the last. Raises UsageError with what to do.
+    device ("auto", "cpu", "cuda", "cuda:1") and dtype ("auto": the folder's own) are for the first two. For the last:
+    model, endpoint, `ask`, which makes the paid requests, and `context_length`, which asks for the model's window.
+    Raises UsageError with what to do.
     """
     if spec.startswith(("http://", "https://")):
         if not model or ask is None:
             raise UsageError("a policy behind a URL needs its model's name; set policy.model or LRQ_POLICY_MODEL")
-        return ServerPolicy(spec, model=model, endpoint=endpoint, ask=ask)
+        return ServerPolicy(spec, model=model, endpoint=endpoint, ask=ask, context_length=context_length)
     try:
         from lrq.policy.local import LocalPolicy  # noqa: PLC0415  loads torch
     except ModuleNotFoundError as error:

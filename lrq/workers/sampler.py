@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from lrq.calls.models import context_length
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, Stopping
 from lrq.domain.records import Call, Purpose, Reply
@@ -107,7 +108,15 @@ def _open(engine: Engine, frozen: Frozen, spec: str) -> Policy:
     device, dtype = engine.settings.policy.device, frozen.config["policy"]["dtype"]
     if not models:
         return open_policy(spec, device=device, dtype=dtype)
-    return open_policy(spec, model=models[0]["model"], endpoint=models[0]["endpoint"], ask=ask)
+    endpoint = models[0]["endpoint"]
+
+    async def shortest_window() -> int | None:
+        """Of the servers of a pool any may answer."""
+        pool = engine.settings.pool("policy", endpoint)
+        named = [await context_length(one.model_copy(update={"model": models[0]["model"]})) for one in pool]
+        return min((length for length in named if length is not None), default=None)
+
+    return open_policy(spec, model=models[0]["model"], endpoint=endpoint, ask=ask, context_length=shortest_window)
 
 
 def _body(samples: Samples, fingerprint: str) -> dict[str, Any]:
