@@ -37,10 +37,13 @@ async def context_length(endpoint: Endpoint) -> int | None:
 
 
 def read_context_length(listing: object, model: str) -> int | None:
-    """Find the context length of a model in what `/v1/models` returned; an adapter has that of its parent."""
+    """Find the context length of a model in what `/v1/models` returned.
+
+    An adapter has that of its parent; where one model is served, it is that one, whatever it is called.
+    """
     listed = listing.get("data") if isinstance(listing, Mapping) else None
     entries = {str(one.get("id")): one for one in listed or () if isinstance(one, Mapping)}
-    entry = entries.get(model)
+    entry = entries.get(model, next(iter(entries.values())) if len(entries) == 1 else None)
     if entry is None:
         return None
     length = _length(entry)

@@ -27,8 +27,13 @@ def test_the_length_is_found_under_any_servers_name(entry: dict[str, object], le
 
 
 @pytest.mark.parametrize(
-    "listing", [None, [], {"data": None}, {"data": []}, {"data": [{"id": "x", "n_ctx": 99}]}, "no"]
+    "listing", [None, [], {"data": None}, {"data": []}, {"data": [{"id": "x", "n_ctx": 99}, {"id": "y"}]}, "no"]
 )
 def test_what_says_nothing_of_the_model_is_no_length(listing: object):
     """Whatever a server returns there."""
     assert read_context_length(listing, "m") is None
+
+
+def test_one_model_is_the_one_that_is_served():
+    """Settings may leave its name out."""
+    assert read_context_length({"data": [{"id": "x", "n_ctx": 99}]}, "default") == 99
