@@ -95,7 +95,7 @@ async def test_a_server_that_takes_no_n_is_asked_one_by_one():
 
 
 @pytest.mark.parametrize(
-    "error", [CallRefused("400: context too long,\\n shorten it"), CallFailed("503 after 6 tries")]
+    "error", [CallRefused("400: not this text,\\n take another"), CallFailed("503 after 6 tries")]
 )
 async def test_a_call_that_fails_is_the_reason_of_every_response(error):
     """No text is made up, nothing further is asked."""
