@@ -5,11 +5,12 @@ from typing import Any
 import click
 
 from lrq.cli.common import apply_settings, console, echo_json, json_option, parse_money
-from lrq.cli.intake import Intake, Intent, exit_code, flags_of, intake_options, report, take_in
-from lrq.cli.outlook import last_item, outlook
+from lrq.cli.intake import Intent, exit_code, flags_of, intake_options, report, take_in
+from lrq.cli.outlook import announce, last_item
+from lrq.cli.pairable import check_pairable
 from lrq.cli.reckoning import print_facts
-from lrq.config import Settings, merge_flags
-from lrq.ledger import Ledger, open_ledger
+from lrq.config import merge_flags
+from lrq.ledger import open_ledger
 
 
 @click.command()
@@ -31,10 +32,12 @@ def enqueue(
     Example: lrq enqueue dataset.jsonl --responses sampled.jsonl --no-train
     """
     settings = apply_settings(config, merge_flags(flags, _own_flags(options)))
+    intent = intent_of(options)
+    check_pairable(settings, intent)
     ledger = open_ledger(settings, create=True)
     before = last_item(ledger)
-    intake = take_in(ledger, settings, intent_of(options))
-    estimate = _estimate(ledger, settings, intake, before)
+    intake = take_in(ledger, settings, intent)
+    estimate = announce(ledger, settings, intake, before)
     ledger.close()
     if as_json:
         echo_json(report(intake) | {"estimate": estimate})
@@ -42,6 +45,8 @@ def enqueue(
         click.echo(
             f"run {intake.run.name}: {intake.added} items added, {intake.known} known, {intake.set_aside} rejected"
         )
+        for said in intake.dropped:
+            click.echo(said, err=True)
         if estimate is not None:
             print_facts(console(), estimate)
         if not settings.endpoints("judge"):
@@ -49,17 +54,6 @@ def enqueue(
         if intake.set_aside:
             click.echo(f"`lrq status {intake.run.name} --failed` says why", err=True)
     return exit_code(intake)
-
-
-def _estimate(ledger: Ledger, settings: Settings, intake: Intake, before: int) -> dict[str, Any] | None:
-    """What the added items will take; None for none, or where a recipe of one's own cannot be foreseen."""
-    if not intake.added:
-        return None
-    try:
-        return outlook(ledger, settings, intake.run, before)
-    except Exception as error:  # the lines are in, and that is what was asked for
-        click.echo(f"no estimate: {type(error).__name__}: {str(error).splitlines()[0]}", err=True)
-        return None
 
 
 def _own_flags(options: dict[str, Any]) -> dict[str, Any]:

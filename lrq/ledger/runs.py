@@ -106,7 +106,7 @@ def complete(conn: sa.Connection, run: Run, told: Mapping[str, Any]) -> Mapping[
 
 def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     first, now = ({k: v for k, v in one.items() if k not in {"revisions", "prices"}} for one in (frozen, asked))
-    differ = sorted(_differences(first, now))
+    differ = sorted(differences(first, now))
     if differ:
         more = f" and {len(differ) - 6} more" if len(differ) > 6 else ""
         raise UsageError(
@@ -115,10 +115,11 @@ def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> Non
         )
 
 
-def _differences(one: Any, other: Any, path: str = "") -> set[str]:
+def differences(one: Any, other: Any, path: str = "") -> set[str]:
+    """Return the paths, with dots, at which two configurations differ."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         names = set(one) | set(other)
-        return set().union(*(_differences(one.get(n), other.get(n), f"{path}.{n}".lstrip(".")) for n in names))
+        return set().union(*(differences(one.get(n), other.get(n), f"{path}.{n}".lstrip(".")) for n in names))
     return set() if one == other else {path}
 
 
@@ -245,6 +246,14 @@ def reject_reasons(conn: sa.Connection, run: int, most: int = 20) -> dict[str, i
     """Return the commonest reasons of rejected lines → how many lines they cost."""
     query = sa.select(set_aside.c.reason, sa.func.count().label("number")).where(set_aside.c.run_id == run)
     ordered = query.group_by(set_aside.c.reason).order_by(sa.desc("number"), set_aside.c.reason)
+    return {row.reason: row.number for row in conn.execute(ordered.limit(most))}
+
+
+def unscored_reasons(conn: sa.Connection, run: int, most: int = 20) -> dict[str, int]:
+    """Return the commonest reasons of unscored responses → how many scores they cost."""
+    query = sa.select(scores.c.reason, sa.func.count().label("number")).join(items, items.c.id == scores.c.item_id)
+    query = query.where(items.c.run_id == run, scores.c.round == items.c.round, scores.c.state == "unscored")
+    ordered = query.group_by(scores.c.reason).order_by(sa.desc("number"), scores.c.reason)
     return {row.reason: row.number for row in conn.execute(ordered.limit(most))}
 
 

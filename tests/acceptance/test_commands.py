@@ -114,7 +114,7 @@ def test_a_cap_wants_a_price(lrq: Lrq, sim: Sims, journal_items: Items, tmp_path
     assert judge.stats()["received"] == 0
 
 
-def test_bad_lines_are_set_aside(lrq: Lrq, sim: Sims, journal_items: Items, tmp_path: Path):
+def test_bad_lines_are_rejected(lrq: Lrq, sim: Sims, journal_items: Items, tmp_path: Path):
     """The rest goes on, the exit code is 3, and `status --failed` names line and reason; --strict stops instead."""
     lrq.judged_by(sim())
     good, other = journal_items(2, 5)
@@ -122,7 +122,7 @@ def test_bad_lines_are_set_aside(lrq: Lrq, sim: Sims, journal_items: Items, tmp_
     bad = [b'{"id": 7, "context": "c"}', b"\xff\xfe", json.dumps(good).encode(), b'{"id": "torn", "conte']
     file.write_bytes(b"\n".join([json.dumps(good).encode(), *bad[:3], json.dumps(other).encode(), bad[3]]))
     assert_one_line(lrq("enqueue", file, "--name", "strict", "--strict", code=2), "line 2")
-    assert "set aside" in lrq("enqueue", file, "--no-train", code=3).stdout
+    assert "3 rejected" in lrq("enqueue", file, "--no-train", code=3).stdout
     lrq("run", file, "--no-train", code=3)
     failed = json.loads(lrq("status", "items", "--failed", "--json").stdout)
     assert [one["what"] for one in failed] == [f"items.jsonl, line {line}" for line in (2, 3, 4, 6)]

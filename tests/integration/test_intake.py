@@ -1,4 +1,4 @@
-"""Files into the ledger: what is added, what is set aside and why, and what a second time does."""
+"""Files into the ledger: what is added, what is rejected and why, and what a second time does."""
 
 import json
 import os
@@ -102,7 +102,7 @@ def test_the_same_file_again_adds_nothing(ledger: Ledger, settings: Settings, fi
 
 
 def test_a_longer_file_adds_its_new_lines(ledger: Ledger, settings: Settings, file: Path) -> None:
-    """What was torn at its end is whole now, and no longer counts as set aside."""
+    """What was torn at its end is whole now, and no longer counts as rejected."""
     file.write_bytes(line("a") + line("b") + line("c")[:-20])
     first = enter(ledger, settings, file)
     assert (first.added, first.set_aside) == (2, 1)
@@ -272,7 +272,8 @@ def test_memory_does_not_grow_with_rejected_lines(tmp_path: Path, home: Path) ->
 def enqueue(home: Path, file: Path) -> tuple[int, str, int]:
     """The command in a process of its own: its exit code, what it says, and its peak memory in MB."""
     env = {**os.environ, "LRQ_HOME": str(home), "LRQ_JUDGE_URL": "http://127.0.0.1:1/v1", "LRQ_JUDGE_MODEL": "m"}
-    command = [sys.executable, "-c", "from lrq.cli import main; main()", "enqueue", str(file), "--no-train"]
+    words = ["enqueue", str(file), "--no-train", "--scores-only"]
+    command = [sys.executable, "-c", "from lrq.cli import main; main()", *words]
     with (file.parent / "said").open("w+") as said:
         process = subprocess.Popen(command, env=env, stdout=said, stderr=said)
         _, status, used = os.wait4(process.pid, 0)

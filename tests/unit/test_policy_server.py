@@ -94,9 +94,7 @@ async def test_a_server_that_takes_no_n_is_asked_one_by_one():
     assert [call.n for call in server.calls[4:]] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    "error", [CallRefused("400: not this text,\\n take another"), CallFailed("503 after 6 tries")]
-)
+@pytest.mark.parametrize("error", [CallRefused("400: not this text,\\n take another"), CallFailed("503 after 6 tries")])
 async def test_a_call_that_fails_is_the_reason_of_every_response(error):
     """No text is made up, nothing further is asked."""
     server, policy = opened(lambda call: error)
