@@ -33,8 +33,8 @@ def enqueue(
     """
     settings = apply_settings(config, merge_flags(flags, _own_flags(options)))
     intent = intent_of(options)
-    check_pairable(settings, intent)
     ledger = open_ledger(settings, create=True)
+    check_pairable(settings, intent)
     before = last_item(ledger)
     intake = take_in(ledger, settings, intent)
     estimate = announce(ledger, settings, intake, before)
