@@ -266,12 +266,11 @@ def _exit_code(ledger: Ledger, run: Run, scores_only: bool) -> int:
 
 
 def not_made(facts: dict[str, Any], wants_pairs: bool) -> list[str]:
-    """Say which of its results a run has none of, with the commonest reasons."""
+    """Say which of its results a run has none of; reasons that are no shortfall of their own stand beside it."""
     if not facts["items"]:
-        return [f"no line could be read{because(facts['rejected'])}"]
+        return ["no line could be read"]
     if not any(one["value"] for one in facts["scores"].values()):
-        no_text = facts["responses"]["without_text"]
-        return [f"no score was made{because(facts['unscored'] or no_text or facts['failed'])}"]
+        return ["no score was made"]
     if not facts["pairs"] and wants_pairs:
         return [f"no pair was made{because(facts['no_pair'])}"]
     return []

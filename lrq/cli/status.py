@@ -92,6 +92,11 @@ def table(*columns: str, title: str = "") -> Table:
     return made
 
 
+def figure(number: int) -> str:
+    """A number that fits a column; --json has all its digits."""
+    return f"{number:,}" if number < 1_000_000 else f"{number / 1e6:,.1f}M"
+
+
 def _runs_table(runs: list[dict[str, Any]]) -> Table:
     made = table("run", "state", "items", "pairs", "calls", "money")
     for run in runs:
@@ -156,7 +161,7 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
         where = one["kind"] if one["kind"] == one["step"] else f"{one['step']}, {one['kind']}"
         counts = ("calls", "reused", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
         cost = "unpriced" if one["unpriced"] else f"{one['cost']:.4f}"
-        calls.add_row(where, *(f"{one[name]:,}" for name in counts), cost)
+        calls.add_row(where, *(figure(one[name]) for name in counts), cost)
     said = [*caching(run), *in_doubt(run), *pace_lines(run["pace"]), *shortfalls(run)]
     said += [f"no pair for {number} items: {reason}" for reason, number in [*run["no_pair"].items()][:MOST_REASONS]]
     lines: list[RenderableType] = [scores, calls, *map(Text, said)]
