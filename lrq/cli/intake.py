@@ -14,7 +14,7 @@ import click
 
 from lrq.cli import EXIT_PARTLY
 from lrq.cli.reading import Dataset, ResponsesFile
-from lrq.cli.sources import DATA, Line
+from lrq.cli.sources import DATA, Line, find_files
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.lines import Entry
@@ -75,10 +75,17 @@ def intake_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--responses", type=click.Path(exists=True, dir_okay=False), help="A second file, of sampled responses."
         ),
         click.option("--name", metavar="RUN", help="The run's name; by default the file's."),
-        click.argument("file"),
+        click.argument("file", callback=_check_file),
     ):
         command = option(command)
     return command
+
+
+def _check_file(_context: click.Context, _parameter: click.Parameter, file: str) -> str:
+    """Refuse a name, folder or pattern of no file before anything else is looked at."""
+    if file != "-":
+        find_files(file)
+    return file
 
 
 def flags_of(recipe: str | None, loss: str | None, price: str | None) -> dict[str, Any]:
