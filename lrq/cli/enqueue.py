@@ -5,11 +5,12 @@ from typing import Any
 import click
 
 from lrq.cli.common import apply_settings, console, echo_json, json_option, parse_money
-from lrq.cli.intake import Intake, Intent, exit_code, flags_of, intake_options, report, take_in
-from lrq.cli.outlook import last_item, outlook
+from lrq.cli.intake import Intent, exit_code, flags_of, intake_options, report, take_in
+from lrq.cli.outlook import announce, last_item
+from lrq.cli.pairable import check_pairable
 from lrq.cli.reckoning import print_facts
-from lrq.config import Settings, merge_flags
-from lrq.ledger import Ledger, open_ledger
+from lrq.config import merge_flags
+from lrq.ledger import open_ledger
 
 
 @click.command()
@@ -25,23 +26,27 @@ def enqueue(
 ) -> int:
     """Put a dataset into the queues; workers started by `lrq up` do the rest.
 
-    Lines that cannot be used are set aside with their reason, and the exit code is 3. The same file again adds
+    Lines that cannot be used are rejected with their reason, and the exit code is 3. The same file again adds
     nothing; a longer one adds its new lines.
 
     Example: lrq enqueue dataset.jsonl --responses sampled.jsonl --no-train
     """
     settings = apply_settings(config, merge_flags(flags, _own_flags(options)))
+    intent = intent_of(options)
     ledger = open_ledger(settings, create=True)
+    check_pairable(settings, intent)
     before = last_item(ledger)
-    intake = take_in(ledger, settings, intent_of(options))
-    estimate = _estimate(ledger, settings, intake, before)
+    intake = take_in(ledger, settings, intent)
+    estimate = announce(ledger, settings, intake, before)
     ledger.close()
     if as_json:
         echo_json(report(intake) | {"estimate": estimate})
     else:
         click.echo(
-            f"run {intake.run.name}: {intake.added} items added, {intake.known} known, {intake.set_aside} set aside"
+            f"run {intake.run.name}: {intake.added} items added, {intake.known} known, {intake.set_aside} rejected"
         )
+        for said in intake.dropped:
+            click.echo(said, err=True)
         if estimate is not None:
             print_facts(console(), estimate)
         if not settings.endpoints("judge"):
@@ -49,17 +54,6 @@ def enqueue(
         if intake.set_aside:
             click.echo(f"`lrq status {intake.run.name} --failed` says why", err=True)
     return exit_code(intake)
-
-
-def _estimate(ledger: Ledger, settings: Settings, intake: Intake, before: int) -> dict[str, Any] | None:
-    """What the added items will take; None for none, or where a recipe of one's own cannot be foreseen."""
-    if not intake.added:
-        return None
-    try:
-        return outlook(ledger, settings, intake.run, before)
-    except Exception as error:  # the lines are in, and that is what was asked for
-        click.echo(f"no estimate: {type(error).__name__}: {str(error).splitlines()[0]}", err=True)
-        return None
 
 
 def _own_flags(options: dict[str, Any]) -> dict[str, Any]:
@@ -75,4 +69,5 @@ def intent_of(options: dict[str, Any]) -> Intent:
         train=not options["no_train"],
         max_cost=parse_money(options["max_cost"]),
         max_tokens=options["max_tokens"],
+        scores_only=options["scores_only"],
     )

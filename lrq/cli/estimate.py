@@ -1,5 +1,6 @@
 """lrq estimate: calls, tokens, money and hours before the first call."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,8 +16,9 @@ from lrq.cli.enqueue import intent_of
 from lrq.cli.follow import follow_options, work_until
 from lrq.cli.foreseeing import Foreseer, Reservoir, foresee
 from lrq.cli.intake import Intent, flags_of, intake_options, name_of, progress, take_in
+from lrq.cli.pairable import check_pairable, count_responses, no_pair, responses_needed, some_no_pair
 from lrq.cli.reading import Dataset, ResponsesFile
-from lrq.cli.reckoning import Foreseen, Means, cost_of, facts_of, print_facts, simulated
+from lrq.cli.reckoning import Foreseen, Means, cost_of, facts_of, limit_notes, print_facts, simulated
 from lrq.config import Settings, merge_flags
 from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import Entry
@@ -26,8 +28,9 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import items
 from lrq.recipes import load_recipe
-from lrq.workers.frozen import freeze, thaw
+from lrq.workers.frozen import Frozen, freeze, thaw
 
+MOST_REASONS, MOST_KEPT = 20, 1000  # why lines are rejected: shown, and counted one by one
 MOST_CHARS = 3_000_000  # of contexts looked at closely: a document of 64k tokens takes about a second
 
 
@@ -65,17 +68,26 @@ def estimate(
         raise UsageError("a pilot reads the lines twice: give a file instead of standard input")
     frozen = thaw(settings.recipe, freeze(settings, train=intent.train))
     make = partial(Foreseer, frozen, response_tokens=response_tokens, simulated=simulated(settings))
-    seen = _look(settings, intent, make, sample, pilot or 0)
+    if pilot:
+        check_pairable(settings, intent)
+    seen = _look(settings, intent, frozen, make, sample, pilot or 0)
     if pilot:
         facts = _pilot(settings, replace(intent, limit=pilot), seen, judges=judges, samplers=samplers)
     else:
         facts = _facts(settings, seen.foreseen)
+    needed, items_ = responses_needed(frozen.config), seen.foreseen.items
+    notes = some_no_pair(seen.cannot_pair, items_, needed) + limit_notes(facts, intent.max_cost, intent.max_tokens)
+    facts |= {"cannot_pair": seen.cannot_pair, "notes": [*facts["notes"], *notes]}
     if as_json:
         echo_json(facts | {"set_aside": seen.set_aside})
     else:
         show(facts)
         if seen.set_aside:
-            click.echo(f"{seen.set_aside} lines would be set aside", err=True)
+            click.echo(f"{seen.set_aside} lines would be rejected", err=True)
+            for reason, number in seen.reasons.most_common(MOST_REASONS):
+                click.echo(f"  {number:,} × {reason}", err=True)
+    if seen.cannot_pair == items_ and not intent.scores_only:
+        raise UsageError(no_pair(intent.file, seen.most_responses, needed))
     return EXIT_PARTLY if seen.set_aside else 0
 
 
@@ -87,24 +99,36 @@ class Seen:
     ids: Sequence[str]  # of the first items
     first: Bill  # theirs
     set_aside: int  # lines that cannot be used
+    reasons: Counter[str]  # why
+    cannot_pair: int  # items with too few responses
+    most_responses: int  # of an item
 
 
-def _look(settings: Settings, intent: Intent, make: Callable[[], Foreseer], sample: int, first: int) -> Seen:
+def _look(
+    settings: Settings, intent: Intent, frozen: Frozen, make: Callable[[], Foreseer], sample: int, first: int
+) -> Seen:
     """Read all lines once, look at some of them closely."""
     foreseer, reservoir = make(), Reservoir(sample)
     head: list[Entry] = []
     lines = _Lines(settings, intent)
+    needed, short, most = responses_needed(frozen.config), 0, 0
     for entry in lines:
+        count = count_responses(entry, frozen.config)
+        short, most = short + (count < needed), max(most, count)
         reservoir.add(foreseer.size(entry), entry)
         if len(head) < first:
             head.append(entry)
     if not reservoir.kept:
-        raise LrqError(f"no line of {intent.file} can be used; `lrq enqueue` says why of each")
+        reason, number = next(iter(lines.reasons.most_common(1)), ("it is empty", 0))
+        raise LrqError(f"no line of {intent.file} can be used: {reason}" + (f" ({number:,} lines)" if number else ""))
     return Seen(
         foreseen=foresee(foreseer, reservoir, MOST_CHARS),
         ids=[e.item.id for e in head],
         first=make().bill(head).bill,
         set_aside=lines.set_aside,
+        reasons=lines.reasons,
+        cannot_pair=short,
+        most_responses=most,
     )
 
 
@@ -117,6 +141,7 @@ class _Lines:
         self._dataset = Dataset(intent.file, load_recipe(settings.recipe).needs, given)
         self._seen: set[int] = set()  # hashes of the ids
         self.set_aside = 0
+        self.reasons: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Entry]:
         with progress(self._dataset) as advance:
@@ -126,6 +151,8 @@ class _Lines:
                     raise UsageError(f"{self._intent.file}, line {line.number}: {reason} (--strict)")
                 if reason or line.value is None:
                     self.set_aside += 1
+                    if reason in self.reasons or len(self.reasons) < MOST_KEPT:
+                        self.reasons[reason] += 1
                 else:
                     yield line.value
                 advance()

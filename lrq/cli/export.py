@@ -8,7 +8,7 @@ import click
 import orjson
 
 from lrq.cli.common import settings_options
-from lrq.cli.parquet import write_parquet
+from lrq.cli.parquet_export import write_parquet
 from lrq.config import Settings
 from lrq.domain import exports
 from lrq.domain.errors import UsageError

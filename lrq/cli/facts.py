@@ -17,6 +17,7 @@ from lrq.ledger import processes as processes_
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import CUT, count_rows
 from lrq.ledger.learned import all_facts
+from lrq.ledger.pace import pace_of
 from lrq.ledger.runs import Run, UsageRow
 from lrq.ledger.schema import items, prompts, responses, rewards
 from lrq.queue.celery import prefix_of
@@ -33,7 +34,9 @@ def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
             "halted_by": run.halt,
             "reason": run.reason,
             "items": runs_.item_states(conn, run.id),
-            "set_aside": len(runs_.lines_set_aside(conn, run.id)),
+            "set_aside": runs_.count_rejected(conn, run.id),
+            "rejected": runs_.reject_reasons(conn, run.id),
+            "unscored": runs_.unscored_reasons(conn, run.id),
             "responses": _responses(conn, run),
             "sampling": _sampling(conn, run),
             "scores": _scores(conn, run),
@@ -45,8 +48,19 @@ def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
             "calls": _calls(usage),
             "money": _money(run, usage),
             "usage": [_usage(row) for row in usage],
+            "pace": pace_facts(ledger, conn, run, usage),
             "trainings": [_training(row) for row in runs_.trainings_of(conn, run.id)],
         }
+
+
+def pace_facts(ledger: Ledger, conn: sa.Connection, run: Run, usage: list[UsageRow]) -> dict[str, Any]:
+    """How the latest calls went, and how many seconds are left at their rate by the calls that items took so far."""
+    pace, states = pace_of(ledger, conn, run.id), runs_.item_states(conn, run.id)
+    ended = states.get("done", 0) + states.get("failed", 0)
+    open_, made = sum(states.values()) - ended, sum(row.calls for row in usage)
+    is_known = run.state == "active" and ended and open_ and made and pace.per_second
+    left = open_ * made / ended / pace.per_second if is_known and pace.per_second else None
+    return {**asdict(pace), "seconds_left": left}
 
 
 def process_facts(ledger: Ledger) -> list[dict[str, Any]]:

@@ -9,22 +9,25 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
-from lrq.cli.common import console, echo_json
+from lrq.cli.common import console, echo_json, seconds
 from lrq.cli.export import write_results
-from lrq.cli.facts import process_facts, run_facts
-from lrq.cli.status import run_tables
+from lrq.cli.facts import pace_facts, process_facts, run_facts
+from lrq.cli.pairable import count_unpairable
+from lrq.cli.status import because, pace_lines, run_tables, shortfalls
 from lrq.config import Settings
 from lrq.domain.errors import LrqError
 from lrq.ledger import Ledger
 from lrq.ledger import runs as runs_
+from lrq.ledger.items import count_rows
 from lrq.ledger.runs import Run
 from lrq.queue import broker
 from lrq.workers.supervisor import AlreadyUp, Supervisor, is_up, names_up, unable
 
 _LOOK_EVERY = 0.3  # seconds
+_PACE_EVERY = 2.0  # seconds between looks at the latest calls
 _STOPS = (signal.SIGINT, signal.SIGTERM)  # the first stops orderly, a second one at once
 _HALTED = {"budget": EXIT_BUDGET, "account": EXIT_ACCOUNT}
 
@@ -35,20 +38,32 @@ def follow_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def work_on(
-    ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1, as_json: bool = False
+    ledger: Ledger,
+    settings: Settings,
+    name: str,
+    *,
+    judges: int = 1,
+    samplers: int = 1,
+    as_json: bool = False,
+    scores_only: bool = False,
 ) -> int:
-    """Work on a run until it is at an end or halted, and print what came out; returns the exit code."""
-    code = finish(ledger, settings, name, judges=judges, samplers=samplers)
+    """Work on a run until it is at an end or halted, and print what came out; returns the exit code.
+
+    scores_only: a run without a pair has made what was wanted.
+    """
+    code = finish(ledger, settings, name, judges=judges, samplers=samplers, scores_only=scores_only)
     if _run(ledger, name).state == "done":
         _print_results(ledger, settings, _run(ledger, name), as_json)
     return code
 
 
-def finish(ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1) -> int:
+def finish(
+    ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1, scores_only: bool = False
+) -> int:
     """Work on a run until it is at an end or halted, with the processes of a running `up`, else with its own."""
     if not work_until(ledger, settings, name, _is_over, judges=judges, samplers=samplers):
         return EXIT_INTERRUPTED
-    return _exit_code(ledger, _run(ledger, name))
+    return _exit_code(ledger, _run(ledger, name), scores_only)
 
 
 def work_until(
@@ -158,11 +173,14 @@ class _Bars:
     """Items and training steps; a line now and then where the output is no terminal."""
 
     def __init__(self) -> None:
-        columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        columns = TextColumn("{task.description}"), BarColumn(10), MofNCompleteColumn()
         self._console = Console(stderr=True)
         self._progress = Progress(*columns, TextColumn("{task.fields[said]}"), console=self._console)
         self._tasks: dict[str, Any] = {}
-        self._due = 0.0
+        self._due = self._look_due = 0.0
+        self._pace: dict[str, Any] = {}
+        self._trouble: dict[str, Any] = {}
+        self._pairs = self._calls = 0
         self._said: set[str] = set()  # endpoints that were said to fail
 
     def __enter__(self) -> "_Bars":
@@ -177,21 +195,50 @@ class _Bars:
     def show(self, ledger: Ledger, run: Run) -> None:
         with ledger.reading() as conn:
             states = runs_.item_states(conn, run.id)
-            bought = sum(row.calls for row in runs_.usage_of(conn, run.id))
             step = runs_.last_metric(conn, run.id)
+            if time.monotonic() >= self._look_due:
+                self._look_due = time.monotonic() + _PACE_EVERY
+                usage = runs_.usage_of(conn, run.id)
+                self._pace = pace_facts(ledger, conn, run, usage)
+                self._pairs, self._calls = count_rows(conn, run.id, run.round), sum(row.calls for row in usage)
         ended = states.get("done", 0) + states.get("failed", 0)
-        self._bar("items", ended, sum(states.values()), f"{bought} calls")
+        self._bar("items", ended, sum(states.values()), ", ".join(self._figures(run)))
         if step is not None:
             self._bar("training", step["step"], step["of"], f"loss {step['loss']:.4f}")
+        self._say_waiting(ledger)
+        is_terminal = sys.stderr.isatty()
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + 10
+            trained = "" if step is None else f", training step {step['step']} of {step['of']}"
+            figures = ", ".join([f"{self._calls:,} calls", *self._figures(run)])
+            if not is_terminal:
+                click.echo(f"{run.name}: {ended} of {sum(states.values())} items, {figures}{trained}", err=True)
+            self._say_trouble()
+
+    def _figures(self, run: Run) -> list[str]:
+        """Pairs, money, rate and time left, as far as they are known: with the bar 80 columns at most."""
+        money = f"{run.spent_cost / 1e6:.4f}" + (f" of {run.max_cost / 1e6:.2f}" if run.max_cost else "")
+        rate, left = self._pace["per_second"], self._pace["seconds_left"]
+        said = [f"{self._pairs:,} pairs", *([money] if run.spent_cost else [])]
+        said += [] if rate is None else [f"{rate:.1f} calls/s"]
+        return said + ([] if left is None else [f"{seconds(left)} left"])
+
+    def _say_trouble(self) -> None:
+        """Errors and re-asks, when there are others than were said last."""
+        trouble = {name: self._pace[name] for name in ("errors", "reasks", "resent")}
+        if any(trouble.values()) and trouble != self._trouble:
+            self._print(pace_lines(self._pace)[-1])
+        self._trouble = trouble
+
+    def _say_waiting(self, ledger: Ledger) -> None:
         said = [str(one["note"]["waiting for"]) for one in process_facts(ledger) if "waiting for" in one["note"]]
         waits = {text.partition(": ")[0]: text for text in said}
         for lane in waits.keys() - self._said:
-            self._console.print(f"waiting for {waits[lane]}", soft_wrap=True, markup=False, highlight=False)
+            self._print(f"waiting for {waits[lane]}")
         self._said = set(waits)
-        if not sys.stderr.isatty() and time.monotonic() >= self._due:
-            self._due = time.monotonic() + 10
-            trained = "" if step is None else f", training step {step['step']} of {step['of']}"
-            click.echo(f"{run.name}: {ended} of {sum(states.values())} items, {bought} calls{trained}", err=True)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _bar(self, name: str, done: int, total: int, said: str) -> None:
         if name not in self._tasks:
@@ -199,17 +246,34 @@ class _Bars:
         self._progress.update(self._tasks[name], completed=done, total=total, said=said)
 
 
-def _exit_code(ledger: Ledger, run: Run) -> int:
-    """How the run ended, as an exit code."""
+def _exit_code(ledger: Ledger, run: Run, scores_only: bool) -> int:
+    """Return how the run ended, as an exit code; what it did not make is said."""
     if run.state != "done":
         hint = "" if "lrq " in run.reason else f"; `lrq resume {run.name}` goes on"
         click.echo(f"run {run.name} is {run.state}: {run.reason}{hint}", err=True)
         return _HALTED.get(run.halt, EXIT_ERROR)
     facts = run_facts(ledger, run)
+    wants_pairs = not scores_only and count_unpairable(ledger, run) < sum(facts["items"].values())
+    missing = not_made(facts, wants_pairs)
+    for said in (*missing, *(shortfalls(facts) if missing else ())):
+        click.echo(f"run {run.name}: {said}", err=True)
     if any(training["state"] == "failed" for training in facts["trainings"]):
         return EXIT_ERROR
-    left = sum(one["unscored"] for one in facts["scores"].values()) + facts["items"].get("failed", 0)
-    return EXIT_PARTLY if left or facts["set_aside"] else 0
+    unscored = sum(one["unscored"] for one in facts["scores"].values())
+    unsampled = sum(number for reason, number in facts["responses"]["without_text"].items() if reason != "empty")
+    left = unscored + unsampled + facts["items"].get("failed", 0) + facts["set_aside"]
+    return EXIT_PARTLY if left or missing else 0
+
+
+def not_made(facts: dict[str, Any], wants_pairs: bool) -> list[str]:
+    """Say which of its results a run has none of; reasons that are no shortfall of their own stand beside it."""
+    if not facts["items"]:
+        return ["no line could be read"]
+    if not any(one["value"] for one in facts["scores"].values()):
+        return ["no score was made"]
+    if not facts["pairs"] and wants_pairs:
+        return [f"no pair was made{because(facts['no_pair'])}"]
+    return []
 
 
 def _print_results(ledger: Ledger, settings: Settings, run: Run, as_json: bool) -> None:

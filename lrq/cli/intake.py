@@ -1,10 +1,12 @@
 """A file into the ledger: what `enqueue` and `run` do first."""
 
 import math
+import os
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import click
 
 from lrq.cli import EXIT_PARTLY
 from lrq.cli.reading import Dataset, ResponsesFile
+from lrq.cli.sources import DATA, Line, find_files
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.lines import Entry
@@ -27,6 +30,7 @@ from lrq.workers.trainer import OWN_SETTINGS
 
 _BATCH_ITEMS = 200
 _BATCH_CHARS = 8_000_000  # of contexts in one transaction
+_SHOWN_FIELDS = 8  # names of fields that nobody reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,8 @@ class Intake:
     run: Run
     added: int
     known: int
-    set_aside: int
+    set_aside: int  # lines rejected
+    dropped: Sequence[str] = ()  # what was left out of lines that were kept, in words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,7 @@ class Intent:
     max_cost: int | None = None
     max_tokens: int | None = None
     limit: int | None = None  # items, for a pilot
+    scores_only: bool = False  # go on where no item can make a pair
     anew: bool = False  # responses that lines bring are left out: the policy is to answer
 
 
@@ -62,16 +68,24 @@ def intake_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--price", metavar="IN,OUT[,CACHED]", help="The judge's price per million tokens."),
         click.option("--no-train", is_flag=True, help="Stop at the pairs."),
         click.option("--strict", is_flag=True, help="Stop at the first line that cannot be used."),
+        click.option("--scores-only", is_flag=True, help="Go on where no item can make a pair: scores are wanted."),
         click.option("--loss", metavar="NAME", help="Train with this loss instead of the recipe's, e.g. sppo."),
         click.option("--recipe", metavar="NAME", help="longreward (default), or my_recipe.py:NAME."),
         click.option(
             "--responses", type=click.Path(exists=True, dir_okay=False), help="A second file, of sampled responses."
         ),
         click.option("--name", metavar="RUN", help="The run's name; by default the file's."),
-        click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True)),
+        click.argument("file", callback=_check_file),
     ):
         command = option(command)
     return command
+
+
+def _check_file(_context: click.Context, _parameter: click.Parameter, file: str) -> str:
+    """Refuse a name, folder or pattern of no file before anything else is looked at."""
+    if file != "-":
+        find_files(file)
+    return file
 
 
 def flags_of(recipe: str | None, loss: str | None, price: str | None) -> dict[str, Any]:
@@ -103,24 +117,48 @@ def take_in(ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = 
     recipe = load_recipe(settings.recipe)
     given = ResponsesFile(intent.responses) if intent.responses else None
     dataset = Dataset(intent.file, recipe.needs, given)  # of a file that cannot be read no run is begun
+    lines = iter(dataset)
+    first = next(lines, None)
+    if first is None:
+        raise UsageError(f"{intent.file} is empty: it holds no line")
     run = _open_run(ledger, settings, intent)
     taken = _Taken(ledger, run, intent)
-    with progress(dataset) as advance:
-        for line in dataset:
-            if intent.limit is not None and taken.count >= intent.limit:
-                break
-            taken.take(line.number, line.value, line.reason)
-            advance()
-    if given is not None:
-        for bad in given.set_aside():
-            taken.put_aside(str(intent.responses), bad.number, bad.reason)
-    taken.flush()
-    with ledger.writing() as conn:
-        runs_.set_taking_in(conn, run.id, False)
-        settle_run(ledger, conn, run.id, thaw(run.recipe, run.config).train_every)
+    try:
+        with progress(dataset) as advance:
+            for line in chain([first], lines):
+                if intent.limit is not None and taken.count >= intent.limit:
+                    break
+                taken.take(line)
+                advance()
+        for bad in given.rejected() if given is not None else ():
+            taken.reject(Path(str(intent.responses)).name, bad.number, bad.reason)
+        taken.flush()
+    except Exception:
+        _end_intake(ledger, run, is_whole=False)
+        raise
+    _end_intake(ledger, run, is_whole=True)
     if send:
         _send_first(ledger)
-    return taken.result()
+    return taken.result(_left_out(dataset))
+
+
+def _end_intake(ledger: Ledger, run: Run, *, is_whole: bool) -> None:
+    """Let the run come to its end; of a file that was refused, a run without items is taken away again."""
+    with ledger.writing() as conn:
+        runs_.set_taking_in(conn, run.id, False)
+        if is_whole or not runs_.delete_empty(conn, run.id):
+            settle_run(ledger, conn, run.id, thaw(run.recipe, run.config).train_every)
+
+
+def _left_out(dataset: Dataset) -> list[str]:
+    """Say what was left out of lines that were kept."""
+    said = [
+        f"{name} is left out of {number:,} lines, where nobody needs it: {dataset.why_dropped[name]}"
+        for name, number in dataset.dropped.most_common()
+    ]
+    names = [f"{name} ({number:,})" for name, number in dataset.ignored.most_common(_SHOWN_FIELDS)]
+    more = f" and {len(dataset.ignored) - _SHOWN_FIELDS} more" if len(dataset.ignored) > _SHOWN_FIELDS else ""
+    return [*said, f"fields that nobody reads: {', '.join(names)}{more}"] if names else said
 
 
 def _open_run(ledger: Ledger, settings: Settings, intent: Intent) -> Run:
@@ -142,8 +180,10 @@ def _open_run(ledger: Ledger, settings: Settings, intent: Intent) -> Run:
 def name_of(file: str) -> str:
     if file == "-":
         raise UsageError("give the run a name with --name; lines come from standard input")
-    stem = Path(file).name.removesuffix(".zst")
-    return re.sub(r"[^\w.-]+", "-", Path(stem).stem).strip(".-")[:100]
+    name = Path(file).resolve().name if os.path.isdir(file) else Path(file).name
+    for end in (".zst", ".gz", *(DATA)):
+        name = name.removesuffix(end)
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:100]
 
 
 def _check_train(config: dict[str, Any]) -> None:
@@ -183,41 +223,52 @@ class _Taken:
     def __init__(self, ledger: Ledger, run: Run, intent: Intent) -> None:
         self._ledger, self._run, self._intent = ledger, run, intent
         self._batch: list[tuple[int, Entry]] = []
-        self._aside: list[tuple[str, int, str]] = []
+        self._rejected: list[tuple[str, int, str]] = []
+        self._source = ""
         self._chars = 0
         self.added = self.known = 0
         self.count = 0
 
-    def take(self, number: int, entry: Entry | None, reason: str) -> None:
+    def take(self, line: Line[Entry]) -> None:
+        if line.source != self._source:
+            self.flush()
+            self._source = line.source
+        entry = line.value
         if entry is None:
-            self.put_aside(self._intent.file, number, reason)
+            self.reject(line.source, line.number, line.reason)
             return
         self.count += 1
-        self._batch.append((number, replace(entry, responses=()) if self._intent.anew else entry))
+        self._batch.append((line.number, replace(entry, responses=(), blank=()) if self._intent.anew else entry))
         self._chars += len(entry.item.context)
         if len(self._batch) >= _BATCH_ITEMS or self._chars >= _BATCH_CHARS:
             self.flush()
 
-    def put_aside(self, source: str, number: int, reason: str) -> None:
+    def reject(self, source: str, number: int, reason: str) -> None:
         if self._intent.strict:
             raise UsageError(f"{source}, line {number}: {reason} (--strict)")
-        self._aside.append((source, number, reason))
+        self._rejected.append((source, number, reason))
+        if len(self._rejected) >= _BATCH_ITEMS:
+            self.flush()
 
     def flush(self) -> None:
-        lines = [(number, entry.item, [(one.k, one.text) for one in entry.responses]) for number, entry in self._batch]
-        source = Path(self._intent.file).name
+        lines = [(number, entry.item, _given(entry)) for number, entry in self._batch]
         with self._ledger.writing() as conn:
-            for name, number, reason in self._aside:
-                items_.add_set_aside(self._ledger, conn, self._run.id, Path(name).name, number, reason)
-            added, known = items_.add_items(self._ledger, conn, self._run.id, lines, source=source)
+            for source, number, reason in self._rejected:
+                items_.add_set_aside(self._ledger, conn, self._run.id, source, number, reason)
+            added, known = items_.add_items(self._ledger, conn, self._run.id, lines, source=self._source)
         self.added += added
         self.known += known
-        self._batch, self._aside, self._chars = [], [], 0
+        self._batch, self._rejected, self._chars = [], [], 0
 
-    def result(self) -> Intake:
+    def result(self, dropped: Sequence[str]) -> Intake:
         with self._ledger.reading() as conn:
-            aside = len(runs_.lines_set_aside(conn, self._run.id))
-        return Intake(run=self._run, added=self.added, known=self.known, set_aside=aside)
+            rejected = runs_.count_rejected(conn, self._run.id)
+        return Intake(run=self._run, added=self.added, known=self.known, set_aside=rejected, dropped=dropped)
+
+
+def _given(entry: Entry) -> list[tuple[int, str | None]]:
+    """Return the responses of an item as (k, text), those without a text too."""
+    return [*((one.k, one.text) for one in entry.responses), *((k, None) for k in entry.blank)]
 
 
 class progress:  # noqa: N801 - reads as the function it stands for
@@ -246,7 +297,8 @@ class progress:  # noqa: N801 - reads as the function it stands for
 
 
 def report(intake: Intake) -> dict[str, Any]:
-    return {"run": intake.run.name, "added": intake.added, "known": intake.known, "set_aside": intake.set_aside}
+    facts = {"run": intake.run.name, "added": intake.added, "known": intake.known, "set_aside": intake.set_aside}
+    return facts | {"dropped": list(intake.dropped)}
 
 
 def exit_code(intake: Intake) -> int:

@@ -3,10 +3,13 @@
 import random
 from typing import Any
 
+import click
 import sqlalchemy as sa
 
 from lrq.cli.foreseeing import Foreseer
-from lrq.cli.reckoning import Foreseen, Means, facts_of
+from lrq.cli.intake import Intake
+from lrq.cli.pairable import count_unpairable, responses_needed, some_no_pair
+from lrq.cli.reckoning import Foreseen, Means, facts_of, limit_notes
 from lrq.config import Settings
 from lrq.domain.lines import Entry
 from lrq.judge.estimate import Size
@@ -23,6 +26,25 @@ def last_item(ledger: Ledger) -> int:
     """The number of the newest item of all."""
     with ledger.reading() as conn:
         return int(conn.execute(sa.select(sa.func.max(items.c.id))).scalar() or 0)
+
+
+def announce(ledger: Ledger, settings: Settings, intake: Intake, before: int) -> dict[str, Any] | None:
+    """Return the estimate of the items that were added after `before`, with what is to be said of pairs and limits.
+
+    None where none was added, or where a recipe of one's own cannot be foreseen: the lines are in all the same.
+    """
+    if not intake.added:
+        return None
+    run = intake.run
+    try:
+        facts = outlook(ledger, settings, run, before)
+    except Exception as error:
+        click.echo(f"no estimate: {type(error).__name__}: {str(error).splitlines()[0]}", err=True)
+        return None
+    short = count_unpairable(ledger, run)
+    notes = some_no_pair(short, intake.added + intake.known, responses_needed(run.config))
+    notes += limit_notes(facts, run.max_cost, run.max_tokens)
+    return facts | {"cannot_pair": short, "notes": [*facts["notes"], *notes]}
 
 
 def outlook(ledger: Ledger, settings: Settings, run: Run, after: int) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""Datasets and sampled responses: which items a file holds, and which of its lines are set aside."""
+"""Datasets and sampled responses: which items a file holds, and which of its lines are rejected."""
 
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from lrq.cli.sources import Line, Source
-from lrq.domain.lines import BadLine, Entry, Given, parse_entry, parse_response
+from lrq.domain.lines import ALIASES, BadLine, Entry, Given, parse_entry, parse_response
 from lrq.domain.records import Response
 
 T = TypeVar("T")
@@ -19,46 +20,65 @@ MAX_NAMES = 100  # ignored field names that are counted one by one
 class Dataset:
     """The items of a dataset, line by line; a line that cannot be used comes with its reason.
 
-    `needs` are the fields that the recipe cannot do without; `ignored` counts the fields that no recipe reads.
-    `source.position` of `source.total` says how far reading is. Duplicate ids are the ledger's to notice: it knows all
-    ids, and a reader of a million lines should not.
+    `needs` are the fields that the recipe cannot do without. `ignored` counts the fields that no recipe reads;
+    `dropped` those that could not be read and need not be, with the reason of the first. `source.position` of
+    `source.total` says how far reading is. Duplicate ids are the ledger's to notice: it knows all ids, and a reader of
+    a million lines should not.
+
+    Where the first line has no field for an id, ids are the numbers of the lines.
     """
 
     def __init__(self, path: str, needs: Collection[str] = (), responses: "ResponsesFile | None" = None) -> None:
         self.source = Source(path)
         self.ignored: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.why_dropped: dict[str, str] = {}
         self._needs = frozenset(needs)
         self._responses = responses
+        self._is_numbered: bool | None = None
 
     def __iter__(self) -> Iterator[Line[Entry]]:
         for line in self.source:
-            entry = _read(line, self._entry)
+            entry = _read(line, partial(self._entry, default_id=self._default_id(line)))
             if entry.value is not None:
-                self._count(entry.value.ignored)
+                self._count(entry.value)
             yield entry
 
-    def _entry(self, line: Mapping[str, Any]) -> Entry:
+    def _default_id(self, line: Line[Mapping[str, Any]]) -> str:
+        if self._is_numbered is None and line.value is not None:
+            self._is_numbered = not any(name in line.value for name in ("id", *ALIASES["id"]))
+        if not self._is_numbered:
+            return ""
+        return str(line.number) if len(self.source.files) == 1 else f"{line.source}:{line.number}"
+
+    def _entry(self, line: Mapping[str, Any], default_id: str) -> Entry:
         if self._responses is None:
-            return parse_entry(line, self._needs)
-        entry = parse_entry(line, self._needs - {"responses"})
+            return parse_entry(line, self._needs, default_id)
+        entry = parse_entry(line, self._needs - {"responses"}, default_id)
         sampled = self._responses.of(entry.item.id)
-        if sampled and entry.responses:
+        if sampled and (entry.responses or entry.blank):
             raise BadLine("responses stand both in this line and in the file of responses; keep one")
         if not sampled and not entry.responses and "responses" in self._needs:
             raise BadLine("responses are missing, here and in the file of responses")
-        return replace(entry, responses=sampled or entry.responses)
+        if not sampled:
+            return entry
+        blank = tuple(response.k for response in sampled if not response.text)
+        return replace(entry, responses=tuple(response for response in sampled if response.text), blank=blank)
 
-    def _count(self, names: tuple[str, ...]) -> None:
-        for name in names:
+    def _count(self, entry: Entry) -> None:
+        for name in entry.ignored:
             known = name in self.ignored or len(self.ignored) < MAX_NAMES
             self.ignored[name if known else "(others)"] += 1
+        for name, why in entry.dropped.items():
+            self.dropped[name] += 1
+            self.why_dropped.setdefault(name, why)
 
 
 class ResponsesFile:
     """Sampled responses in LongReward's form, in any order, looked up item by item.
 
     They are indexed in a temporary file that SQLite removes by itself, so memory stays flat. Of two texts for the same
-    (item, k) the first stands and another one is set aside; an equal one is harmless. `count` is what can be used.
+    (item, k) the first stands and another one is rejected; an equal one is harmless. `count` is what can be used.
     """
 
     def __init__(self, path: str, progress: Callable[[int, int | None], None] | None = None) -> None:
@@ -78,9 +98,9 @@ class ResponsesFile:
             self._base.execute("INSERT OR IGNORE INTO used VALUES (?)", (item,))
         return tuple(Response(text=text, k=k) for k, text in found)
 
-    def set_aside(self) -> Iterator[Line[Given]]:
+    def rejected(self) -> Iterator[Line[Given]]:
         """The lines that cannot be used, in the order of the file."""
-        for number, reason in self._base.execute("SELECT number, reason FROM set_aside ORDER BY number"):
+        for number, reason in self._base.execute("SELECT number, reason FROM rejected ORDER BY number"):
             yield Line(number=number, reason=reason)
 
     def unused(self) -> Iterator[str]:
@@ -93,17 +113,17 @@ class ResponsesFile:
 
     def _add(self, line: Line[Given]) -> None:
         if line.value is None:
-            self._set_aside(line.number, line.reason)
+            self._reject(line.number, line.reason)
             return
         key, text = (line.value.item, line.value.response.k), line.value.response.text
         if self._base.execute("INSERT OR IGNORE INTO sampled VALUES (?, ?, ?, ?)", (*key, line.number, text)).rowcount:
             return
         first, standing = self._one("SELECT number, text FROM sampled WHERE item = ? AND k = ?", *key)
         if text != standing:
-            self._set_aside(line.number, f"line {first} holds another text for the same response")
+            self._reject(line.number, f"line {first} holds another text for the same response")
 
-    def _set_aside(self, number: int, reason: str) -> None:
-        self._base.execute("INSERT INTO set_aside VALUES (?, ?)", (number, reason))
+    def _reject(self, number: int, reason: str) -> None:
+        self._base.execute("INSERT INTO rejected VALUES (?, ?)", (number, reason))
 
     def _one(self, question: str, *values: Any) -> Any:
         return self._base.execute(question, values).fetchone()
@@ -113,7 +133,7 @@ _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE sampled (item TEXT, k INTEGER, number INTEGER, text TEXT, UNIQUE (item, k));
-CREATE TABLE set_aside (number INTEGER, reason TEXT);
+CREATE TABLE rejected (number INTEGER, reason TEXT);
 CREATE TABLE used (item TEXT PRIMARY KEY) WITHOUT ROWID;
 BEGIN;
 """  # one transaction that nobody commits: nothing here outlives the process
@@ -122,8 +142,8 @@ _UNUSED = "SELECT item FROM sampled WHERE item NOT IN (SELECT item FROM used) GR
 
 def _read(line: Line[T], read: Callable[[T], U]) -> Line[U]:
     if line.value is None:
-        return Line(number=line.number, reason=line.reason)
+        return Line(number=line.number, reason=line.reason, source=line.source)
     try:
-        return Line(number=line.number, value=read(line.value))
+        return Line(number=line.number, value=read(line.value), source=line.source)
     except BadLine as bad:
-        return Line(number=line.number, reason=str(bad))
+        return Line(number=line.number, reason=str(bad), source=line.source)

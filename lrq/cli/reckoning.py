@@ -142,6 +142,19 @@ def _capacity(pool: Sequence[Endpoint]) -> Capacity:
     return Capacity(rpm=total("rpm"), tpm=total("tpm"), concurrency=total("concurrency"))
 
 
+def limit_notes(facts: Mapping[str, Any], max_cost: int | None, max_tokens: int | None) -> list[str]:
+    """Say where a bill is above a run's limits, in millionths and in tokens: the run would stop on the way."""
+    limits = (
+        ("--max-cost", None if max_cost is None else max_cost / 1e6, facts["cost"]),
+        ("--max-tokens", max_tokens, facts["tokens"]),
+    )
+    return [
+        f"{name} {limit:,.10g} is {limit / amount:.0%} of that: the run will stop there"
+        for name, limit, amount in limits
+        if limit is not None and amount is not None and amount > limit
+    ]
+
+
 # ----- for people
 
 

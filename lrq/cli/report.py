@@ -134,7 +134,7 @@ def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     done, all_ = facts["items"].get("done", 0), sum(facts["items"].values())
     yield Text(
         f"run {facts['run']}, recipe {facts['recipe']}, {facts['state']}: {done} of {all_} items, "
-        f"{facts['responses']} responses, {facts['set_aside']} lines set aside"
+        f"{facts['responses']} responses, {facts['set_aside']} lines rejected"
     )
     yield _score_table(facts)
     yield _call_table(facts)

@@ -1,14 +1,21 @@
 """lrq resume: go on with a run, and repair it."""
 
+import os
+from collections.abc import Mapping
+from typing import Any
+
 import click
+import orjson
 
 from lrq.cli.common import json_option, settings_options
 from lrq.cli.follow import follow_options, work_on
-from lrq.config import Settings
+from lrq.config import OVERRIDES, Settings, load_settings
+from lrq.domain.errors import UsageError
 from lrq.ledger import backlog, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.engine import SETTLING
-from lrq.workers.frozen import named, thaw
+from lrq.recipes import load_recipe
+from lrq.workers.frozen import freeze, named, thaw
 
 
 @click.command()
@@ -20,7 +27,7 @@ from lrq.workers.frozen import named, thaw
 @follow_options
 @json_option
 @settings_options
-def resume(run: str, failed: bool, detach: bool, as_json: bool, settings: Settings, **counts: int) -> int:
+def resume(run: str, failed: bool, detach: bool, judges: int, samplers: int, as_json: bool, settings: Settings) -> int:
     """Go on with a run that was paused or interrupted; replies that were paid for are never asked again.
 
     Example: lrq resume my-run --failed
@@ -30,7 +37,9 @@ def resume(run: str, failed: bool, detach: bool, as_json: bool, settings: Settin
         found = runs_.get_run(conn, run)
         ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
         backlog.put_back_all(conn, found.id)
-        frozen = thaw(found.recipe, runs_.complete(conn, found, named(settings)))
+        config = runs_.complete(conn, found, named(settings))
+        _check_flags(run, found.recipe, config, settings)
+        frozen = thaw(found.recipe, config)
         if found.state in {"paused", "stopped"}:
             runs_.activate(conn, found.id)
         runs_.set_taking_in(conn, found.id, False)
@@ -41,4 +50,26 @@ def resume(run: str, failed: bool, detach: bool, as_json: bool, settings: Settin
         backlog.settle_run(ledger, conn, found.id, frozen.train_every)
     if detach:
         return 0
-    return work_on(ledger, settings, run, as_json=as_json, **counts)
+    return work_on(ledger, settings, run, judges=judges, samplers=samplers, as_json=as_json)
+
+
+def _check_flags(name: str, recipe: str, config: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse --set where it would change what the run is frozen with. Raises UsageError.
+
+    Limits and prices are no part of that. Settings that a flag did not change are not looked at: a run goes on
+    whatever lrq.yaml says by now.
+    """
+    plain = load_settings(env={name: value for name, value in os.environ.items() if name != OVERRIDES})
+    if settings.recipe not in {plain.recipe, recipe}:
+        raise UsageError(f"run {name!r} is frozen with recipe {recipe}; --name makes another run with another recipe")
+    known = load_recipe(recipe).settings
+    kept = {setting: value for setting, value in plain.settings.items() if setting in known}
+    before = freeze(plain.model_copy(update={"recipe": recipe, "settings": kept}), train=True)
+    asked = freeze(settings.model_copy(update={"recipe": recipe}), train=True)
+    flagged = {path for path in runs_.differences(before, asked) if not path.startswith("prices")}
+    other = runs_.differences(orjson.loads(orjson.dumps(config)), orjson.loads(orjson.dumps(asked)))
+    if refused := sorted(path for path in flagged if any(path.startswith(one) for one in other)):
+        raise UsageError(
+            f"run {name!r} is frozen: --set cannot change {', '.join(refused)}; `lrq rescore` judges anew, "
+            "and `lrq run FILE --name NEW` makes another run, which finds the replies that still apply"
+        )

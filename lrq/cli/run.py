@@ -7,9 +7,12 @@ import click
 from lrq.cli.common import apply_settings, json_option
 from lrq.cli.enqueue import intent_of
 from lrq.cli.follow import follow_options, work_on
-from lrq.cli.intake import flags_of, intake_options, take_in
-from lrq.config import merge_flags
-from lrq.ledger import open_ledger
+from lrq.cli.intake import Intake, flags_of, intake_options, take_in
+from lrq.cli.outlook import announce, last_item
+from lrq.cli.pairable import check_pairable, check_run_pairable
+from lrq.cli.reckoning import sentence
+from lrq.config import Settings, merge_flags
+from lrq.ledger import Ledger, open_ledger
 from lrq.workers.frozen import freeze
 from lrq.workers.trainer import check_trainable
 
@@ -33,7 +36,32 @@ def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, 
     intent = intent_of(options)
     check_trainable(freeze(settings, train=intent.train))
     ledger = open_ledger(settings, create=True)
+    check_pairable(settings, intent)
+    before = last_item(ledger)
     intake = take_in(ledger, settings, intent, send=False)
+    _announce(ledger, settings, intake, before, as_json)
+    if not intent.scores_only:
+        check_run_pairable(ledger, intake.run)
+    return work_on(
+        ledger,
+        settings,
+        intake.run.name,
+        judges=judges,
+        samplers=samplers,
+        as_json=as_json,
+        scores_only=intent.scores_only,
+    )
+
+
+def _announce(ledger: Ledger, settings: Settings, intake: Intake, before: int, as_json: bool) -> None:
+    """Say what was taken in and what it will take, before anything is paid."""
+    name = intake.run.name
     if intake.set_aside:
-        click.echo(f"{intake.set_aside} lines set aside: `lrq status {intake.run.name} --failed` says why", err=True)
-    return work_on(ledger, settings, intake.run.name, judges=judges, samplers=samplers, as_json=as_json)
+        click.echo(f"{intake.set_aside} lines rejected: `lrq status {name} --failed` says why", err=True)
+    for said in intake.dropped:
+        click.echo(said, err=True)
+    estimate = announce(ledger, settings, intake, before) if settings.endpoints("judge") else None
+    if estimate is not None:
+        click.echo(f"estimate: {sentence(estimate)}", err=as_json)
+        for said in estimate["notes"]:
+            click.echo(said, err=as_json)

@@ -1,171 +1,138 @@
-"""The JSON objects of a file, one in memory at a time: JSON lines, plain or under zstd, and Parquet."""
+"""The JSON objects of files, one in memory at a time: JSON lines and arrays, plain or packed, and Parquet."""
 
-import io
+import glob
+import json
 import os
-import stat
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from importlib import import_module
+from functools import partial
+from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 import orjson
-import zstandard
 
+from lrq.cli import formats
+from lrq.cli.parquet import ParquetRows, UnreadableRow
+from lrq.cli.spread import split_objects
+from lrq.cli.streams import BUFFER, Text, buffered, open_text
 from lrq.domain.errors import UsageError
-from lrq.domain.lines import FIELDS
+from lrq.domain.lines import ALIASES
 
 T = TypeVar("T")
 
-MAX_LINE = 64 << 20  # bytes of one line; a million characters are at most 6 MB of JSON
-BUFFER = 1 << 20  # bytes read ahead
-PIECE = 1 << 14  # compressed bytes at once, since each may grow some thousandfold
-ROWS = 16  # Parquet rows in memory at once
-
-_BOM = b"\xef\xbb\xbf"
+MAX_LINE = 64 << 20  # bytes of a line, an array's element or a row; a million characters are at most 6 MB of JSON
+DATA = (".jsonl", ".json", ".ndjson", ".parquet")  # names of a folder's files that are read
+PACKED = ("", ".gz", ".zst")
+_EXACT = 2**53  # whole numbers up to it are exact as floats
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line(Generic[T]):
-    """One line of a file: what it holds, or why it is set aside."""
+    """One line of a file: what it holds, or why it is rejected."""
 
-    number: int  # 1 is the first; of a Parquet file, the row
+    number: int  # 1 is the first; of an array the element, of a Parquet file the row
     value: T | None = None
     reason: str = ""  # empty unless value is None
+    source: str = ""  # the file, as messages call it
 
 
 class Source:
-    """The objects of a `.jsonl`, `.jsonl.zst` or `.parquet` file, or of standard input (`-`).
+    """The objects of a file, of all data files of a folder or a pattern (`part-*.jsonl`), or of standard input (`-`).
 
-    `position` of `total` says how far reading is, in bytes on disk (Parquet: rows); `total` is None where nobody
-    knows. Raises UsageError where there is nothing to read.
+    What a file is its content says, not its name. `position` of `total` says how far reading is, in bytes on disk;
+    `total` is None where nobody knows. Raises UsageError where there is nothing to read, or nothing that lrq can read.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.position = 0
-        self.total = None if path == "-" else _size(path)
+        self.files = [path] if path == "-" else find_files(path)
+        base = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in self.files])
+        self._names = {file: file if file == "-" else os.path.relpath(file, base) for file in self.files}
+        self.total = None if path == "-" else sum(os.path.getsize(file) for file in self.files)
+        self._stdin: Text | None = None
+        for file in self.files:
+            text = open_text(file)
+            if text.packing == "parquet":
+                _check_parquet(file)
+            if file == "-":
+                self._stdin = text  # its first bytes cannot be read again
+            else:
+                text.close()
 
     def __iter__(self) -> Iterator[Line[Mapping[str, Any]]]:
-        return self._rows() if self.path.endswith(".parquet") else self._lines()
+        before = 0
+        for file in self.files:
+            text = self._stdin or open_text(file)
+            read = partial(self._rows, file) if text.packing == "parquet" else self._lines
+            with closing(text):
+                yield from read(self._names[file], text, before)
+            before += 0 if file == "-" else os.path.getsize(file)
 
-    def _lines(self) -> Iterator[Line[Mapping[str, Any]]]:
+    def _lines(self, name: str, text: Text, before: int) -> Iterator[Line[Mapping[str, Any]]]:
         number = 0
-        packed = _open(self.path)
-        with io.BufferedReader(packed, BUFFER) as stream:
-            try:
-                for number, raw in enumerate(_raw_lines(stream), 1):
-                    self.position = packed.position
-                    text = raw.removeprefix(_BOM) if number == 1 else raw
-                    if text.strip():
-                        yield _parse(number, text)
-            except (zstandard.ZstdError, EOFError) as error:
-                if number == 0:
-                    raise UsageError(f"{self.path} cannot be decompressed: {error}") from None
-                yield Line(number=number + 1, reason=f"the compressed data is damaged or ends early ({error})")
+        for number, raw in enumerate(_raw_lines(buffered(text), formats.is_spread(text.head)), 1):
+            self.position = before + text.position
+            if text.problem and not raw.endswith(b"\n"):
+                number -= 1  # noqa: PLW2901 - the piece of a line before the damage is none
+                break
+            line = raw.removeprefix(formats.UTF8_MARK) if number == 1 else raw
+            if line.strip():
+                yield _parse(name, number, line)
+        if text.problem and number == 0:
+            raise UsageError(f"{name} cannot be decompressed: {text.problem}")
+        if text.problem:
+            reason = f"the compressed data is damaged or ends early ({text.problem})"
+            yield Line(number=number + 1, reason=reason, source=name)
 
-    def _rows(self) -> Iterator[Line[Mapping[str, Any]]]:
-        arrow, parquet = _pyarrow()
-        try:
-            file = parquet.ParquetFile(self.path, buffer_size=BUFFER, pre_buffer=False)
-        except (arrow.ArrowException, OSError) as error:
-            raise UsageError(f"{self.path} is no Parquet file: {_short(error)}") from None
-        with closing(file):
-            self.position, self.total = 0, file.metadata.num_rows
-            names = file.schema_arrow.names
-            unread = {name: None for name in names if name not in FIELDS}
-            batches = file.iter_batches(ROWS, columns=[name for name in names if name in FIELDS], use_threads=False)
-            try:
-                for batch in batches:
-                    for at in range(batch.num_rows):
-                        self.position += 1
-                        yield _row(self.position, batch, at, unread)
-            except (arrow.ArrowException, OSError) as error:
-                yield Line(number=self.position + 1, reason=f"the file is damaged ({_short(error)})")
+    def _rows(self, file: str, name: str, _: Text, before: int) -> Iterator[Line[Mapping[str, Any]]]:
+        rows, size = ParquetRows(file, MAX_LINE), os.path.getsize(file)
+        for number, row in rows:
+            self.position = before + size * min(number, rows.count) // max(1, rows.count)
+            if isinstance(row, UnreadableRow):
+                yield Line(number=number, reason=str(row), source=name)
+            else:
+                yield Line(number=number, value=row, source=name)
 
 
-class _Plain(io.RawIOBase):
-    """The bytes of a file or of standard input, counted."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self._stream.read1(len(buffer))
-        buffer[: len(piece)] = piece
-        self.position += len(piece)
-        return len(piece)
-
-    def close(self) -> None:
-        if self._stream is not sys.stdin.buffer:
-            self._stream.close()
-        super().close()
-
-
-class _Zstd(io.RawIOBase):
-    """Decompressed bytes of one or more frames; unlike the library's own reader it notices a cut frame."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._frame: Any = None
-        self._ready = memoryview(b"")
-        self.position = 0  # compressed bytes taken so far
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready and (piece := self._stream.read(PIECE)):
-            self.position += len(piece)
-            self._ready = memoryview(self._decompress(piece))
-        if not self._ready and self._frame is not None:
-            raise EOFError("cut within a frame")
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
-
-    def _decompress(self, piece: bytes) -> bytes:
-        grown = []
-        while piece:
-            frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-            grown.append(frame.decompress(piece))
-            piece = frame.unused_data if frame.eof else b""
-            self._frame = None if frame.eof else frame
-        return b"".join(grown)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+def find_files(path: str) -> list[str]:
+    """Return the files that a path, a folder or a pattern names, in the order of their names. Raises UsageError."""
+    if path.startswith("hf://"):
+        raise UsageError(f"{path}: lrq reads files of this machine; download the data set first")
+    if os.path.isdir(path):
+        found = [str(one) for one in sorted(Path(path).iterdir()) if one.is_file() and _is_data(one.name)]
+        if not found:
+            raise UsageError(f"{path} is a folder without a file that ends in {', '.join(DATA)}, .gz or .zst")
+    elif os.path.exists(path) or not glob.has_magic(path):
+        found = [path]
+    else:
+        found = sorted(one for one in glob.glob(path, recursive=True) if os.path.isfile(one))
+        if not found:
+            raise UsageError(f"cannot read {path}: no file has such a name")
+    for file in found:
+        if not os.path.exists(file):
+            raise UsageError(f"cannot read {file}: No such file or directory")
+        if not os.access(file, os.R_OK):
+            raise UsageError(f"cannot read {file}: it is closed to this user")
+    return found
 
 
-def _size(path: str) -> int:
-    """Bytes of the file. Raises UsageError unless it can be read and has a form we know."""
-    if not path.endswith((".jsonl", ".jsonl.zst", ".parquet")):
-        raise UsageError(f"{path}: lrq reads .jsonl, .jsonl.zst and .parquet files, or - for standard input")
-    try:
-        info = os.stat(path)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    if stat.S_ISDIR(info.st_mode) or not os.access(path, os.R_OK):
-        raise UsageError(f"cannot read {path}: it is a folder, or closed to this user")
-    return info.st_size
+def _is_data(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(tuple(one + more for one in DATA for more in PACKED))
 
 
-def _open(path: str) -> _Plain | _Zstd:
-    if path == "-":
-        return _Plain(sys.stdin.buffer)
-    file = open(path, "rb")  # noqa: SIM115 - closed with what it is wrapped in
-    return _Zstd(file) if path.endswith(".zst") else _Plain(file)
+def _check_parquet(file: str) -> None:
+    if file == "-":
+        raise UsageError("Parquet cannot be read from standard input: give the file's name")
+    ParquetRows(file, MAX_LINE)
 
 
-def _raw_lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines with their ends; an over-long one is one byte too long, the rest of it is skipped."""
+def _raw_lines(stream: IO[bytes], is_spread: bool) -> Iterator[bytes]:
+    """Return lines with their ends; an over-long one is one byte too long, the rest of it is skipped."""
+    if is_spread:
+        yield from split_objects(iter(partial(stream.read, BUFFER), b""), MAX_LINE)
+        return
     while raw := stream.readline(MAX_LINE + 1):
         end = raw
         while len(raw) > MAX_LINE and end and not end.endswith(b"\n"):
@@ -173,42 +140,39 @@ def _raw_lines(stream: IO[bytes]) -> Iterator[bytes]:
         yield raw
 
 
-def _parse(number: int, raw: bytes) -> Line[Mapping[str, Any]]:
+def _parse(file: str, number: int, raw: bytes) -> Line[Mapping[str, Any]]:
+    bad = partial(Line[Mapping[str, Any]], number=number, source=file)
     if len(raw) > MAX_LINE:
-        return Line(number=number, reason=f"the line is longer than {MAX_LINE >> 20} MB")
+        return bad(reason=f"the line is longer than {MAX_LINE >> 20} MB")
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        return Line(number=number, reason=_why_not_json(raw, error))
+        try:
+            value = _lenient(raw)
+        except (ValueError, RecursionError):
+            return bad(reason=_why_not_json(raw, error))
     if not isinstance(value, dict):
-        return Line(number=number, reason="not a JSON object")
-    return Line(number=number, value=value)
+        return bad(reason="not a JSON object")
+    if any(isinstance(value.get(name), float) and abs(value[name]) >= _EXACT for name in ("id", *ALIASES["id"])):
+        value = _lenient(raw)  # a whole number beyond 64 bits: here it keeps its digits
+    return Line(number=number, value=value, source=file)
+
+
+def _lenient(raw: bytes) -> Any:
+    """Parse what Python and pandas write and JSON does not have: NaN and infinities, which stand for nothing."""
+    loads: Callable[..., Any] = json.loads
+    return loads(raw.decode(), parse_constant=lambda _: None)
 
 
 def _why_not_json(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    if not raw.strip(b"\0 \r\n"):
+        return "NUL characters alone: a hole that a crash has left"
     if not raw.endswith(b"\n"):
         return f"torn: the last line has no end and is not JSON ({error.msg})"
     try:
         raw.decode()
     except UnicodeDecodeError as not_utf8:
         return f"not UTF-8 (byte {not_utf8.start + 1} of the line)"
+    if error.msg.startswith("unexpected content after document") and b"{" in raw[error.pos : error.pos + 2]:
+        return "more than one JSON object; each wants a line of its own"
     return f"not JSON ({error.msg} at column {error.colno})"
-
-
-def _row(number: int, batch: Any, at: int, unread: Mapping[str, None]) -> Line[Mapping[str, Any]]:
-    try:
-        read = {name: batch.column(name)[at].as_py() for name in batch.schema.names}
-    except UnicodeDecodeError:
-        return Line(number=number, reason="not UTF-8")
-    return Line(number=number, value={**unread, **read})
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError:
-        raise UsageError("reading .parquet files needs pyarrow: pip install 'lrq[parquet]'") from None
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

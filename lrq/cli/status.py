@@ -11,16 +11,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lrq.cli.common import console, echo_json, json_option, settings_options
+from lrq.cli.common import console, echo_json, json_option, seconds, settings_options
 from lrq.cli.facts import lane_facts, learned_facts, process_facts, run_facts
 from lrq.config import Settings
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
 
+MOST_REASONS = 20  # shown; --json has all
+
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--failed", is_flag=True, help="What was set aside, unscored or failed, with reasons.")
+@click.option("--failed", is_flag=True, help="What was rejected, unscored or failed, with reasons.")
 @click.option("--watch", is_flag=True, help="Look again every two seconds until interrupted.")
 @json_option
 @settings_options
@@ -60,6 +62,8 @@ def _render(ledger: Ledger, settings: Settings, name: str | None) -> RenderableT
     parts += [Text(f"{run['run']} is {run['state']}: {run['reason']}") for run in facts["runs"] if run["reason"]]
     if name:
         parts += run_tables(facts["runs"][0])
+    else:
+        parts += [Text(f"{run['run']}: {said}") for run in facts["runs"] for said in shortfalls(run)]
     parts += [Text(_lane_line(lane)) for lane in facts["lanes"]]
     parts += [Text(f"{one['name']}: {'; '.join(one['learned'])}") for one in facts["learned"]]
     parts.append(_processes_line(facts["processes"]))
@@ -85,20 +89,60 @@ def _lane_line(lane: dict[str, Any]) -> str:
 def table(*columns: str, title: str = "") -> Table:
     made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for place, column in enumerate(columns):
-        made.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
+        # Where there is no room the names of rows are folded: figures are never cut.
+        made.add_column(column, justify="left" if place == 0 else "right", no_wrap=place > 0, overflow="fold")
     return made
+
+
+def figure(number: int) -> str:
+    """A number that fits a column; --json has all its digits."""
+    return f"{number:,}" if number < 1_000_000 else f"{number / 1e6:,.1f}M"
 
 
 def _runs_table(runs: list[dict[str, Any]]) -> Table:
-    made = table("run", "state", "items", "done", "failed", "set aside", "pairs", "calls", "reused", "money")
+    made = table("run", "state", "items", "pairs", "calls", "money")
     for run in runs:
-        items = run["items"]
-        numbers = (sum(items.values()), items.get("done", 0), items.get("failed", 0), run["set_aside"], run["pairs"])
-        calls = run["calls"]
-        made.add_row(
-            run["run"], run["state"], *map(str, numbers), str(calls["calls"]), str(calls["reused"]), spent(run["money"])
-        )
+        ended = run["items"].get("done", 0) + run["items"].get("failed", 0)
+        items = f"{ended:,} of {sum(run['items'].values()):,}"
+        figures = (items, f"{run['pairs']:,}", f"{run['calls']['calls']:,}", spent(run["money"]))
+        made.add_row(run["run"], run["state"], *figures)
     return made
+
+
+def shortfalls(run: dict[str, Any]) -> list[str]:
+    """Say what a run did not make, each with its commonest reasons; nothing where all is well."""
+    failed, unscored = run["items"].get("failed", 0), sum(one["unscored"] for one in run["scores"].values())
+    without = run["responses"]["without_text"]
+    counted = (
+        (run["set_aside"], "lines rejected", run["rejected"]),
+        (failed, "items failed", run["failed"]),
+        (sum(without.values()), "responses have no text", without),
+        (unscored, "scores missing", run["unscored"]),
+    )
+    return [f"{number:,} {what}{because(reasons)}" for number, what, reasons in counted if number]
+
+
+def because(reasons: dict[str, int], most: int = 3) -> str:
+    """The commonest reasons in words, after a colon."""
+    ordered = sorted(reasons.items(), key=lambda one: -one[1])[:most]
+    words = "; ".join(f"{number:,} × {reason or 'no reason given'}" for reason, number in ordered)
+    more = f" and {len(reasons) - most} other reasons" if len(reasons) > most else ""
+    return f": {words}{more}" if words else ""
+
+
+def pace_lines(pace: dict[str, Any]) -> list[str]:
+    """How the latest calls went, in a line or two."""
+    if not pace["calls"]:
+        return []
+    rate, left = pace["per_second"], pace["seconds_left"]
+    said = [] if rate is None else [f"{rate:.1f} calls/s"]
+    said += [] if left is None else [f"about {seconds(left)} left"]
+    if pace["latency_p50"] is not None:
+        said.append(f"latency p50 {pace['latency_p50']:.2f} s, p95 {pace['latency_p95']:.2f} s")
+    trouble = [f"{number:,} {name}" for name, number in pace["errors"].items()]
+    trouble += [f"{pace[name]:,} {words}" for name, words in (("reasks", "re-asks"), ("resent", "sent again"))]
+    of = f"of the last {pace['calls']:,} calls: "
+    return [*([", ".join(said)] if said else []), of + ", ".join(trouble)]
 
 
 def spent(money: dict[str, Any]) -> str:
@@ -114,16 +158,15 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
     for name, one in run["scores"].items():
         mean = "–" if one["mean"] is None else f"{one['mean']:.2f}"
         scores.add_row(name, mean, *(str(one[state]) for state in ("value", "not_applicable", "unscored")))
-    calls = table("calls", "bought", "reused", "failed", "prompt tokens", "of it cached", "completion", "cost")
+    calls = table("calls", "bought", "reused", "failed", "prompt", "cached", "reply", "cost")
     for one in run["usage"]:
         where = one["kind"] if one["kind"] == one["step"] else f"{one['step']}, {one['kind']}"
         counts = ("calls", "reused", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
         cost = "unpriced" if one["unpriced"] else f"{one['cost']:.4f}"
-        calls.add_row(where, *(f"{one[name]:,}" for name in counts), cost)
-    sentences = caching(run) + in_doubt(run) + cut_off(run["responses"])
-    lines: list[RenderableType] = [scores, calls, *map(Text, sentences)]
-    for reason, number in run["no_pair"].items():
-        lines.append(Text(f"no pair for {number} items: {reason}"))
+        calls.add_row(where, *(figure(one[name]) for name in counts), cost)
+    said = [*caching(run), *in_doubt(run), *cut_off(run["responses"]), *pace_lines(run["pace"]), *shortfalls(run)]
+    said += [f"no pair for {number} items: {reason}" for reason, number in [*run["no_pair"].items()][:MOST_REASONS]]
+    lines: list[RenderableType] = [scores, calls, *map(Text, said)]
     trained = (
         f"training of {one['rows']} rows: {one['state']} {one['reason']}{one['model']}" for one in run["trainings"]
     )
@@ -170,7 +213,9 @@ def _print_failed(ledger: Ledger, name: str | None, as_json: bool) -> None:
         failures = [failure for run in found for failure in runs_.failures(conn, run)]
     if as_json:
         echo_json(failures)
-    for failure in failures if not as_json else ():
+    for failure in failures[:MOST_REASONS] if not as_json else ():
         click.echo(f"{failure['run']}: {failure['what']}: {failure['reason']}")
+    if len(failures) > MOST_REASONS and not as_json:
+        click.echo(f"and {len(failures) - MOST_REASONS:,} more; --json prints all")
     if not failures and not as_json:
-        click.echo("nothing was set aside, unscored or failed")
+        click.echo("nothing was rejected, unscored or failed")

@@ -1,13 +1,21 @@
 """One line of a dataset: what it may hold, and how it becomes an item with its given responses."""
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from lrq.domain.records import Item, Response
 
-ALIASES = {"idx": "id", "query": "question", "reference": "answer"}  # LongReward's names, and a common one
+# Other names of fields, as published files have them: LongReward, LongBench, Multifaceted, UltraFeedback, Alpaca.
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "id": ("idx", "_id"),
+    "question": ("query", "prompt", "instruction", "input"),
+    "answer": ("reference", "reference_answer", "answers", "output"),
+    "responses": ("completions",),
+    "rubrics": ("rubric",),
+}
 MAX_ID = 200  # characters
 MAX_K = 10**6  # responses of one item, exclusive
 MAX_DEPTH = 64  # of rubrics and turns; JSON writers stop somewhere, ours at 254
@@ -22,8 +30,10 @@ class Entry:
     """A usable line: an item and the responses it brings."""
 
     item: Item
-    responses: tuple[Response, ...] = ()  # k is the place in the line's list
+    responses: tuple[Response, ...] = ()  # those with a text; k is the place in the line's list
+    blank: tuple[int, ...] = ()  # k of responses without a text: neither judged nor paired
     ignored: tuple[str, ...] = ()  # fields that no recipe reads, and aliases beside their names
+    dropped: Mapping[str, str] = field(default_factory=dict)  # fields that cannot be read and need not be → why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,54 +44,80 @@ class Given:
     response: Response
 
 
-def parse_entry(line: object, needs: Collection[str] = ()) -> Entry:
-    """The item of one parsed line.
+def parse_entry(line: object, needs: Collection[str] = (), default_id: str = "") -> Entry:
+    """Return the item of one parsed line.
 
     `needs` names the fields that must be there and not be empty. Elsewhere null, blank text and empty lists count as
-    absent. A name wins over its alias. Raises BadLine.
+    absent, and what cannot be read is dropped: the line is kept. A name wins over its aliases. `default_id` is for
+    lines without a field for it. Raises BadLine.
     """
     if not isinstance(line, Mapping):
         raise BadLine(f"the line is {_kind(line)}; a line is one JSON object")
-    named = {name: line[name] for name in _READERS if line.get(name) is not None}
-    named = {ALIASES[alias]: line[alias] for alias in ALIASES if line.get(alias) is not None} | named
-    values = {name: read(name, named[name]) for name, read in _READERS.items() if name in named}
+    spelt = {name: found for name in _READERS if (found := _spelling(name, line))}
+    values, dropped = _read_fields(line, spelt, {"id", "responses", *needs})
+    if default_id and not any(name in line for name in ("id", *ALIASES["id"])):
+        values["id"] = default_id
     for name in ("id", *sorted(needs)):
         if not values.get(name):
-            raise BadLine(f"{_spelt(name)} is {'empty' if name in named else 'missing'}")
+            raise BadLine(f"{_spelt(name)} is {'empty' if name in spelt else 'missing'}")
+    texts: list[str] = values.pop("responses", [])
     return Entry(
         item=Item(
             id=values.pop("id"),
             context=values.pop("context", ""),
             question=values.pop("question", ""),
             answer=values.pop("answer", None) or None,
-            fields={name: value for name, value in values.items() if value and name != "responses"},
+            fields={name: value for name, value in values.items() if value},
         ),
-        responses=tuple(Response(text=text, k=k) for k, text in enumerate(values.get("responses", ()))),
-        ignored=tuple(str(name) for name in line if _is_ignored(name, line)),
+        responses=tuple(Response(text=text, k=k) for k, text in enumerate(texts) if text),
+        blank=tuple(k for k, text in enumerate(texts) if not text),
+        ignored=tuple(str(name) for name in line if name not in spelt.values() and _is_ignored(name, line)),
+        dropped=dropped,
     )
 
 
 def parse_response(line: object) -> Given:
-    """One sampled response in LongReward's form: `idx` is "<item>-<k>", `answer` the text. Raises BadLine."""
+    """Return one sampled response in LongReward's form: `idx` is "<item>-<k>", `answer` the text. Raises BadLine."""
     if not isinstance(line, Mapping):
         raise BadLine(f"the line is {_kind(line)}; a line is one JSON object")
     name = "id" if line.get("id") is not None else "idx"
-    if line.get(name) is None or line.get("answer") is None:
+    if line.get(name) is None or "answer" not in line:
         raise BadLine(f"{'answer' if line.get(name) is not None else 'idx (or id)'} is missing")
     match = re.fullmatch(r"(.+)-([0-9]{1,9})", _id(name, line[name], MAX_ID + 10))
     if match is None or int(match[2]) >= MAX_K:
         raise BadLine(f"{name} does not end in -<k>, the response's number from 0 to {MAX_K - 1}")
-    text = _text("answer", line["answer"], blank=True)
-    return Given(item=_id(name, match[1]), response=Response(text=text, k=int(match[2])))
+    return Given(item=_id(name, match[1]), response=Response(text=_response("answer", line["answer"]), k=int(match[2])))
+
+
+def _spelling(name: str, line: Mapping[Any, Any]) -> str:
+    """Return the name under which a line has this field; empty where it has none, or only null."""
+    return next((one for one in (name, *ALIASES.get(name, ())) if line.get(one) is not None), "")
+
+
+def _read_fields(
+    line: Mapping[Any, Any], spelt: Mapping[str, str], needed: Collection[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values by field, and why others that nobody needs cannot be read by their names in the line."""
+    values: dict[str, Any] = {}
+    dropped: dict[str, str] = {}
+    for name, spelling in spelt.items():
+        try:
+            values[name] = _READERS[name](name, line[spelling])
+        except BadLine as bad:
+            if name in needed:
+                raise
+            dropped[spelling] = str(bad)
+    return values, dropped
 
 
 def _is_ignored(name: object, line: Mapping[Any, Any]) -> bool:
-    if name in ALIASES:
-        return line.get(ALIASES[str(name)]) is not None
-    return name not in _READERS
+    """Tell whether a field that was not read is more than an absent value under a known name."""
+    return name not in FIELDS or line[name] is not None
 
 
 def _id(name: str, value: object, longest: int = MAX_ID) -> str:
+    if isinstance(value, float) and value.is_integer():  # tables turn a column of numbers with a gap into floats
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BadLine(f"{_spelt(name)} must be text or a whole number, not {_kind(value)}")
     text = str(value)
@@ -95,8 +131,8 @@ def _id(name: str, value: object, longest: int = MAX_ID) -> str:
     return text
 
 
-def _text(name: str, value: object, blank: bool = False) -> str:
-    """Text that a database takes. Blank text is as good as none, unless it is a response."""
+def _text(name: str, value: object) -> str:
+    """Return text that a database takes; blank text is as good as none."""
     if not isinstance(value, str):
         raise BadLine(f"{_spelt(name)} must be text, not {_kind(value)}")
     if (at := value.find("\0")) >= 0:
@@ -105,7 +141,7 @@ def _text(name: str, value: object, blank: bool = False) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise BadLine(f"{_spelt(name)} holds half a surrogate pair at position {error.start}; remove it") from None
-    return value if blank or not value.isspace() else ""
+    return "" if value.isspace() else value
 
 
 def _list(name: str, value: object) -> list[Any]:
@@ -114,8 +150,66 @@ def _list(name: str, value: object) -> list[Any]:
     return value
 
 
-def _texts(name: str, value: object) -> list[str]:
-    return [_text(f"{name}[{at}]", text, blank=True) for at, text in enumerate(_list(name, value))]
+def _plain_text(value: object, depth: int = 0) -> str | None:
+    """Return the text of a value in one of the forms that datasets have; None for another form.
+
+    A number is its digits. Lists are joined line by line: several answers, or the parts of a message. Of an object the
+    first field counts that is known to hold its text.
+    """
+    if isinstance(value, str) or depth > MAX_DEPTH:
+        return value if isinstance(value, str) else None
+    if isinstance(value, bool | int | float):
+        return str(value).lower() if isinstance(value, bool) else f"{value:.15g}" if value % 1 else str(int(value))
+    if isinstance(value, list):
+        texts = [_plain_text(part, depth + 1) for part in value if part is not None]
+        return None if None in texts else "\n".join(text for text in texts if text)
+    if isinstance(value, Mapping):
+        inner = next((value[name] for name in _TEXT_FIELDS if value.get(name) is not None), None)
+        return None if inner is None else _plain_text(inner, depth + 1)
+    return None
+
+
+def _answer(name: str, value: object) -> str:
+    """Return a reference answer: text, a number, or several of them."""
+    text = _plain_text(value)
+    return _text(name, value if text is None else text)
+
+
+def _context(name: str, value: object) -> str:
+    """Return the context; passages are joined by blank lines."""
+    if isinstance(value, Mapping) and isinstance(value.get("title"), list):  # HotpotQA: columns instead of passages
+        columns = [part for part in value.values() if isinstance(part, list)]
+        value = [list(passage) for passage in zip(*columns, strict=False)]
+    if not isinstance(value, list):
+        return _text(name, value)
+    return "\n\n".join(filter(None, (_passage(f"{name}[{at}]", one) for at, one in enumerate(value))))
+
+
+def _passage(name: str, value: object) -> str:
+    """Return a passage: text, an object with a text and perhaps a title, or a title with sentences."""
+    title: object = None
+    if isinstance(value, Mapping):
+        title, value = value.get("title"), _plain_text(value)
+    elif isinstance(value, list) and len(value) == 2 and isinstance(value[1], list):
+        title, value = value[0], "".join(map(str, value[1])) if all(isinstance(s, str) for s in value[1]) else None
+    text = _text(name, value)
+    return f"{_text(name, title)}\n{text}" if isinstance(title, str) and title.strip() else text
+
+
+def _responses(name: str, value: object) -> list[str]:
+    """Return the responses in their order; an empty text stands for one that has none."""
+    return [_response(f"{name}[{at}]", one) for at, one in enumerate(_list(name, value))]
+
+
+def _response(name: str, value: object) -> str:
+    """Return a response: text, an object that holds it, or a chat whose last message it is."""
+    if value is None:
+        return ""
+    if isinstance(value, list) and value and isinstance(value[-1], Mapping) and "role" in value[-1]:
+        value = value[-1].get("content")
+    text = None if isinstance(value, bool) else _plain_text(value)
+    is_empty = isinstance(value, Mapping) and text is None and any(key in value for key in _TEXT_FIELDS)
+    return "" if is_empty else _text(name, value if text is None else text)
 
 
 def _filled_texts(name: str, value: object) -> list[str]:
@@ -133,17 +227,23 @@ def _system(name: str, value: object) -> list[str]:
 
 
 def _messages(name: str, value: object) -> list[dict[str, str]]:
-    """A chat: the system message, if any, comes first."""
-    return [_message(f"{name}[{at}]", message, at) for at, message in enumerate(_list(name, value))]
+    """Return a chat, its tool turns included."""
+    return [_message(f"{name}[{at}]", message) for at, message in enumerate(_list(name, value))]
 
 
-def _message(name: str, value: object, at: int) -> dict[str, str]:
+def _message(name: str, value: object) -> dict[str, str]:
+    """Return a message as role and text: the parts of a content joined; what calls tools and says nothing, as JSON."""
     if not isinstance(value, Mapping):
         raise BadLine(f"{name} must be an object with role and content, not {_kind(value)}")
-    role = value.get("role")
-    if role not in ("user", "assistant") and not (role == "system" and at == 0):
-        raise BadLine(f"{name}.role must be user or assistant, or system in the first message")
-    return {"role": str(role), "content": _text(f"{name}.content", value.get("content"))}
+    role = _ROLES.get(str(value.get("role")))
+    if role is None:
+        raise BadLine(f"{name}.role must be {', '.join(sorted(set(_ROLES.values())))}, not {value.get('role')!r:.50}")
+    content = value.get("content")
+    text = "" if content is None or content == [] else _plain_text(content)
+    if not text and value.get("tool_calls"):
+        _check_json(f"{name}.tool_calls", value["tool_calls"])
+        text = json.dumps(value["tool_calls"], ensure_ascii=False)
+    return {"role": role, "content": _text(f"{name}.content", content if text is None else text)}
 
 
 def _records(name: str, value: object) -> list[Any]:
@@ -183,21 +283,28 @@ def _kind(value: object) -> str:
 
 
 def _spelt(name: str) -> str:
-    """The name with its alias, for reasons."""
-    alias = next((alias for alias, meant in ALIASES.items() if meant == name), None)
-    return f"{name} (or {alias})" if alias else name
+    """Return the name with its first alias, for reasons."""
+    return f"{name} (or {ALIASES[name][0]})" if name in ALIASES else name
+
+
+# Where objects keep their text, most telling first: UltraFeedback, OpenAI's replies and message parts, generators.
+_TEXT_FIELDS = (
+    "text", "response", "content", "answer", "completion", "output", "generated_text", "message", "value",
+    "passage", "paragraph_text", "paragraph", "contents", "body", "sentences",
+)  # fmt: skip
+_ROLES = {"function": "tool", "developer": "system"} | {name: name for name in ("system", "user", "assistant", "tool")}
 
 
 _READERS: dict[str, Callable[[str, object], Any]] = {
     "id": _id,
-    "context": _text,
+    "context": _context,
     "question": _text,
-    "answer": _text,
-    "responses": _texts,
+    "answer": _answer,
+    "responses": _responses,
     "system": _system,
     "rubrics": _records,
     "short_contexts": _filled_texts,
     "messages": _messages,
     "turns": _records,
 }
-FIELDS = frozenset(_READERS) | frozenset(ALIASES)
+FIELDS = frozenset(_READERS) | {alias for aliases in ALIASES.values() for alias in aliases}

@@ -34,24 +34,24 @@ _ZSTD_LEVEL = 6  # for text: within 3 % of level 12 at a third of its time
 
 
 class NewLine(NamedTuple):
-    """A usable line of a dataset: its number, item and given responses as (k, text)."""
+    """A usable line of a dataset: its number, item and given responses as (k, text); None: that one is empty."""
 
     number: int
     item: Item
-    given: Sequence[tuple[int, str]] = ()
+    given: Sequence[tuple[int, str | None]] = ()
 
 
 def add_items(
     ledger: Ledger,
     conn: sa.Connection,
     run: int,
-    batch: Sequence[tuple[int, Item, Sequence[tuple[int, str]]]],  # as NewLine
+    batch: Sequence[tuple[int, Item, Sequence[tuple[int, str | None]]]],  # as NewLine
     *,
     source: str = "",
 ) -> tuple[int, int]:
     """Add the items that are new to the run; returns how many were added, how many it had.
 
-    A line whose id stands in the run already, from another line or with other words, is set aside.
+    A line whose id stands in the run already, from another line or with other words, is rejected.
     """
     lines = [NewLine(*line) for line in batch]
     stands = _standing(conn, run, [line.item.id for line in lines])
@@ -92,7 +92,7 @@ def _row(run: int, line: NewLine) -> dict[str, Any]:
         "context_hash": hashlib.sha256(item.context.encode()).hexdigest() if item.context else "",
         "body": orjson.dumps(body).decode(),
         "state": "unjudged" if line.given else "unsampled",
-        "given": len(line.given),
+        "given": sum(text is not None for _, text in line.given),
     }
 
 
@@ -114,7 +114,7 @@ def _add(ledger: Ledger, conn: sa.Connection, new: Sequence[tuple[NewLine, Mappi
     insert = ledger.insert(items).on_conflict_do_nothing().returning(items.c.id, items.c.key)
     ids = {row.key: row.id for row in conn.execute(insert, [row for _, row in new])}
     given = [
-        {"item_id": ids[line.item.id], "k": k, "text": text}
+        {"item_id": ids[line.item.id], "k": k, "text": text, "reason": "empty" if text is None else ""}
         for line, _ in new
         if line.item.id in ids
         for k, text in line.given

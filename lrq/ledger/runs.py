@@ -126,7 +126,7 @@ def _moved(frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     first, now = ({k: v for k, v in one.items() if k not in {"revisions", "prices"}} for one in (frozen, asked))
-    differ = sorted(_differences(first, now))
+    differ = sorted(differences(first, now))
     if differ and all(path.endswith(".models") for path in differ) and (moved := _moved(first, now)):
         raise UsageError(f"run {name!r} is frozen: {moved}, or --name for a new run")
     if differ:
@@ -137,10 +137,11 @@ def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> Non
         )
 
 
-def _differences(one: Any, other: Any, path: str = "") -> set[str]:
+def differences(one: Any, other: Any, path: str = "") -> set[str]:
+    """Return the paths, with dots, at which two configurations differ."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         names = set(one) | set(other)
-        return set().union(*(_differences(one.get(n), other.get(n), f"{path}.{n}".lstrip(".")) for n in names))
+        return set().union(*(differences(one.get(n), other.get(n), f"{path}.{n}".lstrip(".")) for n in names))
     return set() if one == other else {path}
 
 
@@ -265,13 +266,42 @@ def lines_set_aside(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
     )
 
 
+def count_rejected(conn: sa.Connection, run: int) -> int:
+    """Count the lines of the run's files that could not be used."""
+    return int(conn.execute(sa.select(sa.func.count()).where(set_aside.c.run_id == run)).scalar_one())
+
+
+def reject_reasons(conn: sa.Connection, run: int, most: int = 20) -> dict[str, int]:
+    """Return the commonest reasons of rejected lines → how many lines they cost."""
+    query = sa.select(set_aside.c.reason, sa.func.count().label("number")).where(set_aside.c.run_id == run)
+    ordered = query.group_by(set_aside.c.reason).order_by(sa.desc("number"), set_aside.c.reason)
+    return {row.reason: row.number for row in conn.execute(ordered.limit(most))}
+
+
+def unscored_reasons(conn: sa.Connection, run: int, most: int = 20) -> dict[str, int]:
+    """Return the commonest reasons of unscored responses → how many scores they cost."""
+    query = sa.select(scores.c.reason, sa.func.count().label("number")).join(items, items.c.id == scores.c.item_id)
+    query = query.where(items.c.run_id == run, scores.c.round == items.c.round, scores.c.state == "unscored")
+    ordered = query.group_by(scores.c.reason).order_by(sa.desc("number"), scores.c.reason)
+    return {row.reason: row.number for row in conn.execute(ordered.limit(most))}
+
+
+def delete_empty(conn: sa.Connection, run: int) -> bool:
+    """Delete a run that has no item; tell whether it had none."""
+    if conn.execute(sa.select(items.c.id).where(items.c.run_id == run).limit(1)).first() is not None:
+        return False
+    conn.execute(set_aside.delete().where(set_aside.c.run_id == run))
+    conn.execute(runs.delete().where(runs.c.id == run))
+    return True
+
+
 def trainings_of(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
     query = sa.select(trainings).where(trainings.c.run_id == run)
     return list(conn.execute(query.order_by(trainings.c.round, trainings.c.window)))
 
 
 def failures(conn: sa.Connection, run: Run) -> list[dict[str, str]]:
-    """Every line set aside, item or training failed, response without text, score unscored, with its reason."""
+    """Every line rejected, item or training failed, response without text, score unscored, with its reason."""
     found = [{"what": f"{row.source}, line {row.line}", "reason": row.reason} for row in lines_set_aside(conn, run.id)]
     failed = sa.select(items.c.key, items.c.reason).where(items.c.run_id == run.id, items.c.state == "failed")
     found += [{"what": f"item {row.key}", "reason": row.reason} for row in conn.execute(failed.order_by(items.c.id))]

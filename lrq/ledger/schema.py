@@ -72,7 +72,7 @@ items = sa.Table(
     _text("reason"),
     _count("round"),
     _count("open_steps"),
-    _count("given"),  # how many responses it brought
+    _count("given"),  # how many responses with a text it brought
     sa.UniqueConstraint("run_id", "key"),
     sa.Index(None, "run_id", "state", "id"),
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 from lrq.domain.errors import UsageError
 from lrq.policy.port import CHAT_TEMPLATE, Policy, Prompt, Sampled, Samples, Sampling
-from lrq.policy.server import Ask, ServerPolicy
+from lrq.policy.server import Ask, ContextLength, ServerPolicy
 
 __all__ = ["CHAT_TEMPLATE", "Policy", "Prompt", "Sampled", "Samples", "Sampling", "open_policy"]
 
@@ -19,17 +19,20 @@ def open_policy(
     endpoint: str = "default",
     ask: Ask | None = None,
     template: Mapping[str, Any] | None = None,
+    context_length: ContextLength | None = None,
 ) -> Policy:
     """Open a folder, a name in the local hub cache, or a server's URL.
 
-    device ("auto", "cpu", "cuda", "cuda:1") and dtype ("auto": the folder's own) are for the first two; model, endpoint
-    and `ask`, which makes the paid requests, for the last; `template`, arguments of the chat template such as
-    enable_thinking, for all. Raises UsageError with what to do.
+    device ("auto", "cpu", "cuda", "cuda:1") and dtype ("auto": the folder's own) are for the first two. For the last:
+    model, endpoint, `ask`, which makes the paid requests, and `context_length`, which asks for the model's window.
+    `template`, arguments of the chat template such as enable_thinking, is for all. Raises UsageError with what to do.
     """
     if spec.startswith(("http://", "https://")):
         if not model or ask is None:
             raise UsageError("a policy behind a URL needs its model's name; set policy.model or LRQ_POLICY_MODEL")
-        return ServerPolicy(spec, model=model, endpoint=endpoint, ask=ask, template=template)
+        return ServerPolicy(
+            spec, model=model, endpoint=endpoint, ask=ask, template=template, context_length=context_length
+        )
     try:
         from lrq.policy.local import LocalPolicy  # noqa: PLC0415  loads torch
     except ModuleNotFoundError as error:

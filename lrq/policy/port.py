@@ -22,7 +22,7 @@ class Sampling:
     top_p: float = 1.0
     max_new_tokens: int = 1024
     seed: int = 0  # the run's
-    max_prompt_tokens: int | None = None  # None: what the model can take; a server is not asked
+    max_prompt_tokens: int | None = None  # None: what the model can take, as far as a server says it
     over_long: Literal["cut", "refuse"] = "cut"
 
 

@@ -16,11 +16,13 @@ from lrq.domain.thoughts import Thoughts, split_thoughts
 from lrq.domain.tokens import count_tokens
 from lrq.policy.cut import Fitted, OverLong, fit
 from lrq.policy.port import Prompt, Sampled, Samples, Sampling, ShouldStop, never
+from lrq.policy.window import CUTS, is_too_long, model_tokens, prompt_room, shorter_limit
 
 Ask = Callable[[Call], Awaitable[Reply]]  # claims, sends and settles; raises as lrq.domain.errors says
 
 # A refusal that speaks of the parameter n: "n must be 1", "'n' > 1 is not supported"; a \n in quoted JSON is none.
 _SPEAKS_OF_N = re.compile(r"(?<![\w\\])n(?!\w)")
+ContextLength = Callable[[], Awaitable[int | None]]  # what the server says of itself: tokens of prompt and reply
 
 _IDS = "return_token_ids"  # the field by which vLLM and SGLang are asked for tokens
 
@@ -33,11 +35,20 @@ class ServerPolicy:
     """A server that keeps the policy; what was paid for is found again by its key."""
 
     def __init__(
-        self, url: str, *, model: str, endpoint: str, ask: Ask, template: Mapping[str, Any] | None = None
+        self,
+        url: str,
+        *,
+        model: str,
+        endpoint: str,
+        ask: Ask,
+        template: Mapping[str, Any] | None = None,
+        context_length: ContextLength | None = None,
     ) -> None:
         self.fingerprint = hashlib.blake2b(f"{url}\n{model}".encode(), digest_size=16).hexdigest()
         self._model, self._endpoint, self._ask = model, endpoint, ask
         self._template = dict(template or {})
+        self._context_length = context_length
+        self._window: int | None = None  # tokens of prompt and reply, as the server says before it is asked
         self._one_by_one = False  # learned: this server takes no n above 1
         self._says_ids = True  # until it refuses to: vLLM and SGLang give the tokens that they drew
 
@@ -46,13 +57,20 @@ class ServerPolicy:
     ) -> Samples:
         """Ask for all n even where fewer `ks` are wanted: the same keys then find what was paid for; see Policy."""
         started = time.perf_counter()
-        try:
-            fitted = _fit(prompt, sampling)
-        except OverLong:
-            drawn = _Drawn(reasons=dict.fromkeys(range(sampling.n), "over_long"))
-            fitted = Fitted(messages=tuple(prompt.messages), tokens=0)
-        else:
+        await self._learn_window()
+        limit = prompt_room(self._window, sampling.max_new_tokens)
+        drawn = _Drawn(reasons=dict.fromkeys(range(sampling.n), "over_long"))
+        fitted = Fitted(messages=tuple(prompt.messages), tokens=0)
+        for _ in range(CUTS):
+            try:
+                fitted = _fit(prompt, sampling, limit)
+            except OverLong:
+                break  # the server's words stand, if there are any
             drawn = await self._draw(prompt, fitted.messages, sampling, should_stop)
+            if sampling.over_long == "refuse" or not is_too_long(drawn.refusal):
+                break
+            sent = model_tokens(fitted.messages)
+            limit = shorter_limit(drawn.refusal, sent, sampling.max_new_tokens, self._window)
         return Samples(
             responses=tuple(drawn.response(k) for k in (range(sampling.n) if ks is None else ks)),
             messages=fitted.messages,
@@ -63,6 +81,11 @@ class ServerPolicy:
             calls=tuple(drawn.calls),
             rendering={"server": True, "template": self._template, "at": prompt.at},
         )
+
+    async def _learn_window(self) -> None:
+        if self._context_length is not None:
+            ask, self._context_length = self._context_length, None
+            self._window = await ask()
 
     def release(self) -> None:
         """The accelerator is the server's."""
@@ -91,7 +114,8 @@ class ServerPolicy:
                     raise _IdsRefused from error
                 refused = isinstance(error, CallRefused) and call.n > 1 and bool(_SPEAKS_OF_N.search(str(error)))
                 if not refused:
-                    return _Drawn(reasons=dict.fromkeys(range(call.n), str(error)))
+                    refusal = str(error) if isinstance(error, CallRefused) else ""
+                    return _Drawn(reasons=dict.fromkeys(range(call.n), str(error)), refusal=refusal)
         await self._draw_singly(call, drawn, should_stop)
         self._one_by_one = refused and bool(drawn.choices)
         return drawn
@@ -139,6 +163,7 @@ class _Drawn:
     choices: dict[int, Choice] = field(default_factory=dict)  # by k
     reasons: dict[int, str] = field(default_factory=dict)  # by k, where there is no choice
     calls: list[str] = field(default_factory=list)
+    refusal: str = ""  # of the request as a whole
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -182,11 +207,14 @@ def seed(*names: object) -> int:
     return int.from_bytes(hashlib.blake2b(json.dumps(names).encode(), digest_size=4).digest(), "big") >> 1
 
 
-def _fit(prompt: Prompt, sampling: Sampling) -> Fitted:
-    return fit(
-        prompt.messages,
-        prompt.context,
-        count=lambda messages: sum(count_tokens(message["content"]) for message in messages),
-        limit=sampling.max_prompt_tokens,
-        over_long=sampling.over_long,
-    )
+def _fit(prompt: Prompt, sampling: Sampling, limit: int | None) -> Fitted:
+    """Cut to the setting, in our own unit, and to what the server takes, in about its tokens. Raises OverLong."""
+
+    def count(messages: Sequence[Message]) -> int:
+        return sum(count_tokens(message["content"]) for message in messages)
+
+    over_long = sampling.over_long
+    chosen = fit(prompt.messages, prompt.context, count=count, limit=sampling.max_prompt_tokens, over_long=over_long)
+    if limit is None or model_tokens(chosen.messages) <= limit:
+        return chosen
+    return fit(prompt.messages, prompt.context, count=model_tokens, limit=limit, over_long=over_long)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import orjson
 import sqlalchemy as sa
 
+from lrq.calls.models import context_length
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, Stopping
 from lrq.domain.records import Call, Prompt, Purpose, Reply, Role
@@ -176,7 +177,20 @@ def _server(engine: Engine, role: Role, url: str, model: Mapping[str, Any], temp
         call = replace(call, role=role, **told)
         return await in_series(engine.caller, call, *_asked_for.get())
 
-    return open_policy(url, model=model["model"], endpoint=model["endpoint"], ask=ask, template=template)
+    async def shortest_window() -> int | None:
+        """Of the servers of a pool any may answer."""
+        pool = engine.settings.pool(role, model["endpoint"])
+        named = [await context_length(one.model_copy(update={"model": model["model"]})) for one in pool]
+        return min((length for length in named if length is not None), default=None)
+
+    return open_policy(
+        url,
+        model=model["model"],
+        endpoint=model["endpoint"],
+        ask=ask,
+        template=template,
+        context_length=shortest_window,
+    )
 
 
 def _counted(samples: Samples) -> dict[str, float]:

@@ -194,6 +194,6 @@ def test_what_stays_unscored_is_asked_again_on_request(
     lrq.judged_by(good)
     lrq("resume", "items", "--failed")
     assert assert_all_scored(lrq, "items", 24) == 0
-    assert lrq("status", "items", "--failed").stdout == "nothing was set aside, unscored or failed\n"
+    assert lrq("status", "items", "--failed").stdout == "nothing was rejected, unscored or failed\n"
     assert 0 < good.stats()["complete"] < bad.stats()["distinct"]
     assert good.stats()["duplicates"] == 0

@@ -114,7 +114,7 @@ def test_a_cap_wants_a_price(lrq: Lrq, sim: Sims, journal_items: Items, tmp_path
     assert judge.stats()["received"] == 0
 
 
-def test_bad_lines_are_set_aside(lrq: Lrq, sim: Sims, journal_items: Items, tmp_path: Path):
+def test_bad_lines_are_rejected(lrq: Lrq, sim: Sims, journal_items: Items, tmp_path: Path):
     """The rest goes on, the exit code is 3, and `status --failed` names line and reason; --strict stops instead."""
     lrq.judged_by(sim())
     good, other = journal_items(2, 5)
@@ -122,12 +122,29 @@ def test_bad_lines_are_set_aside(lrq: Lrq, sim: Sims, journal_items: Items, tmp_
     bad = [b'{"id": 7, "context": "c"}', b"\xff\xfe", json.dumps(good).encode(), b'{"id": "torn", "conte']
     file.write_bytes(b"\n".join([json.dumps(good).encode(), *bad[:3], json.dumps(other).encode(), bad[3]]))
     assert_one_line(lrq("enqueue", file, "--name", "strict", "--strict", code=2), "line 2")
-    assert "set aside" in lrq("enqueue", file, "--no-train", code=3).stdout
+    assert "4 rejected" in lrq("enqueue", file, "--no-train", code=3).stdout
     lrq("run", file, "--no-train", code=3)
     failed = json.loads(lrq("status", "items", "--failed", "--json").stdout)
     assert [one["what"] for one in failed] == [f"items.jsonl, line {line}" for line in (2, 3, 4, 6)]
     assert all(one["reason"] for one in failed)
     assert assert_all_scored(lrq, "items", 10) == 0
+
+
+def test_an_end_tells_what_was_made(lrq: Lrq, sim: Sims, journal_items: Items, tmp_path: Path):
+    """Nothing to read, nothing usable, no pair: never 0, and a line with the reasons; the estimate comes first."""
+    lrq.judged_by(sim())
+    (item,) = journal_items(1, 5)
+    empty = write_lines(tmp_path / "empty.jsonl", [])
+    assert_one_line(lrq("run", empty, "--no-train", code=2), "is empty")
+    bad = lrq("run", write_lines(tmp_path / "bad.jsonl", [{"id": 1}, {"id": 2}]), "--no-train", code=3)
+    assert "no line could be read" in bad.stderr
+    assert "2 lines rejected: 2 × context is missing" in bad.stderr
+    same = write_lines(tmp_path / "same.jsonl", [item | {"responses": item["responses"][:1] * 5}])
+    done = lrq("run", same, "--no-train", code=3)
+    assert "no pair was made: 1 × all scored responses have the same text" in done.stderr
+    assert done.stdout.index("estimate: ") < done.stdout.index("dimension")
+    lrq("run", same, "--no-train", "--scores-only")
+    lrq("resume", "same", code=3)
 
 
 def test_enqueue_needs_no_broker(lrq: Lrq, sim: Sims, journal_items: Items, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Files into the ledger: what is added, what is set aside and why, and what a second time does."""
+"""Files into the ledger: what is added, what is rejected and why, and what a second time does."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, runs, schema
 from lrq.ledger import items as items_
 from lrq.ledger.schema import contexts, items, responses, set_aside
+from lrq.ledger.schema import runs as runs_table
 from lrq.workers.frozen import thaw
 
 
@@ -63,7 +64,7 @@ def counts(ledger: Ledger) -> tuple[int, int, int]:
     return found[0], found[1], found[2]
 
 
-def test_lines_that_cannot_be_used_are_set_aside_with_number_and_reason(
+def test_lines_that_cannot_be_used_are_rejected_with_number_and_reason(
     ledger: Ledger, settings: Settings, file: Path
 ) -> None:
     """The rest goes in; the exit code says that something was left."""
@@ -103,7 +104,7 @@ def test_the_same_file_again_adds_nothing(ledger: Ledger, settings: Settings, fi
 
 
 def test_a_longer_file_adds_its_new_lines(ledger: Ledger, settings: Settings, file: Path) -> None:
-    """What was torn at its end is whole now, and no longer counts as set aside."""
+    """What was torn at its end is whole now, and no longer counts as rejected."""
     file.write_bytes(line("a") + line("b") + line("c")[:-20])
     first = enter(ledger, settings, file)
     assert (first.added, first.set_aside) == (2, 1)
@@ -147,7 +148,44 @@ def test_texts_come_back_as_they_were(ledger: Ledger, settings: Settings, file: 
         row, item = items_.load_item(conn, 1)
         found = items_.load_responses(conn, 1, 0)
     assert (row.key, item.context, item.question, item.answer) == ("ü", "文档\r\n🚢\u2028x", "为什么？", "é")
-    assert [one.text for one in found] == ["", "b", "a"]
+    assert [(one.k, one.text) for one in found] == [(1, "b"), (2, "a")]
+
+
+def test_given_responses_without_text_are_no_responses(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """As sampled ones: they are kept with their reason, neither judged nor counted as given."""
+    file.write_bytes(line("a", responses=["one", "", " \n", None, "five"]))
+    enter(ledger, settings, file)
+    with ledger.reading() as conn:
+        assert [one.k for one in items_.load_responses(conn, 1, 0)] == [0, 4]
+        rows = items_.response_rows(conn, 1, 0)
+        assert [(row.k, row.text, row.reason) for row in rows if row.reason] == [(k, None, "empty") for k in (1, 2, 3)]
+        assert conn.execute(sa.select(items.c.given)).scalar_one() == 2
+
+
+def test_what_was_left_out_of_kept_lines_is_said(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """Fields that could not be read, with a reason, and those that nobody reads."""
+    file.write_bytes(line("a", messages="x", source="web") + line("b", messages=5))
+    intake = enter(ledger, settings, file)
+    assert (intake.added, intake.set_aside) == (2, 0)
+    assert intake.dropped == [
+        "messages is left out of 2 lines, where nobody needs it: messages must be a list, not text",
+        "fields that nobody reads: source (1)",
+    ]
+
+
+def test_a_folder_is_one_run_and_reasons_name_its_files(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
+    """The same number in two files is two lines."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(line("a") + b"{\n")
+    (folder / "b.jsonl").write_bytes(line("b") + b"[]\n")
+    intake = enter(ledger, settings, folder)
+    assert (intake.run.name, intake.added, intake.set_aside) == ("parts", 2, 2)
+    with ledger.reading() as conn:
+        assert [(row.source, row.line) for row in runs.lines_set_aside(conn, intake.run.id)] == [
+            ("a.jsonl", 2),
+            ("b.jsonl", 2),
+        ]
 
 
 def test_items_without_responses_wait_to_be_sampled(ledger: Ledger, settings: Settings, file: Path) -> None:
@@ -205,29 +243,62 @@ def test_a_run_of_an_earlier_release_goes_on(ledger: Ledger, settings: Settings,
     assert thaw(again.run.recipe, again.run.config).judge_of("helpfulness", "p").identity == ""
 
 
-def test_a_run_does_not_end_while_its_lines_are_read(ledger: Ledger, settings: Settings, file: Path) -> None:
-    """Nor is it left open when all are in: an empty file is a run that is done."""
-    file.write_bytes(b"")
+def test_a_file_without_lines_is_refused(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """No run is begun for it."""
+    for data in (b"", b"\n  \n"):
+        file.write_bytes(data)
+        with pytest.raises(UsageError, match="is empty"):
+            enter(ledger, settings, file)
+    with ledger.reading() as conn:
+        assert runs.all_runs(conn) == []
+
+
+def test_a_run_without_a_usable_line_is_at_its_end(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """It is not left open when all lines are in; a longer file opens it again."""
+    file.write_bytes(b"{}\n[]\n")
     enter(ledger, settings, file)
     with ledger.reading() as conn:
         assert runs.get_run(conn, "d").state == "done"
-    file.write_bytes(line("a"))
+        assert list(runs.reject_reasons(conn, 1).values()) == [1, 1]
+    file.write_bytes(b"{}\n[]\n" + line("a"))
     enter(ledger, settings, file)
     with ledger.reading() as conn:
         assert runs.get_run(conn, "d").state == "active"
 
 
 def test_strict_stops_at_the_first_bad_line(ledger: Ledger, settings: Settings, file: Path) -> None:
-    """With its number and reason."""
+    """With its number and reason; a run without items is taken away, one with items can come to its end."""
     file.write_bytes(line("a") + b"{\n" + line("b"))
     with pytest.raises(UsageError, match="line 2: not JSON"):
         enter(ledger, settings, file, strict=True)
+    with ledger.reading() as conn:
+        assert runs.all_runs(conn) == []
+    file.write_bytes(line("a"))
+    enter(ledger, settings, file)
+    file.write_bytes(line("a") + b"{\n")
+    with pytest.raises(UsageError, match="line 2: not JSON"):
+        enter(ledger, settings, file, strict=True)
+    with ledger.reading() as conn:
+        assert conn.execute(sa.select(runs_table.c.taking_in)).scalars().all() == [0]
+
+
+def test_memory_does_not_grow_with_rejected_lines(tmp_path: Path, home: Path) -> None:
+    """They are written down a batch at a time."""
+    peaks = []
+    for count in (1_000, 60_000):
+        file = tmp_path / f"{count}.jsonl"
+        file.write_bytes(line("a") + b'{"id": 1, "context": 2}\n' * count)
+        code, said, peak = enqueue(tmp_path / str(count), file)
+        assert (code, f"{count} rejected" in said) == (3, True), said
+        peaks.append(peak)
+    assert peaks[1] - peaks[0] < 25, peaks
 
 
 def enqueue(home: Path, file: Path) -> tuple[int, str, int]:
     """The command in a process of its own: its exit code, what it says, and its peak memory in MB."""
     env = {**os.environ, "LRQ_HOME": str(home), "LRQ_JUDGE_URL": "http://127.0.0.1:1/v1", "LRQ_JUDGE_MODEL": "m"}
-    command = [sys.executable, "-c", "from lrq.cli import main; main()", "enqueue", str(file), "--no-train"]
+    words = ["enqueue", str(file), "--no-train", "--scores-only"]
+    command = [sys.executable, "-c", "from lrq.cli import main; main()", *words]
     with (file.parent / "said").open("w+") as said:
         process = subprocess.Popen(command, env=env, stdout=said, stderr=said)
         _, status, used = os.wait4(process.pid, 0)

@@ -1,10 +1,13 @@
 """Datasets and sampled responses as files on disk."""
 
+import gzip
 import io
+import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import orjson
 import pytest
 import zstandard
 
-from lrq.cli import sources
+from lrq.cli import parquet, sources
 from lrq.cli.reading import MAX_NAMES, Dataset, ResponsesFile
 from lrq.domain.errors import UsageError
 
@@ -40,7 +43,7 @@ def sampled(of: str, text: str) -> bytes:
     return orjson.dumps({"idx": of, "query": "Why?", "answer": text}) + b"\n"
 
 
-def test_bad_lines_are_set_aside_with_their_numbers_and_the_rest_goes_on(tmp_path: Path):
+def test_bad_lines_are_rejected_with_their_numbers_and_the_rest_goes_on(tmp_path: Path):
     """One bad line costs one line."""
     path = write(
         tmp_path / "d.jsonl",
@@ -111,26 +114,144 @@ def test_a_cut_compressed_file_does_not_pass_for_a_whole_one(tmp_path: Path):
     assert 500 < number < 1500
 
 
-def test_what_is_no_zstd_at_all_is_refused(tmp_path: Path):
-    """A wrong file is a wrong command, not a file with a bad line."""
-    with pytest.raises(UsageError, match=r"d\.jsonl\.zst cannot be decompressed"):
-        found(Dataset(write(tmp_path / "d.jsonl.zst", line("a") * 10)))
+@pytest.mark.parametrize("name", ["d.jsonl", "d.jsonl.zst", "d.jsonl.gz", "d.json", "d.parquet", "d.txt"])
+@pytest.mark.parametrize("pack", [bytes, compress, gzip.compress])
+def test_a_file_is_what_its_content_says(tmp_path: Path, pack: Callable[[bytes], bytes], name: str):
+    """Names are no proof."""
+    assert found(Dataset(write(tmp_path / name, pack(line("a") + line("b"))), LONGREWARD)) == [(1, "a"), (2, "b")]
+
+
+def test_damaged_packing_is_said_in_one_line(tmp_path: Path):
+    """What begins with the mark of a packing and holds none is refused; damage in the middle ends the reading."""
+    for name, head in (("d.jsonl.zst", b"\x28\xb5\x2f\xfd"), ("d.jsonl.gz", b"\x1f\x8b")):
+        with pytest.raises(UsageError, match=rf"{re.escape(name)} is (zstd|gzip) data that cannot be decompressed"):
+            Dataset(write(tmp_path / name, head + b"none at all" * 9))
+    whole = gzip.compress(b"".join(line(at, context=os.urandom(200).hex()) for at in range(2000)))
+    damaged = whole[:200_000] + b"\0" * 100 + whole[200_100:]
+    *items, (number, reason) = found(Dataset(write(tmp_path / "e.jsonl.gz", damaged), LONGREWARD))
+    assert "the compressed data is damaged or ends early" in reason
+    assert items[:400] == [(at + 1, str(at)) for at in range(400)]
+    assert number == len(items) + 1
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_other_encodings_of_unicode_are_read(tmp_path: Path, codec: str):
+    """With their mark or without; editors of Windows write them."""
+    text = (line("ü") + line("文", context="🚢 x")).decode()
+    assert found(Dataset(write(tmp_path / "d.jsonl", text.encode(codec)), LONGREWARD)) == [(1, "ü"), (2, "文")]
+
+
+def test_half_a_surrogate_pair_in_utf16_costs_its_line(tmp_path: Path):
+    """The others are read."""
+    text = line("a").decode() + '{"id": "b", "context": "x\ud83d"}\n' + line("c").decode()
+    read = found(Dataset(write(tmp_path / "d.jsonl", text.encode("utf-16", "surrogatepass")), LONGREWARD))
+    assert read == [(1, "a"), (2, "not UTF-8 (byte 26 of the line)"), (3, "c")]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_is_read_element_by_element(tmp_path: Path, indent: int | None):
+    """On one line or over many; an element that cannot be used costs itself."""
+    rows: list[object] = [orjson.loads(line(at, context='a "b" \\ {[ \n')) for at in "ab"]
+    rows[1:1] = [5, {"id": "x"}, [orjson.loads(line("inner"))]]
+    path = write(tmp_path / "d.json", json.dumps(rows, indent=indent).encode())
+    *first, last = found(Dataset(path, LONGREWARD))
+    assert first == [(1, "a"), (2, "not a JSON object"), (3, "context is missing"), (4, "not a JSON object")]
+    assert last == (5, "b")
+
+
+def test_objects_over_many_lines_and_old_line_ends_are_read(tmp_path: Path):
+    """Told apart by their braces; of a torn one the reason is given."""
+    pretty = "\n".join(json.dumps(orjson.loads(line(at)), indent=1) for at in "ab").encode()
+    assert found(Dataset(write(tmp_path / "p.jsonl", pretty), LONGREWARD)) == [(1, "a"), (2, "b")]
+    old = (line("a") + line("b")).replace(b"\n", b"\r")
+    assert found(Dataset(write(tmp_path / "o.jsonl", old), LONGREWARD)) == [(1, "a"), (2, "b")]
+    *items, (number, reason) = found(Dataset(write(tmp_path / "t.jsonl", pretty[:-10]), LONGREWARD))
+    assert (items, number, reason[:5]) == ([(1, "a")], 2, "torn:")
+
+
+def test_what_python_and_pandas_write_is_read(tmp_path: Path):
+    """NaN stands for nothing; a field nobody reads may hold what it likes; long numbers keep their digits."""
+    path = write(
+        tmp_path / "d.jsonl",
+        b'{"id": 1.0, "context": "x", "question": "q", "answer": NaN, "score": -Infinity}\n',
+        b'{"id": "b", "context": "x", "question": "q", "title": "x\\ud83d"}\n',
+        b'{"id": 123456789012345678901234567890, "context": "x", "question": "q"}\n',
+        b'{"id": "d", "context": NaN, "question": "q"}\n',
+    )
+    assert found(Dataset(path, LONGREWARD)) == [
+        (1, "1"),
+        (2, "b"),
+        (3, "123456789012345678901234567890"),
+        (4, "context is missing"),
+    ]
+
+
+def test_lines_without_ids_are_numbered(tmp_path: Path):
+    """Where the first has no field for one; a gap in a column of ids is no such thing."""
+    rows = [b'{"context": "x", "question": "q"}\n'] * 3
+    assert found(Dataset(write(tmp_path / "d.jsonl", *rows), LONGREWARD)) == [(1, "1"), (2, "2"), (3, "3")]
+    later = Dataset(write(tmp_path / "e.jsonl", line("a"), rows[0]), LONGREWARD)
+    assert found(later) == [(1, "a"), (2, "id (or idx) is missing")]
+
+
+def test_a_folder_and_a_pattern_are_their_files(tmp_path: Path):
+    """In the order of their names, each with its own numbers; other files of a folder are passed over."""
+    write(tmp_path / "b.jsonl.gz", gzip.compress(line("b") + b"{\n"))
+    write(tmp_path / "a.json", b"[" + line("a") + b"]")
+    write(tmp_path / "README.md", b"words\n")
+    write(tmp_path / ".hidden.jsonl", line("h"))
+    whole = [(read.source, read.number, read.value is not None) for read in Dataset(str(tmp_path), LONGREWARD)]
+    assert whole == [("a.json", 1, True), ("b.jsonl.gz", 1, True), ("b.jsonl.gz", 2, False)]
+    pattern = Dataset(str(tmp_path / "*.gz"), LONGREWARD)
+    assert found(pattern)[0] == (1, "b")
+    assert pattern.source.position == pattern.source.total == os.path.getsize(tmp_path / "b.jsonl.gz")
+
+
+CSV = b'id,context,question\n1,"Some text, long",q?\n'
+FOREIGN = [
+    (CSV, "is CSV or another table"),
+    (b"id\tcontext\n1\tx\n", "is CSV or another table"),
+    (b"\xef\xbb\xbf" + CSV, "is CSV or another table"),
+    (gzip.compress(CSV), "is CSV or another table"),
+    (CSV.decode().encode("utf-16"), "is CSV or another table"),
+    (b"\n<!DOCTYPE html>\n<html><body>Access denied</body></html>\n", "is HTML, a web page"),
+    (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "is XML"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1033\n", "is a Git LFS pointer"),
+    (b"PK\x03\x04" + bytes(60), "is a zip archive"),
+    (b"BZh91AY&SY" + bytes(60), "is compressed by bzip2"),
+    (b"\xfd7zXZ\x00" + bytes(60), "is compressed by xz"),
+    (b"ARROW1\x00\x00" + bytes(60), "is an Arrow"),
+    (b"\x80\x04\x95" + bytes(60), "is binary data"),
+    (b"a" * 257 + b"ustar" + bytes(60), "is a tar archive"),
+    (gzip.compress(gzip.compress(line("a"))), "is packed twice"),
+    (b"just some words\nand more of them\n", "is no JSON: it begins with 'just some words'"),
+    (b"PAR1 nothing PAR1", "is a damaged Parquet file"),
+]
+
+
+@pytest.mark.parametrize(("data", "said"), FOREIGN)
+def test_what_holds_no_json_objects_is_refused_as_a_whole(tmp_path: Path, data: bytes, said: str):
+    """In one line that says what it is, not in a reason for each of its lines."""
+    with pytest.raises(UsageError) as caught:
+        Dataset(write(tmp_path / "d.jsonl", data))
+    assert f"d.jsonl {said}" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("absent.jsonl", "cannot read .*: No such file or directory"),
-        ("folder.jsonl", "it is a folder"),
-        ("data.csv", r"lrq reads \.jsonl, \.jsonl\.zst and \.parquet files, or - for standard input"),
+        ("part-*.jsonl", "cannot read .*: no file has such a name"),
+        ("folder", "is a folder without a file that ends in .jsonl"),
+        ("hf://datasets/a/b", "download the data set first"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, name: str, said: str):
     """The line says what would do."""
-    (tmp_path / "folder.jsonl").mkdir()
-    (tmp_path / "data.csv").write_text("id,context\n")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(UsageError, match=said) as caught:
-        Dataset(str(tmp_path / name))
+        Dataset(name if "://" in name else str(tmp_path / name))
     assert "\n" not in str(caught.value)
 
 
@@ -185,7 +306,7 @@ def test_parquet_rows_are_items(tmp_path: Path):
     expected = [(at + 1, str(at) if at != 7 else "question (or query) is missing") for at in range(50)]
     assert found(dataset) == expected
     assert dataset.ignored == {"source": 49}
-    assert (dataset.source.position, dataset.source.total) == (50, 50)
+    assert dataset.source.position == dataset.source.total == os.path.getsize(tmp_path / "d.parquet")
 
 
 def test_a_parquet_cell_that_is_not_utf8_costs_its_row(tmp_path: Path):
@@ -197,11 +318,31 @@ def test_a_parquet_cell_that_is_not_utf8_costs_its_row(tmp_path: Path):
     assert found(Dataset(path, LONGREWARD)) == [(1, "a"), (2, "not UTF-8"), (3, "c")]
 
 
-def test_what_is_no_parquet_is_refused(tmp_path: Path):
-    """A wrong file is a wrong command."""
-    pytest.importorskip("pyarrow")
-    with pytest.raises(UsageError, match=r"d\.parquet is no Parquet file"):
-        found(Dataset(write(tmp_path / "d.parquet", b"PAR1 nothing PAR1")))
+def test_parquet_values_of_databases_are_read(tmp_path: Path):
+    """Text as bytes, ids as decimals, floats or UUIDs, responses as structs."""
+    arrow = pytest.importorskip("pyarrow")
+    texts = {"context": arrow.array([b"Text."], arrow.binary()), "question": ["Why?"], "responses": [[{"text": "one"}]]}
+    ids = {
+        "7": arrow.array([7], arrow.decimal128(20, 0)),
+        "8": [8.0],
+        "00000000-0000-0000-0000-000000000005": arrow.array([bytes(15) + b"\x05"], arrow.binary(16)),
+        str(2**64 - 1): arrow.array([2**64 - 1], arrow.uint64()),
+    }
+    for id_, column in ids.items():
+        (read,) = Dataset(write_parquet(tmp_path / "d.parquet", {"id": column, **texts}), LONGREWARD)
+        assert read.value is not None
+        assert (read.value.item.id, read.value.item.context) == (id_, "Text.")
+        assert [one.text for one in read.value.responses] == ["one"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path):
+    """Nobody could tell which is meant."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(
+        arrow.Table.from_arrays([arrow.array(["a"])] * 2, names=["context"] * 2), tmp_path / "d.parquet"
+    )
+    with pytest.raises(UsageError, match="two columns named context"):
+        Dataset(str(tmp_path / "d.parquet"))
 
 
 def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -223,7 +364,7 @@ def test_sampled_responses_are_found_item_by_item(tmp_path: Path):
     assert responses.count == 4
 
 
-def test_sampled_responses_that_cannot_be_used_are_set_aside(tmp_path: Path):
+def test_sampled_responses_that_cannot_be_used_are_rejected(tmp_path: Path):
     """Equal repeats are harmless; of two different texts the first stands."""
     path = write(
         tmp_path / "s.jsonl",
@@ -234,7 +375,7 @@ def test_sampled_responses_that_cannot_be_used_are_set_aside(tmp_path: Path):
         b"{\n",
     )
     responses = ResponsesFile(path)
-    assert [(bad.number, bad.reason) for bad in responses.set_aside()] == [
+    assert [(bad.number, bad.reason) for bad in responses.rejected()] == [
         (3, "line 1 holds another text for the same response"),
         (4, "idx does not end in -<k>, the response's number from 0 to 999999"),
         (5, "not JSON (unexpected end of data at column 1)"),
@@ -321,6 +462,70 @@ def test_memory_does_not_grow_with_a_parquet_file(tmp_path: Path):
     assert grown < 20_000  # KB, of 40 MB more
 
 
+BIG = 600 << 20  # bytes of one line, element or cell
+LIMIT = 260_000  # KiB that reading it may add: some lines of the longest kind
+
+
+def big_line() -> Iterator[bytes]:
+    yield line("a") + b'{"id": "b", "context": "'
+    yield from (b"a" * (1 << 20) for _ in range(BIG >> 20))
+    yield b'"}\n' + line("c")
+
+
+def write_big(path: Path) -> None:
+    """Write a file with one over-long line, in the form that the name says."""
+    if path.name == "d.jsonl.gz":
+        with gzip.open(path, "wb", 1) as packed:
+            packed.writelines(big_line())
+    elif path.name == "d.jsonl.zst":
+        packer = zstandard.ZstdCompressor().compressobj()
+        path.write_bytes(b"".join(map(packer.compress, big_line())) + packer.flush())
+    elif path.name == "d.json":
+        with open(path, "wb") as plain:
+            plain.write(b"[")
+            plain.writelines(big_line())
+            plain.write(b"]")
+    elif path.name == "d.parquet":  # 60 rows of one text that is stored once
+        columns = {"id": list(range(60)), "context": ["x" * (10 << 20)] * 60, "question": ["Why?"] * 60}
+        write_parquet(path, columns, compression="brotli")
+
+
+@needs_proc
+@pytest.mark.parametrize(("name", "usable"), [("d.jsonl.gz", 2), ("d.jsonl.zst", 2), ("d.json", 2), ("d.parquet", 60)])
+def test_memory_is_bounded_for_what_unpacks_to_much(tmp_path: Path, name: str, usable: int):
+    """600 MB in one line, or out of some kilobytes, add less than half of that; the lines beside it are read."""
+    for folder in ("small", "large"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "small" / "d.jsonl", line("a"))
+    write_big(tmp_path / "large" / name)
+    items_read, _, grown = growth(tmp_path / "small", tmp_path / "large")
+    assert items_read == usable
+    assert grown < LIMIT
+
+
+def test_a_parquet_cell_that_is_too_long_costs_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """However often it is stored: lists of one text repeated are measured before they are unfolded."""
+    monkeypatch.setattr(sources, "MAX_LINE", 2 << 20)
+    text = "x" * (6 << 20)
+    columns = {"id": ["a", "b", "c"], "context": ["Text."] * 3, "question": ["Why?"] * 3}
+    responses = [["one"], [text[:1000]] * 3000, ["three"]]
+    read = found(Dataset(write_parquet(tmp_path / "d.parquet", columns | {"responses": responses}), LONGREWARD))
+    assert read == [(1, "a"), (2, "the row is longer than 2 MB"), (3, "c")]
+    columns["context"][1] = text
+    read = found(Dataset(write_parquet(tmp_path / "e.parquet", columns), LONGREWARD))
+    assert read == [(1, "a"), (2, "the row is longer than 2 MB"), (3, "c")]
+
+
+def test_a_parquet_part_that_is_no_text_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A thousandfold growth beyond a bound is not even opened; other groups of rows are read."""
+    monkeypatch.setattr(parquet, "LARGE", 1 << 20)
+    columns = {"id": ["a", "b"], "context": ["x" * (8 << 20), "Text."], "question": ["Why?"] * 2}
+    path = write_parquet(tmp_path / "d.parquet", columns, row_group_size=1, compression="brotli", use_dictionary=False)
+    (number, reason), *others = found(Dataset(path, LONGREWARD))
+    assert (number, others) == (1, [(2, "b")])
+    assert "unpacks from" in reason
+
+
 @pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the published example is not at hand; set LRQ_EXAMPLE_DATA")
 def test_the_published_example_is_read():
     """One item with its ten sampled responses, given in another order."""
@@ -331,4 +536,4 @@ def test_the_published_example_is_read():
     assert [response.k for response in read.value.responses] == list(range(10))
     assert read.value.ignored == ()
     assert not list(responses.unused())
-    assert not list(responses.set_aside())
+    assert not list(responses.rejected())

@@ -211,13 +211,17 @@ def listen(url: str, heard: list[str], ended: asyncio.Event) -> None:
 
 def work(place: Place, dataset: Path, judge: Judge) -> list[str]:
     """A run to its end among faults, one that the server refuses, and every way to ask what went wrong."""
-    said = [place.run("enqueue", str(dataset), "--no-train")]
+    said = [place.run("enqueue", str(dataset), "--no-train", "--scores-only")]
     for name in ("judge", "aggregator"):
         place.start(name)
     try:
         until(lambda: place.state("ships") == "done", 120)
         judge.refuses = True
-        said.append(place.run("enqueue", str(dataset), "--no-train", "--name", "refused", "--set", "judge.votes=2"))
+        said.append(
+            place.run(
+                "enqueue", str(dataset), "--no-train", "--scores-only", "--name", "refused", "--set", "judge.votes=2"
+            )
+        )
         until(lambda: place.state("refused") == "paused", 60)
         commands = (
             ["status", "--json"],

@@ -1,6 +1,7 @@
 """What commands say to words that cannot be meant: one line, before anything is begun or paid."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,56 @@ def test_a_file_that_cannot_be_read_begins_no_run(lrq: World, tmp_path: Path) ->
         (tmp_path / name).write_text("x")
         lrq("enqueue", tmp_path / name, "--no-train", code=2)
     assert lrq("status", "--json").json()["runs"] == []
+
+
+def test_items_that_cannot_make_a_pair_are_known_before_the_first_call(lrq: World) -> None:
+    """By estimate, enqueue and run alike; where scores alone are wanted, or fewer do, they are taken."""
+    path = lrq.write("items", journals(2, 4))
+    for command in ("estimate", "enqueue", "run"):
+        said = lrq(command, path, "--no-train", code=2, pairs=True).err.strip()
+        assert "no item of" in said
+        assert "--set settings.min_scored=4, or --scores-only" in said
+        assert "\n" not in said
+    assert lrq("status", "--json").json()["runs"] == []
+    said = lrq("estimate", path, "--no-train", "--json", "--scores-only").json()
+    assert said["cannot_pair"] == 2
+    assert lrq("enqueue", path, "--no-train", "--set", "settings.min_scored=4", pairs=True).code == 0
+
+
+def test_some_items_without_a_pair_do_not_stop_the_others(lrq: World) -> None:
+    """They are counted, and so are empty responses that leave too few."""
+    lines = journals(3, 5)
+    lines[0]["responses"] = lines[0]["responses"][:4]
+    lines[1]["responses"][2] = "  \n"
+    path = lrq.write("items", lines)
+    words = "2 of 3 items cannot make a pair: they have fewer than 5 responses (min_scored)"
+    assert words in lrq("estimate", path, "--no-train", pairs=True).out
+    assert words in lrq("enqueue", path, "--no-train", pairs=True).out
+    assert lrq.run(path)["pairs"] <= 1
+
+
+def test_sampling_fewer_than_a_pair_needs_is_known_too(lrq: World) -> None:
+    """Of items without responses all have as many as are sampled."""
+    lines = [{name: value for name, value in line.items() if name != "responses"} for line in journals(2, 1)]
+    path = lrq.write("items", lines)
+    said = lrq("enqueue", path, "--no-train", "--set", "sample.responses=3", code=2, pairs=True).err
+    assert "3 responses at most and 5 are needed" in said
+
+
+def test_a_limit_below_the_estimate_is_said(lrq: World) -> None:
+    """With the share of it that the run will get."""
+    path = lrq.write("items", journals(2, 5))
+    words = ("--no-train", "--price", "1,2", "--max-cost", "0.001")
+    for command in ("estimate", "enqueue"):
+        assert re.search(r"--max-cost 0.001 is \d+% of that", lrq(command, path, *words).out)
+
+
+def test_what_a_run_is_frozen_with_is_not_changed_by_resume(lrq: World) -> None:
+    """It says so instead of passing over it; limits and prices may change, and so may what no flag names."""
+    lrq("enqueue", lrq.write("items", journals(1, 5)), "--no-train")
+    for flag in ("judge.votes=2", "settings.min_scored=3", "sample.seed=5", "recipe=other.py:X"):
+        said = lrq("resume", "items", "--detach", "--set", flag, code=2).err.strip()
+        assert "is frozen" in said
+        assert "\n" not in said
+    lrq("resume", "items", "--detach", "--set", "judge.rpm=5", "--set", "judge.price={input: 1, output: 2}")
+    lrq("resume", "items", "--detach", "--set", "settings.min_scored=5")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Stopping
+from lrq.domain.errors import CallFailed, CallRefused, LrqError, RunHalted, Stopping
 from lrq.domain.records import Call, Choice, Reply, Usage
 from lrq.policy import Prompt, Sampling, open_policy
 
@@ -94,9 +94,7 @@ async def test_a_server_that_takes_no_n_is_asked_one_by_one():
     assert [call.n for call in server.calls[4:]] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    "error", [CallRefused("400: context too long,\\n shorten it"), CallFailed("503 after 6 tries")]
-)
+@pytest.mark.parametrize("error", [CallRefused("400: not this text,\\n take another"), CallFailed("503 after 6 tries")])
 async def test_a_call_that_fails_is_the_reason_of_every_response(error):
     """No text is made up, nothing further is asked."""
     server, policy = opened(lambda call: error)
@@ -199,3 +197,81 @@ def test_the_fingerprint_names_server_and_model_and_shows_neither():
     assert "secret" not in one.fingerprint
     one.release()
     one.restore()
+
+
+LONG = Prompt(item="7", messages=[{"role": "user", "content": "word " * 5000 + "What?"}], context="word " * 5000)
+
+
+def refuses_beyond(window):
+    """Behave like a server of that many tokens, each five characters long."""
+
+    def behave(call):
+        asked = sum(len(message["content"]) for message in call.messages) // 5
+        total = asked + call.max_tokens
+        words = (
+            f"This model's maximum context length is {window} tokens. However, you requested {total} tokens ({asked}"
+        )
+        return (
+            CallRefused(f"{words} in the messages, {call.max_tokens} in the completion)") if total > window else call.n
+        )
+
+    return behave
+
+
+@pytest.mark.parametrize("told", [4096, None])
+async def test_a_prompt_is_cut_to_the_servers_window(told):
+    """Whether it says so in advance or when it refuses; the question stays, and most of the window is used."""
+    server = Server(refuses_beyond(4096))
+
+    async def length():
+        return told
+
+    policy = open_policy("http://localhost:1/v1", model="m", endpoint="pod", ask=server, context_length=length)
+    samples = await policy.sample(LONG, Sampling(n=2, max_new_tokens=1024))
+    assert texts(samples) == ["2/0/0", "2/0/1"]
+    assert len(server.calls) == (1 if told else 2)
+    assert samples.messages[0]["content"].endswith("What?")
+    assert 0.9 * 3072 < len(samples.messages[0]["content"]) / 5 <= 3072
+    assert samples.cut is not None
+
+
+async def test_a_prompt_is_cut_alike_by_another_process():
+    """A task that is delivered twice finds what was paid for."""
+    calls = []
+    for _ in range(2):
+        server = Server(refuses_beyond(4096))
+        policy = open_policy("http://localhost:1/v1", model="m", endpoint="pod", ask=server)
+        await policy.sample(PROMPT, Sampling(n=2))
+        await policy.sample(LONG, Sampling(n=2))
+        calls.append(server.calls)
+        await policy.sample(LONG, Sampling(n=2))
+        assert server.calls[-2:] == server.calls[1:3]
+    assert calls[0][:3] == calls[1][:3]
+
+
+async def test_what_may_not_be_cut_has_the_servers_reason():
+    """With over_long = refuse it is asked once, and not at all where the window is known."""
+    server, policy = opened(refuses_beyond(4096))
+    samples = await policy.sample(LONG, Sampling(n=2, over_long="refuse"))
+    assert len(server.calls) == 1
+    assert all("maximum context length is 4096" in reason for reason in reasons(samples))
+
+    async def length():
+        return 4096
+
+    policy = open_policy("http://localhost:1/v1", model="m", endpoint="pod", ask=server, context_length=length)
+    samples = await policy.sample(LONG, Sampling(n=2, over_long="refuse"))
+    assert (len(server.calls), reasons(samples)) == (1, ["over_long"] * 2)
+
+
+async def test_a_reply_that_leaves_no_room_stops_the_run():
+    """Before the first item, with what to set."""
+
+    async def length():
+        return 1024
+
+    server = Server(lambda call: call.n)
+    policy = open_policy("http://localhost:1/v1", model="m", endpoint="pod", ask=server, context_length=length)
+    with pytest.raises(LrqError, match=r"sample\.max_new_tokens"):
+        await policy.sample(PROMPT, Sampling(n=2, max_new_tokens=1024))
+    assert server.calls == []
