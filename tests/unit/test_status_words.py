@@ -41,7 +41,7 @@ def facts(**other: Any) -> dict[str, Any]:
         "items": {"done": 12_340, "failed": 5, "judging": 90_000},
         "set_aside": 2,
         "rejected": {"context is missing": 2},
-        "responses": {"without_text": {"empty": 4}},
+        "responses": {"count": 480, "cut": 3, "without_text": {"empty": 4}},
         "scores": {"faithfulness": SCORE},
         "unscored": {"unreadable": 5},
         "failed": {"KeyError": 5},
