@@ -4,13 +4,14 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings, console, echo_json, json_option, parse_money
+from lrq.cli.common import apply_settings, console, echo_json, json_option, note_probe, parse_money
 from lrq.cli.intake import Intent, exit_code, flags_of, intake_options, report, take_in
 from lrq.cli.outlook import announce, last_item
 from lrq.cli.pairable import check_pairable
 from lrq.cli.reckoning import print_facts
 from lrq.config import merge_flags
 from lrq.ledger import open_ledger
+from lrq.workers.frozen import freeze
 
 
 @click.command()
@@ -33,6 +34,7 @@ def enqueue(
     """
     settings = apply_settings(config, merge_flags(flags, _own_flags(options)))
     intent = intent_of(options)
+    note_probe(settings, freeze(settings, train=intent.train))
     ledger = open_ledger(settings, create=True)
     check_pairable(settings, intent)
     before = last_item(ledger)
