@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -11,6 +11,7 @@ import orjson
 from rich.console import Console
 
 from lrq.config import OVERRIDES, Settings, load_settings, merge_flags
+from lrq.workers.probing import check_policy
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,6 +40,13 @@ def apply_settings(config: str | None, flags: dict[str, Any]) -> Settings:
 def console() -> Console:
     """As wide as the terminal; in a pipe as wide as its lines."""
     return Console() if sys.stdout.isatty() else Console(width=500)
+
+
+def note_probe(settings: Settings, config: Mapping[str, Any]) -> None:
+    """Refuse a policy that cannot be sampled or trained; say in one line where it is not sampled the cheapest way."""
+    line = check_policy(settings.home, config)
+    if line and "one cache for all" not in line:
+        click.echo(f"policy: {line}", err=True)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Facts as JSON.")

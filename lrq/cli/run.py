@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings, json_option
+from lrq.cli.common import apply_settings, json_option, note_probe
 from lrq.cli.enqueue import intent_of
 from lrq.cli.follow import follow_options, work_on
 from lrq.cli.intake import flags_of, intake_options, take_in
@@ -31,7 +31,9 @@ def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, 
     own = flags_of(options["recipe"], options["loss"], options["price"])
     settings = apply_settings(config, merge_flags(flags, own))
     intent = intent_of(options)
-    check_trainable(freeze(settings, train=intent.train))
+    frozen = freeze(settings, train=intent.train)
+    check_trainable(frozen)
+    note_probe(settings, frozen)
     ledger = open_ledger(settings, create=True)
     intake = take_in(ledger, settings, intent, send=False)
     if intake.set_aside:

@@ -10,6 +10,10 @@ import orjson
 Role = Literal["judge", "policy", "teacher", "embedding"]
 ROLES: tuple[Role, ...] = ("judge", "policy", "teacher", "embedding")
 
+# Why a response has no text, where drawing it again would end the same.
+NOT_FINITE = "failed: the policy's logits are not finite"
+UNFINISHED_THOUGHT = "it ended within its thought"
+
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lrq.domain.records import NoRow, Pair, Reward
+from lrq.domain.records import NOT_FINITE, UNFINISHED_THOUGHT, NoRow, Pair, Reward
 from lrq.ledger import items as items_
 from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, trainings
 
-_NO_OTHER_TRY = ("empty", "over_long", "content_filter")  # why there is no response: it would be so again
+# Why there is no response: it would be so again.
+_NO_OTHER_TRY = ("empty", "over_long", "content_filter", NOT_FINITE, UNFINISHED_THOUGHT)
 _TRIES = 3  # deliveries that may end in an unforeseen error before the item is set to failed
 
 

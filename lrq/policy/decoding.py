@@ -4,11 +4,10 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from lrq.domain.errors import Stopping
+from lrq.domain.records import NOT_FINITE
 from lrq.policy.forks import Fork, Tensor
 from lrq.policy.noise import choose
 from lrq.policy.port import Sampling, ShouldStop
-
-NOT_FINITE = "failed: the policy's logits are not finite"
 
 
 @dataclass(frozen=True, kw_only=True)

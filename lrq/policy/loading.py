@@ -31,14 +31,15 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_model(folder: Path, dtype: str) -> Any:
-    """Load the folder's language model on the CPU; raises UsageError."""
+def load_model(folder: Path, dtype: str, config: Any = None) -> Any:
+    """Load the folder's language model on the CPU, or what another configuration makes of it; raises UsageError."""
     wanted = dtype if dtype == "auto" else getattr(torch, dtype, None)
     if wanted != "auto" and not isinstance(wanted, torch.dtype):
         raise UsageError(f"policy.dtype is auto, float32, bfloat16 or float16, not {dtype}")
     logging.disable_progress_bar()
     try:
-        return model_class(folder).from_pretrained(folder, dtype=wanted, use_safetensors=True, **_OFFLINE).eval()
+        options = _OFFLINE if config is None else {**_OFFLINE, "config": config}
+        return model_class(folder).from_pretrained(folder, dtype=wanted, use_safetensors=True, **options).eval()
     except _BROKEN as error:
         raise UsageError(f"{folder} holds no model that can be loaded: {_line(error)}") from None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from lrq.domain.errors import Stopping, UsageError
-from lrq.domain.records import Message
+from lrq.domain.records import UNFINISHED_THOUGHT, Message
 from lrq.policy.cut import Fitted, OverLong, fit
 from lrq.policy.decoding import Drawn, decode
 from lrq.policy.fingerprint import tokenizer_fingerprint
@@ -25,6 +26,7 @@ from lrq.policy.port import Prompt, Sampled, Samples, Sampling, ShouldStop, neve
 from lrq.policy.probing import probe
 from lrq.policy.rendering import Rendering, ids_hash
 
+_log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -45,6 +47,8 @@ class LocalPolicy:
         self._model = load_model(folder, dtype).to(self._device)
         self._ends = end_tokens(self._model, self._tokenizer) | self._rendering.end_ids()
         self.probed = probe(self._model)
+        if self.probed.reason:
+            _log.info("%s is sampled by a %s cache: %s", folder, self.probed.way, self.probed.reason)
         self._busy = threading.Lock()
 
     async def sample(
@@ -170,7 +174,7 @@ class LocalPolicy:
         body = drawn.ids[:-1] if ended else drawn.ids
         rendering = self._rendering
         parts = rendering.split(body)
-        reason = "" if parts.answer.strip() else "empty" if parts.is_closed else "it ended within its thought"
+        reason = "" if parts.answer.strip() else "empty" if parts.is_closed else UNFINISHED_THOUGHT
         written = rendering.written(body)
         return Sampled(
             k=k,

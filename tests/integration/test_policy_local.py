@@ -1,6 +1,7 @@
 """A policy in this process, from a folder on disk."""
 
 import asyncio
+import itertools
 import json
 import shutil
 import socket
@@ -382,3 +383,80 @@ def test_the_fingerprint_follows_the_files_and_not_the_place(copied, model_folde
     changed[-2] ^= 1
     (copied / name).write_bytes(changed)
     assert folder.fingerprint(copied) != before
+
+
+CHAIN_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_policy_ends_where_its_template_ends_a_turn(tmp_path):
+    """The folder names only <|endoftext|>; the model, a chain of tokens, ends its turn as the template does."""
+    raw = tokenizers.Tokenizer(tokenizers.models.BPE())
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=260, initial_alphabet=alphabet, show_progress=False)
+    raw.train_from_iterator(["user assistant"], trainer)
+    raw.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<|endoftext|>", chat_template=CHAIN_TEMPLATE
+    )
+    tokenizer.save_pretrained(tmp_path)
+    size = len(tokenizer) + -len(tokenizer) % 8
+    config = transformers.LlamaConfig(
+        vocab_size=size,
+        hidden_size=size,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        pad_token_id=None,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    chain = tokenizer.encode("\n7.<|im_end|>A<|im_start|>user?<|im_end|>", add_special_tokens=False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.model.norm.weight.fill_(1)
+        model.model.embed_tokens.weight.copy_(torch.eye(size))
+        for before, after in itertools.pairwise(chain):
+            model.lm_head.weight[after, before] = 2.0
+    model.save_pretrained(tmp_path)
+    asked = Prompt(item="a", messages=[{"role": "user", "content": "How many?"}])
+    samples = asyncio.run(opened(tmp_path).sample(asked, Sampling(n=1, temperature=0, max_new_tokens=24)))
+    (one,) = samples.responses
+    assert (one.text, one.finish, one.tokens) == ("7.", "stop", 3)
+    assert one.ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+async def test_a_sample_whose_logits_are_not_finite_fails(policy):
+    """It has no text and says why, whatever its tokens would spell."""
+
+    def broken(_, __, output):
+        output.logits = torch.full_like(output.logits, torch.nan)
+        return output
+
+    hook = policy._model.register_forward_hook(broken)
+    try:
+        samples = await policy.sample(prompt(), SAMPLING)
+    finally:
+        hook.remove()
+    assert {(one.text, one.reason) for one in samples.responses} == {
+        (None, "failed: the policy's logits are not finite")
+    }
+    assert all(one.text for one in (await policy.sample(prompt(), SAMPLING)).responses)
+
+
+async def test_a_response_has_the_tokens_that_were_drawn(policy, model_folder):
+    """Its text is decoded from them, and the prompt tells how it was rendered."""
+    samples = await policy.sample(prompt(at=0.0), SAMPLING)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
+    for one in samples.responses:
+        assert len(one.ids) == one.tokens
+        assert one.text == tokenizer.decode(list(one.ids), skip_special_tokens=True)
+        assert (one.ids[-1] == tokenizer.eos_token_id) == (one.finish == "stop")
+    assert samples.rendering["at"] == 0.0
+    assert len(samples.rendering["ids_hash"]) == 64

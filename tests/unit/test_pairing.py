@@ -1,5 +1,7 @@
 """Best against worst."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,10 +10,10 @@ from lrq.domain.pairing import best_against_worst
 from lrq.domain.records import NoRow, Pair, Reward
 
 
-def pair(values: list[float | None], texts: str = "abcdefghij", **settings: float) -> Pair | NoRow:
+def pair(values: list[float | None], texts: str = "abcdefghij", **settings: Any) -> Pair | NoRow:
     """Rewards by k, and one letter of text per response."""
     rewards = [Reward(k=k, value=value) for k, value in enumerate(values)]
-    return best_against_worst(rewards, dict(enumerate(texts)), **settings)  # type: ignore[arg-type]
+    return best_against_worst(rewards, dict(enumerate(texts)), **settings)
 
 
 def test_the_highest_reward_is_chosen_over_the_lowest() -> None:
@@ -91,3 +93,17 @@ def test_a_pair_is_always_sound(responses: list[tuple[float | None, str]], min_s
     assert texts[row.chosen] != texts[row.rejected]
     assert row.margin == chosen - rejected >= max(min_margin, 1e-9)
     assert sum(value is not None for value in values) >= min_scored
+
+
+def test_unfit_responses_are_never_chosen_and_may_be_rejected() -> None:
+    """The best of those that have an end is chosen; what was cut may be the worst."""
+    assert pair([9, 8, 7, 3, 1], unfit={0, 4}) == Pair(chosen=1, rejected=4, margin=7)
+    reason = "all 5 scored responses were cut by max_new_tokens"
+    assert pair([9, 8, 7, 3, 1], unfit=range(5)) == NoRow(reason=reason)
+
+
+def test_an_unfit_response_that_is_better_makes_no_pair() -> None:
+    """Where only cut responses have more reward than the one with an end, nothing is preferred."""
+    assert pair([9, 8, 7, 5, 1], unfit={0, 1, 2, 3}) == NoRow(
+        reason="only responses that were cut by max_new_tokens are better"
+    )

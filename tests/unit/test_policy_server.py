@@ -182,3 +182,46 @@ def test_the_fingerprint_names_server_and_model_and_shows_neither():
     assert "secret" not in one.fingerprint
     one.release()
     one.restore()
+
+
+async def test_tokens_are_kept_where_the_server_gives_them():
+    """vLLM and SGLang are asked for the ids that they drew; thoughts that they part come back as written."""
+    choice = Choice(text="Seven.", reasoning="We count.", ids=(5, 6, 7))
+    server, policy = opened(lambda call: [choice] * call.n)
+    (one, _) = (await policy.sample(PROMPT, Sampling(n=2))).responses
+    assert server.calls[0].extra == {"return_token_ids": True}
+    assert (one.text, one.ids, one.tokens) == ("Seven.", (5, 6, 7), 3)
+    assert (one.written, one.form) == ("<think>\nWe count.\n</think>\n\nSeven.", "reasoning_content")
+
+
+async def test_a_server_that_knows_no_token_ids_is_asked_without():
+    """It refuses the field by its name once; its texts are taken, and it is not asked for ids again."""
+
+    def behave(call):
+        if "return_token_ids" in call.extra:
+            return CallRefused("HTTP 400: Unrecognized request argument supplied: return_token_ids")
+        return call.n
+
+    server, policy = opened(behave)
+    first = await policy.sample(PROMPT, Sampling(n=2))
+    again = await policy.sample(PROMPT, Sampling(n=2))
+    assert texts(first) == texts(again) == ["2/0/0", "2/0/1"]
+    assert [bool(call.extra) for call in server.calls] == [True, False, False]
+    assert first.responses[0].ids == ()
+
+
+async def test_settings_of_the_chat_template_go_to_the_server():
+    """As `chat_template_kwargs`, the field that vLLM and SGLang read."""
+    server = Server(lambda call: call.n)
+    own = {"enable_thinking": False}
+    policy = open_policy("http://localhost:1/v1", model="m", ask=server, template=own)
+    samples = await policy.sample(PROMPT, Sampling(n=1))
+    assert server.calls[0].extra["chat_template_kwargs"] == own
+    assert samples.rendering["template"] == own
+
+
+@pytest.mark.parametrize("word", ["length", "max_tokens", "MAX_TOKENS"])
+async def test_a_reply_without_room_is_cut_in_one_word(word):
+    """Whatever a server calls it."""
+    _, policy = opened(lambda call: [Choice(text="Sev", finish=word)] * call.n)
+    assert (await policy.sample(PROMPT, Sampling(n=1))).responses[0].finish == "length"

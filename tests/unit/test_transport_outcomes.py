@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from lrq.calls import replies
 from lrq.calls.outcomes import Outcome, line_of, read_outcome
 from lrq.calls.transport import _request
 from lrq.domain.records import Call, Usage
@@ -256,3 +257,18 @@ def test_extra_fields_go_over_the_others_and_null_leaves_one_out() -> None:
         "max_completion_tokens": 500,
         "reasoning_effort": "low",
     }
+
+
+def test_token_ids_are_read_and_survive_the_ledger() -> None:
+    """`token_ids` of a choice, as vLLM and SGLang give them; anything else under that name is none."""
+    body = {
+        "choices": [
+            {"message": {"content": "Seven."}, "token_ids": [5, 6, 7]},
+            {"message": {"content": "Eight."}, "token_ids": ["5"]},
+            {"message": {"content": "Nine."}},
+        ]
+    }
+    outcome = read_outcome(Call(role="policy", endpoint="e", model="m"), 200, {}, orjson.dumps(body))
+    assert [tuple(choice.ids) for choice in outcome.choices] == [(5, 6, 7), (), ()]
+    choices, _ = replies.decode_body(replies.encode(outcome.choices))
+    assert choices == list(outcome.choices)
