@@ -5,7 +5,8 @@
 
 Both sides train the same small random Llama (4 layers, hidden size 256, 64 words) in fp32 on one thread, on pairs with
 one long prompt, reference log-probabilities computed beforehand. Counted are the CPU-seconds of reference and steps,
-and the peak memory of each process. The losses must agree.
+and the peak memory of each process; what the shared prefix is compared with once a training stands by itself. The
+losses must agree.
 
 Responses of one length (`--rejected 128`) leave what the prefix alone saves. Of different lengths, stock TRL pads the
 shorter one and attends through a mask, which costs it the kernel that skips what is masked; ours needs no padding.
@@ -19,22 +20,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 from trl import DPOConfig, DPOTrainer
 
 from lrq.trainer.job import JobFolder, TrainJob
 from lrq.trainer.preference import PreferenceTrainer
-from lrq.trainer.prefix import ATTENTION
+from lrq.trainer.prefix_check import PrefixCheck
 from lrq.trainer.progress import Progress
 from lrq.trainer.reference import ReferenceStore
 from lrq.trainer.rows import read_rows
 from lrq.trainer.tiny import make_policy, make_rows
 from lrq.trainer.tokens import tokenize
 
+os.environ["DS_ACCELERATOR"] = "cpu"
+disable_progress_bar()
 LEARNING_RATE = 1e-4
 AGREE = 1e-4  # losses, in fp32
 
@@ -72,7 +77,8 @@ def in_own_process(side: str, folder: str) -> dict[str, Any]:
 
 def measure(folder: Path, *, shared: bool) -> dict[str, Any]:
     """CPU-seconds from the reference's first row to the last step, peak memory in MB, loss of each step."""
-    prepare = ours if shared else stock
+    checks: list[float] = []
+    prepare = partial(ours, checks=checks) if shared else stock
     arguments = prepare(folder)
     before = memory()
     began = time.process_time()
@@ -80,7 +86,8 @@ def measure(folder: Path, *, shared: bool) -> dict[str, Any]:
     trainer.train()
     seconds = time.process_time() - began
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    return {"seconds": seconds, "peak": memory(), "before": before, "losses": losses}
+    check = sum(checks)
+    return {"seconds": seconds - check, "check": check, "peak": memory(), "before": before, "losses": losses}
 
 
 def memory() -> float:
@@ -110,29 +117,42 @@ def settings(folder: Path) -> Any:
 
 def stock(folder: Path) -> dict[str, Any]:
     rows = load_dataset("json", data_files=str(folder / "rows.jsonl"), cache_dir=str(folder / "cache"))["train"]
-    return {"model": model(folder, "sdpa"), "args": settings(folder), "train_dataset": rows, **tokenizer(folder)}
+    return {"model": model(folder), "args": settings(folder), "train_dataset": rows, **tokenizer(folder)}
 
 
-def ours(folder: Path) -> dict[str, Any]:
+def timed(checks: list[float]) -> type[PreferenceTrainer]:
+    """Return our trainer, which tells how many CPU-seconds its comparison with the plain pass took."""
+
+    class Timed(PreferenceTrainer):
+        def _try_prefix(self, dataset: Dataset) -> PrefixCheck:
+            began = time.process_time()
+            check = super()._try_prefix(dataset)
+            checks.append(time.process_time() - began)
+            return check
+
+    return Timed
+
+
+def ours(folder: Path, checks: list[float]) -> dict[str, Any]:
     job = JobFolder(folder)
     wanted = TrainJob(model=folder / "policy", rows=folder / "rows.jsonl", output=folder / "trained")
     chat = tokenizer(folder)
     tokenize(read_rows(wanted.rows), chat["processing_class"], wanted, model="this", target=job.rows)
     return {
-        "kind": PreferenceTrainer,
+        "kind": timed(checks),
         "folder": job,
         "store": ReferenceStore(job.reference),
         "progress": Progress(job, speaks=False),
         "shared_prefix": True,
-        "model": model(folder, ATTENTION),
+        "model": model(folder),
         "args": settings(folder),
         "train_dataset": Dataset.from_file(str(job.rows)),
         **chat,
     }
 
 
-def model(folder: Path, attention: str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder / "policy", attn_implementation=attention)
+def model(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder / "policy")
 
 
 def tokenizer(folder: Path) -> dict[str, Any]:
@@ -149,6 +169,7 @@ def report(given: argparse.Namespace, stock: dict[str, Any], shared: dict[str, A
         ("of it for training", "MB", stock["peak"] - stock["before"], shared["peak"] - shared["before"]),
     ):
         print(f"{name + ', ' + unit:24}{old:12.1f}{new:12.1f}{old / new:8.2f}")
+    print(f"{'check, once a training, s':24}{'':12}{shared['check']:12.1f}")
     print(f"\nlargest difference of a loss: {apart:.1e}")
     if apart > AGREE:
         sys.exit("the losses do not agree")

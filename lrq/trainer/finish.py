@@ -100,13 +100,13 @@ def seal(temporary: Path, folder: JobFolder, job: PreparedJob, result: Result) -
     """Add card and note, open the files to whom the umask allows, and put the folder in its place."""
     (temporary / "README.md").write_text(model_card(job, result), encoding="utf-8")
     write_json(temporary / NOTE, {"job": identity(job), "result": result.model_dump(mode="json", exclude={"model"})})
-    _open_by_umask(temporary)
+    open_by_umask(temporary)
     temporary.rename(job.output)
     if not job.keep_checkpoints:
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 
-def _open_by_umask(folder: Path) -> None:
+def open_by_umask(folder: Path) -> None:
     """Give folder and files the modes of newly made ones: some writers leave files that only their owner can read."""
     os.umask(mask := os.umask(0o022))
     for path in (folder, *folder.rglob("*")):

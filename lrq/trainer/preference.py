@@ -16,9 +16,10 @@ from lrq.domain.errors import Stopping
 from lrq.trainer.checkpoints import mark_complete
 from lrq.trainer.job import SPPO, JobFolder
 from lrq.trainer.losses import sppo_loss
-from lrq.trainer.prefix_check import PrefixCheck, share_if_exact
+from lrq.trainer.prefix_check import PrefixCheck, compared_tokens, share_if_exact
 from lrq.trainer.progress import Progress, stop_asked
 from lrq.trainer.reference import ReferenceStore
+from lrq.trainer.tokens import cut_middle
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 RATES = ("p_w", "p_l")  # win rates of chosen and rejected
@@ -95,11 +96,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         if self.aux_loss_enabled:
             words = "the load of its experts is balanced over all tokens, and a shared prompt counts once"
             return PrefixCheck(log_probs=0, gradient=0, reason=words)
-        lengths = [sum(map(len, parts)) for parts in zip(dataset["prompt_ids"], dataset["chosen_ids"], strict=True)]
-        row = {
-            name: dataset[lengths.index(max(lengths))][name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")
-        }
-        batch = {name: part.to(self.accelerator.device) for name, part in self.data_collator([row]).items()}
+        batch = {name: part.to(self.accelerator.device) for name, part in self._pair_to_compare(dataset).items()}
         labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
         base = self.model.get_base_model() if is_peft_model(self.model) else self.model
         is_bf16 = self.args.bf16 or base.dtype == torch.bfloat16
@@ -107,6 +104,16 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             inputs = {**batch, "labels": labels, "use_cache": False, "fused_lm_head": True}
             return share_if_exact(base, self.model, inputs, bf16=is_bf16)
+
+    def _pair_to_compare(self, dataset: Dataset) -> dict[str, Any]:
+        """The longest pair, its prompt cut in the middle: long enough to cross what the model's attention ends at."""
+        lengths = [sum(map(len, parts)) for parts in zip(dataset["prompt_ids"], dataset["chosen_ids"], strict=True)]
+        longest = dataset[lengths.index(max(lengths))]
+        room = compared_tokens(self.model.config.get_text_config(), max(lengths))
+        prompt = longest["prompt_ids"]
+        row = {side: longest[side] for side in ("chosen_ids", "rejected_ids")}
+        row["prompt_ids"] = cut_middle(prompt, room) if len(prompt) > room else prompt
+        return dict(self.data_collator([row]))
 
     def _in_place(self) -> Any:
         """The model with its parameters where they are computed: on the CPU or sharded until training wraps it."""

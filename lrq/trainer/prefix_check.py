@@ -34,6 +34,18 @@ class _Pass:
     gradient: torch.Tensor  # [tokens, hidden]: prompt, chosen, rejected
 
 
+# A prompt of this many tokens tells as much as a longer one, unless something begins or ends further on.
+_ENOUGH = 1024
+_BOUNDS = ("sliding_window", "attention_chunk_size", "original_max_position_embeddings")
+
+
+def compared_tokens(config: Any, longest: int) -> int:
+    """Tokens of prompt to compare on: few, but beyond every bound of the model's that the longest row crosses."""
+    named = (getattr(config, name, None) for name in _BOUNDS)
+    bounds = [int(bound) for bound in named if bound and bound < longest]
+    return max([_ENOUGH, *(bound + _ENOUGH // 4 for bound in bounds)])
+
+
 def share_if_exact(model: Any, call: Callable[..., Any], inputs: dict[str, Any], *, bf16: bool) -> PrefixCheck:
     """Share prefixes in `model` where one pair comes out as it does without; else leave the model plain.
 

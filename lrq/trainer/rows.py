@@ -148,6 +148,7 @@ def _is_message(message: Any) -> bool:
 def _message(message: dict[str, Any]) -> dict[str, Any]:
     """Join the parts of a content, and leave out what a table's other rows brought: columns without a value."""
     known = {name: value for name, value in message.items() if value is not None or name == "content"}
+    known.setdefault("content", None)  # of a call of tools alone
     if isinstance(content := message.get("content"), list):
         if other := [part.get("type") for part in content if not isinstance(part.get("text"), str)]:
             raise ValueError(f"has a message with a part of type {other[0]!r}: texts alone are trained on")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,6 +89,50 @@ def test_a_file_of_pairs_becomes_a_model_that_answers(tmp_path: Path) -> None:
 
     again = CliRunner().invoke(train, command, catch_exceptions=False)
     assert (again.exit_code, json.loads(again.stdout)) == (3, result)
+
+
+def test_an_adapter_of_a_cached_model_is_trained_and_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name in the hub cache, a share held out, LoRA; the adapter's folder is a policy again, and is merged."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--acme--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    make_policy(repository / "snapshots" / ("0" * 40))
+    rows = make_rows(tmp_path / "rows.jsonl", rows=10)
+    settings = ("batch_size=4", "learning_rate=1e-2", "device=cpu", "zero_stage=0", "held_out=0.2")
+    common = [str(rows), *(part for setting in settings for part in ("--set", setting)), "--json"]
+    first = [*common, "--model", "acme/tiny", "--adapter", "lora", "--output", str(tmp_path / "adapter")]
+    result = json.loads(CliRunner().invoke(train, first, catch_exceptions=False).stdout)
+    assert (result["state"], result["preflight"]["held_out"], result["preflight"]["shared_prefix"]) == (
+        "done",
+        2,
+        "yes",
+    )
+    assert result["held_out"]["before"]["margin"] == pytest.approx(0, abs=1e-5)
+    assert result["held_out"]["after"]["loss"] != result["held_out"]["before"]["loss"]
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert "LoRA, rank 16" in card
+    assert f"SHA-256 `{sha256(rows.read_bytes()).hexdigest()}`" in card
+
+    again = [*common, "--model", str(tmp_path / "adapter"), "--merge", "--output", str(tmp_path / "whole")]
+    result = json.loads(CliRunner().invoke(train, again, catch_exceptions=False).stdout)
+    assert result["state"] == "done", result
+    assert result["held_out"]["before"]["margin"] == pytest.approx(0, abs=1e-5), "its reference is the adapter's start"
+    files = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert "model.safetensors" in files
+    assert not [name for name in files if name.startswith("adapter")]
+
+
+def test_a_file_without_a_readable_row_is_an_error(tmp_path: Path) -> None:
+    """Exit status 1, with the reason."""
+    (tmp_path / "rows.jsonl").write_bytes(b"\x00\x01 no JSON\n")
+    policy = make_policy(tmp_path / "policy")
+    command = [str(tmp_path / "rows.jsonl"), "--model", str(policy), "--output", str(tmp_path / "better")]
+    done = CliRunner().invoke(train, command, catch_exceptions=False)
+    assert done.exit_code == 1
+    assert "none of 1 rows can be read; line 1 is not JSON" in done.stdout
 
 
 def test_token_ids_are_those_of_trl(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ with warnings.catch_warnings():  # the libraries warn about each other when impo
     from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
     from lrq.trainer.prefix import layouts, share_prefix
-    from lrq.trainer.prefix_check import share_if_exact
+    from lrq.trainer.prefix_check import compared_tokens, share_if_exact
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
@@ -159,3 +159,14 @@ def test_a_model_that_does_not_agree_stays_plain(model_type: str, reason: str) -
     check = share_if_exact(made, made, batch(PAIR), bf16=False)
     assert reason in check.reason
     torch.testing.assert_close(made(**batch(PAIR)).log_probs, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest", "tokens"),
+    [({}, 9000, 1024), ({"sliding_window": 4096}, 9000, 4352), ({"sliding_window": 4096}, 3000, 1024)],
+)
+def test_the_pair_compared_crosses_the_windows_that_rows_cross(
+    settings: dict[str, Any], longest: int, tokens: int
+) -> None:
+    """The comparison is short, but not so short that a window would never show."""
+    assert compared_tokens(config("mistral", **settings), longest) == tokens
