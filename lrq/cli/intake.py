@@ -22,8 +22,7 @@ from lrq.ledger.backlog import settle_run
 from lrq.ledger.runs import Run
 from lrq.recipes import load_recipe
 from lrq.workers.feeder import feed
-from lrq.workers.frozen import PRICED, freeze, price_name, thaw
-from lrq.workers.trainer import OWN_SETTINGS
+from lrq.workers.frozen import EVERY_ROWS, PRICED, freeze, price_name, thaw
 
 _BATCH_ITEMS = 200
 _BATCH_CHARS = 8_000_000  # of contexts in one transaction
@@ -153,7 +152,7 @@ def _check_train(config: dict[str, Any]) -> None:
         return
     from lrq.trainer.job import make_job  # noqa: PLC0415
 
-    asked = {name: value for name, value in train.items() if name not in OWN_SETTINGS}
+    asked = {name: value for name, value in train.items() if name != EVERY_ROWS}
     make_job({"model": ".", "rows": ".", "output": ".", **asked})
 
 
