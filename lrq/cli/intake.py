@@ -118,7 +118,7 @@ def take_in(ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = 
         runs_.set_taking_in(conn, run.id, False)
         settle_run(ledger, conn, run.id, thaw(run.recipe, run.config).train_every)
     if send:
-        _send_first(ledger)
+        _send_first(ledger, settings)
     return taken.result()
 
 
@@ -167,13 +167,16 @@ def _check_priced(settings: Settings, told: Collection[str]) -> None:
                 raise UsageError(f"the price of {endpoint.model} is unknown: {how}, or cap --max-tokens")
 
 
-def _send_first(ledger: Ledger) -> None:
+def _send_first(ledger: Ledger, settings: Settings) -> None:
+    from lrq.queue.diagnosis import broker_problem  # noqa: PLC0415
     from lrq.queue.messages import BrokerDown  # noqa: PLC0415
 
     try:
         feed(ledger)
     except BrokerDown:
-        click.echo("no broker is up: the items are recorded and go out when one starts (`lrq up`)", err=True)
+        problem = None if settings.redis_url is settings.broker_url is None else broker_problem(settings)
+        why = f"no broker is up: {problem or 'none is started'}"
+        click.echo(f"{why}; the items are recorded and go out when one starts (`lrq up`)", err=True)
 
 
 class _Taken:

@@ -10,6 +10,7 @@ from lrq.cli.follow import follow_options, work_on
 from lrq.cli.intake import flags_of, intake_options, take_in
 from lrq.config import merge_flags
 from lrq.ledger import open_ledger
+from lrq.queue.diagnosis import check_servers
 from lrq.workers.frozen import freeze
 from lrq.workers.trainer import check_trainable
 
@@ -32,6 +33,7 @@ def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, 
     settings = apply_settings(config, merge_flags(flags, own))
     intent = intent_of(options)
     check_trainable(freeze(settings, train=intent.train))
+    check_servers(settings)
     ledger = open_ledger(settings, create=True)
     intake = take_in(ledger, settings, intent, send=False)
     if intake.set_aside:

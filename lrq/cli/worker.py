@@ -8,8 +8,9 @@ import click
 
 from lrq.cli.common import settings_options
 from lrq.config import Settings
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError, UsageError
 from lrq.queue.celery import app, use
+from lrq.queue.diagnosis import broker_problem
 from lrq.queue.routes import WORKERS, concurrency
 from lrq.workers import loop
 from lrq.workers.supervisor import unable
@@ -39,6 +40,7 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
         return wait_idle(f"{name} has nothing to do here: {why}")
     if why:
         raise UsageError(f"{name} cannot run here: {why}")
+    check_broker(settings)
     use(settings)
     process = app.Worker(
         hostname=f"{name}@{socket.gethostname()}-{os.getpid()}",
@@ -52,6 +54,13 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
     )
     process.start()
     return 130 if loop.interrupted else int(process.exitcode or 0)
+
+
+def check_broker(settings: Settings) -> None:
+    """Raise LrqError where the broker refuses us and will again; one that is away is waited for."""
+    problem = broker_problem(settings)
+    if problem is not None and not problem.may_pass:
+        raise LrqError(str(problem))
 
 
 def wait_idle(why: str) -> int:

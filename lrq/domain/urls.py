@@ -11,6 +11,8 @@ _HARMLESS = {
     "client_encoding",
     "connect_timeout",
     "db",
+    "host",
+    "port",
     "prepare_threshold",
     "ssl_ca_certs",
     "ssl_cert_reqs",

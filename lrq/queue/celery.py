@@ -115,7 +115,7 @@ def settings_in_use() -> Settings:
 
 def _configure() -> dict[str, Any]:
     settings = settings_in_use()
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings, create=True)
     try:
         return configuration(settings.broker(), ledger.id)
     finally:

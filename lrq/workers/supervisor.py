@@ -25,6 +25,7 @@ from lrq.config import OVERRIDES, Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.records import ROLES
 from lrq.queue import broker
+from lrq.queue.diagnosis import check_servers
 from lrq.trainer.launch import PATIENT_THREADS
 
 PROCFILE: dict[str, tuple[str, ...]] = {
@@ -247,11 +248,8 @@ class Supervisor:
 
     def _start_broker(self) -> None:
         redis = next((child for child in self.children if child.name == "redis"), None)
-        if broker.probe(self.settings):
-            return
-        if not broker.is_embedded(self.settings):
-            raise LrqError("the Redis that LRQ_REDIS_URL names does not answer; start it, or unset the variable")
-        if redis is None:
+        check_servers(self.settings)
+        if redis is None or broker.probe(self.settings):
             return
         redis.spawn(self._environment())
         until = time.monotonic() + _READY_SECONDS
