@@ -1,5 +1,6 @@
 """The commands; each is loaded when it is asked for, so that `lrq --help` needs no torch and no database."""
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -50,16 +51,20 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _set_debug(_ctx: click.Context, _param: click.Parameter, debug: bool) -> None:
+    """Before the command's module is loaded: it may fail at that."""
+    if debug:
+        os.environ["LRQ_DEBUG"] = "1"
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="lrq")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def _lrq(debug: bool) -> None:
+@click.option("--debug", is_flag=True, is_eager=True, expose_value=False, callback=_set_debug, help="Show tracebacks.")
+def _lrq() -> None:
     """Long documents in; preference pairs and a better long-context model out.
 
     Example: lrq run dataset.jsonl
     """
-    if debug:
-        os.environ["LRQ_DEBUG"] = "1"
 
 
 def main(arguments: list[str] | None = None, **extra: Any) -> None:
@@ -97,8 +102,16 @@ def _say(error: Exception) -> int:
     if isinstance(error, LrqError):
         click.echo(f"lrq: {error}", err=True)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        click.echo("lrq: no space left on the disk; free some, and the same command goes on", err=True)
+        return EXIT_ERROR
     if isinstance(error, OSError) and error.filename:
         click.echo(f"lrq: {error.filename}: {error.strerror}", err=True)
+        return EXIT_ERROR
+    if type(error).__module__.startswith("sqlalchemy."):
+        from lrq.ledger.engine import explain  # noqa: PLC0415 - what raised it has loaded the ledger
+
+        click.echo(f"lrq: the ledger does not take it: {explain(error)} (lrq --debug shows where)", err=True)
         return EXIT_ERROR
     first = (str(error).splitlines() or [""])[0]
     click.echo(f"lrq: {type(error).__name__}: {first} (lrq --debug shows where)", err=True)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
-from lrq.cli.common import console, echo_json
+from lrq.cli.common import console, echo_json, full_disk
 from lrq.cli.export import write_results
 from lrq.cli.facts import process_facts, run_facts
 from lrq.cli.status import run_tables
@@ -20,7 +20,9 @@ from lrq.config import Settings
 from lrq.domain.errors import LrqError
 from lrq.ledger import Ledger
 from lrq.ledger import runs as runs_
+from lrq.ledger.engine import explain
 from lrq.ledger.runs import Run
+from lrq.ledger.writer import AWAY
 from lrq.queue import broker
 from lrq.workers.supervisor import AlreadyUp, Supervisor, is_up, names_up, unable
 
@@ -58,7 +60,7 @@ def work_until(
     while not over(run := _run(ledger, name)):
         try:
             with _processes(ledger, settings, run, {"judge": judges, "sampler": samplers}) as poll:
-                _follow(ledger, name, poll, over)
+                _follow(ledger, settings, name, poll, over)
         except (_Gone, AlreadyUp):
             continue
         except KeyboardInterrupt:
@@ -144,14 +146,24 @@ def _or_else(name: str) -> str:
     return "; or stop at the pairs with --no-train" if name == "trainer" else ""
 
 
-def _follow(ledger: Ledger, name: str, poll: Callable[[], None], over: Callable[[Run], bool]) -> None:
+def _follow(
+    ledger: Ledger, settings: Settings, name: str, poll: Callable[[], None], over: Callable[[Run], bool]
+) -> None:
     """Wait for the end, showing how far it is."""
     with _Bars() as bars:
-        while not over(run := _run(ledger, name)):
+        while True:
             poll()
-            bars.show(ledger, run)
+            bars.say_while("disk", full_disk(settings.home))
+            try:
+                run = _run(ledger, name)
+                bars.show(ledger, run)
+            except AWAY as error:
+                bars.say_while("ledger", f"the ledger does not answer: {explain(error)}; waiting for it")
+            else:
+                bars.say_while("ledger", "")
+                if over(run):
+                    return
             time.sleep(_LOOK_EVERY)
-        bars.show(ledger, run)
 
 
 class _Bars:
@@ -163,7 +175,8 @@ class _Bars:
         self._progress = Progress(*columns, TextColumn("{task.fields[said]}"), console=self._console)
         self._tasks: dict[str, Any] = {}
         self._due = 0.0
-        self._said: set[str] = set()  # endpoints that were said to fail
+        self._lanes: set[str] = set()  # endpoints that fail
+        self._said: set[str] = set()  # what was said and lasts
 
     def __enter__(self) -> "_Bars":
         if sys.stderr.isatty():
@@ -185,13 +198,19 @@ class _Bars:
             self._bar("training", step["step"], step["of"], f"loss {step['loss']:.4f}")
         said = [str(one["note"]["waiting for"]) for one in process_facts(ledger) if "waiting for" in one["note"]]
         waits = {text.partition(": ")[0]: text for text in said}
-        for lane in waits.keys() - self._said:
-            self._console.print(f"waiting for {waits[lane]}", soft_wrap=True, markup=False, highlight=False)
-        self._said = set(waits)
+        for lane in self._lanes | waits.keys():
+            self.say_while(lane, f"waiting for {waits[lane]}" if lane in waits else "")
+        self._lanes = set(waits)
         if not sys.stderr.isatty() and time.monotonic() >= self._due:
             self._due = time.monotonic() + 10
             trained = "" if step is None else f", training step {step['step']} of {step['of']}"
             click.echo(f"{run.name}: {ended} of {sum(states.values())} items, {bought} calls{trained}", err=True)
+
+    def say_while(self, about: str, text: str) -> None:
+        """Print a line above the bars once for as long as there is a text about this matter."""
+        if text and about not in self._said:
+            self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        (self._said.add if text else self._said.discard)(about)
 
     def _bar(self, name: str, done: int, total: int, said: str) -> None:
         if name not in self._tasks:

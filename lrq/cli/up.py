@@ -8,7 +8,7 @@ from types import FrameType
 
 import click
 
-from lrq.cli.common import settings_options
+from lrq.cli.common import full_disk, settings_options
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
@@ -38,8 +38,12 @@ def up(settings: Settings, judges: int, samplers: int, only: str | None, quiet: 
     lines = _Lines([child.log for child in supervisor.children])
     supervisor.start()
     click.echo(f"up: {', '.join(child.name for child in supervisor.children)}; Ctrl-C stops them")
+    full = ""
     try:
         while not signals.count:
+            full, before = full_disk(settings.home), full
+            if full and not before:
+                click.echo(full, err=True)
             for line in [*supervisor.poll(), *([] if quiet else lines.fresh())]:
                 click.echo(line)
             time.sleep(_LOOK_SECONDS)

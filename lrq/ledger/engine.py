@@ -1,6 +1,7 @@
 """Opening the ledger: SQLite with full sync, or PostgreSQL; transactions, clock, migrations."""
 
 import fcntl
+import logging
 import os
 import time
 import uuid
@@ -41,6 +42,7 @@ _BUSY_SECONDS = 60  # how long a writer waits for another process's transaction
 _CONNECT_SECONDS = 10
 _IDLE_SECONDS = 60  # that a transaction may stand open with nothing asked of it
 _LOCK = 726  # of PostgreSQL's advisory locks those that are ours; any number
+logging.getLogger("alembic").setLevel(logging.WARNING)  # else each worker's log would tell of its set-up
 MIGRATING, SETTLING, FEEDING = range(3)  # what is done alone
 
 
@@ -103,12 +105,24 @@ class Ledger:
         insert = self.insert(table).values(**values).on_conflict_do_nothing().returning(key)
         return conn.execute(insert).first() is not None
 
+    def check_writing(self) -> None:
+        """Write a little that changes nothing. Raises LedgerUnavailable where the database does not take it."""
+        try:
+            with self.writing() as conn:
+                conn.execute(schema.meta.update().values(value=schema.meta.c.value))
+        except sa.exc.DBAPIError as error:
+            raise LedgerUnavailable(f"the ledger at {self.place} takes no writes: {explain(error)}") from None
+
     def close(self) -> None:
         self.engine.dispose()
 
 
 def insert_into(table: sa.Table, is_sqlite: bool) -> Any:
     return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
+
+
+# What PostgreSQL says when it refuses us for as long as nobody changes something.
+_LASTING = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "SSL")
 
 
 class LedgerUnavailable(LrqError):
@@ -134,7 +148,9 @@ def open_ledger(settings: Settings, *, create: bool = False) -> Ledger:
         _check_schema(ledger)
     except sa.exc.DBAPIError as error:
         ledger.close()
-        raise LedgerUnavailable(f"cannot open the ledger at {ledger.place}: {explain(error)}") from None
+        words = explain(error)
+        kind = LrqError if any(sign in words for sign in _LASTING) else LedgerUnavailable
+        raise kind(f"cannot open the ledger at {ledger.place}: {words}") from None
     except BaseException:
         ledger.close()
         raise
