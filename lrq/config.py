@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ from pydantic import (
 from lrq.config_errors import OVERRIDES as OVERRIDES  # noqa: PLC0414 - part of this module
 from lrq.config_errors import source_of, unknown_setting
 from lrq.domain.errors import UsageError
-from lrq.domain.records import Role
+from lrq.domain.records import ROLES, Role
 from lrq.domain.urls import broker_url_problem, database_url_problem, redis_url_problem, safe_url
 
 
@@ -219,13 +219,17 @@ class Settings(_Part):
     recipe: str = setting(
         "Method of the run: one that comes with lrq, or one of yours", example="my_recipe.py:NAME", default="longreward"
     )
-    settings: dict[str, Any] = setting("The recipe's own settings, over its defaults; see below", default={})
+    settings: dict[str, Any] = setting(
+        "The recipe's own settings, over its defaults; see below", example={"min_scored": 6}, default={}
+    )
     judge: JudgeSettings = setting("The model that scores", default=JudgeSettings())
     teacher: RoleSettings = setting("The model that writes for a recipe", default=RoleSettings())
     embedding: RoleSettings = setting("The model that finds passages; without one BM25 does", default=RoleSettings())
     policy: PolicySettings = setting("The model that answers and is trained", default=PolicySettings())
     sample: SampleSettings = setting("How the policy is sampled", default=SampleSettings())
-    train: dict[str, Any] = setting("The trainer's own settings, over the recipe's; see below", default={})
+    train: dict[str, Any] = setting(
+        "The trainer's own settings, over the recipe's; see below", example={"beta": 0.1}, default={}
+    )
     judge_threads: int = setting("Steps at once in one judge process", unit="steps", example=64, default=32, ge=1)
 
     @field_validator("redis_url", "broker_url", "database_url")
@@ -287,6 +291,26 @@ _OF_ROLE = {
     "TPM": "tpm",
     "CONCURRENCY": "concurrency",
 }
+
+OTHER_VARIABLES = {
+    "LRQ_POLICY": "policy.path or policy.url: a folder, a name in the local hub cache, or a URL",
+    "LRQ_CONFIG": "settings file instead of ./lrq.yaml",
+    "LRQ_RUNTIME": "folder for sockets and locks, with a short path; /tmp where it is not set",
+    "LRQ_DEBUG": "1 shows tracebacks, as `lrq --debug` does",
+    "OPENAI_API_KEY": "key for endpoints at api.openai.com that have none of their own",
+}
+_OF_CHILDREN = (OVERRIDES, "LRQ_SUPERVISOR", "LRQ_TRAINER_PARENT")  # what processes of ours hand to each other
+VARIABLES = frozenset(
+    (*_PLAIN, *OTHER_VARIABLES, *_OF_CHILDREN, *(f"LRQ_{role.upper()}_{tail}" for role in ROLES for tail in _OF_ROLE))
+)
+
+
+def variable_of(path: Sequence[str]) -> str:
+    """Name the environment variable of a setting; empty where it has none."""
+    if len(path) == 1:
+        return next((name for name, field in _PLAIN.items() if field == path[0]), "")
+    tail = next((tail for tail, field in _OF_ROLE.items() if field == path[1]), "")
+    return f"LRQ_{path[0].upper()}_{tail}" if tail and len(path) == 2 else ""
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, env: Mapping[str, str] = os.environ) -> Settings:
@@ -363,7 +387,7 @@ def _from_file(env: Mapping[str, str]) -> dict[str, Any]:
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {field: env[name] for name, field in _PLAIN.items() if env.get(name)}
-    for role in ("judge", "teacher", "embedding", "policy"):
+    for role in ROLES:
         values = {field: env[key] for tail, field in _OF_ROLE.items() if env.get(key := f"LRQ_{role.upper()}_{tail}")}
         if values:
             found[role] = values

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lrq.domain.errors import LrqError, UsageError
+from lrq.domain.extras import install_hint
 
 COMMANDS: Mapping[str, str] = {
     "run": "from a file to its result, on this machine",
@@ -29,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "broker": "the embedded broker, in the foreground",
     "worker": "one worker process: sampler, judge, aggregator or trainer",
     "flower": "tasks, workers and judge usage in a browser",
+    "settings": "all settings: what they do, default, unit and an example",
     "doctor": "what is installed, reachable and set",
     "judge-sim": "an offline stand-in for a judge (no language model)",
 }
@@ -68,7 +70,8 @@ def _lrq() -> None:
 
 
 def main(arguments: list[str] | None = None, **extra: Any) -> None:
-    """Run a command; errors the user can mend are one line."""
+    """Run a command; errors the user can mend are one line. Files that it makes are the user's alone."""
+    os.umask(0o077)
     try:
         code = _lrq.main(arguments, prog_name="lrq", standalone_mode=False, **extra)
     except click.exceptions.Exit as done:
@@ -107,6 +110,9 @@ def _say(error: Exception) -> int:
         return EXIT_ERROR
     if isinstance(error, OSError) and error.filename:
         click.echo(f"lrq: {error.filename}: {error.strerror}", err=True)
+        return EXIT_ERROR
+    if isinstance(error, ImportError) and (hint := install_hint(error.name)):
+        click.echo(f"lrq: this needs {error.name}, which is not installed: {hint}", err=True)
         return EXIT_ERROR
     if type(error).__module__.startswith("sqlalchemy."):
         from lrq.ledger.engine import explain  # noqa: PLC0415 - what raised it has loaded the ledger

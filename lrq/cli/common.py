@@ -2,10 +2,8 @@
 
 import functools
 import os
-import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,8 +11,6 @@ import orjson
 from rich.console import Console
 
 from lrq.config import OVERRIDES, Settings, load_settings, merge_flags
-
-_LEAST_FREE = 1 << 20  # bytes; with less a ledger's next transaction may not fit
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,15 +46,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Facts as JSO
 
 def echo_json(value: object) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
-
-
-def full_disk(home: Path) -> str:
-    """Say that nothing more fits on the disk that holds LRQ_HOME; empty while something does."""
-    try:
-        free = shutil.disk_usage(home).free
-    except OSError:
-        return ""
-    return f"no space left on the disk of {home}; waiting until some is freed" if free < _LEAST_FREE else ""
 
 
 def money(micros: int | None) -> str:

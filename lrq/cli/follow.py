@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
-from lrq.cli.common import console, echo_json, full_disk
+from lrq.cli.common import console, echo_json
 from lrq.cli.export import write_results
 from lrq.cli.facts import process_facts, run_facts
 from lrq.cli.status import run_tables
@@ -24,7 +24,7 @@ from lrq.ledger.engine import explain
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue import broker
-from lrq.workers.supervisor import AlreadyUp, Supervisor, is_up, names_up, unable
+from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, names_up, unable
 
 _LOOK_EVERY = 0.3  # seconds
 _STOPS = (signal.SIGINT, signal.SIGTERM)  # the first stops orderly, a second one at once

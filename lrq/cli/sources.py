@@ -13,7 +13,7 @@ from typing import IO, Any, Generic, TypeVar
 import orjson
 import zstandard
 
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import FIELDS
 
 T = TypeVar("T")
@@ -207,7 +207,7 @@ def _pyarrow() -> tuple[Any, Any]:
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
-        raise UsageError("reading .parquet files needs pyarrow: pip install 'lrq[parquet]'") from None
+        raise LrqError("reading .parquet files needs pyarrow: pip install 'lrq[parquet]'") from None
 
 
 def _short(error: Exception) -> str:

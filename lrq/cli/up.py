@@ -8,12 +8,12 @@ from types import FrameType
 
 import click
 
-from lrq.cli.common import full_disk, settings_options
+from lrq.cli.common import settings_options
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
 from lrq.queue import broker
-from lrq.workers.supervisor import PROCFILE, Supervisor, unable
+from lrq.workers.supervisor import PROCFILE, Supervisor, full_disk, unable
 
 _LOOK_SECONDS = 0.2
 

@@ -1,6 +1,6 @@
 """The model that answers: in this process, or behind a server."""
 
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError, UsageError
 from lrq.policy.port import CHAT_TEMPLATE, Policy, Prompt, Sampled, Samples, Sampling
 from lrq.policy.server import Ask, ServerPolicy
 
@@ -28,7 +28,7 @@ def open_policy(
     try:
         from lrq.policy.local import LocalPolicy  # noqa: PLC0415  loads torch
     except ModuleNotFoundError as error:
-        raise UsageError(f"sampling here needs {error.name}; install it with: pip install 'lrq[train]'") from None
+        raise LrqError(f"sampling here needs {error.name}; install it with: pip install 'lrq[train]'") from None
     from lrq.policy.folder import find  # noqa: PLC0415
 
     return LocalPolicy(find(spec), device=device, dtype=dtype)

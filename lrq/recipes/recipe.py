@@ -39,6 +39,7 @@ class Recipe:
     steps: tuple[Step, ...]
     reward: Callable[[Sequence[Score]], Reward]  # of the scores of one response, at least one
     rows: Rows
+    described: Mapping[str, str] = field(default_factory=dict)  # what each of its settings does, for the reference
     loss: Mapping[str, Any] = field(default_factory=dict)  # the trainer's settings with this recipe's defaults
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError
 from lrq.trainer.job import JobFolder, Result, finished, write_json
 from lrq.trainer.rows import no_rows
 
@@ -98,9 +98,9 @@ def run(
 
 
 def check_installed() -> None:
-    """Raises UsageError unless the libraries of training are there; none is loaded."""
+    """Raises LrqError unless the libraries of training are there; none is loaded."""
     if missing := [name for name in ("torch", "transformers", "trl", "deepspeed") if find_spec(name) is None]:
-        raise UsageError(f"training needs {', '.join(missing)}: pip install 'lrq[train]'")
+        raise LrqError(f"training needs {', '.join(missing)}: pip install 'lrq[train]'")
 
 
 def _start(folder: JobFolder) -> subprocess.Popen[bytes]:

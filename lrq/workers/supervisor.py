@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,8 @@ _BROKER_SECONDS = 30.0
 # Quick ends in a row that make a process a failing one. With an error of its own it would fail again; one that was
 # killed may have met with accidents, unless these do not end: the kernel kills what does not fit into memory.
 _ERRORS, _ENDS = 3, 8
+_LEAST_FREE = 1 << 20  # bytes; with less a ledger's next transaction may not fit
+_FULL_DISK_SECONDS = 20.0  # that calls in flight get at the end to be committed where nothing can be written
 _LARGEST_LOG = 16 * 2**20  # bytes; a larger one makes way when its process starts
 _SUPERVISOR = "LRQ_SUPERVISOR"  # the supervisor's process id, for its children
 _PROGRAM = (
@@ -71,6 +74,15 @@ def unable(settings: Settings) -> dict[str, str]:
     if not _installed("flower"):
         why["flower"] = "it needs the monitoring extra; pip install 'lrq[monitor]'"
     return why
+
+
+def full_disk(home: Path) -> str:
+    """Say that nothing more fits on the disk that holds LRQ_HOME; empty while something does."""
+    try:
+        free = shutil.disk_usage(home).free
+    except OSError:
+        return ""
+    return f"no space left on the disk of {home}; waiting until some is freed" if free < _LEAST_FREE else ""
 
 
 def _installed(*modules: str) -> bool:
@@ -276,6 +288,8 @@ class Supervisor:
 
     def _grace(self) -> float:
         """Longer than the longest call: those in flight are paid for and shall be committed."""
+        if full_disk(self.settings.home):
+            return _FULL_DISK_SECONDS
         timeouts = [endpoint.timeout for role in ROLES for endpoint in self.settings.endpoints(role)]
         return 30 + max(timeouts, default=60)
 
