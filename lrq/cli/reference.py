@@ -171,8 +171,8 @@ def page() -> str:
         "<!-- Made by `make settings` from the code; a test compares them. -->",
         "",
         "Flags (`--set judge.rpm=500`) go over environment variables, these over `lrq.yaml`, and that over the",
-        "defaults. A key with dots is nested in the file: `judge.rpm` is `rpm` under `judge`. `lrq settings` prints this",
-        "page, `lrq settings judge.rpm` a part of it.",
+        "defaults. A key with dots is nested in the file: `judge.rpm` is `rpm` under `judge`. `lrq settings` prints",
+        "this page, `lrq settings judge.rpm` a part of it.",
     ]
     for section in sections():
         lines += ["", f"## {section.title}", "", *([section.intro, ""] if section.intro else [])]

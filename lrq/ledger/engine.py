@@ -226,7 +226,7 @@ def _url(settings: Settings) -> sa.URL:
 
 def _check_file(path: Path, create: bool) -> None:
     if create:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     elif not path.exists():
         raise LrqError(f"no ledger at {path}; `lrq enqueue FILE` makes one, or set LRQ_HOME to the one you mean")
     if create and not all(os.access(each, os.W_OK) for each in (path, path.parent) if each.exists()):

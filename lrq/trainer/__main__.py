@@ -11,6 +11,7 @@ from lrq.trainer.parent import watch_parent
 
 
 def main() -> int:
+    os.umask(0o077)  # what it writes is its user's alone
     if len(sys.argv) != 2:
         print("usage: python -m lrq.trainer JOB-FOLDER", file=sys.stderr)
         return 2

@@ -247,7 +247,7 @@ class Supervisor:
             child.kill()
 
     def _take_lock(self) -> None:
-        self.settings.home.mkdir(parents=True, exist_ok=True)
+        self.settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self.settings.home / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
