@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_HOME ?= .demo
 
-.PHONY: help env demo test check unit integration acceptance clean
+.PHONY: settings help env demo test check unit integration acceptance clean
 
 help:
 	@echo "make demo        sample, judge, pair and train on a small dataset, offline"
 	@echo "make test        environment, style, types, layers, unit and integration tests"
 	@echo "make acceptance  the longer tests: whole runs with kills at every stage"
+	@echo "make settings    write docs/settings.md again, after a setting was changed"
 	@echo "make clean       remove the environment and what the demo made"
 
 env: $(VENV)/.installed
@@ -31,6 +32,9 @@ unit: env
 
 integration: env
 	$(BIN)/pytest -n 2 --dist loadfile tests/integration
+
+settings: env
+	$(BIN)/lrq settings --markdown > docs/settings.md
 
 check: env
 	$(BIN)/ruff check .

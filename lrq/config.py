@@ -3,17 +3,29 @@
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import orjson
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from lrq.config_errors import OVERRIDES as OVERRIDES  # noqa: PLC0414 - part of this module
+from lrq.config_errors import source_of, unknown_setting
 from lrq.domain.errors import UsageError
-from lrq.domain.records import Role
+from lrq.domain.records import ROLES, Role
+from lrq.domain.urls import broker_url_problem, database_url_problem, redis_url_problem, safe_url
 
 
 class _Part(BaseModel):
@@ -49,31 +61,83 @@ def _check_header(text: str, what: str) -> None:
         raise ValueError(f"{what} has {kind} at place {at + 1} of {len(value)}; is it one key, copied whole?")
 
 
+def setting(text: str, *, unit: str = "", example: Any = None, default: Any = None, **rules: Any) -> Any:
+    """Return a field with what the settings reference says of it; without a default where that is `...`."""
+    examples = [] if example is None else [example]
+    return Field(default, description=text, examples=examples, json_schema_extra={"unit": unit}, **rules)
+
+
+_MONEY = "money per million tokens"
+
+
 class Price(_Part):
     """Money per million tokens, in the currency the user counts in."""
 
-    input: float = Field(ge=0, allow_inf_nan=False)
-    output: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # None: cached input costs what input costs
+    input: float = setting("Price of input tokens", unit=_MONEY, example=2.5, default=..., ge=0, allow_inf_nan=False)
+    output: float = setting("Price of output tokens", unit=_MONEY, example=10, default=0.0, ge=0, allow_inf_nan=False)
+    cached: float | None = setting(
+        "Price of input tokens that the server had cached; unset: that of input",
+        unit=_MONEY,
+        example=1.25,
+        ge=0,
+        allow_inf_nan=False,
+    )
 
 
 class _Server(_Part):
     """What an endpoint has in common with the short form of a role that has but one."""
 
-    api_key: SecretStr | None = None
-    rpm: int | None = Field(default=None, gt=0)
-    tpm: int | None = Field(default=None, gt=0)
-    concurrency: int | None = Field(default=None, gt=0)
-    price: Price | None = None
-    timeout: float = Field(default=600.0, gt=0)  # seconds for one request
-    extra: dict[str, Any] = {}  # further fields of every request body, e.g. reasoning_effort
-    headers: dict[str, SecretStr] = {}  # further headers; values may name environment variables: ${NAME}
-    query: dict[str, SecretStr] = {}  # what follows ? in the URL, e.g. api-version; values as in headers
-    identity: str | None = Field(default=None, min_length=1, max_length=200)  # None: the host, port and path of its url
-    reasoning_tokens: int | None = Field(default=None, ge=0)  # room for thoughts beside a reply; None: learned
-    prompt_check: bool = True  # pause where the server counts far fewer tokens than it was sent
-    server: str | None = Field(default=None, min_length=1, max_length=100)  # its name in a pool; None: host and port
-    warm_cache: bool | None = None  # one call ahead of those that share its head; None: where cached input is cheaper
+    api_key: SecretStr | None = setting(
+        "Key that is sent to this endpoint and no other; better in the environment than in a file", example="sk-…"
+    )
+    rpm: int | None = setting(
+        "Requests that all processes together may send; unset: learned from the answers",
+        unit="requests per minute",
+        example=5000,
+        gt=0,
+    )
+    tpm: int | None = setting(
+        "Tokens, of prompt and reply, that all processes together may use; unset: learned",
+        unit="tokens per minute",
+        example=2_000_000,
+        gt=0,
+    )
+    concurrency: int | None = setting(
+        "Requests in flight at once over all processes; unset: learned", unit="requests", example=64, gt=0
+    )
+    price: Price | None = setting(
+        "What tokens cost; published models need none", example={"input": 2.5, "output": 10, "cached": 1.25}
+    )
+    timeout: float = setting("Time for one request", unit="seconds", example=900, default=600.0, gt=0)
+    extra: dict[str, Any] = setting(
+        "Further fields of every request body", example={"reasoning_effort": "low"}, default={}
+    )
+    headers: dict[str, SecretStr] = setting(
+        "Further headers; a value may name environment variables as ${NAME}",
+        example={"api-key": "${MY_GATEWAY_KEY}"},
+        default={},
+    )
+    query: dict[str, SecretStr] = setting(
+        "What follows ? in the URL; values as in headers", example={"api-version": "2024-10-21"}, default={}
+    )
+    identity: str | None = setting(
+        "Name under which its replies are kept, for a server that moves; unset: host, port and path of its URL",
+        example="our-judge",
+        min_length=1,
+        max_length=200,
+    )
+    reasoning_tokens: int | None = setting(
+        "Room for thoughts beside a reply; unset: learned", unit="tokens", example=8000, ge=0
+    )
+    prompt_check: bool = setting(
+        "Pause where the server counts far fewer tokens than it was sent", example=False, default=True
+    )
+    server: str | None = setting(
+        "Name of this server in a pool; unset: its host and port", example="gpu-1", min_length=1, max_length=100
+    )
+    warm_cache: bool | None = setting(
+        "Send one call ahead of those that share its head; unset: where cached input is cheaper", example=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -95,7 +159,7 @@ class _Server(_Part):
     @classmethod
     def _is_http(cls, url: str | None) -> str | None:
         if url is not None and urlsplit(url).scheme not in {"http", "https"}:
-            raise ValueError(f"an endpoint's url starts with http:// or https://, not {url!r}")
+            raise ValueError(f"an endpoint's url starts with http:// or https://, not {safe_url(url)!r}")
         if url is not None:
             urlsplit(url).port  # noqa: B018 - raises ValueError where it is no number
         return url
@@ -133,15 +197,18 @@ class _Server(_Part):
         return extra
 
 
+_BASE = "Base URL that clients of such a server expect, with its /v1"
+
+
 class Endpoint(_Server):
     """One server that answers paid requests, with the limits its owner told us.
 
     Endpoints that share a name are a pool: servers of one model among which the same question is the same.
     """
 
-    name: str = "default"
-    url: str  # the base that clients of this kind expect, with its /v1
-    model: str
+    name: str = setting("Name of the endpoint; those that share one are a pool", example="fast", default="default")
+    url: str = setting(_BASE, example="http://gpu-1:8000/v1", default=...)
+    model: str = setting("Model that is asked", example="Qwen/Qwen3-32B", default=...)
 
     @model_validator(mode="after")
     def _has_a_key_to_send(self) -> Self:
@@ -175,9 +242,13 @@ class Endpoint(_Server):
 class RoleSettings(_Server):
     """The endpoints of one role: one in short form, or several by name."""
 
-    url: str | None = None
-    model: str | None = None
-    endpoints: tuple[Endpoint, ...] = ()
+    url: str | None = setting(_BASE, example="https://api.openai.com/v1")
+    model: str | None = setting("Model that is asked", example="gpt-4o")
+    endpoints: tuple[Endpoint, ...] = setting(
+        "Several endpoints, instead of the one that url and model name",
+        example=[{"name": "a", "url": "http://gpu-1:8000/v1", "model": "m"}],
+        default=(),
+    )
 
     @model_validator(mode="after")
     def _pools_are_alike(self) -> Self:
@@ -208,28 +279,38 @@ class RoleSettings(_Server):
 
 
 class JudgeSettings(RoleSettings):
-    votes: int = Field(default=1, ge=1)  # asks per score; their mean counts
-    dimensions: dict[str, str] = {}  # dimension -> name of the endpoint that judges it
+    votes: int = setting("Times that each score is asked for; the mean counts", example=3, default=1, ge=1)
+    dimensions: dict[str, str] = setting(
+        "Dimension → name of the endpoint that judges it", example={"faithfulness": "fast"}, default={}
+    )
 
 
 class PolicySettings(RoleSettings):
-    path: str | None = None  # folder, or a name in the local hub cache
-    device: str = "auto"
-    dtype: str = "auto"
-    template: dict[str, Any] = {}  # arguments of the chat template, such as enable_thinking
+    path: str | None = setting("Folder of the model, or its name in the local hub cache", example="models/my-policy")
+    device: str = setting("Where it runs: auto, cpu, cuda, cuda:1 …", example="cuda:0", default="auto")
+    dtype: str = setting("Type of its weights: auto, float32, bfloat16 …", example="bfloat16", default="auto")
+    template: dict[str, Any] = setting("Arguments of its chat template", example={"enable_thinking": False}, default={})
 
 
 class SampleSettings(_Part):
     """How the policy is sampled (LongReward, section 3.3: ten responses at temperature 1)."""
 
-    responses: int | None = Field(default=None, ge=1)  # None: what the recipe says
-    temperature: float = Field(default=1.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    max_new_tokens: int = Field(default=1024, gt=0)
-    max_prompt_tokens: int | None = Field(default=None, gt=0)  # None: what the model can take
-    over_long: Literal["cut", "refuse"] = "cut"
-    choose_cut: bool = False  # whether a response that max_new_tokens cut off may be the chosen one of a pair
-    seed: int = 0
+    responses: int | None = setting("Responses to each prompt; unset: what the recipe says", example=5, ge=1)
+    temperature: float = setting("Sampling temperature", example=0.7, default=1.0, ge=0)
+    top_p: float = setting("Share of the probability that is sampled from", example=0.95, default=1.0, gt=0, le=1)
+    max_new_tokens: int = setting("Longest response", unit="tokens", example=2048, default=1024, gt=0)
+    max_prompt_tokens: int | None = setting(
+        "Longest prompt; unset: what the model can take", unit="tokens", example=32_000, gt=0
+    )
+    over_long: Literal["cut", "refuse"] = setting(
+        "What becomes of a longer prompt: the middle of its context is cut, or the item fails",
+        example="refuse",
+        default="cut",
+    )
+    choose_cut: bool = setting(
+        "Let a response that max_new_tokens cut off be the chosen one of a pair", example=True, default=False
+    )
+    seed: int = setting("Seed of the sampling noise", example=1, default=0)
 
 
 def runtime_folder(name: str) -> Path:
@@ -238,27 +319,50 @@ def runtime_folder(name: str) -> Path:
     return Path(os.environ.get("LRQ_RUNTIME", "/tmp")) / f"lrq-{os.getuid()}-{name}"  # noqa: S108 - checked where it is used
 
 
-class Settings(_Part):
-    home: Path = Path(".lrq")
-    redis_url: SecretStr | None = None
-    broker_url: SecretStr | None = None
-    database_url: SecretStr | None = None
-    recipe: str = "longreward"
-    settings: dict[str, Any] = {}  # the recipe's own, over its defaults
-    judge: JudgeSettings = JudgeSettings()
-    teacher: RoleSettings = RoleSettings()
-    embedding: RoleSettings = RoleSettings()
-    policy: PolicySettings = PolicySettings()
-    sample: SampleSettings = SampleSettings()
-    train: dict[str, Any] = {}  # the trainer's own; lrq.trainer validates it
-    token_file: str | None = None  # a local tokenizer file for chunks instead of our own unit
-    judge_threads: int = Field(default=32, ge=1)  # steps at once in one judge process
+_URL_PROBLEMS: Mapping[str, Callable[[str], str | None]] = {
+    "redis_url": redis_url_problem,
+    "broker_url": broker_url_problem,
+    "database_url": database_url_problem,
+}
 
-    @field_validator("redis_url")
+
+class Settings(_Part):
+    """All settings."""
+
+    home: Path = setting("Folder of ledger, results, models and logs", example="/data/lrq", default=Path(".lrq"))
+    redis_url: SecretStr | None = setting(
+        "Redis for queues and limits; unset: the embedded broker", example="redis://:…@queue.internal:6379/0"
+    )
+    broker_url: SecretStr | None = setting(
+        "Another broker for the queues; unset: that Redis", example="amqp://user:…@rabbit.internal//"
+    )
+    database_url: SecretStr | None = setting(
+        "PostgreSQL for the ledger; unset: a SQLite file in LRQ_HOME. `?prepare_threshold=0` switches prepared "
+        "statements off, as some poolers want it",
+        example="postgresql+psycopg://lrq:…@db.internal/lrq",
+    )
+    recipe: str = setting(
+        "Method of the run: one that comes with lrq, or one of yours", example="my_recipe.py:NAME", default="longreward"
+    )
+    settings: dict[str, Any] = setting(
+        "The recipe's own settings, over its defaults; see below", example={"min_scored": 6}, default={}
+    )
+    judge: JudgeSettings = setting("The model that scores", default=JudgeSettings())
+    teacher: RoleSettings = setting("The model that writes for a recipe", default=RoleSettings())
+    embedding: RoleSettings = setting("The model that finds passages; without one BM25 does", default=RoleSettings())
+    policy: PolicySettings = setting("The model that answers and is trained", default=PolicySettings())
+    sample: SampleSettings = setting("How the policy is sampled", default=SampleSettings())
+    train: dict[str, Any] = setting(
+        "The trainer's own settings, over the recipe's; see below", example={"beta": 0.1}, default={}
+    )
+    judge_threads: int = setting("Steps at once in one judge process", unit="steps", example=64, default=32, ge=1)
+
+    @field_validator("redis_url", "broker_url", "database_url")
     @classmethod
-    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("a Redis is named redis://HOST:PORT/0, rediss://… or unix:///path/to/socket")
+    def _can_be_read(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        problem = _URL_PROBLEMS[info.field_name or ""]
+        if url is not None and (said := problem(url.get_secret_value())):
+            raise ValueError(said)
         return url
 
     def endpoints(self, role: Role) -> tuple[Endpoint, ...]:
@@ -303,9 +407,7 @@ class Settings(_Part):
         return f"unix://{self.runtime / 'redis.sock'}"
 
     def broker(self) -> str:
-        if self.broker_url is not None:
-            return self.broker_url.get_secret_value()
-        url = self.redis()
+        url = self.redis() if self.broker_url is None else self.broker_url.get_secret_value()
         return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
 
 
@@ -323,7 +425,26 @@ _OF_ROLE = {
     "TPM": "tpm",
     "CONCURRENCY": "concurrency",
 }
-OVERRIDES = "LRQ_OVERRIDES"  # flags of a parent process, handed to its children as JSON
+
+OTHER_VARIABLES = {
+    "LRQ_POLICY": "policy.path or policy.url: a folder, a name in the local hub cache, or a URL",
+    "LRQ_CONFIG": "settings file instead of ./lrq.yaml",
+    "LRQ_RUNTIME": "folder for sockets and locks, with a short path; /tmp where it is not set",
+    "LRQ_DEBUG": "1 shows tracebacks, as `lrq --debug` does",
+    "OPENAI_API_KEY": "key for endpoints at api.openai.com that have none of their own",
+}
+_OF_CHILDREN = (OVERRIDES, "LRQ_SUPERVISOR", "LRQ_TRAINER_PARENT")  # what processes of ours hand to each other
+VARIABLES = frozenset(
+    (*_PLAIN, *OTHER_VARIABLES, *_OF_CHILDREN, *(f"LRQ_{role.upper()}_{tail}" for role in ROLES for tail in _OF_ROLE))
+)
+
+
+def variable_of(path: Sequence[str]) -> str:
+    """Name the environment variable of a setting; empty where it has none."""
+    if len(path) == 1:
+        return next((name for name, field in _PLAIN.items() if field == path[0]), "")
+    tail = next((tail for tail, field in _OF_ROLE.items() if field == path[1]), "")
+    return f"LRQ_{path[0].upper()}_{tail}" if tail and len(path) == 2 else ""
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, env: Mapping[str, str] = os.environ) -> Settings:
@@ -334,9 +455,26 @@ def load_settings(flags: Mapping[str, Any] | None = None, env: Mapping[str, str]
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
-        raise UsageError(f"setting {'.'.join(map(str, first['loc']))}: {said.removeprefix('Value error, ')}") from None
+        errors = error.errors(include_input=False, include_url=False)
+        first = min(errors, key=lambda each: each["type"] != "extra_forbidden")  # a typo is why another is missing
+        path = tuple(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise unknown_setting(path, _names_beside(path), env) from None
+        words = first["msg"].removeprefix("Value error, ")
+        place = path[:-1] if first["type"] == "missing" else path
+        raise UsageError(f"{source_of(place, env)}setting {'.'.join(path)}: {words}") from None
+
+
+def _names_beside(path: tuple[str, ...]) -> list[str]:
+    """List the settings among which the last name of a path was looked for."""
+    part: Any = Settings
+    for name in path[:-1]:
+        if not name.isdecimal():
+            kind = part.model_fields[name].annotation
+            part = next((each for each in (kind, *get_args(kind)) if hasattr(each, "model_fields")), None)
+        if part is None:
+            return []
+    return list(part.model_fields)
 
 
 def parse_flag(text: str) -> dict[str, Any]:
@@ -383,7 +521,7 @@ def _from_file(env: Mapping[str, str]) -> dict[str, Any]:
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {field: env[name] for name, field in _PLAIN.items() if env.get(name)}
-    for role in ("judge", "teacher", "embedding", "policy"):
+    for role in ROLES:
         values = {field: env[key] for tail, field in _OF_ROLE.items() if env.get(key := f"LRQ_{role.upper()}_{tail}")}
         if values:
             found[role] = values

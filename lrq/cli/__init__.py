@@ -1,5 +1,6 @@
 """The commands; each is loaded when it is asked for, so that `lrq --help` needs no torch and no database."""
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from lrq.domain.errors import LrqError, UsageError
+from lrq.domain.extras import install_hint
 
 COMMANDS: Mapping[str, str] = {
     "run": "from a file to its result, on this machine",
@@ -30,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "broker": "the embedded broker, in the foreground",
     "worker": "one worker process: sampler, judge, aggregator or trainer",
     "flower": "tasks, workers and judge usage in a browser",
+    "settings": "all settings: what they do, default, unit and an example",
     "doctor": "what is installed, reachable and set",
     "judge-sim": "an offline stand-in for a judge (no language model)",
 }
@@ -52,20 +55,25 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="lrq")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def _lrq(debug: bool) -> None:
-    """Long documents in; preference pairs and a better long-context model out.
-
-    Example: lrq run dataset.jsonl
-    """
+def _set_debug(_ctx: click.Context, _param: click.Parameter, debug: bool) -> None:
+    """Before the command's module is loaded: it may fail at that."""
     if debug:
         os.environ["LRQ_DEBUG"] = "1"
 
 
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="lrq")
+@click.option("--debug", is_flag=True, is_eager=True, expose_value=False, callback=_set_debug, help="Show tracebacks.")
+def _lrq() -> None:
+    """Long documents in; preference pairs and a better long-context model out.
+
+    Example: lrq run dataset.jsonl
+    """
+
+
 def main(arguments: list[str] | None = None, **extra: Any) -> None:
-    """Run a command; errors the user can mend are one line."""
+    """Run a command; errors the user can mend are one line. Files that it makes are the user's alone."""
+    os.umask(0o077)
     try:
         code = _lrq.main(arguments, prog_name="lrq", standalone_mode=False, **extra)
     except click.exceptions.Exit as done:
@@ -99,8 +107,19 @@ def _say(error: Exception) -> int:
     if isinstance(error, LrqError):
         click.echo(f"lrq: {error}", err=True)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        click.echo("lrq: no space left on the disk; free some, and the same command goes on", err=True)
+        return EXIT_ERROR
     if isinstance(error, OSError) and error.filename:
         click.echo(f"lrq: {error.filename}: {error.strerror}", err=True)
+        return EXIT_ERROR
+    if isinstance(error, ImportError) and (hint := install_hint(error.name)):
+        click.echo(f"lrq: this needs {error.name}, which is not installed: {hint}", err=True)
+        return EXIT_ERROR
+    if type(error).__module__.startswith("sqlalchemy."):
+        from lrq.ledger.engine import explain  # noqa: PLC0415 - what raised it has loaded the ledger
+
+        click.echo(f"lrq: the ledger does not take it: {explain(error)} (lrq --debug shows where)", err=True)
         return EXIT_ERROR
     first = (str(error).splitlines() or [""])[0]
     click.echo(f"lrq: {type(error).__name__}: {first} (lrq --debug shows where)", err=True)

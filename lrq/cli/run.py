@@ -13,6 +13,7 @@ from lrq.cli.pairable import check_pairable, check_run_pairable
 from lrq.cli.reckoning import sentence
 from lrq.config import Settings, merge_flags
 from lrq.ledger import Ledger, open_ledger
+from lrq.queue.diagnosis import check_servers
 from lrq.workers.frozen import freeze
 from lrq.workers.trainer import check_trainable
 
@@ -36,6 +37,7 @@ def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, 
     intent = intent_of(options)
     frozen = freeze(settings, train=intent.train)
     check_trainable(frozen)
+    check_servers(settings)
     note_probe(settings, frozen)
     ledger = open_ledger(settings, create=True)
     check_pairable(settings, intent)

@@ -13,7 +13,7 @@ from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
 from lrq.queue import broker
-from lrq.workers.supervisor import PROCFILE, Supervisor, unable
+from lrq.workers.supervisor import PROCFILE, Supervisor, full_disk, unable
 
 _LOOK_SECONDS = 0.2
 
@@ -38,8 +38,12 @@ def up(settings: Settings, judges: int, samplers: int, only: str | None, quiet: 
     lines = _Lines([child.log for child in supervisor.children])
     supervisor.start()
     click.echo(f"up: {', '.join(child.name for child in supervisor.children)}; Ctrl-C stops them")
+    full = ""
     try:
         while not signals.count:
+            full, before = full_disk(settings.home), full
+            if full and not before:
+                click.echo(full, err=True)
             for line in [*supervisor.poll(), *([] if quiet else lines.fresh())]:
                 click.echo(line)
             time.sleep(_LOOK_SECONDS)

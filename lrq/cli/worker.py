@@ -3,16 +3,22 @@
 import os
 import signal
 import socket
+import time
+from contextlib import closing
 
 import click
 
 from lrq.cli.common import settings_options
 from lrq.config import Settings
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError
+from lrq.ledger import LedgerUnavailable, open_ledger
 from lrq.queue.celery import app, use
+from lrq.queue.diagnosis import broker_problem
 from lrq.queue.routes import WORKERS, concurrency
 from lrq.workers import loop
 from lrq.workers.supervisor import unable
+
+_LONGEST_PAUSE = 15.0  # seconds between two looks at a ledger that is away
 
 idle_option = click.option(
     "--idle", is_flag=True, help="Where this cannot run, say why and wait: runners of a Procfile end all when one ends."
@@ -38,7 +44,9 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
     if why and idle:
         return wait_idle(f"{name} has nothing to do here: {why}")
     if why:
-        raise UsageError(f"{name} cannot run here: {why}")
+        raise LrqError(f"{name} cannot run here: {why}")
+    _check_broker(settings)
+    _await_ledger(settings)
     use(settings)
     process = app.Worker(
         hostname=f"{name}@{socket.gethostname()}-{os.getpid()}",
@@ -52,6 +60,31 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
     )
     process.start()
     return 130 if loop.interrupted else int(process.exitcode or 0)
+
+
+def _check_broker(settings: Settings) -> None:
+    """Raise LrqError where the broker refuses us and will again; one that is away is waited for."""
+    problem = broker_problem(settings)
+    if problem is not None and not problem.may_pass:
+        raise LrqError(str(problem))
+
+
+def _await_ledger(settings: Settings) -> None:
+    """Wait until the ledger can be opened; raise LrqError where that would be for ever."""
+    pause, words = 1.0, ""
+    while True:
+        try:
+            ledger = open_ledger(settings, create=True)
+            with closing(ledger):
+                ledger.check_writing()
+        except LedgerUnavailable as error:
+            if str(error) != words:
+                words = str(error)
+                click.echo(f"{words}; waiting for it", err=True)
+            time.sleep(pause)
+            pause = min(_LONGEST_PAUSE, 2 * pause)
+        else:
+            return
 
 
 def wait_idle(why: str) -> int:

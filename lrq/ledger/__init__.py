@@ -1,6 +1,6 @@
 """Everything durable: the truth and the backlog."""
 
-from lrq.ledger.engine import Ledger, open_ledger
+from lrq.ledger.engine import Ledger, LedgerUnavailable, open_ledger
 from lrq.ledger.writer import Writer
 
-__all__ = ["Ledger", "Writer", "open_ledger"]
+__all__ = ["Ledger", "LedgerUnavailable", "Writer", "open_ledger"]

@@ -1,6 +1,7 @@
 """Opening the ledger: SQLite with full sync, or PostgreSQL; transactions, clock, migrations."""
 
 import fcntl
+import logging
 import os
 import time
 import uuid
@@ -18,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, UsageError
+from lrq.domain.urls import safe_url
 from lrq.ledger import schema
 
 _NETWORK_FILE_SYSTEMS = {
@@ -40,6 +42,7 @@ _BUSY_SECONDS = 60  # how long a writer waits for another process's transaction
 _CONNECT_SECONDS = 10
 _IDLE_SECONDS = 60  # that a transaction may stand open with nothing asked of it
 _LOCK = 726  # of PostgreSQL's advisory locks those that are ours; any number
+logging.getLogger("alembic").setLevel(logging.WARNING)  # else each worker's log would tell of its set-up
 MIGRATING, SETTLING, FEEDING = range(3)  # what is done alone
 
 
@@ -58,6 +61,12 @@ class Ledger:
             with self.reading() as conn:
                 self._id = conn.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "id")).scalar_one()
         return self._id
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: no user and no password."""
+        url = self.engine.url
+        return str(url.database) if self.is_sqlite else safe_url(url.render_as_string(hide_password=False))
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -96,6 +105,14 @@ class Ledger:
         insert = self.insert(table).values(**values).on_conflict_do_nothing().returning(key)
         return conn.execute(insert).first() is not None
 
+    def check_writing(self) -> None:
+        """Write a little that changes nothing. Raises LedgerUnavailable where the database does not take it."""
+        try:
+            with self.writing() as conn:
+                conn.execute(schema.meta.update().values(value=schema.meta.c.value))
+        except sa.exc.DBAPIError as error:
+            raise LedgerUnavailable(f"the ledger at {self.place} takes no writes: {explain(error)}") from None
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -104,27 +121,93 @@ def insert_into(table: sa.Table, is_sqlite: bool) -> Any:
     return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
 
 
-def open_ledger(settings: Settings, *, create: bool = False) -> Ledger:
-    """Open the ledger of these settings; `create` also brings its schema up to date.
+# What PostgreSQL says when it refuses us for as long as nobody changes something.
+_LASTING = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "SSL")
 
-    Raises LrqError where it is missing, out of date, unreachable or on a network file system.
+
+class LedgerUnavailable(LrqError):
+    """The ledger does not answer or takes no writes; it may do so later."""
+
+
+def open_ledger(settings: Settings, *, create: bool = False) -> Ledger:
+    """Open the ledger of these settings; `create` also makes it or brings its schema up to date.
+
+    Raises LrqError where it is missing, out of date, of the wrong kind or on a network file system, and of these
+    LedgerUnavailable where it is unreachable, full or read-only.
     """
     url = _url(settings)
     if url.get_backend_name() == "sqlite":
         _check_file(Path(url.database or ""), create)
     ledger = Ledger(_engine(url))
     try:
+        if not ledger.is_sqlite:
+            _check_encoding(ledger)
         if create:
-            _migrate(ledger, settings)
+            _check_writable(ledger)
+            _migrate(ledger)
         _check_schema(ledger)
-    except sa.exc.OperationalError as error:
+    except sa.exc.DBAPIError as error:
         ledger.close()
-        where = url.render_as_string(hide_password=True)
-        raise LrqError(f"cannot open the ledger at {where}: {str(error.orig).splitlines()[0]}") from None
+        words = explain(error)
+        kind = LrqError if any(sign in words for sign in _LASTING) else LedgerUnavailable
+        raise kind(f"cannot open the ledger at {ledger.place}: {words}") from None
     except BaseException:
         ledger.close()
         raise
     return ledger
+
+
+def explain(error: Exception) -> str:
+    """Say in one line why the database did not take something; a full disk by its name."""
+    original = getattr(error, "orig", None) or error
+    words = (str(original).splitlines() or [type(original).__name__])[0]
+    if "disk is full" in words or "No space left" in words:
+        return "no space left on the disk that holds it; free some"
+    if "attempt to write a readonly database" in words:
+        return "its file is read-only for this user"
+    return words
+
+
+def _check_encoding(ledger: Ledger) -> None:
+    with ledger.reading() as conn:
+        encoding = conn.execute(sa.text("SHOW server_encoding")).scalar()
+    if encoding != "UTF8":
+        raise LrqError(
+            f"the database at {ledger.place} is in {encoding}, and texts are kept in UTF8: make another with "
+            "CREATE DATABASE lrq ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def _check_writable(ledger: Ledger) -> None:
+    """Refuse a PostgreSQL server or user that will not let us write; a file is looked at before it is opened."""
+    if ledger.is_sqlite:
+        return
+    with ledger.reading() as conn:
+        is_standby = conn.execute(sa.text("SELECT pg_is_in_recovery()")).scalar()
+        read_only = conn.execute(sa.text("SHOW transaction_read_only")).scalar() == "on"
+        missing = _missing_privilege(conn)
+    if is_standby or read_only:
+        what = "a standby server" if is_standby else "read-only (default_transaction_read_only)"
+        raise LedgerUnavailable(f"the database at {ledger.place} is {what}, and lrq has to write: name the primary")
+    if missing:
+        raise LrqError(f"the user of the database at {ledger.place} may not {missing}: GRANT it, or name another user")
+
+
+def _missing_privilege(conn: sa.Connection) -> str:
+    """Name what this user would have to do and may not; empty where nothing is missing."""
+    found = conn.execute(sa.text("SELECT current_schema(), to_regclass('meta') IS NOT NULL")).one()
+    name, is_made = found
+    if name is None:
+        return "use a schema of it (USAGE on the search path)"
+    if not is_made:
+        may_create = conn.execute(sa.text("SELECT has_schema_privilege(current_schema(), 'CREATE')")).scalar()
+        return "" if may_create else f"create tables in the schema {name}"
+    may_write = sa.text(
+        "SELECT bool_and(has_table_privilege(to_regclass(name), kind))"
+        " FROM unnest(CAST(:names AS text[])) AS name, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind"
+        " WHERE to_regclass(name) IS NOT NULL"
+    )
+    return "" if conn.execute(may_write, {"names": list(schema.metadata.tables)}).scalar() else "write into its tables"
 
 
 def _url(settings: Settings) -> sa.URL:
@@ -143,9 +226,11 @@ def _url(settings: Settings) -> sa.URL:
 
 def _check_file(path: Path, create: bool) -> None:
     if create:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     elif not path.exists():
         raise LrqError(f"no ledger at {path}; `lrq enqueue FILE` makes one, or set LRQ_HOME to the one you mean")
+    if create and not all(os.access(each, os.W_OK) for each in (path, path.parent) if each.exists()):
+        raise LedgerUnavailable(f"{path} is read-only for this user, and lrq has to write into it and its folder")
     kind = _file_system(path.parent)
     if kind in _NETWORK_FILE_SYSTEMS:
         raise LrqError(
@@ -191,6 +276,26 @@ def _engine(url: sa.URL) -> sa.Engine:
     return engine
 
 
+def _prepare_threshold(value: str) -> int | None:
+    """Read how often a statement is sent before it is prepared; 0, none and off: it never is."""
+    if value.lower() in {"0", "none", "off", ""}:
+        return None
+    if not value.isdecimal():
+        raise UsageError("prepare_threshold in LRQ_DATABASE_URL is a number of times, or 0 for never")
+    return int(value)
+
+
+def _is_pooled(connection: Any) -> bool:
+    """Whether a pooler such as PgBouncer stands between: it tells of a process that is not the server's own.
+
+    Statement by statement or transaction by transaction it may hand us another of its connections, so nothing that
+    a session keeps can be relied on.
+    """
+    (pid,) = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
+    connection.commit()
+    return bool(pid != connection.info.backend_pid)
+
+
 def _postgresql(url: sa.URL) -> sa.Engine:
     """What a client that vanishes holds is free within a minute, and a server that vanishes is noticed as soon.
 
@@ -203,11 +308,20 @@ def _postgresql(url: sa.URL) -> sa.Engine:
         "keepalives_count": 4,
         "tcp_user_timeout": 30_000,  # milliseconds
     }
-    told = {name: value for name, value in ours.items() if name not in url.query}
+    told: dict[str, Any] = {name: value for name, value in ours.items() if name not in url.query}
+    told["client_encoding"] = "UTF8"  # else a database in SQL_ASCII gives bytes, and one in LATIN1 takes few texts
+    threshold = url.query.get("prepare_threshold")
+    if threshold is not None:
+        told["prepare_threshold"] = _prepare_threshold(str(threshold))
+    url = url.difference_update_query(["prepare_threshold", "client_encoding"])
     engine = sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=10, connect_args=told)
 
     @sa.event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
+        if _is_pooled(connection):
+            if threshold is None:
+                connection.prepare_threshold = None
+            return  # a setting of the session would be another client's, too; a pooler has such a limit of its own
         connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
         connection.commit()
 
@@ -220,23 +334,30 @@ def _alembic() -> Config:
     return config
 
 
-def _migrate(ledger: Ledger, settings: Settings) -> None:
-    with _migration_lock(ledger, settings), ledger.engine.connect() as conn:
+def _migrate(ledger: Ledger) -> None:
+    """Bring the schema up to date, alone; one that is up to date is left as it is."""
+    if _revision(ledger) == _head():
+        return
+    with _migration_lock(ledger), ledger.engine.connect() as conn, conn.begin():
+        ledger.alone(conn, MIGRATING)
+        found = MigrationContext.configure(conn).get_current_revision()
+        if found is not None and found not in {each.revision for each in _scripts().walk_revisions()}:
+            raise LrqError(
+                f"the ledger's schema is {found}, which a newer lrq made; this one cannot use it: upgrade lrq"
+            )
         config = _alembic()
         config.attributes["connection"] = conn
-        with conn.begin():
-            command.upgrade(config, "head")
-            named = conn.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "id")).scalar()
-            if named is None:
-                conn.execute(schema.meta.insert().values(name="id", value=uuid.uuid4().hex[:12]))
+        command.upgrade(config, "head")
+        named = conn.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "id")).scalar()
+        if named is None:
+            conn.execute(schema.meta.insert().values(name="id", value=uuid.uuid4().hex[:12]))
 
 
 @contextmanager
-def _migration_lock(ledger: Ledger, settings: Settings) -> Iterator[None]:
+def _migration_lock(ledger: Ledger) -> Iterator[None]:
+    """Hold the lock of a SQLite file's migration; on PostgreSQL the transaction has one."""
     if not ledger.is_sqlite:
-        with ledger.writing() as conn:
-            ledger.alone(conn, MIGRATING)
-            yield
+        yield
         return
     path = Path(f"{ledger.engine.url.database}.lock")
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -247,10 +368,21 @@ def _migration_lock(ledger: Ledger, settings: Settings) -> Iterator[None]:
         os.close(handle)
 
 
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_alembic())
+
+
+def _head() -> str | None:
+    return _scripts().get_current_head()
+
+
+def _revision(ledger: Ledger) -> str | None:
+    with ledger.reading() as conn:
+        return MigrationContext.configure(conn).get_current_revision()
+
+
 def _check_schema(ledger: Ledger) -> None:
-    head = ScriptDirectory.from_config(_alembic()).get_current_head()
-    with ledger.engine.connect() as conn:
-        found = MigrationContext.configure(conn).get_current_revision()
+    head, found = _head(), _revision(ledger)
     if found != head:
         raise LrqError(
             f"the ledger's schema is {found or 'missing'}, this lrq needs {head}; "

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from lrq.ledger.engine import SETTLING, Ledger
+from lrq.ledger.engine import SETTLING, Ledger, explain
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -126,7 +126,7 @@ class Writer:
         try:
             results = self._transaction(batch)
         except AWAY as error:
-            log.warning("the ledger does not take %d writes: %s", len(batch), str(error).splitlines()[0])
+            log.warning("the ledger does not take %d writes: %s", len(batch), explain(error))
             results = [error] * len(batch)
         except Exception as error:  # one bad write must not fail the others: each once more on its own
             results = [error] if len(batch) == 1 else [self._alone(waiting) for waiting in batch]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError, UsageError
 from lrq.policy.port import CHAT_TEMPLATE, Policy, Prompt, Sampled, Samples, Sampling
 from lrq.policy.server import Ask, ContextLength, ServerPolicy
 
@@ -36,7 +36,7 @@ def open_policy(
     try:
         from lrq.policy.local import LocalPolicy  # noqa: PLC0415  loads torch
     except ModuleNotFoundError as error:
-        raise UsageError(f"sampling here needs {error.name}; install it with: pip install 'lrq[train]'") from None
+        raise LrqError(f"sampling here needs {error.name}; install it with: pip install 'lrq[train]'") from None
     from lrq.policy.folder import find  # noqa: PLC0415
 
     return LocalPolicy(find(spec), device=device, dtype=dtype, template=template)

@@ -1,6 +1,7 @@
 """The Celery app, configured when it is first used: importing it touches neither disk nor network."""
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -115,7 +116,7 @@ def settings_in_use() -> Settings:
 
 def _configure() -> dict[str, Any]:
     settings = settings_in_use()
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings, create=True)
     try:
         return configuration(settings.broker(), ledger.id)
     finally:
@@ -127,6 +128,7 @@ app = make_app(_configure)
 
 def _choose_concurrency(instance: Any, conf: Any, options: dict[str, Any], **_: object) -> None:
     """Without -c the queues decide, not the number of cores: judges wait, a sampler holds one model."""
+    os.umask(0o077)  # also where Celery's own command is the entry
     warnings.filterwarnings("ignore", category=SecurityWarning)  # about pickle as root; our messages are JSON alone
     if instance.app is app and not conf.worker_concurrency:
         conf.worker_concurrency = concurrency_of(_listed(options.get("queues")), settings_in_use())

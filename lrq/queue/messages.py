@@ -7,6 +7,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from lrq.domain.errors import LrqError
+from lrq.domain.urls import safe_url
 from lrq.queue.celery import app as _app
 from lrq.queue.routes import QUEUES, task_name
 
@@ -27,8 +28,8 @@ def send(queue: str, *, task: int, delivery: int, app: Celery = _app) -> None:
         app.send_task(
             task_name(queue), kwargs={"task": task, "delivery": delivery}, task_id=f"{task}-{delivery}", queue=queue
         )
-    except OperationalError as error:
-        where = app.connection_for_write().as_uri()
+    except (OperationalError, redis.RedisError) as error:
+        where = safe_url(str(app.conf.broker_url))
         raise BrokerDown(f"no broker answers at {where}; start one with `lrq up` or `lrq broker`") from error
 
 

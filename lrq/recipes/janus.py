@@ -23,13 +23,22 @@ from lrq.recipes.rubric_step import RUBRIC_STEP, score_by_rubrics
 from lrq.recipes.templates import fill, load_prompts
 
 SETTINGS: Mapping[str, Any] = {
-    "responses": 1,  # to each system message
-    "systems": 3,  # system messages of an instruction, where a teacher writes them
-    "pair_by": "system",  # system: this one's answer over another's; rubric: best against worst by the item's rubrics
-    "rows": "one",  # of an instruction, paired by system: one, or each system message in turn
-    "show_system": True,  # to the judge; the published evaluation left it out
+    "responses": 1,
+    "systems": 3,
+    "pair_by": "system",
+    "rows": "one",
+    "show_system": True,
     "min_scored": 2,
     "min_margin": 0.0,
+}
+DESCRIBED: Mapping[str, str] = {
+    "responses": "Responses to each system message",
+    "systems": "System messages of an instruction, where a teacher writes them",
+    "pair_by": "system: this system message's answer over another's; rubric: best against worst by the item's rubrics",
+    "rows": "Of an instruction, paired by system: one, or each system message in turn",
+    "show_system": "Show the judge the system message; the published evaluation left it out",
+    "min_scored": "Scored responses that a pair by rubrics needs",
+    "min_margin": "Reward of chosen minus reward of rejected that a pair by rubrics needs",
 }
 LOSS: Mapping[str, Any] = {  # appendix: DPO from the model that was trained on one system message in three
     "loss_type": ["sigmoid"],
@@ -123,6 +132,7 @@ JANUS = Recipe(
     name="janus",
     source="arXiv 2405.17977",
     settings=SETTINGS,
+    described=DESCRIBED,
     texts=load_prompts(_FOLDER / "prompts" / "rubric") | load_prompts(_FOLDER / "prompts" / "janus"),
     prompts=prompts,
     steps=(Step(name="rubric", procedure=rubrics, dimensions=RUBRIC_STEP.dimensions, kinds=RUBRIC_STEP.kinds),),

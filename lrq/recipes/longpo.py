@@ -21,12 +21,21 @@ from lrq.recipes.templates import fill
 
 SETTINGS: Mapping[str, Any] = {
     "responses": 1,
-    "chunk_tokens": 30_000,  # at most, in our own unit
-    "least_chunk_tokens": 16_384,  # a shorter one is left out
-    "chunks": 4,  # of a document, drawn at random: as many turns as its row can have
-    "questions": 4,  # asked for on each chunk; one of them is kept, drawn at random
-    "questions_by": "policy",  # or teacher
-    "answer_temperature": 0.0,  # greedy in the paper; the released code has 1.0
+    "chunk_tokens": 30_000,
+    "least_chunk_tokens": 16_384,
+    "chunks": 4,
+    "questions": 4,
+    "questions_by": "policy",
+    "answer_temperature": 0.0,
+}
+DESCRIBED: Mapping[str, str] = {
+    "responses": "Answers to each prompt",
+    "chunk_tokens": "Longest chunk of a document, in our own unit",
+    "least_chunk_tokens": "Shortest chunk; what would be shorter is left out",
+    "chunks": "Chunks of a document, drawn at random: as many turns as its row can have",
+    "questions": "Questions that are asked for on each chunk; one of them is kept, drawn at random",
+    "questions_by": "Who writes them: policy or teacher",
+    "answer_temperature": "Of both answers: greedy in the paper; the released code has 1.0",
 }
 LOSS: Mapping[str, Any] = {  # equation 7: NLL of the whole chosen sequence + λ · preference
     "loss_type": ["nll", "sigmoid"],
@@ -162,6 +171,7 @@ LONGPO = Recipe(
     source="arXiv 2502.13922",
     needs=("context",),
     settings=SETTINGS,
+    described=DESCRIBED,
     texts=Path(__file__).parent / "prompts" / "longpo",
     prompts=prompts,
     rows=rows,

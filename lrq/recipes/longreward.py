@@ -18,13 +18,22 @@ from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step, simple
 
 SETTINGS: Mapping[str, Any] = {
-    "responses": 10,  # sampled per question
-    "min_scored": 5,  # scored responses that a pair needs
-    "min_margin": 0.0,  # reward of chosen minus reward of rejected, on the scale 0 to 10
+    "responses": 10,
+    "min_scored": 5,
+    "min_margin": 0.0,
     "statement_chunk_tokens": 128,
-    "passages": 5,  # nearest chunks that a statement is checked against
+    "passages": 5,
     "extraction_chunk_tokens": 4096,
-    "batch_statements": False,  # check a response's statements together: fewer calls, but not the paper's way
+    "batch_statements": False,
+}
+DESCRIBED: Mapping[str, str] = {
+    "responses": "Responses sampled to each question",
+    "min_scored": "Scored responses that a pair needs",
+    "min_margin": "Reward of chosen minus reward of rejected that a pair needs, on the scale 0 to 10",
+    "statement_chunk_tokens": "Length in tokens of the passages that statements are checked against",
+    "passages": "Nearest passages that a statement is checked against",
+    "extraction_chunk_tokens": "Length in tokens of the parts of a context from which points are extracted",
+    "batch_statements": "Check a response's statements together: fewer calls, but not the paper's way",
 }
 LOSS: Mapping[str, Any] = {  # DPO + 0.1 cross-entropy on the chosen response
     "loss_type": ["sigmoid", "sft"],
@@ -131,6 +140,7 @@ LONGREWARD = Recipe(
     source="arXiv 2410.21252",
     needs=("context", "question"),
     settings=SETTINGS,
+    described=DESCRIBED,
     texts=Path(__file__).parent / "prompts" / "longreward",
     steps=STEPS,
     rewards=rewards,

@@ -24,9 +24,14 @@ from lrq.recipes.rubric_step import DIMENSION
 from lrq.recipes.templates import fill
 
 SETTINGS: Mapping[str, Any] = {
-    "responses": 1,  # replies of the judge to each conversation
-    "rubrics": [],  # the criteria, where the items bring none
-    "speaker": "",  # who is scored; empty: everyone
+    "responses": 1,
+    "rubrics": [],
+    "speaker": "",
+}
+DESCRIBED: Mapping[str, str] = {
+    "responses": "Replies of the judge to each conversation",
+    "rubrics": "The criteria, where the items bring none: a list of {name, criteria, descriptions}",
+    "speaker": "Who is scored; empty: everyone",
 }
 LOSS: Mapping[str, Any] = {
     "loss_type": ["sft"],
@@ -158,6 +163,7 @@ RUBRIC = Recipe(
     source="arXiv 2408.12226",
     needs=(),
     settings=SETTINGS,
+    described=DESCRIBED,
     texts=Path(__file__).parent / "prompts" / "transcript",
     prompts=prompts,
     steps=(Step(name="rubric", procedure=read_replies, dimensions=(DIMENSION,), kinds=()),),

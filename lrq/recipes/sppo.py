@@ -20,11 +20,18 @@ from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step
 
 SETTINGS: Mapping[str, Any] = {
-    "responses": 5,  # K
-    "min_scored": 2,  # responses with a win rate that a row needs
-    "min_margin": 0.0,  # win rate of chosen minus that of rejected
-    "passages": 3,  # of the document, nearest to each answer, shown to the judge; where there is a document
+    "responses": 5,
+    "min_scored": 2,
+    "min_margin": 0.0,
+    "passages": 3,
     "passage_chunk_tokens": 128,
+}
+DESCRIBED: Mapping[str, str] = {
+    "responses": "Responses to each prompt, K in the paper",
+    "min_scored": "Responses with a win rate that a row needs",
+    "min_margin": "Win rate of chosen minus that of rejected that a row needs",
+    "passages": "Passages of the document nearest to each answer that the judge is shown; 0: none",
+    "passage_chunk_tokens": "Length in tokens of these passages",
 }
 LOSS: Mapping[str, Any] = {  # section 5: beta is 1/eta
     "loss_type": ["sppo"],
@@ -165,6 +172,7 @@ SPPO = Recipe(
     name="sppo",
     source="arXiv 2405.00675",
     settings=SETTINGS,
+    described=DESCRIBED,
     texts=Path(__file__).parent / "prompts" / "sppo",
     steps=(
         Step(name="pairwise", procedure=pairwise, dimensions=(_WIN_RATE,), kinds=(Kind(name="pairwise", typical=90),)),

@@ -14,6 +14,7 @@ from lrq.trainer.parent import watch_parent
 
 
 def main() -> int:
+    os.umask(0o077)  # what it writes is its user's alone
     if sys.argv[1:2] == ["--probe"] and len(sys.argv) == 4:
         from lrq.trainer.probe import main as probe  # noqa: PLC0415
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
+from lrq.config import setting
 from lrq.domain.errors import UsageError
 from lrq.policy import folder as policies
 from lrq.trainer.files import data_files, find_rows
@@ -39,11 +40,15 @@ class Adapter(_Record):
     The defaults are those that match full training over a wide range of data: every linear layer, alpha twice the rank.
     """
 
-    r: int = Field(default=16, gt=0)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: str | tuple[str, ...] = "all-linear"  # names of modules, or a pattern
-    quantize: bool = False  # the base in 4 bits (QLoRA, arXiv 2305.14314): on a GPU, with bitsandbytes
+    r: int = setting("Rank of the matrices", example=64, default=16, gt=0)
+    alpha: float = setting("What their product is scaled by, over the rank", example=128, default=32, gt=0)
+    dropout: float = setting("Share of their input that is left out in training", example=0.1, default=0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = setting(
+        "Names of the modules that get them, or a pattern", example=["q_proj", "v_proj"], default="all-linear"
+    )
+    quantize: bool = setting(
+        "Keep the base in 4 bits (QLoRA, arXiv 2305.14314): on a GPU, with bitsandbytes", example=True, default=False
+    )
 
 
 class TrainJob(_Record):
@@ -57,42 +62,73 @@ class TrainJob(_Record):
     rows: Path  # a TRL preference file, or a folder of them
     output: Path  # the folder of the trained model; must not exist yet
 
-    loss_type: Losses = ("sigmoid", "sft")  # names as TRL's DPOConfig knows them, and "sppo"
-    loss_weights: tuple[float, ...] = (1.0, 0.1)
-    beta: float = Field(default=0.15, gt=0)
-    learning_rate: float = Field(default=1e-6, gt=0)
-    batch_size: int = Field(default=16, gt=0)  # pairs in one step, over all processes
-    micro_batch: int = Field(default=1, gt=0)  # pairs in one forward pass of one process
-    epochs: float = Field(default=1.0, gt=0)
-    max_steps: int | None = Field(default=None, gt=0)  # overrides epochs
-    warmup: float = Field(default=0.1, ge=0)  # share of the steps, or their number if 1 or more
-    scheduler: str = "cosine"
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    seed: int = 42
+    loss_type: Losses = setting(
+        "Losses, by their names in TRL's DPOConfig, and sppo", example=["sigmoid"], default=("sigmoid", "sft")
+    )
+    loss_weights: tuple[float, ...] = setting("Weight of each loss", example=[1.0], default=(1.0, 0.1))
+    beta: float = setting("Strength of the tie to the reference", example=0.1, default=0.15, gt=0)
+    learning_rate: float = setting("Peak learning rate", example=5e-7, default=1e-6, gt=0)
+    batch_size: int = setting("Pairs in one step, over all processes", unit="pairs", example=32, default=16, gt=0)
+    micro_batch: int = setting("Pairs in one forward pass of one process", unit="pairs", example=2, default=1, gt=0)
+    epochs: float = setting("Times that all pairs are seen", unit="epochs", example=2, default=1.0, gt=0)
+    max_steps: int | None = setting("Steps, instead of epochs", unit="steps", example=500, gt=0)
+    warmup: float = setting(
+        "Steps until the peak: a share of all, or their number if 1 or more", example=50, default=0.1, ge=0
+    )
+    scheduler: str = setting("Learning rate schedule, as transformers names it", example="linear", default="cosine")
+    weight_decay: float = setting("Weight decay of AdamW", example=0.01, default=0.0, ge=0)
+    max_grad_norm: float = setting("Largest norm of the gradients", example=0.5, default=1.0, gt=0)
+    seed: int = setting("Seed of the order of the pairs", example=1, default=42)
 
-    max_length: int | None = Field(default=None, gt=0)  # tokens of prompt and response; none: nothing is cut
-    overlong: Literal["cut", "drop"] = "cut"  # cut: the middle of the prompt goes
-    max_dropped: float = Field(default=0.01, ge=0, le=1)  # share of the rows
+    max_length: int | None = setting(
+        "Longest prompt and response together; unset: nothing is cut", unit="tokens", example=65_536, gt=0
+    )
+    overlong: Literal["cut", "drop"] = setting(
+        "What becomes of a longer pair: the middle of its prompt is cut, or the pair is dropped",
+        example="drop",
+        default="cut",
+    )
+    max_dropped: float = setting(
+        "Share of the pairs that may be dropped before the training fails", example=0.1, default=0.01, ge=0, le=1
+    )
 
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    processes: int | None = Field(default=None, gt=0)  # none: one per GPU, or one
-    zero_stage: Literal[0, 2, 3] = 2  # 0: without DeepSpeed
-    deepspeed: dict[str, Any] = {}  # laid over the DeepSpeed configuration
-    bf16: bool | None = None  # none: on a GPU that can
-    gradient_checkpointing: bool = True
-    shared_prefix: bool = True
-    reference: Path | None = None  # file of reference log-probabilities, to be shared by trainings; none: the job's own
+    device: Literal["auto", "cpu", "gpu"] = setting("Where it trains", example="gpu", default="auto")
+    processes: int | None = setting(
+        "Processes of the training; unset: one per GPU, or one", unit="processes", example=8, gt=0
+    )
+    zero_stage: Literal[0, 2, 3] = setting("Stage of ZeRO; 0: without DeepSpeed", example=3, default=2)
+    deepspeed: dict[str, Any] = setting(
+        "Laid over the DeepSpeed configuration", example={"zero_optimization": {"overlap_comm": False}}, default={}
+    )
+    bf16: bool | None = setting("Train in bfloat16; unset: on a GPU that can", example=False)
+    gradient_checkpointing: bool = setting("Save memory by computing twice", example=False, default=True)
+    shared_prefix: bool = setting(
+        "Read the prompt once for chosen and rejected, where the model allows it", example=False, default=True
+    )
+    reference: Path | None = setting(
+        "File of reference log-probabilities that trainings share; unset: the training's own", example="reference.jsonl"
+    )
 
-    adapter: Adapter | None = None  # none: all weights are trained, or the adapter that the model is
-    merge: bool = False  # save a whole model, the adapter added to its base
+    adapter: Adapter | None = setting(
+        "Train low-rank matrices beside the weights (LoRA); unset: all weights, or the adapter that the model is",
+        example={"r": 16, "alpha": 32},
+    )
+    merge: bool = setting("Save a whole model, the adapter added to its base", example=True, default=False)
 
-    held_out: float = Field(default=0.0, ge=0, lt=1)  # share of the rows, measured before and after and not trained on
-    report_to: tuple[str, ...] = ()  # trackio, wandb, tensorboard, mlflow: figures of each step go there too
-    about: dict[str, str] = {}  # for the card: run, recipe, judge, licence of the data
+    held_out: float = setting(
+        "Share of the rows that is measured before and after and not trained on", example=0.05, default=0.0, ge=0, lt=1
+    )
+    report_to: tuple[str, ...] = setting(
+        "Where figures of each step go: trackio, wandb, tensorboard, mlflow", example=["tensorboard"], default=()
+    )
+    about: dict[str, str] = setting(
+        "Further lines of the model's card",
+        example={"licence": "CC BY 4.0"},
+        default={},
+    )
 
-    save_steps: int = Field(default=50, gt=0)
-    keep_checkpoints: bool = False  # after the end
+    save_steps: int = setting("Steps between two checkpoints", unit="steps", example=100, default=50, gt=0)
+    keep_checkpoints: bool = setting("Keep them after the end", example=True, default=False)
 
     @field_validator("adapter", mode="before")
     @classmethod

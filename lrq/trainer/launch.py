@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from lrq.domain.environment import COMPUTE, SYSTEM, pick
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError
 from lrq.trainer.job import REPORTERS, JobFolder, Result, TrainJob, finished, write_json
 from lrq.trainer.rows import no_rows
 
@@ -124,9 +124,9 @@ def can_train(model: Path, settings: Mapping[str, Any] | None = None) -> str:
 
 
 def check_installed() -> None:
-    """Raises UsageError unless the libraries of training are there; none is loaded."""
+    """Raises LrqError unless the libraries of training are there; none is loaded."""
     if missing := [name for name in ("torch", "transformers", "trl", "deepspeed") if find_spec(name) is None]:
-        raise UsageError(f"training needs {', '.join(missing)}: pip install 'lrq[train]'")
+        raise LrqError(f"training needs {', '.join(missing)}: pip install 'lrq[train]'")
 
 
 def _start(folder: JobFolder, job: TrainJob) -> subprocess.Popen[bytes]:

@@ -126,7 +126,7 @@ async def _read_contexts(opened: Engine) -> None:
 
 async def open_engine(settings: Settings, type_: str) -> Engine:
     """Everything a process needs to make calls; to be closed on the same event loop."""
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings, create=True)  # on a fresh machine whoever comes first makes it
     notes: dict[str, Any] = {}
     presence = Presence(ledger, type_, notes.copy)
     client = redis.asyncio.Redis.from_url(settings.redis(), socket_timeout=5, socket_connect_timeout=5)

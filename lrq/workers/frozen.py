@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from lrq.config import Price, Settings
+from lrq.config_errors import unknown_setting
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, Prompt, Response, Role, Score
 from lrq.domain.tokens import TOKEN_RULE
@@ -15,19 +16,21 @@ from lrq.queue.routes import step_queue
 from lrq.recipes import load_recipe
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
+from lrq.trainer.job import TrainJob
 
 _OF_MODEL = ("endpoint", "model", "extra", "identity")  # a run frozen by an earlier release has no identity
+EVERY_ROWS = "every_rows"  # of the train section: ours, the rest is the trainer's
+TRAINING = (TrainJob.model_fields.keys() - {"model", "rows", "output"}) | {EVERY_ROWS}  # what it may hold
 PRICED: tuple[Role, ...] = ("judge", "teacher", "embedding", "policy")
 
 
 def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
     """Everything a run's results depend on; no secret and no limit is part of it, and of URLs the address."""
     recipe = load_recipe(settings.recipe)
-    unknown = sorted(settings.settings.keys() - recipe.settings.keys())
-    if unknown:
-        raise UsageError(
-            f"recipe {recipe.name} has no setting {unknown[0]!r}; it has {', '.join(sorted(recipe.settings))}"
-        )
+    for name in sorted(settings.settings.keys() - recipe.settings.keys()):
+        raise unknown_setting(("settings", name), recipe.settings)
+    for name in sorted(settings.train.keys() - TRAINING) if train else ():
+        raise unknown_setting(("train", name), TRAINING)
     for name, value in settings.settings.items():
         _check_value(name, value, recipe.settings[name])
     _check_dimensions(settings, recipe)
@@ -151,7 +154,7 @@ class Frozen:
     def train_every(self) -> int | None:
         """Rows in a training's window, 0 for all at the end, None for no training."""
         train = self.config["train"]
-        return None if train is None else int(train.get("every_rows", 0))
+        return None if train is None else int(train.get(EVERY_ROWS, 0))
 
     @cached_property
     def prices(self) -> dict[str, Price]:

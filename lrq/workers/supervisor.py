@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from lrq.domain.environment import COMPUTE, SYSTEM, pick
 from lrq.domain.errors import LrqError
 from lrq.domain.records import ROLES
 from lrq.queue import broker
+from lrq.queue.diagnosis import check_servers
 from lrq.trainer.job import REPORTERS
 from lrq.trainer.launch import PATIENT_THREADS
 
@@ -45,6 +47,8 @@ _BROKER_SECONDS = 30.0
 # Quick ends in a row that make a process a failing one. With an error of its own it would fail again; one that was
 # killed may have met with accidents, unless these do not end: the kernel kills what does not fit into memory.
 _ERRORS, _ENDS = 3, 8
+_LEAST_FREE = 1 << 20  # bytes; with less a ledger's next transaction may not fit
+_FULL_DISK_SECONDS = 20.0  # that calls in flight get at the end to be committed where nothing can be written
 _LARGEST_LOG = 16 * 2**20  # bytes; a larger one makes way when its process starts
 _KEYS = (*(f"LRQ_{role.upper()}_API_KEY" for role in ROLES), "OPENAI_API_KEY")
 # What each process is given of the environment, besides SYSTEM and the LRQ_ variables that are no keys.
@@ -82,6 +86,15 @@ def unable(settings: Settings) -> dict[str, str]:
     if not _installed("flower"):
         why["flower"] = "it needs the monitoring extra; pip install 'lrq[monitor]'"
     return why
+
+
+def full_disk(home: Path) -> str:
+    """Say that nothing more fits on the disk that holds LRQ_HOME; empty while something does."""
+    try:
+        free = shutil.disk_usage(home).free
+    except OSError:
+        return ""
+    return f"no space left on the disk of {home}; waiting until some is freed" if free < _LEAST_FREE else ""
 
 
 def _installed(*modules: str) -> bool:
@@ -246,7 +259,7 @@ class Supervisor:
             child.kill()
 
     def _take_lock(self) -> None:
-        self.settings.home.mkdir(parents=True, exist_ok=True)
+        self.settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self.settings.home / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -259,11 +272,8 @@ class Supervisor:
 
     def _start_broker(self) -> None:
         redis = next((child for child in self.children if child.name == "redis"), None)
-        if broker.probe(self.settings):
-            return
-        if not broker.is_embedded(self.settings):
-            raise LrqError("the Redis that LRQ_REDIS_URL names does not answer; start it, or unset the variable")
-        if redis is None:
+        check_servers(self.settings)
+        if redis is None or broker.probe(self.settings):
             return
         redis.spawn(self._environment(redis.name))
         until = time.monotonic() + _READY_SECONDS
@@ -293,6 +303,8 @@ class Supervisor:
 
     def _grace(self) -> float:
         """Longer than the longest call: those in flight are paid for and shall be committed."""
+        if full_disk(self.settings.home):
+            return _FULL_DISK_SECONDS
         timeouts = [endpoint.timeout for role in ROLES for endpoint in self.settings.endpoints(role)]
         return 30 + max(timeouts, default=60)
 

@@ -21,10 +21,8 @@ from lrq.trainer.job import JobFolder, Result, check_settings, make_job, prepare
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.engine import Engine
-from lrq.workers.frozen import Frozen
+from lrq.workers.frozen import EVERY_ROWS, Frozen
 from lrq.workers.rows import renderer_of, training_rows, trl_row
-
-OWN_SETTINGS = {"every_rows"}  # of the train section: ours, the rest is the trainer's
 
 
 def train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
@@ -126,7 +124,7 @@ def check_trainable(config: Mapping[str, Any]) -> None:
 
 
 def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config["train"].items() if name not in OWN_SETTINGS}
+    return {name: value for name, value in config["train"].items() if name != EVERY_ROWS}
 
 
 def about(run: str, config: Mapping[str, Any]) -> dict[str, str]:

@@ -317,6 +317,6 @@ def test_ten_times_as_many_lines_take_no_more_memory(tmp_path: Path) -> None:
         code, said, peak = enqueue(tmp_path / str(count), file)
         assert code == 0, said
         assert f"{count} items added" in said
-        assert "no broker is up: the items are recorded" in said
+        assert "the items are recorded" in said
         peaks.append(peak)
     assert peaks[1] - peaks[0] < 25, peaks

@@ -40,7 +40,7 @@ def test_a_ledger_is_opened_again_as_the_same(ledger_settings: Settings) -> None
         one.close()
 
 
-def test_a_worker_refuses_an_old_schema_in_one_line(ledger: Ledger, ledger_settings: Settings) -> None:
+def test_an_old_schema_is_refused_in_one_line(ledger: Ledger, ledger_settings: Settings) -> None:
     """It says what it found, what it needs, and which command mends it."""
     with ledger.engine.begin() as conn:
         conn.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
@@ -72,8 +72,8 @@ def test_rows_of_an_older_ledger_stay_with_their_trainings(ledger: Ledger) -> No
     assert {read_row(row).turns for row in found} == {(Turn(prompt=0, chosen=(0, 2), rejected=(0, 5)),)}
 
 
-def test_an_empty_database_is_refused_by_workers(postgres_url: str, home: Path) -> None:
-    """Only enqueue, run and up make a schema."""
+def test_an_empty_database_is_refused_by_who_only_reads(postgres_url: str, home: Path) -> None:
+    """Commands that bring work, and workers, make a schema; others would show an empty one."""
     settings = Settings(home=home, database_url=postgres_url)  # type: ignore[arg-type]
     with pytest.raises(LrqError, match="schema is missing"):
         open_ledger(settings)
@@ -120,7 +120,7 @@ def fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
         ("sqlite:///:memory:", "names a SQLite file"),
         ("mysql://u:hidden@h/d", "names a SQLite file"),
         ("hidden", "names a SQLite file"),
-        ("postgresql+psycopg://u:hidden@127.0.0.1:1/d", r"cannot open the ledger at postgresql\+psycopg://u:\*\*\*@"),
+        ("postgresql+psycopg://u:hidden@127.0.0.1:1/d", r"cannot open the ledger at postgresql\+psycopg://\*\*\*@"),
         ("postgresql://u:hidden@127.0.0.1:1/d", "cannot open the ledger"),
         ("postgres://u:hidden@127.0.0.1:1/d", "cannot open the ledger"),
     ],

@@ -161,7 +161,7 @@ def test_a_run_at_work_is_refused(lrq: World) -> None:
     [
         (("-d", "wit"), "this run has no dimension 'wit'; it has helpfulness, logicality, faithfulness, completeness"),
         (("-d", "logicality", "--judge", "nobody"), "no judge endpoint named 'nobody'; the settings have default"),
-        (("-d", "logicality", "--set", "settings.wit=1"), "recipe longreward has no setting 'wit'"),
+        (("-d", "logicality", "--set", "settings.wit=1"), "setting settings.wit: there is no such setting"),
     ],
 )
 def test_what_cannot_be_is_one_line(lrq: World, words: tuple[str, ...], says: str) -> None:

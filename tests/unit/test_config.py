@@ -46,7 +46,11 @@ def test_a_file_can_be_named() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("judge: {rmp: 5}", r"judge\.rmp"),
+        ("judge:\n  rmp: 5", r"^lrq\.yaml, line 2: setting judge\.rmp: .* mean judge\.rpm\?$"),
+        ("policy: {}\n\njugde: {}", r"^lrq\.yaml, line 3: setting jugde: .* mean judge\?$"),
+        ("judge:\n  endpoints:\n  - {url: 'http://x', model: m}\n  - ulr: x\n", r"line 4: .*endpoints\.1\.url"),
+        ("judge: {price: {\ninputs: 1}}", r"line 2: setting judge\.price\.input"),
+        ("sample: {zzz: 1}", r"line 1: setting sample\.zzz: .*`lrq settings`"),
         ("judge: {rpm: many}", r"judge\.rpm"),
         ("judge: {endpoints: [{url: 'ftp://x', model: m}]}", r"judge\.endpoints\.0\.url: .*http://"),
         ("judge: {endpoints: [{url: 'http://x', model: m, rpm: 0}]}", r"judge\.endpoints\.0\.rpm"),
@@ -167,3 +171,26 @@ def test_redis_is_the_broker_unless_another_is_named() -> None:
     both = load(LRQ_REDIS_URL="redis://h/1", LRQ_BROKER_URL="amqp://h")
     assert (both.redis(), both.broker()) == ("redis://h/1", "amqp://h")
     assert load().broker().startswith("redis+socket:///")
+
+
+def test_a_wrong_flag_is_named_as_a_flag() -> None:
+    """Flags of a parent process come by its environment; a file that sets the same key is not the one at fault."""
+    Path("lrq.yaml").write_text("judge: {rpm: 5}")
+    with pytest.raises(UsageError, match=r"^--set: setting judge\.rpm: .*integer"):
+        load(**{OVERRIDES: '{"judge": {"rpm": "many"}}'})
+    with pytest.raises(UsageError, match=r"^setting judge\.tpm: "):
+        load(LRQ_JUDGE_TPM="many")
+
+
+@pytest.mark.parametrize("name", ["LRQ_REDIS_URL", "LRQ_BROKER_URL", "LRQ_DATABASE_URL"])
+@pytest.mark.parametrize(
+    "url", ["foo://u:{}@h/0", "{}", "redis://u:{}@x#y@h/0", "postgres://u:{}@x@h/d", "redis://:{}@h/x"]
+)
+def test_a_url_that_cannot_be_read_is_not_repeated(name: str, url: str) -> None:
+    """Its form is refused by its setting's name, in a fixed sentence without a part of it."""
+    if name == "LRQ_DATABASE_URL" and not url.startswith("postgres"):
+        pytest.skip("what kinds of database there are is the ledger's to say")
+    with pytest.raises(UsageError, match=f"setting {name.removeprefix('LRQ_').lower()}: ") as wrong:
+        load(**{name: url.format(KEY)})
+    assert KEY not in str(wrong.value)
+    assert "@" not in str(wrong.value).replace("write @ as", "")

