@@ -146,7 +146,7 @@ def _yaml(value: Any) -> str:
     if value is None:
         return "unset"
     if isinstance(value, str | Path):
-        return str(value)
+        return str(value) or '""'
     return orjson.dumps(value, default=list).decode()
 
 
