@@ -128,7 +128,7 @@ def take_ready(ledger: Ledger, conn: sa.Connection, run: int, window: int) -> li
 
 def _take(ledger: Ledger, conn: sa.Connection, run: int, queue: str, room: int) -> list[Task]:
     ready = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.queue == queue, tasks.c.state == "ready")
-    ids = conn.execute(ready.order_by(tasks.c.id).limit(room).with_for_update(skip_locked=True)).scalars().all()
+    ids = conn.execute(ready.order_by(tasks.c.id).limit(room).with_for_update(key_share=True, skip_locked=True)).scalars().all()
     mark = tasks.update().where(tasks.c.id.in_(ids), tasks.c.state == "ready")
     mark = mark.values(state="sent", delivery=tasks.c.delivery + 1, sent_at=ledger.now(conn)).returning(tasks)
     return sorted((_task(row) for row in conn.execute(mark)), key=lambda task: task.id)

@@ -206,7 +206,7 @@ def bury(ledger: Ledger, conn: sa.Connection, owner: str) -> int:
 
 def _bury(ledger: Ledger, conn: sa.Connection, which: sa.ColumnElement[bool]) -> int:
     query = sa.select(calls).where(which, calls.c.settled_at.is_(None))
-    rows = conn.execute(query.order_by(calls.c.key).with_for_update()).all()
+    rows = conn.execute(query.order_by(calls.c.key).with_for_update(key_share=True)).all()
     if not rows:
         return 0
     money = Money()

@@ -49,7 +49,7 @@ _SUMS = ("reserved_cost", "reserved_tokens", "spent_cost", "spent_tokens", "unkn
 _BUDGET = (
     sa.select(runs.c.state, runs.c.reason, runs.c.max_cost, runs.c.max_tokens, *(runs.c[name] for name in _SUMS))
     .where(runs.c.id == sa.bindparam("run"))
-    .with_for_update()
+    .with_for_update(key_share=True)
 )
 _RESERVE = (
     runs.update()

@@ -154,7 +154,7 @@ def take_lease(ledger: Ledger, conn: sa.Connection, name: str, owner: str, secon
     now = ledger.now(conn)
     if ledger.add_new(conn, leases, {"name": name, "owner": owner, "until": now + seconds}):
         return True
-    row = conn.execute(sa.select(leases).where(leases.c.name == name).with_for_update()).one()
+    row = conn.execute(sa.select(leases).where(leases.c.name == name).with_for_update(key_share=True)).one()
     if row.owner != owner and row.until >= now and not is_dead(ledger, conn, row.owner):
         return False
     conn.execute(leases.update().where(leases.c.name == name).values(owner=owner, until=now + seconds))

@@ -44,7 +44,7 @@ class Statements:
         self.find = sa.select(calls).where(calls.c.key.in_(keys))
         self.ids = Query(sa.select(calls.c.key, calls.c.id).where(calls.c.key.in_(keys)))
         held = sa.select(calls.c.id, calls.c.state, calls.c.owner, *(calls.c[name] for name in _SUMMED))
-        self.lock = Query(held.where(calls.c.id.in_(ids)).order_by(calls.c.key).with_for_update())
+        self.lock = Query(held.where(calls.c.id.in_(ids)).order_by(calls.c.key).with_for_update(key_share=True))
         claimed = table("claimed", OF_CLAIM, is_sqlite=is_sqlite)
         shared = [sa.bindparam(f"its_{name}", type_=calls.c[name].type) for name in OF_GROUP]
         self.insert = calls.insert().from_select([*OF_CLAIM, *OF_GROUP], sa.select(*claimed.c, *shared))
