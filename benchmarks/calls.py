@@ -1,11 +1,13 @@
 """CPU per call and calls per second on the full path, beside a bare aiohttp + orjson loop in the same run.
 
-    python benchmarks/calls.py [--calls 20000] [--concurrency 500] [--latency 300] [--judges 1] [--rivals PYTHON …]
+    python benchmarks/calls.py [--calls 20000] [--concurrency 500] [--latency 300] [--judges 1]
+                               [--database sqlite postgresql] [--rivals PYTHON …]
 
 The full path is what `lrq run` does: messages, tasks, claim, limiter, client, settle, scores. Prompts have about 1,800
 tokens, the judge answers "[[7]]" to everything. Counted is a steady interval, from a quarter to four fifths of the
 replies as the server counts them, so that neither the start nor the end of a process is in it. The bare loop runs
-before and after ours; its figures are the mean. `--rivals` names interpreters that have openai, distilabel or curator
+before and after ours; its figures are the mean. `--database` names the ledgers to measure with, by turns in the same
+run; on PostgreSQL, deadlocks are counted. `--rivals` names interpreters that have openai, distilabel or curator
 installed (`rivals.py`): these make a quarter of the calls, and all of their processes are counted.
 """
 
@@ -15,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,6 +28,7 @@ from common import (
     SCORES_RECIPE,
     Interval,
     Lrq,
+    Postgres,
     Sim,
     Watch,
     fresh,
@@ -48,6 +53,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=500)
     parser.add_argument("--latency", type=int, default=300, help="milliseconds of each reply")
     parser.add_argument("--judges", type=int, default=1, help="judge processes")
+    parser.add_argument("--database", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite"])
     parser.add_argument("--rivals", nargs="*", default=[sys.executable], help="interpreters that have other clients")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Sim("--canned", "--latency", str(options.latency)) as sim:
@@ -55,7 +61,7 @@ def main() -> None:
         dataset = write_lines(Path(folder) / "items.jsonl", iter(lines))
         prompts = write_lines(Path(folder) / "bodies.jsonl", bodies(lines))
         first = measure_bare(sim, prompts, options)
-        ours = measure_ours(sim, dataset, options)
+        ours = [measure_ours(sim, dataset, options, database) for database in options.database]
         second = measure_bare(sim, prompts, options)
         some = write_lines(Path(folder) / "some.jsonl", bodies(lines[: len(lines) // 4]))
         found = found_rivals(options.rivals)
@@ -110,11 +116,26 @@ def measure_rival(sim: Sim, argv: Sequence[str], prompts: Path, options: argpars
     return steady(watch, options, options.calls // 4)
 
 
-def measure_ours(sim: Sim, dataset: Path, options: argparse.Namespace) -> Interval:
+@dataclass(frozen=True, kw_only=True)
+class Ours:
+    """What lrq did with one database; deadlocks where that counts them."""
+
+    database: str
+    interval: Interval
+    deadlocks: int | None = None
+
+
+def measure_ours(sim: Sim, dataset: Path, options: argparse.Namespace, database: str) -> Ours:
     sim.reset()
-    judge = {"url": sim.url, "model": "judge-sim", "concurrency": options.concurrency}
-    with fresh(sim, judge=judge, recipe=SCORES_RECIPE) as lrq:
-        return follow(lrq, lrq.start("run", dataset, "--no-train", "--judges", options.judges), sim, options)
+    settings: dict[str, Any] = {"judge": {"url": sim.url, "model": "judge-sim", "concurrency": options.concurrency}}
+    with ExitStack() as stack:
+        server = stack.enter_context(Postgres()) if database == "postgresql" else None
+        if server is not None:
+            settings["database_url"] = server.url
+        lrq = stack.enter_context(fresh(sim, recipe=SCORES_RECIPE, **settings))
+        process = lrq.start("run", dataset, "--no-train", "--judges", options.judges)
+        interval = follow(lrq, process, sim, options)
+        return Ours(database=database, interval=interval, deadlocks=None if server is None else server.deadlocks())
 
 
 def follow(lrq: Lrq, process: Any, sim: Sim, options: argparse.Namespace) -> Interval:
@@ -131,29 +152,38 @@ def steady(watch: Watch, options: argparse.Namespace, calls: int = 0) -> Interva
 
 
 def report(
-    options: argparse.Namespace, ours: Interval, loops: Sequence[Interval], rivals: Mapping[str, Interval]
+    options: argparse.Namespace, ours: Sequence[Ours], loops: Sequence[Interval], rivals: Mapping[str, Interval]
 ) -> None:
     cpu = fmean(loop.cpu_per_call("lrq") for loop in loops)
     rate = fmean(loop.rate for loop in loops)
-    workers = ours.cpu_per_call("judge")
-    rows = [
-        ("bare aiohttp + orjson", f"{cpu:.3f}", "1.00x", f"{rate:,.0f}", "1.00x"),
-        ("lrq: judge", f"{workers:.3f}", f"{workers / cpu:.2f}x", f"{ours.rate:,.0f}", f"{ours.rate / rate:.2f}x"),
-        (
-            "lrq: aggregator",
-            f"{ours.cpu_per_call('aggregator'):.3f}",
-            f"{ours.cpu_per_call('aggregator') / cpu:.2f}x",
-            "",
-            "",
-        ),
-        ("lrq: command", f"{ours.cpu_per_call('lrq'):.3f}", "", "", ""),
-        ("lrq: broker and limiter", f"{ours.cpu_per_call('redis'):.3f}", "", "", ""),
-    ]
+    rows = [("bare aiohttp + orjson", f"{cpu:.3f}", "1.00x", f"{rate:,.0f}", "1.00x")]
+    for measured in ours:
+        rows += rows_of(measured, cpu, rate)
     for name, rival in rivals.items():
         theirs = rival.cpu_per_call("lrq")
         rows.append((name, f"{theirs:.3f}", f"{theirs / cpu:.2f}x", f"{rival.rate:,.0f}", f"{rival.rate / rate:.2f}x"))
     title = f"{options.calls:,} calls of about 1,800 tokens, {options.concurrency} in flight, {options.latency} ms"
     show(title, ("", "CPU ms/call", "ratio", "calls/s", "ratio"), rows)
+    for measured in ours:
+        if measured.deadlocks is not None:
+            print(f"{measured.database}: {measured.deadlocks} deadlocks")
+
+
+def rows_of(measured: Ours, cpu: float, rate: float) -> list[tuple[str, str, str, str, str]]:
+    ours = measured.interval
+    judge, aggregator = ours.cpu_per_call("judge"), ours.cpu_per_call("aggregator")
+    return [
+        (
+            f"lrq on {measured.database}: judge",
+            f"{judge:.3f}",
+            f"{judge / cpu:.2f}x",
+            f"{ours.rate:,.0f}",
+            f"{ours.rate / rate:.2f}x",
+        ),
+        ("    aggregator", f"{aggregator:.3f}", f"{aggregator / cpu:.2f}x", "", ""),
+        ("    command", f"{ours.cpu_per_call('lrq'):.3f}", "", "", ""),
+        ("    broker and limiter", f"{ours.cpu_per_call('redis'):.3f}", "", "", ""),
+    ]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +25,9 @@ from typing import Any
 
 import aiohttp
 import orjson
+import sqlalchemy as sa
 
-from lrq.domain.records import Item, Passage, Response
+from lrq.domain.records import Item, Passage, Response, Reward, Row, Turn
 from lrq.judge.passages import PassageCache
 from lrq.recipes.longreward import LONGREWARD, STEPS
 from lrq.recipes.ports import Answer, Case
@@ -39,8 +41,13 @@ LOOK_EVERY = 0.1  # seconds between two looks at the processes
 ASK_EVERY = 0.5  # seconds between two looks at the server's counts
 
 
+def first_pair(_case: Case, _rewards: Sequence[Reward]) -> list[Row]:
+    """Whatever the rewards: a judge that says the same of all responses would leave the writing of rows out."""
+    return [Row(turns=(Turn(prompt=0, chosen=(0, 0), rejected=(0, 1)),))]
+
+
 # Two steps of ten calls for each item, all readable when the judge says "[[7]]" to everything.
-SCORES = replace(LONGREWARD, name="scores", needs=("question",), steps=STEPS[:2], rewards=mean_rewards)
+SCORES = replace(LONGREWARD, name="scores", needs=("question",), steps=STEPS[:2], rewards=mean_rewards, rows=first_pair)
 SCORES_RECIPE = f"{Path(__file__).resolve()}:SCORES"
 
 
@@ -239,6 +246,41 @@ def fresh(sim: Sim, **settings: Any) -> Iterator[Lrq]:
     """An empty LRQ_HOME; sockets want a short path, so it lies directly in the folder for temporary files."""
     with tempfile.TemporaryDirectory(prefix="lrq") as folder:
         yield Lrq(Path(folder), sim, **settings)
+
+
+class Postgres:
+    """An empty PostgreSQL of one's own on a unix socket, with its defaults: a commit is on disk."""
+
+    def __enter__(self) -> "Postgres":
+        programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(shutil.which("postgres") or ".").parent]
+        user = "postgres" if os.getuid() == 0 else None  # initdb refuses to run as root
+        self.folder = Path(tempfile.mkdtemp(prefix="lrqpg"))
+        if user:
+            shutil.chown(self.folder, user)
+        data = self.folder / "data"
+        make = [programs[-1] / "initdb", "-D", data, "-U", "lrq", "--auth=trust", "-E", "UTF8", "--locale=C"]
+        subprocess.run(make, user=user, cwd=self.folder, check=True, capture_output=True)
+        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self.folder}"]
+        with (self.folder / "log").open("wb") as log:
+            argv = [programs[-1] / "postgres", "-D", data, *options]
+            self.process = subprocess.Popen(argv, user=user, cwd=self.folder, stdout=log, stderr=log)
+        self.url = f"postgresql+psycopg://lrq@/postgres?host={self.folder}"
+        self.engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        for _ in range(200):
+            with suppress(sa.exc.OperationalError):
+                self.deadlocks()
+                return self
+            time.sleep(0.1)
+        raise SystemExit("PostgreSQL did not start in 20 s")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def deadlocks(self) -> int:
+        with self.engine.connect() as conn:
+            return int(conn.execute(sa.text("SELECT sum(deadlocks) FROM pg_stat_database")).scalar_one())
 
 
 # The bare loop: nothing but HTTP and JSON

@@ -88,7 +88,8 @@ class _Server(_Part):
     """What an endpoint has in common with the short form of a role that has but one."""
 
     api_key: SecretStr | None = setting(
-        "Key that is sent to this endpoint and no other; better in the environment than in a file", example="sk-of-yours"
+        "Key that is sent to this endpoint and no other; better in the environment than in a file",
+        example="sk-of-yours",
     )
     rpm: int | None = setting(
         "Requests that all processes together may send; unset: learned from the answers",

@@ -129,7 +129,8 @@ def take_ready(ledger: Ledger, conn: sa.Connection, run: int, window: int) -> li
 
 def _take(ledger: Ledger, conn: sa.Connection, run: int, queue: str, room: int) -> list[Task]:
     ready = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.queue == queue, tasks.c.state == "ready")
-    ids = conn.execute(ready.order_by(tasks.c.id).limit(room).with_for_update(skip_locked=True)).scalars().all()
+    free = ready.order_by(tasks.c.id).limit(room).with_for_update(key_share=True, skip_locked=True)
+    ids = conn.execute(free).scalars().all()
     mark = tasks.update().where(tasks.c.id.in_(ids), tasks.c.state == "ready")
     mark = mark.values(state="sent", delivery=tasks.c.delivery + 1, sent_at=ledger.now(conn)).returning(tasks)
     return sorted((_task(row) for row in conn.execute(mark)), key=lambda task: task.id)
@@ -209,24 +210,26 @@ def settle_run(ledger: Ledger, conn: sa.Connection, run: int, train_every: int |
 
     train_every: rows a training's window holds, 0 for all in one, None for no training.
     """
-    conn.execute(sa.select(runs.c.id).where(runs.c.id == run).with_for_update(key_share=True))
-    while train_every is not None and _open_training(ledger, conn, run, train_every):
+    locked = sa.select(runs).where(runs.c.id == run).with_for_update(key_share=True)
+    row = conn.execute(locked).one()
+    at_end = row.open_items == 0 and row.taking_in == 0
+    if not (train_every or at_end):
+        return  # at once: judges wait for the run's row
+    while train_every is not None and _open_training(ledger, conn, row, train_every, at_end):
         pass
+    if not at_end:
+        return
     open_tasks = sa.select(tasks.c.id).where(tasks.c.run_id == run).limit(1)
     if conn.execute(open_tasks).first() is None:
-        at_end = runs.c.open_items == 0, runs.c.taking_in == 0, runs.c.state == "active"
-        conn.execute(runs.update().where(runs.c.id == run, *at_end).values(state="done"))
+        conn.execute(runs.update().where(runs.c.id == run, runs.c.state == "active").values(state="done"))
 
 
-def _open_training(ledger: Ledger, conn: sa.Connection, run: int, every: int) -> bool:
+def _open_training(ledger: Ledger, conn: sa.Connection, row: sa.Row[Any], every: int, at_end: bool) -> bool:
     """Open the next training if it is due; each row goes to exactly one.
 
     It is due when a window is full, and at the run's end for the rows that are left, or to say that there are none.
     """
-    row = conn.execute(sa.select(runs).where(runs.c.id == run)).one()
-    at_end = row.open_items == 0 and row.taking_in == 0
-    if not (every or at_end):
-        return False
+    run = row.id
     fresh = rows.c.run_id == run, rows.c.round == row.round, rows.c.window.is_(None)
     taken = sa.select(rows.c.id).where(*fresh).order_by(rows.c.id).limit(every or None)
     size = conn.execute(sa.select(sa.func.count()).select_from(taken.subquery())).scalar_one()

@@ -7,7 +7,7 @@ the server, is unknown: its money stays charged, and the next asker takes the ro
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
@@ -16,7 +16,7 @@ from lrq.domain.records import Call, Purpose, Usage
 from lrq.ledger.batches import packed
 from lrq.ledger.engine import SETTLING, Ledger
 from lrq.ledger.money import Bound, Group, Held, Money, reserve
-from lrq.ledger.processes import is_dead
+from lrq.ledger.processes import is_dead, remove_dead
 from lrq.ledger.schema import calls
 from lrq.ledger.statements import OF_CLAIM, OF_GROUP, statements
 
@@ -54,8 +54,7 @@ ClaimResult = Claimed | Known | Ended | Held | RunHalted
 class Claim:
     """Take a key for sending. A process asks for a key by one claim at a time.
 
-    Nobody else may write calls meanwhile (`Ledger.alone`, which the Writer sees to): what is found still holds when it
-    is taken.
+    Nobody else claims meanwhile (`Ledger.alone`): what is found still holds when it is taken.
     """
 
     key: str
@@ -66,6 +65,7 @@ class Claim:
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Claim]") -> Sequence[ClaimResult]:
+        ledger.alone(conn, SETTLING)
         found = _find(ledger, conn, [write.key for write in writes])
         _free_lost(ledger, conn, writes, found)
         results = {write.key: _known(found.get(write.key), write) for write in writes}
@@ -80,6 +80,7 @@ class Claim:
 class Send:
     """Mark a claimed call as sent; False when it is no longer ours or its run has been halted."""
 
+    is_free: ClassVar[bool] = True
     id: int
     owner: str
 
@@ -91,8 +92,12 @@ class Send:
         ours: set[int] = set()
         sql = statements(ledger.is_sqlite)
         for owner, ids in by_owner.items():
-            unsent = [row.id for row in sql.unsent.rows(conn, {"ids": packed(ids), "by": owner})]
-            conn.execute(sql.send, {"ids": packed(unsent)})
+            told = {"ids": packed(ids), "by": owner}
+            if ledger.is_sqlite:
+                unsent = [row.id for row in sql.unsent.rows(conn, told)]
+                conn.execute(sql.send, {"ids": packed(unsent)})
+            else:
+                unsent = list(conn.execute(sql.send_ours, told).scalars())
             ours.update(unsent)
         return [write.id in ours for write in writes]
 
@@ -104,6 +109,7 @@ class Settle:
     False: another reply to this call was committed before, and stands.
     """
 
+    before_alone: ClassVar[bool] = True
     id: int
     reply: bytes
     usage: Usage
@@ -115,8 +121,7 @@ class Settle:
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Settle]") -> Sequence[bool]:
-        now = ledger.now(conn)
-        rows = _lock(ledger, conn, [write.id for write in writes])
+        rows = _keep_replies(ledger, conn, {write.id: write for write in writes})
         fresh = {write.id: write for write in writes if rows[write.id].state != "done"}
         money = Money()
         for id_, write in fresh.items():
@@ -124,9 +129,7 @@ class Settle:
             tokens = write.usage.prompt_tokens + write.usage.completion_tokens
             money.spend(rows[id_].run_id, write.cost or 0, tokens)
             money.count(rows[id_], _counts(write))
-        if fresh:
-            _keep_replies(ledger, conn, list(fresh.values()), now)
-            money.write(ledger, conn)
+        money.write(ledger, conn)
         return [write.id in fresh for write in writes]
 
 
@@ -206,7 +209,8 @@ def bury(ledger: Ledger, conn: sa.Connection, owner: str) -> int:
 
 def _bury(ledger: Ledger, conn: sa.Connection, which: sa.ColumnElement[bool]) -> int:
     query = sa.select(calls).where(which, calls.c.settled_at.is_(None))
-    rows = conn.execute(query.order_by(calls.c.key).with_for_update()).all()
+    locked = query.order_by(calls.c.key).with_for_update(key_share=True, skip_locked=True)
+    rows = conn.execute(locked).all()  # whose owner writes just now, it lives
     if not rows:
         return 0
     money = Money()
@@ -218,8 +222,9 @@ def _bury(ledger: Ledger, conn: sa.Connection, which: sa.ColumnElement[bool]) ->
 
 
 def bury_all(ledger: Ledger, conn: sa.Connection) -> int:
-    """Bury every dead owner of an open call."""
+    """Bury every dead process: its open calls, then its own row."""
     ledger.alone(conn, SETTLING)
+    remove_dead(ledger, conn)
     owners = conn.execute(sa.select(calls.c.owner).where(calls.c.settled_at.is_(None)).distinct()).scalars().all()
     return sum(bury(ledger, conn, owner) for owner in owners if is_dead(ledger, conn, owner))
 
@@ -282,18 +287,25 @@ def _insert(
     if not granted:
         return {}
     now = ledger.now(conn)
-    old = [write for write in granted if write.key in found]
-    for write in old:
+    ids: dict[str, int] = {}
+    for write in (write for write in granted if write.key in found):
         free = calls.c.state.in_(("unknown", "failed"))
         take = calls.update().where(calls.c.key == write.key, free)
         conn.execute(take.values(**_row(write, now), settled_at=None, error="", reason=""))
+        ids[write.key] = found[write.key].id
     sql = statements(ledger.is_sqlite)
     for shared, new in _grouped([write for write in granted if write.key not in found]).items():
         told = dict(zip(OF_GROUP, (*shared, "claimed", new[0].owner, now), strict=True))
         rows = packed([_own(write) for write in new])
-        conn.execute(sql.insert, {"claimed": rows, **{f"its_{name}": value for name, value in told.items()}})
-    ids = sql.ids.rows(conn, {"keys": packed([write.key for write in granted])})
-    return {row.key: Claimed(id=row.id) for row in ids}
+        values = {"claimed": rows, **{f"its_{name}": value for name, value in told.items()}}
+        if ledger.is_sqlite:
+            conn.execute(sql.insert, values)
+        else:
+            ids |= {row.key: row.id for row in conn.execute(sql.insert_for_ids, values)}
+    if ledger.is_sqlite:
+        new_keys = [write.key for write in granted if write.key not in ids]
+        ids |= {row.key: row.id for row in sql.ids.rows(conn, {"keys": packed(new_keys)})}
+    return {key: Claimed(id=id_) for key, id_ in ids.items()}
 
 
 def _grouped(writes: Sequence[Claim]) -> Mapping[Group, Sequence[Claim]]:
@@ -330,7 +342,20 @@ def _set_free(conn: sa.Connection, ids: Sequence[int], now: float) -> None:
     conn.execute(calls.update().where(calls.c.id.in_(ids)).values(**free))
 
 
-def _keep_replies(ledger: Ledger, conn: sa.Connection, writes: Sequence[Settle], now: float) -> None:
+def _keep_replies(ledger: Ledger, conn: sa.Connection, writes: Mapping[int, Settle]) -> Mapping[int, Any]:
+    """Keep the replies of calls that have none; the calls' rows as they were before."""
+    sql = statements(ledger.is_sqlite)
+    if not ledger.is_sqlite:
+        told = {"ids": packed(list(writes)), **_bodies(list(writes.values()))}
+        return {row.id: row for row in conn.execute(sql.lock_and_settle, told)}
+    rows = _lock(ledger, conn, list(writes))
+    fresh = [write for id_, write in writes.items() if rows[id_].state != "done"]
+    if fresh:
+        conn.execute(sql.settle, {"now": ledger.now(conn), **_bodies(fresh)})
+    return rows
+
+
+def _bodies(writes: Sequence[Settle]) -> dict[str, Any]:
     """The bodies go as one, of which each row takes its part."""
     rows, start = [], 1
     for write in writes:
@@ -339,8 +364,7 @@ def _keep_replies(ledger: Ledger, conn: sa.Connection, writes: Sequence[Settle],
         server = write.server[:100]  # what the column holds: a reply is never lost to its name
         rows.append((write.id, start, len(write.reply), write.cost, *tokens, write.latency_ms, write.note, server))
         start += len(write.reply)
-    bodies = b"".join(write.reply for write in writes)
-    conn.execute(statements(ledger.is_sqlite).settle, {"replies": packed(rows), "bodies": bodies, "now": now})
+    return {"replies": packed(rows), "bodies": b"".join(write.reply for write in writes)}
 
 
 def _counts(write: Settle) -> dict[str, int]:

@@ -43,6 +43,7 @@ _CONNECT_SECONDS = 10
 _IDLE_SECONDS = 60  # that a transaction may stand open with nothing asked of it
 _LOCK = 726  # of PostgreSQL's advisory locks those that are ours; any number
 logging.getLogger("alembic").setLevel(logging.WARNING)  # else each worker's log would tell of its set-up
+CLOCK: sa.ColumnClause[float] = sa.literal_column("extract(epoch FROM clock_timestamp())::float8", sa.Float)
 MIGRATING, SETTLING, FEEDING = range(3)  # what is done alone
 
 
@@ -72,6 +73,7 @@ class Ledger:
     def writing(self) -> Iterator[sa.Connection]:
         """One transaction; on SQLite it holds the write lock from its beginning."""
         with self.engine.begin() as conn:
+            conn.info["alone"] = set()
             yield conn
 
     @contextmanager
@@ -85,15 +87,17 @@ class Ledger:
         """The one clock of all processes, in seconds: the server's, or this machine's for SQLite."""
         if self.is_sqlite:
             return time.time()
-        return float(conn.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+        return float(conn.execute(sa.select(CLOCK)).scalar_one())
 
     def alone(self, conn: sa.Connection, what: int) -> None:
         """Until this transaction ends, let no other one do the same: SQLite has but one writer, PostgreSQL many.
 
         Transactions that touch the same rows in differing orders would wait for each other until one is broken off.
+        A second time in the same transaction costs nothing.
         """
-        if not self.is_sqlite:
+        if not self.is_sqlite and what not in conn.info["alone"]:
             conn.execute(sa.text("SELECT pg_advisory_xact_lock(:lrq, :what)"), {"lrq": _LOCK, "what": what})
+            conn.info["alone"].add(what)
 
     def insert(self, table: sa.Table) -> Any:
         """An insert that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""

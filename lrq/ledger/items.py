@@ -130,7 +130,7 @@ def _keep_contexts(ledger: Ledger, conn: sa.Connection, texts: Mapping[str, str]
     compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
     fresh = [
         {"hash": digest, "chars": len(text), "body": compressor.compress(text.encode())}
-        for digest, text in texts.items()
+        for digest, text in sorted(texts.items())  # in one order: whoever else adds some of them waits, and no more
         if digest not in stored
     ]
     if fresh:

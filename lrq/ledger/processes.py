@@ -41,21 +41,12 @@ class Presence:
     def __init__(self, ledger: Ledger, type_: str, note: Callable[[], object] | None = None) -> None:
         self.id = uuid.uuid4().hex
         self._ledger = ledger
+        self._type = type_
         self.note = note
         self._ended = threading.Event()
         with ledger.writing() as conn:
-            now = ledger.now(conn)
-            conn.execute(
-                processes.insert().values(
-                    id=self.id,
-                    type=type_,
-                    host=socket.gethostname(),
-                    place=here(),
-                    pid=os.getpid(),
-                    started_at=now,
-                    seen_at=now,
-                )
-            )
+            self._started = ledger.now(conn)
+            self._enter(conn, self._started)
         self._thread = threading.Thread(target=self._work, name="presence", daemon=True)
         self._thread.start()
 
@@ -74,11 +65,17 @@ class Presence:
             except Exception as error:  # whatever it is, a thread that ends would make this process a dead one
                 log.warning("no sign of life could be given: %s", str(error).splitlines()[0])
 
+    def _enter(self, conn: sa.Connection, now: float) -> None:
+        who = {"id": self.id, "type": self._type, "host": socket.gethostname(), "place": here(), "pid": os.getpid()}
+        conn.execute(processes.insert().values(**who, started_at=self._started, seen_at=now))
+
     def _give_sign(self) -> None:
         values = {"note": orjson.dumps(self.note()).decode()} if self.note else {}
         with self._ledger.writing() as conn:
+            now = self._ledger.now(conn)
             seen = processes.update().where(processes.c.id == self.id)
-            conn.execute(seen.values(seen_at=self._ledger.now(conn), **values))
+            if conn.execute(seen.values(seen_at=now, **values)).rowcount == 0:
+                self._enter(conn, now)  # it was thought dead, and removed
 
 
 @dataclass
@@ -104,6 +101,18 @@ def is_dead(ledger: Ledger, conn: sa.Connection, owner: str) -> bool:
         _watched.pop(owner, None)
         return True
     return _is_gone(row) or _silence(owner, row.seen_at) > _patience(row)
+
+
+def remove_dead(ledger: Ledger, conn: sa.Connection) -> list[str]:
+    """Forget the processes that have ended without leaving, and their leases; who they were."""
+    rows = conn.execute(sa.select(processes)).all()
+    dead = [row.id for row in rows if _is_gone(row) or _silence(row.id, row.seen_at) > _patience(row)]
+    if dead:
+        conn.execute(processes.delete().where(processes.c.id.in_(dead)))
+        conn.execute(leases.delete().where(leases.c.owner.in_(dead)))
+    for owner in dead:
+        _watched.pop(owner, None)
+    return dead
 
 
 def _is_gone(row: sa.Row[Any]) -> bool:
@@ -154,7 +163,7 @@ def take_lease(ledger: Ledger, conn: sa.Connection, name: str, owner: str, secon
     now = ledger.now(conn)
     if ledger.add_new(conn, leases, {"name": name, "owner": owner, "until": now + seconds}):
         return True
-    row = conn.execute(sa.select(leases).where(leases.c.name == name).with_for_update()).one()
+    row = conn.execute(sa.select(leases).where(leases.c.name == name).with_for_update(key_share=True)).one()
     if row.owner != owner and row.until >= now and not is_dead(ledger, conn, row.owner):
         return False
     conn.execute(leases.update().where(leases.c.name == name).values(owner=owner, until=now + seconds))

@@ -28,7 +28,7 @@ def revise(
 
     Raises UsageError while the run is at work: an item would be judged half by the old words, half by the new.
     """
-    row = conn.execute(sa.select(runs).where(runs.c.id == run.id).with_for_update()).one()
+    row = conn.execute(sa.select(runs).where(runs.c.id == run.id).with_for_update(key_share=True)).one()
     at_work = conn.execute(sa.select(tasks.c.id).where(tasks.c.run_id == run.id).limit(1)).first() is not None
     if row.open_items or at_work:
         raise UsageError(f"run {run.name!r} is still at work; let it end first (`lrq resume {run.name}`)")

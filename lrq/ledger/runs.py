@@ -79,7 +79,7 @@ def create_run(
     run = get_run(conn, name)
     if is_new:
         return run
-    conn.execute(sa.select(runs.c.id).where(runs.c.id == run.id).with_for_update())
+    conn.execute(sa.select(runs.c.id).where(runs.c.id == run.id).with_for_update(key_share=True))
     run = get_run(conn, name)  # as it stands now that nobody else can revise it
     asked = orjson.loads(orjson.dumps(config))
     for role in {"judge", "policy", "embedding"} & run.config.keys() & asked.keys():

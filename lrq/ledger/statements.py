@@ -5,6 +5,7 @@ from functools import cache
 import sqlalchemy as sa
 
 from lrq.ledger.batches import Query, listed, table
+from lrq.ledger.engine import CLOCK
 from lrq.ledger.money import Group
 from lrq.ledger.schema import calls, runs
 
@@ -45,7 +46,7 @@ class Statements:
         self.find = sa.select(calls).where(calls.c.key.in_(keys))
         self.ids = Query(sa.select(calls.c.key, calls.c.id).where(calls.c.key.in_(keys)))
         held = sa.select(calls.c.id, calls.c.state, calls.c.owner, *(calls.c[name] for name in _SUMMED))
-        self.lock = Query(held.where(calls.c.id.in_(ids)).order_by(calls.c.key).with_for_update())
+        self.lock = Query(held.where(calls.c.id.in_(ids)).order_by(calls.c.key).with_for_update(key_share=True))
         claimed = table("claimed", OF_CLAIM, is_sqlite=is_sqlite)
         shared = [sa.bindparam(f"its_{name}", type_=calls.c[name].type) for name in OF_GROUP]
         self.insert = calls.insert().from_select([*OF_CLAIM, *OF_GROUP], sa.select(*claimed.c, *shared))
@@ -53,6 +54,9 @@ class Statements:
         ours = calls.c.owner == sa.bindparam("by"), calls.c.state == "claimed", calls.c.run_id.in_(active)
         self.unsent = Query(sa.select(calls.c.id).where(calls.c.id.in_(ids), *ours))
         self.send = calls.update().where(calls.c.id.in_(ids)).values(state="sent", deliveries=calls.c.deliveries + 1)
+        # PostgreSQL's in one step, for each is a round trip; SQLite's rows come as one (`Query`).
+        self.insert_for_ids = self.insert.returning(calls.c.key, calls.c.id)
+        self.send_ours = self.send.where(*ours).returning(calls.c.id)
         replies = table("replies", OF_REPLY, is_sqlite=is_sqlite)
         reply = sa.func.substr(sa.bindparam("bodies", type_=sa.LargeBinary), replies.c.start, replies.c.length)
         told = {name: replies.c[name] for name in OF_REPLY if name not in {"id", "start", "length"}}
@@ -60,9 +64,14 @@ class Statements:
             "state": "done",
             "reserved_cost": 0,
             "reserved_tokens": 0,
-            "settled_at": sa.bindparam("now", type_=sa.Float),
+            "settled_at": sa.bindparam("now", type_=sa.Float) if is_sqlite else CLOCK,
         }
         self.settle = calls.update().where(calls.c.id == replies.c.id).values(**ended, **told, reply=reply)
+        # PostgreSQL's in one step: the rows as they were, and the replies in those that had none.
+        locked = held.where(calls.c.id.in_(ids)).order_by(calls.c.key).with_for_update(key_share=True).cte("locked")
+        fresh = calls.c.id.in_(sa.select(locked.c.id).where(locked.c.state != "done"))
+        kept = self.settle.where(fresh).returning(calls.c.id).cte("kept")
+        self.lock_and_settle = sa.select(locked).add_cte(kept)
 
 
 statements = cache(Statements)

@@ -1,7 +1,7 @@
 """Ends of steps: what many tasks have found goes in with a few statements, whatever their number."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ from lrq.domain.records import Score
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
 from lrq.ledger.batches import Query, listed, packed, table
-from lrq.ledger.engine import Ledger, insert_into
+from lrq.ledger.engine import SETTLING, Ledger, insert_into
 from lrq.ledger.schema import items, tasks
 
 
@@ -28,29 +28,32 @@ class EndStep:
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[EndStep]") -> Sequence[bool]:
+        ledger.alone(conn, SETTLING)  # two steps of one item end at once, and of many items in any order
         sql = _statements(ledger.is_sqlite)
         ids = packed([write.task.id for write in writes])
-        still_open = {row.id for row in sql.open.rows(conn, {"ids": ids})}
+        still_open = sql.end_all(conn, ids)
         ended = {write.task.id: write for write in reversed(writes) if write.task.id in still_open}
-        conn.execute(sql.end, {"ids": ids})
         found = [(write.task.item, write.task.round, score) for write in ended.values() for score in write.found]
         items_.add_scores(ledger, conn, found)
         steps = Counter(write.task.item for write in ended.values())
-        conn.execute(sql.count, {"ended": packed(list(steps.items()))})
-        judged = packed([row.id for row in sql.judged.rows(conn, {"ids": packed(list(steps))})])
-        conn.execute(sql.open_aggregate, {"ids": judged})
-        conn.execute(sql.leave_judging, {"ids": judged})
+        judged = sql.count_down(conn, steps)
+        if judged:
+            conn.execute(sql.open_aggregate, {"ids": packed(judged)})
+            conn.execute(sql.leave_judging, {"ids": packed(judged)})
         return [ended.get(write.task.id) is write for write in writes]
 
 
 class _Statements:
     def __init__(self, is_sqlite: bool) -> None:
         ids = listed("ids", sa.BigInteger, is_sqlite=is_sqlite)
-        self.open = Query(sa.select(tasks.c.id).where(tasks.c.id.in_(ids)).order_by(tasks.c.id).with_for_update())
+        self._is_sqlite = is_sqlite
+        self.open = Query(sa.select(tasks.c.id).where(tasks.c.id.in_(ids)))
         self.end = tasks.delete().where(tasks.c.id.in_(ids))
+        self.end_for_ids = self.end.returning(tasks.c.id)
         ended = table("ended", {"id": sa.BigInteger, "steps": sa.Integer}, is_sqlite=is_sqlite)
         less = items.update().where(items.c.id == ended.c.id)
         self.count = less.values(open_steps=items.c.open_steps - ended.c.steps)
+        self.count_for_items = self.count.returning(items.c.id, items.c.open_steps, items.c.state)
         among = items.c.id.in_(ids)
         self.judged = Query(sa.select(items.c.id).where(among, items.c.open_steps == 0, items.c.state == "judging"))
         aggregate = ("aggregate", "aggregate", "ready")
@@ -59,6 +62,23 @@ class _Statements:
         opened: Any = insert_into(tasks, is_sqlite).from_select(names, sa.select(*columns).where(among))
         self.open_aggregate = opened.on_conflict_do_nothing()
         self.leave_judging = items.update().where(among).values(state="aggregating", open_steps=1)
+
+    def end_all(self, conn: sa.Connection, ids: str) -> set[int]:
+        """Delete these tasks; those that were there."""
+        if not self._is_sqlite:
+            return set(conn.execute(self.end_for_ids, {"ids": ids}).scalars())
+        still_open = {row.id for row in self.open.rows(conn, {"ids": ids})}
+        conn.execute(self.end, {"ids": ids})
+        return still_open
+
+    def count_down(self, conn: sa.Connection, steps: Mapping[int, int]) -> list[int]:
+        """So many steps of each item have ended; the items that have none left."""
+        ended = {"ended": packed(list(steps.items()))}
+        if not self._is_sqlite:
+            counted = conn.execute(self.count_for_items, ended)
+            return [row.id for row in counted if row.open_steps == 0 and row.state == "judging"]
+        conn.execute(self.count, ended)
+        return [row.id for row in self.judged.rows(conn, {"ids": packed(list(steps))})]
 
 
 _statements = cache(_Statements)

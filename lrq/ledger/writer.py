@@ -35,7 +35,12 @@ log = logging.getLogger(__name__)
 
 
 class Write(Protocol[T_co]):
-    """One thing to write. Equal kinds are applied together, in the order they came."""
+    """One thing to write. Equal kinds are applied together, in the order they came.
+
+    What needs the transaction to be alone sees to it (`Ledger.alone`, SETTLING), as late as it can: others wait for
+    its end. Kinds that do work before that have `before_alone = True`, and go first; those that need not be alone have
+    `is_free = True`, and wait for nobody.
+    """
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: Sequence[Any]) -> Sequence[Any]:
@@ -51,6 +56,7 @@ class Together(Generic[T]):
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: Sequence[Any]) -> Sequence[Any]:
+        ledger.alone(conn, SETTLING)  # whatever it is
         return [write.function(conn) for write in writes]
 
 
@@ -61,18 +67,21 @@ class _Waiting:
 
 
 class Writer:
-    """The writing thread of a process. `write` from the event loop; `close` when it has ended."""
+    """Writes for a process, in threads of its own. `write` from the event loop; `close` when it has ended.
+
+    Where the database has many writers, what need not be alone has a thread for itself: a permit grows old while its
+    call waits to be marked as sent.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
-        self._thread.start()
+        self._line = _Line(ledger)
+        self._free = self._line if ledger.is_sqlite else _Line(ledger)
 
     async def write(self, write: Write[T]) -> T:
         """Commit this write; returns when it is on disk. A cancelled wait does not undo it."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Waiting(write, future))
+        line = self._free if getattr(write, "is_free", False) else self._line
+        line.put(_Waiting(write, future))
         return await future
 
     async def surely(self, write: Write[T]) -> T:
@@ -87,6 +96,22 @@ class Writer:
 
     async def together(self, function: Callable[[sa.Connection], T]) -> T:
         return await self.write(Together(function))
+
+    def close(self) -> None:
+        """Write what is waiting, then end the threads."""
+        for line in {self._line, self._free}:
+            line.close()
+
+
+class _Line:
+    """A thread that writes what is put into its queue."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self.put = self._queue.put
+        self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Write what is waiting, then end the thread."""
@@ -159,12 +184,16 @@ class Writer:
             groups.setdefault(type(waiting.write), []).append(place)
         results: list[Any] = [None] * len(batch)
         with self._ledger.writing() as conn:
-            self._ledger.alone(conn, SETTLING)  # they would meet at the run's row anyway, but not in one order
-            for kind, places in groups.items():
+            for kind, places in sorted(groups.items(), key=_turn):
                 ended = kind.apply(self._ledger, conn, [batch[place].write for place in places])
                 for place, result in zip(places, ended, strict=True):
                     results[place] = result
         return results
+
+
+def _turn(group: tuple[type[Any], list[int]]) -> bool:
+    """Sorts kinds that have work to do before they are alone in front of others."""
+    return not getattr(group[0], "before_alone", False)
 
 
 def _resolve(ended: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
