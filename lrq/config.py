@@ -89,7 +89,7 @@ class _Server(_Part):
 
     api_key: SecretStr | None = setting(
         "Key that is sent to this endpoint and no other; better in the environment than in a file",
-        example="sk-of-yours",
+        example="sk-yours",
     )
     rpm: int | None = setting(
         "Requests that all processes together may send; unset: learned from the answers",

@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,9 +29,9 @@ STEPS = {"helpfulness": "judge.helpfulness", "logicality": "judge.logicality"}
 
 
 @pytest.fixture
-def url(postgres_url: str, home: Path) -> Iterator[str]:
+def url(postgres_url: str, home: Path) -> str:
     open_ledger(Settings(home=home, database_url=SecretStr(postgres_url)), create=True).close()
-    yield postgres_url
+    return postgres_url
 
 
 class Work:
