@@ -11,8 +11,9 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import orjson
 
+from lrq.calls.errors import line_of
 from lrq.calls.forms import PLAIN, Form, parameters
-from lrq.calls.outcomes import Outcome, line_of, read_outcome
+from lrq.calls.outcomes import Outcome, read_outcome
 from lrq.calls.presets import base_url, preset_of
 from lrq.config import Endpoint, resolve
 from lrq.domain.records import Call

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from lrq.calls.outcomes import Outcome, line_of, read_outcome
+from lrq.calls.errors import line_of
+from lrq.calls.outcomes import Outcome, read_outcome
 from lrq.calls.transport import _request
 from lrq.domain.records import Call, Usage
 
