@@ -4,12 +4,12 @@ All of it is kept in the ledger, so that it is learned once for all processes an
 """
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from lrq.calls.estimates import at_most
-from lrq.calls.forms import Form, changes, parameters
+from lrq.calls.forms import Change, Form, changes, parameters
 from lrq.calls.heads import Heads, Turn
 from lrq.calls.learned import Learned, changed, room_for, words
 from lrq.calls.outcomes import Outcome
@@ -21,8 +21,10 @@ from lrq.ledger.learned import Fact
 _LEAD_SECONDS = 120.0  # that calls wait for the first one of a model, by which it is seen how long it thinks
 _LONG = 4_000  # bytes of a prompt that is long enough to be cut
 _UNLIKELY = 6.0  # bytes to a token: common texts have 3 to 5
-_PER_BYTE = 0.25  # tokens, before a server's own counts are known
+_SHORTEST_CUT = 256  # tokens: no server has a smaller context
+_MOST_COUNTS = 1000  # different ones that are remembered
 _FEW = 3  # prompts that were counted too short, after which it is no accident whatever the counts are
+_DENSER = 1.5  # times as many tokens to a byte are foreseen where a prompt and its room did not fit
 _SURE = 5  # counts after which tokens to a byte are known well enough to refuse a prompt beforehand
 _CERTAINLY = 0.75  # of the tokens that a prompt is likely to have
 
@@ -36,21 +38,27 @@ class _Counted:
     tokens: int = 0
     bytes: int = 0
     replies: int = 0
+    usual: Counter[int] = field(default_factory=Counter)  # tokens → how many ordinary prompts had so many
     # Hash of a long prompt of which few tokens were counted → its bytes and these tokens.
     doubtful: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def per_byte(self) -> float:
-        return self.tokens / self.bytes if self.replies >= _FEW else _PER_BYTE
+        return self.tokens / self.bytes
 
     def add(self, size: int, tokens: int) -> None:
         self.bytes += size
         self.tokens += tokens
         self.replies += 1
+        if len(self.usual) < _MOST_COUNTS:
+            self.usual[tokens] += 1
 
     def cut(self) -> list[tuple[int, int]]:
-        """Those of the doubtful that were cut; empty while it may be chance."""
-        short = [one for one in self.doubtful.values() if 2 * one[1] < one[0] * self.per_byte]
+        """Those of the doubtful that were cut; empty while it may be chance, or a server that gives any number."""
+        if self.replies < _FEW:
+            return []
+        unusual = [one for one in self.doubtful.values() if self.usual[one[1]] < _FEW - 1]
+        short = [one for one in unusual if 2 * one[1] < one[0] * self.per_byte]
         for _, tokens in short:
             equal = [one for one in short if abs(one[1] - tokens) <= max(2, tokens // 100)]
             if len(equal) > 1:
@@ -84,6 +92,8 @@ class Adapting:
             return False
         if parameters(call, self.learned.form(endpoint, call, kind)) != sent:
             return True  # another call was refused before, and taught as much
+        if asked[0].topic == "context" and asked[0].value == form.context and form.room:
+            asked = [Change(topic="density", name="", value=form.density * _DENSER)]
         helps = parameters(call, changed(form, asked)) != sent
         for change in asked:
             if helps or change.topic == "context":
@@ -120,7 +130,7 @@ class Adapting:
         counted = self._counted[endpoint.address, call.model]
         if call.size < _LONG or call.size < _UNLIKELY * usage.prompt_tokens:
             counted.add(call.size, usage.prompt_tokens)
-        else:
+        elif usage.prompt_tokens >= _SHORTEST_CUT:
             asked = hash(tuple(message["content"] for message in call.messages))
             counted.doubtful[asked] = call.size, usage.prompt_tokens
         if not counted.doubtful or not (cut := counted.cut()):

@@ -19,7 +19,6 @@ _ALIASES = {
     "n": ("candidateCount", "candidate_count", "num_completions"),
 }
 _STATUS = {400, 422, 501}
-_PER_BYTE = 0.45  # tokens, more than common texts have: what a prompt leaves of a context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +30,7 @@ class Form:
     least: Mapping[str, float] = field(default_factory=dict)
     room: int = 0  # tokens for thoughts, beside the limit that the question has of its own
     context: int = 0  # tokens of prompt and reply together; 0: unknown
+    density: float = 0.3  # tokens to a byte that prompts are taken to have: how much they leave of the context
     prompt_factor: float = 1.0  # how far its counts were above what bytes allow
     completion_factor: float = 1.0
 
@@ -68,7 +68,7 @@ def limit_of(sent: Mapping[str, Any]) -> int | None:
 def _room(call: Call, form: Form) -> int:
     if not form.context or not call.max_tokens:
         return form.room
-    return max(0, min(form.room, form.context - round(_PER_BYTE * call.size) - call.max_tokens))
+    return max(0, min(form.room, form.context - round(form.density * call.size) - call.max_tokens))
 
 
 def _rename_limit(given: dict[str, Any], form: Form) -> None:
@@ -84,7 +84,8 @@ def _within(name: str, value: Any, form: Form) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     fact = LIMIT if name in _LIMITS else name
-    bounded = max(form.least.get(fact, value), min(form.most.get(fact, value), value))
+    bounded = min(form.most.get(fact, value), value)
+    bounded = max(form.least.get(fact, bounded), bounded)
     return int(bounded) if isinstance(value, int) else bounded
 
 

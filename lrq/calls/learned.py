@@ -5,6 +5,7 @@ Topics of a fact, each with the name it is about:
     most, least (one)       the bounds of its value
     room (a kind)           tokens for a reasoning model's thoughts beside a reply's own limit; 0: it does not think
     context                 tokens of prompt and reply together
+    density                 tokens to a byte of its prompts, at most
     factor (prompt …)       how far the server's counts were above what bytes allow
 """
 
@@ -60,6 +61,7 @@ class Learned:
                 least=_named(facts, "least"),
                 room=self._room(endpoint, facts, kind) if call.role in _THINKING_ROLES else 0,
                 context=int(_named(facts, "context").get("", 0)),
+                density=_named(facts, "density").get("", Form.density),
                 prompt_factor=_named(facts, "factor").get("prompt", 1.0),
                 completion_factor=_named(facts, "factor").get("completion", 1.0),
             )
@@ -86,6 +88,7 @@ def changed(form: Form, asked: Sequence[Change]) -> Form:
         most={**form.most, **{one.name: one.value for one in asked if one.topic == "most"}},
         least={**form.least, **{one.name: one.value for one in asked if one.topic == "least"}},
         context=next((int(one.value) for one in asked if one.topic == "context"), form.context),
+        density=next((one.value for one in asked if one.topic == "density"), form.density),
     )
 
 

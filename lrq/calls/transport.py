@@ -190,12 +190,3 @@ def _request(call: Call, form: Form = PLAIN) -> tuple[str, dict[str, Any]]:
     if call.role == "embedding":
         return "/embeddings", {"model": call.model, "input": list(call.input), **asked}
     return "/chat/completions", {"model": call.model, "messages": list(call.messages), **asked}
-
-
-async def reachable(endpoint: Endpoint) -> str:
-    """Why the endpoint does not answer a request for its models; empty if it does. No paid call."""
-    transport = Transport()
-    try:
-        return (await transport.models(endpoint)).problem
-    finally:
-        await transport.close()

@@ -6,18 +6,24 @@ import importlib.util
 import platform
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import click
 
+from lrq.calls.adapting import Adapting
+from lrq.calls.learned import words
+from lrq.calls.presets import preset_of
 from lrq.calls.prices import rates_of
-from lrq.calls.transport import reachable
+from lrq.calls.transport import Models, Transport
+from lrq.calls.trial import Trial, try_call
 from lrq.cli import EXIT_ERROR
-from lrq.cli.common import echo_json, json_option, settings_options
+from lrq.cli.common import echo_json, json_option, money, settings_options
 from lrq.config import Endpoint, Settings
 from lrq.domain.errors import LrqError
-from lrq.domain.records import ROLES
+from lrq.domain.records import ROLES, Role
 from lrq.ledger import open_ledger
+from lrq.ledger.learned import Fact, all_facts, keep
 from lrq.policy.folder import find
 from lrq.queue import broker
 from lrq.workers.supervisor import unable
@@ -33,14 +39,15 @@ class Finding:
 
 
 @click.command()
+@click.option("--call", "calls", is_flag=True, help="Make one small paid call to each endpoint.")
 @json_option
 @settings_options
-def doctor(as_json: bool, settings: Settings) -> int:
-    """Say what is installed, reachable and set, and what to do about what is not. No paid call is made.
+def doctor(calls: bool, as_json: bool, settings: Settings) -> int:
+    """Say what is installed, reachable and set, and what to do about what is not. No paid call is made without --call.
 
-    Example: lrq doctor
+    Example: lrq doctor --call
     """
-    findings = list(_examine(settings))
+    findings = list(_examine(settings, calls=calls))
     if as_json:
         echo_json([vars(finding) for finding in findings])
     else:
@@ -50,7 +57,7 @@ def doctor(as_json: bool, settings: Settings) -> int:
     return EXIT_ERROR if any(finding.state == "wrong" for finding in findings) else 0
 
 
-def _examine(settings: Settings) -> Iterator[Finding]:
+def _examine(settings: Settings, *, calls: bool) -> Iterator[Finding]:
     version = importlib.metadata.version("lrq")
     yield Finding(what="lrq", state="ok", said=f"{version} on Python {platform.python_version()}")
     for extra, modules in _EXTRAS.items():
@@ -60,9 +67,11 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     yield _tried("ledger", lambda: _ledger(settings))
     yield _tried("broker", lambda: _broker(settings))
     yield _disk(settings)
+    adapting = Adapting(_tried_facts(settings))
     for role in ROLES:
         for endpoint in settings.endpoints(role):
-            yield from _endpoint(role, endpoint)
+            yield from _endpoint(role, endpoint, adapting, calls=calls)
+    _keep(settings, adapting)
     if not settings.endpoints("judge"):
         yield Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
     if path := settings.policy.path:
@@ -106,12 +115,62 @@ def _where_of_key(role: str, endpoint: Endpoint) -> str:
     return f"LRQ_{role.upper()}_API_KEY" if is_short else f"api_key of {endpoint.name} under {role}.endpoints"
 
 
-def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
+def _tried_facts(settings: Settings) -> list[Fact]:
+    """What the ledger holds; nothing where it cannot be opened, which is a finding of its own."""
+    try:
+        ledger = open_ledger(settings)
+    except LrqError:
+        return []
+    with ledger.reading() as conn:
+        facts = all_facts(conn)
+    ledger.close()
+    return facts
+
+
+def _keep(settings: Settings, adapting: Adapting) -> None:
+    if not adapting.new:
+        return
+    with suppress(LrqError):
+        ledger = open_ledger(settings)
+        with ledger.writing() as conn:
+            for fact in adapting.new:
+                keep(ledger, conn, fact)
+        ledger.close()
+
+
+async def _ask(role: Role, endpoint: Endpoint, adapting: Adapting, *, calls: bool) -> tuple[Models, Trial | None]:
+    transport = Transport()
+    try:
+        models = await transport.models(endpoint)
+        if endpoint.model in models.contexts:
+            adapting.has_context(endpoint, endpoint.model, models.contexts[endpoint.model])
+        return models, await try_call(transport, endpoint, role, adapting) if calls else None
+    finally:
+        await transport.close()
+
+
+def _called(what: str, trial: Trial) -> Finding:
+    outcome, usage = trial.outcome, trial.usage
+    if outcome.kind != "ok":
+        return Finding(what=what, state="wrong", said=f"a call brought no reply: {outcome.reason}")
+    counts = f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens"
+    said = f"answered a call in {outcome.latency:.1f} s: {counts}, {money(trial.cost_micros)}"
+    return Finding(what=what, state="note" if trial.note else "ok", said=f"{said}; {trial.note}".removesuffix("; "))
+
+
+def _endpoint(role: Role, endpoint: Endpoint, adapting: Adapting, *, calls: bool) -> Iterator[Finding]:
     what = f"{role} {endpoint.name}"
-    problem = asyncio.run(reachable(endpoint))
-    where = f"{endpoint.model} at {endpoint.url}"
+    models, trial = asyncio.run(_ask(role, endpoint, adapting, calls=calls))
+    problem = "" if trial and trial.outcome.kind == "ok" else models.problem  # not all servers list their models
+    where = f"{endpoint.model} at {endpoint.address}"
+    known = preset_of(endpoint).name
+    where += f" ({known})" if known else ""
     yield Finding(what=what, state="wrong" if problem else "ok", said=f"{where}: {problem}" if problem else where)
-    if not endpoint.secret():
+    if trial:
+        yield _called(what, trial)
+    if told := words(adapting.learned.about(endpoint, endpoint.model)):
+        yield Finding(what=what, state="ok", said=f"learned: {'; '.join(told)}")
+    if not endpoint.secret() and not endpoint.headers:
         yield Finding(what=what, state="note", said=f"no key is set: {_where_of_key(role, endpoint)}")
     if endpoint.rpm is None and endpoint.tpm is None and endpoint.concurrency is None:
         yield Finding(what=what, state="note", said="no limits are set: they will be learnt from its answers")

@@ -8,12 +8,15 @@ import orjson
 import redis.asyncio
 import sqlalchemy as sa
 
+from lrq.calls.learned import Learned, words
 from lrq.calls.limiter import read_lanes
 from lrq.config import Settings
+from lrq.domain.records import ROLES
 from lrq.ledger import Ledger
 from lrq.ledger import processes as processes_
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import count_rows
+from lrq.ledger.learned import all_facts
 from lrq.ledger.runs import Run, UsageRow
 from lrq.ledger.schema import items, prompts, responses, rewards
 from lrq.queue.celery import prefix_of
@@ -65,6 +68,18 @@ async def lane_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]
     finally:
         await client.aclose()
     return [asdict(lane) for lane in lanes.values()]
+
+
+def learned_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
+    """What is known of the endpoints' ways, in words."""
+    with ledger.reading() as conn:
+        known = Learned(all_facts(conn))
+    found = []
+    for role in ROLES:
+        for endpoint in settings.endpoints(role):
+            told = words(known.about(endpoint, endpoint.model))
+            found += [{"name": settings.lane(role, endpoint), "learned": told}] if told else []
+    return found
 
 
 def unscored(ledger: Ledger, run: Run) -> int:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lrq.cli.common import console, echo_json, json_option, settings_options
-from lrq.cli.facts import lane_facts, process_facts, run_facts
+from lrq.cli.facts import lane_facts, learned_facts, process_facts, run_facts
 from lrq.config import Settings
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
@@ -50,6 +50,7 @@ def _facts(ledger: Ledger, settings: Settings, name: str | None) -> dict[str, An
         "runs": [run_facts(ledger, run) for run in found],
         "processes": process_facts(ledger),
         "lanes": asyncio.run(lane_facts(ledger, settings)),
+        "learned": learned_facts(ledger, settings),
     }
 
 
@@ -60,6 +61,7 @@ def _render(ledger: Ledger, settings: Settings, name: str | None) -> RenderableT
     if name:
         parts += run_tables(facts["runs"][0])
     parts += [Text(_lane_line(lane)) for lane in facts["lanes"]]
+    parts += [Text(f"{one['name']}: {'; '.join(one['learned'])}") for one in facts["learned"]]
     parts.append(_processes_line(facts["processes"]))
     return Group(*parts)
 

@@ -50,6 +50,7 @@ class Engine:
     frozen: dict[int, Frozen]
     notes: dict[str, Any]  # what this process says of itself in `lrq status`
     stops: "asyncio.Task[None] | None" = None
+    reads: "asyncio.Task[None] | None" = None
 
     def thawed(self, run: runs_.Run) -> Frozen:
         """The run's frozen configuration, kept until a revision."""
@@ -102,6 +103,7 @@ async def _open() -> Engine:
             _engine = await open_engine(settings_in_use(), _type)
             loop.at_close(partial(close_engine, _engine))
             _engine.stops = asyncio.create_task(_stop_calls(_engine.caller))
+            _engine.reads = asyncio.create_task(_read_contexts(_engine)) if _type == "judge" else None
             gc.freeze()
             gc.set_threshold(_COLLECT_EVERY, 20, 20)
         return _engine
@@ -111,6 +113,15 @@ async def _stop_calls(caller: Caller) -> None:
     """At the first signal let no further call begin: the tasks at work end with the calls they have in flight."""
     await loop.until_stopping()
     await caller.stop()
+
+
+async def _read_contexts(opened: Engine) -> None:
+    """Ask judges how many tokens they take, where they say so for nothing: what is longer is not sent."""
+    for endpoint in opened.settings.endpoints("judge"):
+        models = await opened.transport.models(endpoint)
+        for model, tokens in models.contexts.items():
+            if model == endpoint.model:
+                opened.caller.adapting.has_context(endpoint, model, tokens)
 
 
 async def open_engine(settings: Settings, type_: str) -> Engine:
@@ -153,6 +164,8 @@ def _waits(caller: Caller) -> dict[str, str]:
 async def close_engine(opened: Engine) -> None:
     """Commit what is in flight, then leave."""
     global _engine
+    if opened.reads is not None:
+        opened.reads.cancel()
     await opened.caller.stop()
     opened.reports.close()
     await opened.limiter.close()

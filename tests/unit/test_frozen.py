@@ -31,9 +31,7 @@ def test_all_that_results_depend_on_is_frozen() -> None:
     recipe = RECIPES["longreward"]
     assert found["prompts"] == recipe.prompts()
     assert found["tokens"] == TOKEN_RULE
-    assert found["judge"]["models"] == [
-        {"endpoint": "default", "model": "m", "extra": {}, "identity": "default:1/v1"}
-    ]
+    assert found["judge"]["models"] == [{"endpoint": "default", "model": "m", "extra": {}, "identity": "default:1/v1"}]
     assert found["settings"]["min_scored"] == 5
     assert found["sample"]["responses"] == 10
     assert found["train"]["beta"] == 0.15
