@@ -13,6 +13,7 @@ import orjson
 from lrq.calls.errors import ErrorBody, read_error
 from lrq.calls.faults import fault
 from lrq.domain.records import Call, Choice, Usage
+from lrq.ledger.money import Charge
 
 # "probed": failed like all that its endpoint is sent just now, which says nothing about this call.
 # "adapted": its form was refused, and is another from now on.
@@ -44,6 +45,8 @@ class Outcome:
     unknown: bool = False
     is_in_reply: bool = False  # a failure that came with status 200: the server is there, and may charge it
     unread: int | None = None  # bytes of an answer that cannot be read, and may be charged
+    is_unsent: bool = False  # it failed before the request went out
+    charge: Charge | None = None  # what an answer that is no reply costs
     body: object = field(default=None, repr=False)  # of a failure, as JSON
 
 

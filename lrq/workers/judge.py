@@ -57,6 +57,7 @@ class _Step:
             series=self.run.series,
             vote=vote,
             shared=step.shared,
+            report=self.engine.caller.breaker.read,
         )
         return await step.procedure(self.case, ask, self._nearest)
 
