@@ -20,7 +20,7 @@ ADVICE = {
     "unreadable": "see that the model follows the prompt's form, or name another {role}",
     "empty": "raise {role}.reasoning_tokens, turn thinking off in {role}.extra, or name another model",
     "cut": "raise {role}.reasoning_tokens, turn thinking off in {role}.extra, or name another model",
-    "refused": "mend what the server names in its settings, or leave the items out",
+    "refused": "mend what the server names in its settings, or leave items out (`lrq resume RUN --skip ITEM`)",
     "error": "wait until the server is well, or name another {role}",
 }
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ def read_error(body: object, raw: bytes) -> ErrorBody:
     nodes = list(_walk(body))
     texts = list(dict.fromkeys(_texts(body))) if body is not None else [plain]
     codes = list(dict.fromkeys(_codes(nodes)))
-    text = line_of("; ".join(texts)) or line_of(" ".join(codes)) or line_of(plain)
+    text = line_of("; ".join(_telling(texts))) or line_of(" ".join(codes)) or line_of(plain)
     found = "" if is_page else _URL.sub(" ", _CAMEL.sub(" ", " | ".join([*codes, *texts])[: 4 * _MOST_TEXT])).lower()
     searchable = " ".join(re.sub(r"[_-]", " ", found).split())
     return ErrorBody(
@@ -66,6 +66,16 @@ def read_error(body: object, raw: bytes) -> ErrorBody:
         status=_inner_status(nodes),
         retry_after=_wait(nodes, " ".join(texts)),
     )
+
+
+def _telling(texts: Sequence[str]) -> list[str]:
+    """The texts that say more than those before them; a bare word only where there are no sentences."""
+    sentences = [text for text in texts if " " in text.strip()] or list(texts)
+    kept: list[str] = []
+    for text in sentences[:20]:
+        if not any(text.strip().lower() in other.lower() for other in kept):
+            kept.append(text.strip())
+    return kept
 
 
 def line_of(text: str) -> str:

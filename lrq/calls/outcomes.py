@@ -88,9 +88,10 @@ def _failure(
     if kind == "denied" and call.role == "embedding" and status == 400:
         kind = "refused"  # a batch that is too large is made smaller by who asks
     wait = _retry_after(headers)
+    named = f", error {deciding}" if deciding not in {0, status} else ""
     return Outcome(
         kind=kind,
-        reason=f"HTTP {status}: {error.text}",
+        reason=f"HTTP {status}{named}: {error.text}",
         status=deciding or status,
         retry_after=error.retry_after if wait is None else wait,
         headers=headers,
