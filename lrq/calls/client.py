@@ -267,10 +267,12 @@ class Caller:
                 outcome = replace(outcome, kind="adapted")
             kind = outcome.kind
         finally:
-            standing.end(begun, kind=kind, item=purpose.item, size=call.size)
-        if kind == "throttled" and standing.is_too_large(call.size, tries.throttled + 1, begun):
-            outcome = replace(outcome, kind="refused", reason=f"{outcome.reason} (others, which are shorter, pass)")
-        self._learn(granted.permit, call, purpose, outcome)
+            standing.end(begun, kind=kind, item=purpose.item)
+        throttled = tries.throttled + 1
+        if kind == "throttled" and standing.is_never_taken(purpose.item, throttled):
+            outcome = replace(outcome, kind="refused", reason=f"{outcome.reason} ({throttled} tries; others pass)")
+        is_own = kind == "throttled" and standing.is_its_own(purpose.item, throttled)
+        self._learn(granted.permit, call, purpose, outcome, is_own=is_own)
         pool.learn(outcome.usage)
         if outcome.kind == "denied":
             outcome = await self._blame(granted.line, standing, begun, call, purpose, outcome, tries)
@@ -436,15 +438,13 @@ class Caller:
             for task in [task for task, run in self._waiting.items() if run in halted]:
                 self._interrupt(task)
 
-    def _learn(self, permit: Permit, call: Call, purpose: Purpose, outcome: Outcome) -> None:
+    def _learn(self, permit: Permit, call: Call, purpose: Purpose, outcome: Outcome, *, is_own: bool) -> None:
+        """Tell the limiter what came of a permit; `is_own`: a 429 that says nothing of others."""
         tokens = outcome.usage.prompt_tokens + outcome.usage.completion_tokens
-        status: dict[str, LimiterOutcome] = {"ok": "ok", "throttled": "throttled", "failed": "failed"}
-        if outcome.is_in_reply and outcome.kind == "failed":
-            status = {}  # a server that answers is not one that only fails: no probing, but the breaker
         self._limiter.settle(
             permit,
             tokens=tokens or None,
-            status="unsent" if outcome.is_unsent and outcome.kind != "failed" else status.get(outcome.kind, "other"),
+            status="other" if is_own else _status(outcome),
             headers=outcome.headers,
             latency=outcome.latency,
             retry_after=outcome.retry_after,
@@ -464,6 +464,16 @@ class Caller:
             known = open_pool(self._settings, call, self._limiter, price)
             self._pools[call.role, call.endpoint, call.model, price] = known
         return known
+
+
+def _status(outcome: Outcome) -> LimiterOutcome:
+    """What the limiter is told of a delivery."""
+    if outcome.kind == "failed":  # a server that answers is not one that only fails: it is for the breaker
+        return "other" if outcome.is_in_reply else "failed"
+    if outcome.is_unsent:
+        return "unsent"
+    status: dict[str, LimiterOutcome] = {"ok": "ok", "throttled": "throttled"}
+    return status.get(outcome.kind, "other")
 
 
 def _facts(ledger: Ledger) -> list[Fact]:

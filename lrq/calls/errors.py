@@ -32,7 +32,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
 _UNIT = r"(?:milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h)"
 _WAIT = re.compile(
-    rf"(?:retry|try|reset|wait|available)\w*(?: \w+){{0,3}}? (?:in|after|for) (?:about )?"
+    rf"(?:retry|try|reset|wait|available)\w{{0,4}}(?: \w+){{0,3}}? (?:in|after|for) (?:about )?"
     rf"((?:{_NUMBER} ?{_UNIT}(?![a-z])[ ,]*(?:and )?){{1,3}})",
 )
 _PART = re.compile(rf"({_NUMBER}) ?({_UNIT})")
@@ -57,7 +57,7 @@ def read_error(body: object, raw: bytes) -> ErrorBody:
     texts = list(dict.fromkeys(_texts(body))) if body is not None else [plain]
     codes = list(dict.fromkeys(_codes(nodes)))
     text = line_of("; ".join(_telling(texts))) or line_of(" ".join(codes)) or line_of(plain)
-    found = "" if is_page else _URL.sub(" ", _CAMEL.sub(" ", " | ".join([*codes, *texts])[: 4 * _MOST_TEXT])).lower()
+    found = "" if is_page else _URL.sub(" ", _CAMEL.sub(" ", " | ".join([*codes, *texts])[: 2 * _MOST_TEXT])).lower()
     searchable = " ".join(re.sub(r"[_-]", " ", found).split())
     return ErrorBody(
         text=text,

@@ -41,7 +41,7 @@ _MONEY = _any(
 
 _KEY = _any(
     r"(?:invalid|incorrect|missing|wrong|expired|revoked|malformed|unknown|no|bad) (?:\w+ ){0,3}?(?:api ?key|x api key"
-    r"|access ?token|auth\w* ?token|bearer|security token|proxy server token|credentials?|subscription key|app ?id)",
+    r"|access ?token|auth\w{0,20} ?token|bearer|security token|proxy server token|credentials?|subscription key|app ?id)",
     r"(?:api|access|subscription|virtual|secret) ?key (?:\w+ ){0,3}(?:not valid|invalid|expired|missing|not found"
     r"|revoked|disabled|required|incorrect)|token (?:\w+ ){0,8}(?:is invalid|expired|no longer valid)",
     r"unauthori[sz]ed|unauthenticated|unrecognized client|invalid signature|signature does ?not match|no auth\b",
@@ -61,9 +61,9 @@ _TOO_LARGE = _any(
     r"(?:large|long|big)|too (?:large|long|big) (?:for|a) ",
     r"(?:maximum|max|model'?s?) context|context (?:length|window|size)|max model len|string too long|above max length",
     r"(?:longer|larger|greater|more|bigger) than (?:\w+ ){0,6}(?:allow|permit|limit|maximum|support|max |context)",
-    r"(?:exceed|over|beyond|above)\w* (?:\w+ ){0,4}(?:max\w*|limit) (?:\w+ ){0,3}(?:length|size|tokens?)"
+    r"(?:exceed|over|beyond|above)\w{0,4} (?:\w+ ){0,4}(?:max\w{0,8}|limit) (?:\w+ ){0,3}(?:length|size|tokens?)"
     r"(?! per)|reduce (?:the |your )?(?:length|prompt|input|message)|input or output tokens must be reduced",
-    r"(?:length|size|tokens?)\b[^.|]{0,60}\bexceed\w* (?:the )?(?:max|model|limit|allowed|context|token limit)",
+    r"(?:length|size|tokens?)\b[^.|]{0,60}\bexceed\w{0,4} (?:the )?(?:max|model|limit|allowed|context|token limit)",
     r"range of input length|max(?:imum)? length|too many (?:input |prompt )?tokens in|prompt is too|\btoo long\b",
     r"过长|上下文长度|超过[^。]{0,20}长度",
 )

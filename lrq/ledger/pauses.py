@@ -30,7 +30,11 @@ def pause(conn: sa.Connection, refusal: Refusal) -> str:
         whom = f"refuses {'a call' if key is None else f'item {key}'}, and has answered {answered:,} other calls"
     else:
         whom = "refuses every call" + ("" if key is None else f", of item {key} for one")
-    others = "" if key is None or not answered else f", or leave the item out with `lrq resume {quote(run)} --skip {quote(key)}`"
+    others = (
+        ""
+        if key is None or not answered
+        else f", or leave the item out with `lrq resume {quote(run)} --skip {quote(key)}`"
+    )
     reason = (
         f"the endpoint {whom}: {refusal.reason}; mend its key, credit, url or model, then `lrq resume {quote(run)}`"
         f"{others}"
