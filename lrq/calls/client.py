@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,23 +15,25 @@ import sqlalchemy as sa
 
 from lrq.calls import replies
 from lrq.calls.adapting import Adapting
+from lrq.calls.breaker import Breaker, WarmUp, is_read
 from lrq.calls.estimates import Expectation, counted
 from lrq.calls.heads import Heads, Turn
 from lrq.calls.keys import call_key
 from lrq.calls.limiter import Limiter, Permit
 from lrq.calls.limiter import Outcome as LimiterOutcome
-from lrq.calls.outcomes import Outcome
-from lrq.calls.pool import Forms, Granted, Pool, open_pool
+from lrq.calls.outcomes import Kind, Outcome
+from lrq.calls.pool import Forms, Granted, Line, Pool, open_pool
+from lrq.calls.standing import RECENTLY, Standing
 from lrq.calls.transport import Transport
 from lrq.calls.tries import Patience, Tries
 from lrq.config import Price, Settings
 from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Stopping
 from lrq.domain.records import Call, Purpose, Reply, Usage
-from lrq.ledger import Writer, runs
+from lrq.ledger import Writer, pauses, runs
 from lrq.ledger.calls import Claim, Claimed, ClaimResult, Ended, Fail, Known, Release, Reuse, Send, Settle
 from lrq.ledger.engine import Ledger
 from lrq.ledger.learned import Fact, Keep, all_facts
-from lrq.ledger.money import Held
+from lrq.ledger.money import Charge, Held
 from lrq.ledger.schema import runs as runs_table
 from lrq.ledger.writer import AWAY, Together
 
@@ -75,6 +78,8 @@ class Caller:
         self._watch = asyncio.create_task(self._watch_runs())
         self.price: Callable[[Call, int], Price | None] = lambda _call, _run: None  # that a run was told
         self._failing: dict[str, str] = {}  # lane that only fails → how its last call did
+        self._standings: defaultdict[str, Standing] = defaultdict(Standing)  # by lane
+        self.breaker = Breaker(writer)
         self.settled: Callable[[Call, Purpose, Reply], None] | None = None  # told of every bought reply
 
     async def call(self, call: Call, purpose: Purpose) -> Reply:
@@ -142,7 +147,7 @@ class Caller:
                 if isinstance(outcome, Reply):
                     return outcome
                 if outcome is not None:
-                    await self._after_failure(result.id, outcome, pool, tries, purpose)
+                    await self._after_failure(result.id, outcome, pool, tries, call, purpose)
             elif isinstance(result, Held):
                 await self._pause(tries.look_again(), purpose)
 
@@ -156,18 +161,20 @@ class Caller:
             return Outcome(kind="refused", reason=too_long)
         turn = self._heads.turn(call) if pool.caches else None
         lead = self.adapting.lead(pool, call, purpose.kind)
+        warm_up = self.breaker.warm_up(call, purpose) if is_read(call, purpose) else WarmUp(is_proven=True)
+        granted: Granted | None = None
         outcome: Reply | Outcome | None = None
         try:
-            granted = await self._permit(pool, (lead, turn), call, purpose, tries)
+            granted = await self._permit(pool, (lead, turn), warm_up, call, purpose, tries)
             is_stale = self.adapting.forms(pool, call, purpose.kind) != forms
             if granted is None or not await self._may_send(id_, granted.permit, tries, is_stale=is_stale):
                 await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
                 return None
             granted = replace(granted, form=forms[granted.line.lane.name])
-            outcome = await self._send(id_, claim.key, pool, granted, call, purpose)
-            if isinstance(outcome, Outcome) and self._is_adapted(granted, call, purpose, outcome, tries):
-                outcome = replace(outcome, kind="adapted")
+            outcome = await self._send(id_, claim.key, pool, granted, call, purpose, tries)
         finally:
+            if granted is not None:
+                warm_up.leave()
             if turn is not None:
                 turn.end(answered=isinstance(outcome, Reply))
             if lead is not None:  # a server that fails says nothing of its model, and is not waited for
@@ -181,9 +188,11 @@ class Caller:
             if outcome.kind == "failed" and self._limiter.is_failing(granted.line.lane):
                 self._note_failing(granted.line.lane.name, outcome.reason)
                 # A delivery that may have been charged counts as ever: probes are only to see who is there.
-                return outcome if outcome.unknown else replace(outcome, kind="probed")  # the limiter spaces the next
+                is_probe = not outcome.unknown and not outcome.is_in_reply
+                return replace(outcome, kind="probed") if is_probe else outcome  # the limiter spaces the next
         elif isinstance(outcome, Reply):
             self._failing.pop(granted.line.lane.name, None)
+            await self.breaker.answered(call, purpose)
         return outcome
 
     def _is_adapted(self, granted: Granted, call: Call, purpose: Purpose, outcome: Outcome, tries: Tries) -> bool:
@@ -206,7 +215,7 @@ class Caller:
         self._failing[lane] = reason
 
     async def _permit(
-        self, pool: Pool, turns: Sequence[Turn | None], call: Call, purpose: Purpose, tries: Tries
+        self, pool: Pool, turns: Sequence[Turn | None], warm_up: WarmUp, call: Call, purpose: Purpose, tries: Tries
     ) -> Granted | None:
         tokens = self._expectation.tokens(call, purpose)
 
@@ -214,9 +223,14 @@ class Caller:
             for turn in turns:
                 if turn is not None:
                     await turn.wait()
-            return await pool.acquire(
-                tokens=tokens, run=purpose.run, started=purpose.started, failed_at=tries.failed_at
-            )
+            await warm_up.enter()
+            try:
+                return await pool.acquire(
+                    tokens=tokens, run=purpose.run, started=purpose.started, failed_at=tries.failed_at
+                )
+            except BaseException:
+                warm_up.leave()
+                raise
 
         try:
             return await self._interruptible(begin, purpose)
@@ -243,12 +257,68 @@ class Caller:
         return may
 
     async def _send(
-        self, id_: int, key: str, pool: Pool, granted: Granted, call: Call, purpose: Purpose
+        self, id_: int, key: str, pool: Pool, granted: Granted, call: Call, purpose: Purpose, tries: Tries
     ) -> Reply | Outcome | None:
-        outcome = await self._transport.post(granted.line.endpoint, call, key, granted.form)
-        self._learn(granted.permit, call, purpose, outcome)
+        standing = self._standings[granted.line.lane.name]
+        begun, kind = standing.begin(), "failed"
+        try:
+            outcome = await self._transport.post(granted.line.endpoint, call, key, granted.form)
+            if outcome.kind != "ok" and self._is_adapted(granted, call, purpose, outcome, tries):
+                outcome = replace(outcome, kind="adapted")
+            kind = outcome.kind
+        finally:
+            standing.end(begun, kind=kind, item=purpose.item)
+        throttled = tries.throttled + 1
+        if kind == "throttled" and standing.is_never_taken(purpose.item, throttled):
+            outcome = replace(outcome, kind="refused", reason=f"{outcome.reason} ({throttled} tries; others pass)")
+        is_own = kind == "throttled" and standing.is_its_own(purpose.item, throttled)
+        self._learn(granted.permit, call, purpose, outcome, is_own=is_own)
         pool.learn(outcome.usage)
-        return outcome if outcome.kind != "ok" else await self._settle(id_, key, granted, call, purpose, outcome)
+        if outcome.kind == "denied":
+            outcome = await self._blame(granted.line, standing, begun, call, purpose, outcome, tries)
+        if outcome.kind != "ok":
+            return replace(outcome, charge=self._charge(granted, call, outcome))
+        return await self._settle(id_, key, granted, call, purpose, outcome)
+
+    async def _blame(
+        self,
+        line: Line,
+        standing: Standing,
+        begun: float,
+        call: Call,
+        purpose: Purpose,
+        outcome: Outcome,
+        tries: Tries,
+    ) -> Outcome:
+        """Decide whether a denial is the call's fault or the account's; still denied: it is to be asked once more."""
+        while (kind := standing.blame(begun)) is None and standing.in_flight:
+            if not await self._interruptible(standing.change, purpose):
+                return outcome
+        if kind is None and (standing.answered_lately() or await self._was_answered(line, call)):
+            kind = "refused"
+        if kind is None and len(self._pending) > 1 and tries.may_postpone():
+            return outcome
+        alone: Kind = "refused" if outcome.status == 400 else "account"  # the likelier, where nobody else has asked
+        return replace(outcome, kind=kind or alone)
+
+    async def _was_answered(self, line: Line, call: Call) -> bool:
+        def look() -> bool:
+            with self._ledger.reading() as conn:
+                return pauses.was_answered(conn, call, line.host, self._ledger.now(conn) - RECENTLY)
+
+        try:
+            return await asyncio.to_thread(look)
+        except AWAY:
+            return False
+
+    def _charge(self, granted: Granted, call: Call, outcome: Outcome) -> Charge | None:
+        """What an answer costs that is no reply; None where nothing of it can have been charged."""
+        counts = outcome.usage.prompt_tokens or outcome.usage.completion_tokens
+        if outcome.unread is None and not counts:
+            return None
+        usage = self._expectation.unread(call, outcome.usage, outcome.unread or 0, granted.form)
+        rates = granted.line.rates
+        return Charge(cost=0 if rates is None else rates.cost(usage), usage=usage)
 
     async def _settle(
         self, id_: int, key: str, granted: Granted, call: Call, purpose: Purpose, outcome: Outcome
@@ -283,25 +353,31 @@ class Caller:
             await self._halt_capped(purpose.run, call, usage)
         return reply if is_kept else None
 
-    async def _after_failure(self, id_: int, outcome: Outcome, pool: Pool, tries: Tries, purpose: Purpose) -> None:
+    async def _after_failure(
+        self, id_: int, outcome: Outcome, pool: Pool, tries: Tries, call: Call, purpose: Purpose
+    ) -> None:
         """Record a delivery that brought no reply and wait before the next. Raises where there is none."""
-        fail = partial(Fail, id=id_, owner=self._owner)
+        fail = partial(Fail, id=id_, owner=self._owner, charge=outcome.charge)
+        release = Release(id=id_, owner=self._owner, unknown=outcome.unknown, charge=outcome.charge)
         if outcome.kind == "adapted":
-            await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
+            await self._writer.surely(release)
             return
         if outcome.kind == "refused":
             await self._writer.surely(fail(error="refused", reason=outcome.reason, unknown=False))
+            await self.breaker.failed(call, purpose, "refused", outcome.reason)
             raise CallRefused(outcome.reason)
         if outcome.kind == "account":
-            await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
-            await self._halt_account(purpose.run, outcome.reason)
-            raise RunHalted(outcome.reason)
+            await self._writer.surely(release)
+            refusal = pauses.Refusal(call=call, purpose=purpose, reason=outcome.reason)
+            raise RunHalted(await self._writer.surely(Together(partial(pauses.pause, refusal=refusal))))
         try:
             pause = tries.pause(outcome)
         except CallFailed as failed:
             await self._writer.surely(fail(error="failed", reason=str(failed), unknown=outcome.unknown))
             raise
-        await self._writer.surely(Release(id=id_, owner=self._owner, unknown=outcome.unknown))
+        await self._writer.surely(release)
+        if outcome.is_in_reply and outcome.kind == "failed":
+            await self.breaker.failed(call, purpose, "error", outcome.reason)
         if not pool.has_others(tries.failed_at):
             tries.failed_at.clear()
             await self._pause(pause, purpose)
@@ -318,10 +394,6 @@ class Caller:
     async def _halt(self, run: int, reason: str) -> None:
         halt = partial(runs.halt, run=run, state="paused", by="account", reason=reason)
         await self._writer.surely(Together(halt))
-
-    async def _halt_account(self, run: int, reason: str) -> None:
-        text = f"the endpoint refuses every call: {reason}; mend its key, credit, url or model, then `lrq resume`"
-        await self._halt(run, text)
 
     async def _pause(self, seconds: float, purpose: Purpose) -> None:
         await self._interruptible(partial(asyncio.sleep, seconds), purpose)
@@ -366,13 +438,13 @@ class Caller:
             for task in [task for task, run in self._waiting.items() if run in halted]:
                 self._interrupt(task)
 
-    def _learn(self, permit: Permit, call: Call, purpose: Purpose, outcome: Outcome) -> None:
+    def _learn(self, permit: Permit, call: Call, purpose: Purpose, outcome: Outcome, *, is_own: bool) -> None:
+        """Tell the limiter what came of a permit; `is_own`: a 429 that says nothing of others."""
         tokens = outcome.usage.prompt_tokens + outcome.usage.completion_tokens
-        status: dict[str, LimiterOutcome] = {"ok": "ok", "throttled": "throttled", "failed": "failed"}
         self._limiter.settle(
             permit,
             tokens=tokens or None,
-            status=status.get(outcome.kind, "other"),
+            status="other" if is_own else _status(outcome),
             headers=outcome.headers,
             latency=outcome.latency,
             retry_after=outcome.retry_after,
@@ -392,6 +464,16 @@ class Caller:
             known = open_pool(self._settings, call, self._limiter, price)
             self._pools[call.role, call.endpoint, call.model, price] = known
         return known
+
+
+def _status(outcome: Outcome) -> LimiterOutcome:
+    """What the limiter is told of a delivery."""
+    if outcome.kind == "failed":  # a server that answers is not one that only fails: it is for the breaker
+        return "other" if outcome.is_in_reply else "failed"
+    if outcome.is_unsent:
+        return "unsent"
+    status: dict[str, LimiterOutcome] = {"ok": "ok", "throttled": "throttled"}
+    return status.get(outcome.kind, "other")
 
 
 def _facts(ledger: Ledger) -> list[Fact]:

@@ -11,6 +11,7 @@ from lrq.domain.records import Call, Choice, Purpose, Usage, utf8_length
 _TOKENS_PER_BYTE = 0.28  # of UTF-8, before anything was counted: English about 0.25, Chinese about 0.3
 _SHARE_OF_LIMIT = 0.25  # of max_tokens that a completion takes, before anything was counted
 _WEIGHT = 0.05  # of the newest count in the running mean
+_MARGIN = 1.1  # above the most tokens to a byte that were counted
 _PER_MESSAGE = 64  # tokens that a chat template adds to a message, and more
 _HIDDEN_PROMPT = 32_768  # tokens that a gateway may add of its own, beyond all that bytes allow
 _HIDDEN_THOUGHT = 131_072  # tokens of one reply's thoughts, which some servers do not hold to its limit
@@ -58,7 +59,19 @@ class Expectation:
 
     def __init__(self) -> None:
         self._per_byte: dict[tuple[str, str], float] = {}
+        self._most_per_byte: dict[tuple[str, str], float] = {}
         self._completion: dict[tuple[str, str, str], float] = {}
+
+    def unread(self, call: Call, usage: Usage, size: int, form: Form) -> Usage:
+        """What an answer that is no reply is charged with: what it counts, else its bytes, and of the prompt as many
+        tokens to a byte as were ever counted; never more than a reply."""
+        most = at_most(call, form)
+        per_byte = self._most_per_byte.get((call.endpoint, call.model))
+        prompt = most.prompt_tokens if per_byte is None else ceil(_MARGIN * per_byte * call.size)
+        return Usage(
+            prompt_tokens=min(most.prompt_tokens, usage.prompt_tokens or prompt),
+            completion_tokens=min(most.completion_tokens, usage.completion_tokens or size),
+        )
 
     def tokens(self, call: Call, purpose: Purpose) -> int:
         per_byte = self._per_byte.get((call.endpoint, call.model), _TOKENS_PER_BYTE)
@@ -68,7 +81,9 @@ class Expectation:
 
     def learn(self, call: Call, purpose: Purpose, usage: Usage) -> None:
         if call.size and usage.prompt_tokens:
-            _move(self._per_byte, (call.endpoint, call.model), usage.prompt_tokens / call.size)
+            model, ratio = (call.endpoint, call.model), usage.prompt_tokens / call.size
+            _move(self._per_byte, model, ratio)
+            self._most_per_byte[model] = max(ratio, self._most_per_byte.get(model, 0.0))
         if usage.completion_tokens:
             _move(self._completion, (call.endpoint, call.model, purpose.kind), usage.completion_tokens / call.n)
 

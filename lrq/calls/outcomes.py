@@ -4,34 +4,34 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Literal
 
 import orjson
 
+from lrq.calls.errors import ErrorBody, read_error
+from lrq.calls.faults import fault
 from lrq.domain.finish import finish_of
 from lrq.domain.records import Call, Choice, Usage
 from lrq.domain.thoughts import split_thoughts
+from lrq.ledger.money import Charge
 
 # "probed": failed like all that its endpoint is sent just now, which says nothing about this call.
 # "adapted": its form was refused, and is another from now on.
-Kind = Literal["ok", "refused", "account", "throttled", "failed", "probed", "adapted"]
+# "denied": how the endpoint answers others tells whether that is the request's fault or the account's.
+Kind = Literal["ok", "refused", "account", "denied", "throttled", "failed", "probed", "adapted"]
 
-# Any further call would meet the same, until somebody mends the key, the credit, the URL or the model's name.
-_ACCOUNT_STATUS = {401, 402, 403, 404, 405, 407}
-_QUOTA_WORDS = ("insufficient", "billing", "credit", "deactivated", "arrear")  # in an error's code or type
-_QUOTA_CODES = {"1110", "1111", "1112", "1113", "1121"}  # Zhipu's: no such account, locked, in arrears
-_PASSING_STATUS = {408, 409, 425}  # 4xx that may go well another time
 _GATEWAY_GAVE_UP = {504, 524}  # the model behind may have answered, and charged
-_REASON_LENGTH = 300
+_WRAPPERS = {400, 424, 500, 502, 503}  # a gateway's own status, where its body names the model server's …
+_WRAPPED = {401, 402, 429}  # … that decides
 _LARGEST_COUNT = 2**31 - 1  # of tokens in a column of the ledger
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one request. `unknown`: it was sent, and it may be charged without having brought a reply.
+    """What came of one request. `unknown`: it was sent, and not answered: nobody knows whether it is charged.
 
     A page of HTML is none of a model's: something before it has answered.
     """
@@ -46,42 +46,123 @@ class Outcome:
     headers: Mapping[str, str] = field(default_factory=dict)
     latency: float = 0.0  # seconds
     unknown: bool = False
+    is_in_reply: bool = False  # a failure that came with status 200: the server is there, and may charge it
+    unread: int | None = None  # bytes of an answer that cannot be read, and may be charged
+    is_unsent: bool = False  # it failed before the request went out
+    charge: Charge | None = None  # what an answer that is no reply costs
     body: object = field(default=None, repr=False)  # of a failure, as JSON
 
 
 def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes, latency: float = 0.0) -> Outcome:
     """The outcome of a request that was answered with this status and body. Raises nothing."""
     body = _parse(raw)
-    kind: Kind
-    if status == 200 and isinstance(body, dict) and not body.get("error"):
+    if not 200 <= status < 300:
+        return _failure(call, status, headers, read_error(body, raw), body, latency)
+    error = _error_in_reply(body)
+    if isinstance(body, dict) and error is None:
         try:
             return _answered(call, body, headers, latency)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-            kind, reason = "failed", "HTTP 200: the body does not have the form of a reply"
-    else:
-        kind, reason = _failure(status, body, raw)
+            pass
+    if error is not None:
+        failure = _failure(call, status, headers, read_error(error, raw), error, latency)
+        return replace(failure, usage=_usage_of(body), unread=len(raw) if _has_text(body) else None, is_in_reply=True)
+    found = read_error(body, raw)
+    is_page = raw.lstrip().startswith(b"<")
+    text = found.text if is_page else f"the body does not have the form of a reply ({found.text or 'it is empty'})"
     return Outcome(
-        kind=kind,
-        reason=reason,
+        kind="failed",
+        reason=f"HTTP {status}: {text}",
         status=status,
-        retry_after=_retry_after(headers),
         headers=headers,
         latency=latency,
         body=body,
-        unknown=(200 <= status < 300 and not raw.lstrip().startswith(b"<")) or status in _GATEWAY_GAVE_UP,
+        usage=_usage_of(body),
+        unread=None if is_page else len(raw),
+        is_in_reply=not is_page,
     )
 
 
+def _failure(
+    call: Call, status: int, headers: Mapping[str, str], error: ErrorBody, body: object, latency: float
+) -> Outcome:
+    deciding = _deciding(status, error)
+    kind: Kind = fault(deciding, error)
+    if kind == "denied" and call.role == "embedding" and status == 400:
+        kind = "refused"  # a batch that is too large is made smaller by who asks
+    wait = _retry_after(headers)
+    named = f", error {deciding}" if deciding not in {0, status} else ""
+    return Outcome(
+        kind=kind,
+        reason=f"HTTP {status}{named}: {error.text}",
+        status=deciding or status,
+        retry_after=error.retry_after if wait is None else wait,
+        headers=headers,
+        latency=latency,
+        body=body,
+        unknown=status in _GATEWAY_GAVE_UP,
+    )
+
+
+def _error_in_reply(body: object) -> object:
+    """The error that stands in place of a reply, or ended it; None where there is none."""
+    if not isinstance(body, dict):
+        return body if isinstance(body, list) and body and read_error(body, b"").status else None
+    error, choices = body.get("error"), body.get("choices")
+    if error and (not choices or not isinstance(error, Mapping) or any(error.values())):
+        return {"error": error}
+    if not isinstance(choices, list) or not choices:
+        has_failed = body.get("success") is False or body.get("base_resp") or body.get("object") == "error"
+        has_failed = has_failed or (choices is None and read_error(body, b"").status)
+        return body if has_failed and not body.get("data") else None
+    errors = [one.get("error") for one in choices if isinstance(one, Mapping)]
+    if errors and all(errors):
+        return {"error": errors[0]}
+    ended = {one.get("finish_reason") for one in choices if isinstance(one, Mapping)}
+    return {"error": "the reply ended in an error"} if ended == {"error"} else None
+
+
+def _has_text(body: object) -> bool:
+    """Whether a part of a reply came along with the error that ended it."""
+    choices = body.get("choices") if isinstance(body, Mapping) else None
+    messages = [one.get("message") for one in choices if isinstance(one, Mapping)] if isinstance(choices, list) else []
+    return any(isinstance(message, Mapping) and message.get("content") for message in messages)
+
+
+def _deciding(status: int, error: ErrorBody) -> int:
+    """The status that decides: what a body of 200 names, and what a gateway has wrapped."""
+    if 200 <= status < 300:
+        return error.status
+    return error.status if status in _WRAPPERS and error.status in _WRAPPED else status
+
+
+def _usage_of(body: object) -> Usage:
+    """The counts of an answer that is no reply."""
+    try:
+        return _usage(body) if isinstance(body, Mapping) else Usage()
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return Usage()
+
+
 def _parse(raw: bytes) -> object:
-    """The body as JSON; None where it is none. A reply with half a character in it was paid for all the same."""
+    """The body as JSON; None where it is none. A reply with half a character in it was paid for all the same.
+
+    Lines of comment, which keep a connection alive, may stand before and after it.
+    """
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
         pass
     try:
-        return _whole_characters(json.loads(raw.decode("utf-8", "replace")))
+        return _whole_characters(json.loads(_without_comments(raw.decode("utf-8", "replace"))))
     except (ValueError, RecursionError):
         return None
+
+
+def _without_comments(text: str) -> str:
+    lines = text.lstrip("\ufeff").splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(":")]
+    return text.lstrip("\ufeff") if len(kept) == len(lines) else "".join(kept)
 
 
 def _whole_characters(value: Any) -> Any:
@@ -198,43 +279,12 @@ def _count(value: object) -> int:
     return value if type(value) is int and 0 < value <= _LARGEST_COUNT else 0
 
 
-def _failure(status: int, body: object, raw: bytes) -> tuple[Kind, str]:
-    text, code = _said(body, raw)
-    return _kind(status, code), f"HTTP {status}: {text}"
-
-
-def _kind(status: int, code: str) -> Kind:
-    out_of_credit = any(word in code for word in _QUOTA_WORDS) or not _QUOTA_CODES.isdisjoint(code.split())
-    if status in _ACCOUNT_STATUS or 300 <= status < 400 or (400 <= status < 500 and out_of_credit):
-        return "account"
-    if status == 429:
-        return "throttled"
-    return "refused" if 400 <= status < 500 and status not in _PASSING_STATUS else "failed"
-
-
-def _said(body: object, raw: bytes) -> tuple[str, str]:
-    """The server's words in one printable line, and its error code."""
-    error = body.get("error", body) if isinstance(body, dict) else None
-    code = ""
-    if isinstance(error, dict):
-        code = f"{error.get('code') or ''} {error.get('type') or ''}".lower().strip()
-        text = str(error.get("message") or code)
-    else:
-        text = error if isinstance(error, str) else raw[: 4 * _REASON_LENGTH].decode("utf-8", "replace")
-    return line_of(text), code
-
-
-def line_of(text: str) -> str:
-    """One printable line of bounded length, fit for a log and for any database."""
-    printable = "".join(character if character.isprintable() else " " for character in text[: 4 * _REASON_LENGTH])
-    return " ".join(printable.split())[:_REASON_LENGTH]
-
-
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds, from either form of Retry-After (RFC 9110, section 10.2.3)."""
     value = headers.get("Retry-After")
     if value is None:
-        return None
+        precise = headers.get("retry-after-ms")
+        return float(precise) / 1000 if precise and precise.isascii() and precise.isdigit() else None
     try:
         seconds = float(value)
     except ValueError:

@@ -1,5 +1,6 @@
 """One request over HTTP and what came of it; nothing here retries, waits or remembers."""
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import orjson
 
+from lrq.calls.errors import line_of
 from lrq.calls.forms import PLAIN, Form, parameters
-from lrq.calls.outcomes import Outcome, line_of, read_outcome
+from lrq.calls.outcomes import Kind, Outcome, read_outcome
 from lrq.calls.presets import base_url, preset_of
 from lrq.config import Endpoint, resolve
 from lrq.domain.records import Call
@@ -49,6 +51,28 @@ class _Way:
         return text
 
 
+@dataclass
+class _Delivery:
+    """Whether a request has left: before that, nobody can charge it."""
+
+    is_sent: bool = False
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Headers go out with the first piece of the body, and a request without one is none of ours."""
+
+    async def mark(_session: aiohttp.ClientSession, delivery: Any, _chunk: object) -> None:
+        if delivery is not None:
+            delivery.is_sent = True
+
+    def context(trace_request_ctx: Any = None) -> Any:
+        return trace_request_ctx
+
+    trace = aiohttp.TraceConfig(trace_config_ctx_factory=context)  # type: ignore[arg-type]
+    trace.on_request_chunk_sent.append(mark)
+    return trace
+
+
 @dataclass(frozen=True, kw_only=True)
 class Models:
     """What an endpoint says of its models, in a request that is free."""
@@ -63,7 +87,9 @@ class Transport:
     def __init__(self) -> None:
         connector = aiohttp.TCPConnector(limit=0)  # how many run at once is the limiter's to say
         # No cookies: what one server sets is not for another call, and nothing of a call outlives it.
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_tracing()]
+        )
         self._ways: dict[int, tuple[Endpoint, _Way]] = {}  # by the endpoint's id, which is its own while it is kept
 
     async def close(self) -> None:
@@ -78,13 +104,15 @@ class Transport:
             path, body = _request(call, form)
             data = orjson.dumps(body)
         except TypeError as error:
-            return Outcome(kind="refused", reason=line_of(f"the request cannot be written as JSON: {error}"))
+            reason = line_of(f"the request cannot be written as JSON: {error}")
+            return Outcome(kind="refused", reason=reason, is_unsent=True)
         return await self._send(endpoint, call, key, path, data)
 
     async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes) -> Outcome:
         begun = time.monotonic()
         way = self._way(endpoint)
         headers = {"Content-Type": "application/json", "Idempotency-Key": key, **way.headers}
+        delivery = _Delivery()
         try:
             async with self._session.post(
                 way.url(path),
@@ -93,6 +121,7 @@ class Transport:
                 timeout=way.timeout,
                 proxy=way.proxy,
                 allow_redirects=False,
+                trace_request_ctx=delivery,
             ) as response:
                 raw = await response.read()
                 for secret in way.secrets:
@@ -100,11 +129,12 @@ class Transport:
                         raw = raw.replace(secret.encode(), b"***")  # some servers repeat the key they were given
                 outcome = read_outcome(call, response.status, response.headers, raw, time.monotonic() - begun)
                 return replace(outcome, reason=way.scrub(outcome.reason)) if outcome.reason else outcome
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            return Outcome(kind="failed", reason=f"cannot connect: {_name(error)}", latency=time.monotonic() - begun)
-        except Exception as error:  # a reset, a timeout, a body that cannot be unpacked: it was sent
-            reason = f"no answer: {_name(error)}"
-            return Outcome(kind="failed", reason=reason, unknown=True, latency=time.monotonic() - begun)
+        except Exception as error:  # a reset, a timeout, a body that cannot be unpacked, a malformed header
+            latency = time.monotonic() - begun
+            if delivery.is_sent:
+                return Outcome(kind="failed", reason=f"no answer: {_name(error)}", unknown=True, latency=latency)
+            kind, reason = _why_unsent(error, way)
+            return Outcome(kind=kind, reason=reason, is_unsent=True, latency=latency)
 
     async def models(self, endpoint: Endpoint, seconds: float = 10.0) -> Models:
         """What the endpoint says of its models. No paid call."""
@@ -176,6 +206,29 @@ def _proxy(url: str) -> str | None:
     """The proxy that the environment names for this URL."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+_PROXY_REFUSES = {401, 403, 407}
+_NO_HEADER = re.compile(r"[\x00-\x08\n-\x1f\x7f]")
+
+
+def _why_unsent(error: Exception, way: _Way) -> tuple[Kind, str]:
+    """Decide who can mend that a request did not go out, and how: the settings' owner, or time."""
+    names = {name.lower() for name in way.headers}
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "account", f"nothing was sent: the server's certificate is not trusted ({_name(error)})"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        kind: Kind = "account" if error.status in _PROXY_REFUSES else "failed"
+        return kind, f"nothing was sent: the proxy answers HTTP {error.status}"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "account", "nothing was sent: its URL cannot be used"
+    if isinstance(error, ValueError) and "@" in urlsplit(way.base).netloc and "authorization" in names:
+        return "account", "nothing was sent: its URL holds a user and password beside a key: leave one of them out"
+    if isinstance(error, ValueError) and any(_NO_HEADER.search(value) for value in way.headers.values()):
+        return "account", "nothing was sent: its key or a header holds what no header can, such as a line feed"
+    number = error.errno if isinstance(error, OSError) else None
+    detail = f", {os.strerror(number)}" if number is not None and number > 0 else ""
+    return "failed", f"cannot connect: {_name(error)}{detail}"
 
 
 def _name(error: BaseException) -> str:

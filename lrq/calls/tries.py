@@ -9,6 +9,7 @@ from lrq.calls.outcomes import Kind, Outcome
 from lrq.domain.errors import CallFailed
 
 _MOST_ADAPTED = 8  # forms that one call is asked in
+_MOST_POSTPONED = 3  # denials of one call, after which nobody else is waited for
 _MOST_STALE = 5  # permits that one call lets go because they have grown old
 
 
@@ -42,6 +43,14 @@ class Tries:
         self._adapted += 1
         return self._adapted <= _MOST_ADAPTED
 
+    @property
+    def throttled(self) -> int:
+        return self._failed["throttled"]
+
+    def may_postpone(self) -> bool:
+        """Whether a call that was denied may wait until it is seen how others fare."""
+        return self._failed["denied"] < _MOST_POSTPONED
+
     def look_again(self) -> float:
         """Seconds until the next look at a call that is held."""
         patience = self._patience
@@ -67,5 +76,5 @@ class Tries:
         if outcome.retry_after is not None:
             longest = patience.longest_pause if outcome.kind == "probed" else patience.longest_obeyed
             return min(outcome.retry_after, longest) + random.random() * 0.1
-        doublings = 0 if outcome.kind == "probed" else failed["failed"] + failed["throttled"] - 1
+        doublings = 0 if outcome.kind == "probed" else failed["failed"] + failed["throttled"] + failed["denied"] - 1
         return min(patience.longest_pause, patience.first_pause * 2.0**doublings) * random.uniform(0.5, 1)

@@ -23,11 +23,23 @@ from lrq.workers.frozen import freeze, named, thaw
 @click.option(
     "--failed", is_flag=True, help="Ask again for what is unscored; restart what failed: items, samplings, trainings."
 )
+@click.option(
+    "--skip", multiple=True, metavar="ITEM", help="Leave an item out: it fails, and costs no more; repeatable."
+)
 @click.option("--detach", is_flag=True, help="Only mark the work; `lrq up` does it.")
 @follow_options
 @json_option
 @settings_options
-def resume(run: str, failed: bool, detach: bool, judges: int, samplers: int, as_json: bool, settings: Settings) -> int:
+def resume(
+    run: str,
+    failed: bool,
+    skip: tuple[str, ...],
+    detach: bool,
+    judges: int,
+    samplers: int,
+    as_json: bool,
+    settings: Settings,
+) -> int:
     """Go on with a run that was paused or interrupted; replies that were paid for are never asked again.
 
     Example: lrq resume my-run --failed
@@ -40,6 +52,10 @@ def resume(run: str, failed: bool, detach: bool, judges: int, samplers: int, as_
         config = runs_.complete(conn, found, named(settings))
         _check_flags(run, found.recipe, config, settings)
         frozen = thaw(found.recipe, config)
+        if skip and found.state == "active":
+            raise UsageError(f"run {run!r} is at work: `lrq pause {run}` it before an item is left out")
+        for key in dict.fromkeys(skip):
+            backlog.leave_out(conn, found.id, key)
         if found.state in {"paused", "stopped"}:
             runs_.activate(conn, found.id)
         runs_.set_taking_in(conn, found.id, False)

@@ -1,6 +1,6 @@
 """Asking the judge until its reply can be read: the one place where re-asks are made."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -23,6 +23,14 @@ class Obtain(Protocol):
     """Whoever obtains replies; lrq.calls.client.Caller in earnest."""
 
     async def call(self, call: Call, purpose: Purpose) -> Reply: ...
+
+
+# Of a call, its purpose and reply: why it could not be read; empty where it could. May raise RunHalted.
+Report = Callable[[Call, Purpose, Reply, str], Awaitable[None]]
+
+
+async def _ignore(_call: Call, _purpose: Purpose, _reply: Reply, _problem: str) -> None:
+    pass
 
 
 async def in_series(obtain: Obtain, call: Call, purpose: Purpose, series: int) -> Reply:
@@ -63,6 +71,7 @@ class Asker:
     series: int = 0  # how often the run's unscored were retried: an earlier series' replies are read first
     vote: int = 0
     shared: frozenset[str] = frozenset()
+    report: Report = _ignore  # is told of every reply whether it could be read
 
     async def __call__(
         self, kind: str, prompt: str, read: Callable[[str], T], *, dimension: str, max_tokens: int, draw: int = 0
@@ -116,9 +125,13 @@ class Asker:
                 if finish_of(choice.finish) == "length":
                     max_tokens *= 2
                 _require_end(choice)
-                return Answer(value=read(choice.text), text=choice.text, calls=tuple(keys))
+                value = read(choice.text)
             except Unreadable as unreadable:
                 problem = str(unreadable)
+                await self.report(call, purpose, reply, problem)
+            else:
+                await self.report(call, purpose, reply, "")
+                return Answer(value=value, text=choice.text, calls=tuple(keys))
         raise _Fruitless(f"no readable reply in {ATTEMPTS} attempts: {problem}", is_new=is_new)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from lrq.domain.errors import UsageError
 from lrq.domain.records import NOT_FINITE, UNFINISHED_THOUGHT, NoRow, Reward, Row
 from lrq.ledger import items as items_
 from lrq.ledger.engine import Ledger
@@ -17,6 +18,7 @@ from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, train
 
 # Why there is no response: it would be so again.
 _NO_OTHER_TRY = ("empty", "over_long", "content_filter", NOT_FINITE, UNFINISHED_THOUGHT)
+LEFT_OUT = "left out by the user"  # the reason of an item that is not tried again
 _TRIES = 3  # deliveries that may end in an unforeseen error before the item is set to failed
 
 
@@ -198,6 +200,23 @@ def fail_task(ledger: Ledger, conn: sa.Connection, task: Task, reason: str) -> N
         set_training(conn, task, state="failed", reason=reason, ended_at=ledger.now(conn))
 
 
+def leave_out(conn: sa.Connection, run: int, key: str) -> None:
+    """End an item as failed, for its user does not want it any more. Raises UsageError where it cannot be.
+
+    Nobody may be at work on the run.
+    """
+    query = sa.select(items.c.id, items.c.state).where(items.c.run_id == run, items.c.key == key)
+    row = conn.execute(query.with_for_update(key_share=True)).one_or_none()
+    if row is None:
+        raise UsageError(f"the run has no item {key!r}; `lrq status RUN --failed` and the pause's reason name them")
+    if row.state == "done":
+        raise UsageError(f"item {key!r} is done: there is nothing to leave out")
+    conn.execute(tasks.delete().where(tasks.c.item_id == row.id, tasks.c.run_id == run))
+    conn.execute(items.update().where(items.c.id == row.id).values(state="failed", reason=LEFT_OUT))
+    if row.state != "failed":
+        conn.execute(runs.update().where(runs.c.id == run).values(open_items=runs.c.open_items - 1))
+
+
 def _end_item(conn: sa.Connection, task: Task, state: str, reason: str) -> None:
     conn.execute(items.update().where(items.c.id == task.item).values(state=state, reason=reason[:1000]))
     conn.execute(runs.update().where(runs.c.id == task.run).values(open_items=runs.c.open_items - 1))
@@ -315,7 +334,7 @@ def reopen_unscored(
     for id_, names in by_item.items():
         _open_tasks(ledger, conn, run, id_, names, was="done", state="judging")
     failed = sa.select(items.c.id, items.c.given).where(items.c.run_id == run, items.c.state == "failed")
-    again = list(conn.execute(failed))
+    again = list(conn.execute(failed.where(items.c.reason != LEFT_OUT)))
     for row in again:
         has_text = conn.execute(
             sa.select(responses.c.id).where(responses.c.item_id == row.id, responses.c.text.is_not(None)).limit(1)

@@ -15,7 +15,7 @@ from lrq.domain.errors import RunHalted
 from lrq.domain.records import Call, Purpose, Usage
 from lrq.ledger.batches import packed
 from lrq.ledger.engine import SETTLING, Ledger
-from lrq.ledger.money import Bound, Group, Held, Money, reserve
+from lrq.ledger.money import Bound, Charge, Group, Held, Money, reserve
 from lrq.ledger.processes import is_dead, remove_dead
 from lrq.ledger.schema import calls
 from lrq.ledger.statements import OF_CLAIM, OF_GROUP, statements
@@ -142,6 +142,7 @@ class Fail:
     error: str  # refused, failed
     reason: str
     unknown: bool
+    charge: Charge | None = None
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Fail]") -> Sequence[None]:
@@ -152,7 +153,7 @@ class Fail:
             row = rows[write.id]
             if not _is_held(row, write.owner):
                 continue
-            money.drop(row, unknown=write.unknown)
+            money.drop(row, unknown=write.unknown, charge=write.charge)
             money.count(row, {"failed": 1})
             ended = {"state": "failed", "error": write.error, "reason": write.reason, "settled_at": now}
             conn.execute(calls.update().where(calls.c.id == row.id).values(**ended, reserved_cost=0, reserved_tokens=0))
@@ -167,6 +168,7 @@ class Release:
     id: int
     owner: str
     unknown: bool  # its last delivery's outcome is unknown: the money stays charged
+    charge: Charge | None = None  # of its last delivery
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Release]") -> Sequence[None]:
@@ -175,7 +177,7 @@ class Release:
         for write in writes:
             row = rows[write.id]
             if _is_held(row, write.owner):
-                money.drop(row, unknown=write.unknown)
+                money.drop(row, unknown=write.unknown, charge=write.charge)
                 _set_free(conn, [row.id], ledger.now(conn))
         money.write(ledger, conn)
         return [None] * len(writes)

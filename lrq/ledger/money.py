@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from lrq.domain.errors import RunHalted
+from lrq.domain.records import Usage
 from lrq.ledger.batches import packed, table
 from lrq.ledger.engine import SETTLING, Ledger, insert_into
 from lrq.ledger.schema import runs, usage
@@ -22,6 +23,14 @@ class Bound:
     cost: int = 0  # micro-units of money; 0 where it is unpriced
     tokens: int = 0
     is_known: bool = True  # False: the endpoint's price is unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """What a delivery is charged with that was answered, and brought no reply."""
+
+    cost: int  # micro-units
+    usage: Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +175,13 @@ class Money:
         sums["spent_cost"] += cost
         sums["spent_tokens"] += tokens
 
-    def drop(self, row: sa.Row[Any], *, unknown: bool) -> None:
+    def drop(self, row: sa.Row[Any], *, unknown: bool, charge: Charge | None = None) -> None:
         """Release a call's reservation; where its delivery may have been answered it is spent instead."""
         self.release(row)
+        if charge is not None:
+            tokens = charge.usage.prompt_tokens, charge.usage.completion_tokens
+            self.spend(row.run_id, charge.cost, sum(tokens))
+            self.count(row, {"cost": charge.cost, "prompt_tokens": tokens[0], "completion_tokens": tokens[1]})
         if unknown:
             self.spend(row.run_id, row.reserved_cost, row.reserved_tokens)
             self.runs[row.run_id]["unknown_cost"] += row.reserved_cost

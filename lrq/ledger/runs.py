@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from lrq.domain.errors import LrqError, UsageError
 from lrq.ledger.engine import Ledger
-from lrq.ledger.schema import items, metrics, responses, runs, scores, set_aside, tasks, trainings, usage
+from lrq.ledger.schema import breakers, items, metrics, responses, runs, scores, set_aside, tasks, trainings, usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +202,8 @@ def halt_capped(conn: sa.Connection, run: int, *, reason: str) -> bool:
 
 
 def activate(conn: sa.Connection, run: int) -> None:
+    """Go on with a run; what has failed in a row is counted anew."""
+    conn.execute(breakers.delete().where(breakers.c.run_id == run))
     conn.execute(runs.update().where(runs.c.id == run).values(state="active", halt="", reason=""))
 
 

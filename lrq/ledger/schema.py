@@ -282,6 +282,19 @@ learned = sa.Table(  # what endpoints were learned to want of requests; lrq.call
     sa.Column("at", sa.Float, nullable=False),
 )
 
+breakers = sa.Table(  # calls in a row that brought nothing, by what was asked
+    "breakers",
+    metadata,
+    sa.Column("run_id", sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("role", sa.String(16), primary_key=True),
+    sa.Column("endpoint", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("kind", sa.String(64), primary_key=True),  # "": all of the endpoint
+    _count("failures"),
+    _text("items"),  # the first few that they are of, JSON
+    _count("has_succeeded"),
+)
+
 processes = sa.Table(
     "processes",
     metadata,

@@ -56,6 +56,7 @@ class _Step:
             series=self.run.series,
             vote=vote,
             shared=step.shared,
+            report=self.engine.caller.breaker.read,
         )
         scores = await step.procedure(step.judge(self.case, ask, self._nearest))
         if not self.left_out:

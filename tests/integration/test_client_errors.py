@@ -27,7 +27,8 @@ def ledger(home: Path) -> Iterator[Ledger]:
         yield made
 
 
-BOUND = (1 + 64) * 1 + 16 * 2  # one byte and a template's tokens at 1, sixteen tokens of reply at 2
+PROMPT = (1 + 64) * 1  # one byte and a template's tokens at 1
+BOUND = PROMPT + 16 * 2  # sixteen tokens of reply at 2
 
 
 def error(status: int, message: str = "no", code: str = "", **more: Any) -> web.Response:
@@ -92,30 +93,33 @@ def unreadable(body: bytes, content_type: str = "application/json") -> Callable[
 
 
 @pytest.mark.parametrize(
-    ("respond", "reason", "charged"),
+    ("respond", "reason", "unknown", "known"),
     [
-        (lambda _: error(500), "HTTP 500", False),
-        (lambda _: error(503, headers={"Retry-After": "0"}), "HTTP 503", False),
-        (lambda _: error(504), "HTTP 504", True),
-        (lambda _: error(408), "HTTP 408", False),
-        (unreadable(b""), "HTTP 200", True),
-        (unreadable(b"<html>maintenance</html>", "text/html"), "HTTP 200: <html>maintenance</html>", False),
-        (unreadable(b'{"detail": "odd"}'), "form of a reply", True),
-        (unreadable(b'{"choices": [{"message": {"content": 7}}]}'), "form of a reply", True),
-        (unreadable(b'{"error": {"message": "overloaded"}}'), "overloaded", True),
+        (lambda _: error(500), "HTTP 500", 0, 0),
+        (lambda _: error(503, headers={"Retry-After": "0"}), "HTTP 503", 0, 0),
+        (lambda _: error(504), "HTTP 504", BOUND, 0),
+        (lambda _: error(408), "HTTP 408", 0, 0),
+        (unreadable(b""), "HTTP 200", 0, PROMPT),
+        (unreadable(b"<html>maintenance</html>", "text/html"), "HTTP 200: <html>maintenance</html>", 0, 0),
+        (unreadable(b'{"odd": 7}'), "form of a reply", 0, PROMPT + 10 * 2),  # a token for each of ten bytes
+        (unreadable(b'{"choices": [{"message": {"content": 7}}]}'), "form of a reply", 0, BOUND),
+        (unreadable(b'{"odd": 7, "usage": {"prompt_tokens": 3, "completion_tokens": 1}}'), "odd", 0, 3 * 1 + 1 * 2),
+        (unreadable(b'{"error": {"message": "overloaded"}}'), "overloaded", 0, 0),
     ],
 )
 async def test_what_may_pass_is_tried_a_bounded_number_of_times(
-    scene: Scene, respond: Callable[[int], Any], reason: str, charged: bool
+    scene: Scene, respond: Callable[[int], Any], reason: str, unknown: int, known: int
 ) -> None:
-    """Three tries here, then the call has failed; what a server may have charged stays charged at its bound."""
+    """Three tries here, then the call has failed. What nobody has answered stays charged at its bound, an answer that
+    cannot be read by what came of it, an error not at all.
+    """
     async with scene(respond) as bench:
         with pytest.raises(CallFailed, match=reason) as failed:
             await bench.ask()
         assert "(3 tries)" in str(failed.value)
         assert len(bench.requests) == 3
         row = bench.row()
-        assert (row.spent_cost, row.unknown_cost) == ((3 * BOUND, 3 * BOUND) if charged else (0, 0))
+        assert (row.spent_cost, row.unknown_cost) == (3 * (unknown + known), 3 * unknown)
         assert (row.state, bench.reserved()) == ("active", (0, 0))
         with pytest.raises(CallFailed):
             await bench.ask()

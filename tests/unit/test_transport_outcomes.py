@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from lrq.calls import replies
-from lrq.calls.outcomes import Outcome, line_of, read_outcome
+from lrq.calls.errors import line_of
+from lrq.calls.outcomes import Outcome, read_outcome
 from lrq.calls.transport import _request
 from lrq.domain.records import Call, Usage
 
@@ -120,9 +121,10 @@ def test_counts_are_whole_and_never_negative(counted: Any, usage: Usage) -> None
     ],
 )
 def test_what_is_no_reply_is_a_failure_that_may_be_charged(body: Any) -> None:
-    """Nothing is raised, nothing is taken for an empty answer."""
+    """Nothing is raised, nothing is taken for an empty answer; what came is known by its length."""
     outcome = read(body)
-    assert (outcome.kind, outcome.unknown, list(outcome.choices)) == ("failed", True, [])
+    assert (outcome.kind, outcome.unknown, list(outcome.choices)) == ("failed", False, [])
+    assert outcome.unread == len(body if isinstance(body, bytes) else orjson.dumps(body))
     assert outcome.reason
 
 
@@ -178,7 +180,8 @@ def test_a_number_that_is_none_is_kept_as_such(number: str) -> None:
 def test_vectors_that_do_not_fit_are_a_failure(data: Any) -> None:
     """One for each text, all of one length: else passages would be matched with others' vectors."""
     outcome = read({"data": data}, call=EMBEDDING)
-    assert (outcome.kind, outcome.unknown, list(outcome.vectors)) == ("failed", True, [])
+    assert (outcome.kind, outcome.unknown, list(outcome.vectors)) == ("failed", False, [])
+    assert outcome.unread
 
 
 @pytest.mark.parametrize(
@@ -191,9 +194,9 @@ def test_vectors_that_do_not_fit_are_a_failure(data: Any) -> None:
         (451, "", "refused", False),
         (401, "", "account", False),
         (402, "", "account", False),
-        (403, "", "account", False),
-        (404, "model_not_found", "account", False),
-        (405, "", "account", False),
+        (403, "", "denied", False),
+        (404, "model_not_found", "denied", False),
+        (405, "", "denied", False),
         (301, "", "account", False),
         (308, "", "account", False),
         (400, "Arrearage", "account", False),
@@ -211,7 +214,7 @@ def test_vectors_that_do_not_fit_are_a_failure(data: Any) -> None:
         (504, "", "failed", True),
         (524, "", "failed", True),
         (529, "", "failed", False),
-        (202, "", "failed", True),
+        (202, "", "failed", False),
     ],
 )
 def test_failures_are_told_apart_by_who_can_mend_them(status: int, code: str, kind: str, unknown: bool) -> None:

@@ -1,0 +1,81 @@
+"""How an endpoint answers others: whether what it denies to one call is that call's fault or everyone's."""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+RECENTLY = 60.0  # seconds for which an answer shows that the account is in order
+_EVERYONE = 3  # items denied in a row, after which it is the account
+_FEWEST = 10  # calls of other items that tell how likely a 429 is
+_MOST_KEPT = 2_000  # of the latest calls
+# Chances that a rate, which throttles anyone, has throttled this call each time it was tried:
+_UNLIKELY = 1e-3  # … so that others need not slow down
+_NEVER = 1e-5  # … so that waiting does not help it
+_NEVER_LIKE_ITS_ITEM = 1e-2  # … where another call of its item was found to be never taken
+
+
+@dataclass
+class Standing:
+    """One lane's answers, as one process has seen them. Times are monotonic."""
+
+    in_flight: int = 0
+    answered_at: float = float("-inf")
+    answered_begun: float = float("-inf")  # when the latest of the calls that were answered had begun
+    never_taken: set[int | None] = field(default_factory=set)  # items whose calls were throttled while others passed
+    latest: deque[tuple[float, int | None, bool]] = field(default_factory=lambda: deque(maxlen=_MOST_KEPT))
+    denied: set[int | None] = field(default_factory=set)  # items, since the last answer
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin(self) -> float:
+        """Note that a call goes out; returns the time."""
+        self.in_flight += 1
+        return time.monotonic()
+
+    def end(self, begun: float, *, kind: str, item: int | None) -> None:
+        """Note what came of a call."""
+        self.in_flight -= 1
+        if kind in {"ok", "throttled"}:
+            self.latest.append((time.monotonic(), item, kind == "ok"))
+        if kind == "ok":
+            self.answered_at = time.monotonic()
+            self.answered_begun = max(self.answered_begun, begun)
+            self.denied.clear()
+        elif kind == "denied":
+            self.denied.add(item)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def change(self) -> bool:
+        """Wait until another call has ended; True."""
+        return await self._changed.wait()
+
+    def blame(self, begun: float) -> Literal["refused", "account"] | None:
+        """Whose fault a denial is; None: not known yet."""
+        if self.answered_begun > begun:
+            return "refused"
+        return "account" if len(self.denied) >= _EVERYONE else None
+
+    def answered_lately(self) -> bool:
+        return time.monotonic() - self.answered_at < RECENTLY
+
+    def chance(self, item: int | None, tries: int) -> float:
+        """The chance that a call is throttled so many times by what throttles the calls of other items, too."""
+        since = time.monotonic() - RECENTLY
+        others = [passed for at, whose, passed in self.latest if at >= since and whose != item]
+        if len(others) < _FEWEST or item is None:
+            return 1.0
+        return float(((others.count(False) + 1) / (len(others) + 2)) ** tries)
+
+    def is_its_own(self, item: int | None, tries: int) -> bool:
+        """Whether a 429 says so little of others that they need not slow down."""
+        return self.chance(item, tries) < _UNLIKELY
+
+    def is_never_taken(self, item: int | None, tries: int) -> bool:
+        """Whether a call is throttled for what it is, such as its size: others pass, and it never does."""
+        most = _NEVER_LIKE_ITS_ITEM if item in self.never_taken else _NEVER
+        if self.chance(item, tries) >= most:
+            return False
+        self.never_taken.add(item)
+        return True

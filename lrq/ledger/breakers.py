@@ -1,0 +1,109 @@
+"""Calls in a row that brought nothing, counted over all processes; enough of them pause the run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from lrq.domain.errors import RunHalted
+from lrq.ledger import runs as runs_
+from lrq.ledger.engine import Ledger
+from lrq.ledger.schema import breakers, items, runs
+
+LIMIT = 20  # failures in a row
+_SEVERAL = 4  # items that they are of, where the same question went well before: one bad item is not the endpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is counted together: one kind of question to one model."""
+
+    run: int
+    role: str
+    endpoint: str
+    model: str
+    kind: str  # which prompt of the recipe; "" in the ledger: all of the endpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoteFailure:
+    """Count a call that brought nothing. The result is a RunHalted where it has paused the run."""
+
+    question: Question
+    item: int | None
+    reason: str  # what was wrong, and what to set
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[NoteFailure]") -> Sequence[RunHalted | None]:
+        return [_fail(ledger, conn, write) for write in writes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoteSuccess:
+    """Begin the count anew."""
+
+    question: Question
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[NoteSuccess]") -> Sequence[None]:
+        for question in dict.fromkeys(one for write in writes for one in _both(write.question)):
+            _keep(ledger, conn, question, failures=0, items="[]", has_succeeded=1)
+        return [None] * len(writes)
+
+
+def _both(question: Question) -> tuple[Question, Question]:
+    """The question and its endpoint as a whole."""
+    return question, replace(question, kind="")
+
+
+def _fail(ledger: Ledger, conn: sa.Connection, write: NoteFailure) -> RunHalted | None:
+    run = conn.execute(sa.select(runs.c.name, runs.c.open_items).where(runs.c.id == write.question.run)).one()
+    needed = min(_SEVERAL, max(2, run.open_items))
+    for question in dict.fromkeys(_both(write.question)):
+        known = conn.execute(sa.select(breakers).where(*_is(question))).one_or_none()
+        failures = 1 + (known.failures if known else 0)
+        failed: list[int | None] = orjson.loads(known.items) if known else []
+        if write.item not in failed and len(failed) < _SEVERAL:
+            failed.append(write.item)
+        _keep(ledger, conn, question, failures=failures, items=orjson.dumps(failed).decode())
+        went_well = bool(known and known.has_succeeded)
+        if failures >= LIMIT and (not went_well or len(failed) >= needed):
+            reason = _reason(conn, write, question, failures, failed, run.name)
+            runs_.halt(conn, question.run, state="paused", by="account", reason=reason)
+            return RunHalted(reason)
+    return None
+
+
+def _reason(
+    conn: sa.Connection, write: NoteFailure, question: Question, failures: int, failed: Sequence[int | None], run: str
+) -> str:
+    what = f"the {question.kind} calls" if question.kind else f"the {question.role}'s calls"
+    named = conn.execute(sa.select(items.c.key).where(items.c.id.in_([one for one in failed if one])))
+    keys = sorted(named.scalars())[:3]
+    those = f" (items {', '.join(keys)})" if keys else ""
+    return (
+        f"{what} to {question.model} have only failed, {failures} in a row{those}: {write.reason}; "
+        f"then `lrq resume {run}`"
+    )
+
+
+def _keep(ledger: Ledger, conn: sa.Connection, question: Question, **values: Any) -> None:
+    insert = ledger.insert(breakers).values(**_named(question), **values)
+    key = [column.name for column in breakers.primary_key]
+    conn.execute(insert.on_conflict_do_update(index_elements=key, set_=values))
+
+
+def _named(question: Question) -> dict[str, Any]:
+    return {
+        "run_id": question.run,
+        "role": question.role,
+        "endpoint": question.endpoint[:64],
+        "model": question.model[:200],
+        "kind": question.kind[:64],
+    }
+
+
+def _is(question: Question) -> list[sa.ColumnElement[bool]]:
+    return [breakers.c[name] == value for name, value in _named(question).items()]
