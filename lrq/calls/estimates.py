@@ -35,6 +35,8 @@ def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PL
 
     A count that no tokenizer and no hidden words explain is as good as none.
     """
+    if 0 < usage.prompt_tokens <= call.size and 0 < usage.completion_tokens <= (call.max_tokens or 0):
+        return usage, ""
     most = at_most(call, form)
     said = sum(utf8_length(choice.text) + utf8_length(choice.reasoning) for choice in choices)
     is_cut = any(choice.finish == "length" for choice in choices)
