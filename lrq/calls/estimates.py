@@ -26,8 +26,9 @@ def at_most(call: Call, form: Form = PLAIN) -> Usage:
     if call.role == "embedding":
         return Usage(prompt_tokens=prompt)
     sent = parameters(call, form)
-    limit = limit_of(sent) or _UNLIMITED
-    return Usage(prompt_tokens=prompt, completion_tokens=ceil(limit * int(sent.get("n", 1)) * form.completion_factor))
+    limit = limit_of(sent) or 0
+    most = (limit if limit > 0 else _UNLIMITED) * max(1, int(sent.get("n", 1)))
+    return Usage(prompt_tokens=prompt, completion_tokens=ceil(most * form.completion_factor))
 
 
 def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PLAIN) -> tuple[Usage, str]:
