@@ -3,6 +3,7 @@
 All of it is kept in the ledger, so that it is learned once for all processes and runs.
 """
 
+import itertools
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -18,7 +19,8 @@ from lrq.config import Endpoint
 from lrq.domain.records import Call, Usage
 from lrq.ledger.learned import Fact
 
-_LEAD_SECONDS = 120.0  # that calls wait for the first one of a model, by which it is seen how long it thinks
+_AHEAD = 3  # calls of a model go first, by which it is seen how long it thinks …
+_LEAD_SECONDS = 120.0  # … and others wait for them so long at most
 _LONG = 4_000  # bytes of a prompt that is long enough to be cut
 _UNLIKELY = 6.0  # bytes to a token: common texts have 3 to 5
 _SHORTEST_CUT = 256  # tokens: no server has a smaller context
@@ -74,15 +76,26 @@ class Adapting:
         self.new: list[Fact] = []
         self._counted: defaultdict[tuple[str, str], _Counted] = defaultdict(_Counted)
         self._leads = Heads(_LEAD_SECONDS)
+        self._turns = itertools.count()
+        self._forms: dict[tuple[int, str, str, str], tuple[int, Forms]] = {}  # with the version of what was learned
 
     def forms(self, pool: Pool, call: Call, kind: str) -> Forms:
-        return {line.lane.name: self.learned.form(line.endpoint, call, kind) for line in pool.lines}
+        name = id(pool), call.role, call.model, kind
+        known = self._forms.get(name)
+        if known is None or known[0] != self.learned.version:
+            forms = {line.lane.name: self.learned.form(line.endpoint, call, kind) for line in pool.lines}
+            known = self._forms[name] = self.learned.version, forms
+        return known[1]
 
     def lead(self, pool: Pool, call: Call, kind: str) -> Turn | None:
         """The call's turn among the first of a model; None where it is known how long the model thinks."""
-        if not kind or all(self.learned.is_measured(line.endpoint, call) for line in pool.lines):
+        if not self.is_unmeasured(pool, call, kind):
             return None
-        return self._leads.named(hash((call.endpoint, call.model)))
+        return self._leads.named(hash((call.endpoint, call.model, next(self._turns) % _AHEAD)))
+
+    def is_unmeasured(self, pool: Pool, call: Call, kind: str) -> bool:
+        """Whether it is not known yet how long the model thinks about its questions."""
+        return bool(kind) and not all(self.learned.is_measured(line.endpoint, call) for line in pool.lines)
 
     def refused(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> bool:
         """Learn from a refusal; whether the call is to be asked again in another form."""
@@ -106,11 +119,13 @@ class Adapting:
         if call.role in {"policy", "embedding"} or not kind or endpoint.reasoning_tokens is not None:
             return
         room = room_for(form, outcome.choices, outcome.usage)
-        if room is not None:
+        if room is not None and room > self.learned.known_room(endpoint, call.model, kind):
             self._note([self._fact(endpoint, call, "room", kind, room)])
 
     def overrun(self, endpoint: Endpoint, call: Call, form: Form, usage: Usage) -> bool:
         """Whether more was counted than could be; bounds allow for as much from now on."""
+        if usage.prompt_tokens <= call.size and usage.completion_tokens <= (call.max_tokens or 0):
+            return False
         most = at_most(call, form)
         found = []
         for name, factor in (("prompt", form.prompt_factor), ("completion", form.completion_factor)):
@@ -125,12 +140,12 @@ class Adapting:
 
         Two prompts of the same count, or any three, under half of what its counts of other prompts foretell.
         """
-        if not endpoint.prompt_check or call.role == "embedding" or not usage.prompt_tokens or usage.cached_tokens:
+        if not endpoint.prompt_check or call.role == "embedding" or not usage.prompt_tokens:
             return ""
         counted = self._counted[endpoint.address, call.model]
         if call.size < _LONG or call.size < _UNLIKELY * usage.prompt_tokens:
             counted.add(call.size, usage.prompt_tokens)
-        elif usage.prompt_tokens >= _SHORTEST_CUT:
+        elif usage.prompt_tokens >= _SHORTEST_CUT and not usage.cached_tokens:  # some count only what is not cached
             asked = hash(tuple(message["content"] for message in call.messages))
             counted.doubtful[asked] = call.size, usage.prompt_tokens
         if not counted.doubtful or not (cut := counted.cut()):

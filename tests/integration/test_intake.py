@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import sqlalchemy as sa
 from ledgers import BOTH, opened, some_ledger
@@ -15,9 +16,10 @@ from ledgers import BOTH, opened, some_ledger
 from lrq.cli.intake import Intake, Intent, exit_code, take_in
 from lrq.config import Endpoint, JudgeSettings, Settings
 from lrq.domain.errors import UsageError
-from lrq.ledger import Ledger, runs
+from lrq.ledger import Ledger, runs, schema
 from lrq.ledger import items as items_
 from lrq.ledger.schema import contexts, items, responses, set_aside
+from lrq.workers.frozen import thaw
 
 
 @pytest.fixture(params=BOTH)
@@ -173,11 +175,34 @@ def test_limits_and_prices_are_no_other_settings(ledger: Ledger, settings: Setti
     """A faster endpoint or a larger cap is the same run."""
     file.write_bytes(line("a"))
     enter(ledger, settings, file, max_tokens=100)
-    fast = Endpoint(url="http://127.0.0.1:2/v1", model="m", rpm=9)
+    fast = Endpoint(url="http://127.0.0.1:2/v1", model="m", rpm=9, identity="localhost:1/v1")
     told = settings.model_copy(update={"judge": JudgeSettings(endpoints=(fast,))})
     assert enter(ledger, told, file, max_tokens=200).known == 1
     with ledger.reading() as conn:
         assert runs.get_run(conn, "d").max_tokens == 200
+
+
+def test_another_server_is_another_judge(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """What one has answered is not taken for the other's, unless the settings say that it is the same."""
+    file.write_bytes(line("a"))
+    enter(ledger, settings, file)
+    moved = Endpoint(url="http://127.0.0.1:2/v1", model="m")
+    told = settings.model_copy(update={"judge": JudgeSettings(endpoints=(moved,))})
+    with pytest.raises(UsageError, match=r"judge was localhost:1/v1, and is now localhost:2/v1: set judge\.identity="):
+        enter(ledger, told, file)
+
+
+def test_a_run_of_an_earlier_release_goes_on(ledger: Ledger, settings: Settings, file: Path) -> None:
+    """Its judge was frozen without an identity, and its replies are found under the keys they have."""
+    file.write_bytes(line("a"))
+    old = enter(ledger, settings, file).run
+    config = orjson.loads(orjson.dumps(old.config))
+    del config["judge"]["models"][0]["identity"]
+    with ledger.writing() as conn:
+        conn.execute(schema.runs.update().values(config=orjson.dumps(config).decode()))
+    again = enter(ledger, settings, file)
+    assert again.known == 1
+    assert thaw(again.run.recipe, again.run.config).judge_of("helpfulness", "p").identity == ""
 
 
 def test_a_run_does_not_end_while_its_lines_are_read(ledger: Ledger, settings: Settings, file: Path) -> None:

@@ -99,7 +99,7 @@ def test_thoughts_are_counted_by_bytes_where_the_server_does_not() -> None:
     assert thinking([Choice(text="x")], Usage(completion_tokens=80)) == 0
 
 
-def test_a_judge_s_first_call_goes_ahead_until_it_is_known_how_long_it_thinks() -> None:
+def test_a_judge_s_first_calls_go_ahead_until_it_is_known_how_long_it_thinks() -> None:
     """Once known it is for all kinds; where the settings name the room, nobody waits."""
     adapting = Adapting()
     assert adapting.lead(pool(), CALL, "support") is not None
