@@ -6,8 +6,8 @@ torch = pytest.importorskip("torch")
 import transformers as t  # noqa: E402
 
 from lrq.domain.errors import Stopping  # noqa: E402
+from lrq.domain.records import NOT_FINITE  # noqa: E402
 from lrq.policy import decoding, forks  # noqa: E402
-from lrq.domain.records import NOT_FINITE
 from lrq.policy.decoding import decode  # noqa: E402
 from lrq.policy.forks import fork, prefill  # noqa: E402
 from lrq.policy.noise import choose  # noqa: E402
