@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=4096, help="tokens of each prompt")
     parser.add_argument("--rejected", type=int, default=64, help="tokens of each rejected response; the chosen has 128")
     parser.add_argument("--pairs", type=int, default=2, help="pairs, one step each")
+    parser.add_argument("--hidden", type=int, default=256, help="hidden size; 1,024: weights outweigh the rest")
     parser.add_argument("--side", choices=["stock", "shared", "lora"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def make_files(folder: Path, given: argparse.Namespace) -> None:
-    make_policy(folder / "policy", hidden=256, layers=4, positions=given.prompt + 512)
+    make_policy(folder / "policy", hidden=given.hidden, layers=4, positions=given.prompt + 512)
     make_rows(folder / "rows.jsonl", rows=given.pairs, prompt=given.prompt, chosen=128, rejected=given.rejected)
 
 
