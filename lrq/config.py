@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import orjson
@@ -93,7 +93,8 @@ class RoleSettings(_Server):
 
     def all_endpoints(self) -> tuple[Endpoint, ...]:
         if self.endpoints or not self.url:
-            return self.endpoints
+            shared = {"concurrency": self.concurrency}  # also of those that name none of their own
+            return tuple(each if each.concurrency else each.model_copy(update=shared) for each in self.endpoints)
         short = {name: getattr(self, name) for name in _Server.model_fields}
         return (Endpoint(url=self.url, model=self.model or "default", **short),)
 
@@ -142,7 +143,9 @@ class Settings(_Part):
     sample: SampleSettings = SampleSettings()
     train: dict[str, Any] = {}  # the trainer's own; lrq.trainer validates it
     token_file: str | None = None  # a local tokenizer file for chunks instead of our own unit
-    judge_threads: int = Field(default=32, ge=1)  # steps at once in one judge process
+    # Steps at once in one judge process; auto: as many as keep its calls at what the endpoints' limits allow.
+    judge_threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    judge_memory_mb: int = Field(default=1024, ge=1)  # that the steps of one judge process may hold, under auto
 
     @field_validator("redis_url")
     @classmethod

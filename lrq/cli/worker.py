@@ -6,7 +6,7 @@ import socket
 
 import click
 
-from lrq.cli.common import settings_options
+from lrq.cli.common import raise_file_limit, settings_options
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.queue.celery import app, use
@@ -40,6 +40,7 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
     if why:
         raise UsageError(f"{name} cannot run here: {why}")
     use(settings)
+    raise_file_limit()
     process = app.Worker(
         hostname=f"{name}@{socket.gethostname()}-{os.getpid()}",
         queues=list(WORKERS[name]),

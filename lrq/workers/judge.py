@@ -1,11 +1,12 @@
 """The judge worker: one step of one item. Its calls fan out inside; its scores are written in one transaction."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 from lrq.domain.records import Item, Passage, Purpose, Response, Score
 from lrq.judge.asking import Asker
-from lrq.judge.passages import Embedder
+from lrq.judge.passages import Embedder, Passages
 from lrq.judge.votes import cast
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
@@ -19,9 +20,10 @@ from lrq.workers.frozen import Frozen
 def judge(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
     """Score all responses of the item in the dimensions of one step."""
     with engine.ledger.reading() as conn:
-        row, item = items_.load_item(conn, task.item)
+        row, item = items_.load_item(conn, task.item, engine.documents)
         responses = items_.load_responses(conn, task.item, task.round)
-    loop.run(_Step(engine, task, run, frozen, item, responses, row.context_hash).work())
+    with engine.room.take(sys.getsizeof(item.context)):
+        loop.run(_Step(engine, task, run, frozen, item, responses, row.context_hash).work())
 
 
 class _Step:
@@ -43,6 +45,7 @@ class _Step:
         self.case = frozen.case(task.name, item, responses)
         self.context_hash = context_hash
         self.purpose = Purpose(run=run.id, item=task.item, step=task.name)
+        self.passages: dict[int, Passages] = {}  # by the size of their chunks: the cache may be too small for all steps
 
     async def work(self) -> None:
         found = await cast(self.frozen.votes(self.task.name), self._vote)
@@ -61,9 +64,12 @@ class _Step:
         return await step.procedure(self.case, ask, self._nearest)
 
     async def _nearest(self, queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
-        embed = self._embedder()
-        name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model))
-        passages = await self.engine.passages.get(name, self.item.context, chunk_tokens, embed)
+        passages = self.passages.get(chunk_tokens)
+        if passages is None:
+            embed = self._embedder()
+            name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model))
+            passages = await self.engine.passages.get(name, self.item.context, chunk_tokens, embed)
+            self.passages[chunk_tokens] = passages
         return await passages(queries, count=count)
 
     def _embedder(self) -> Embedder | None:

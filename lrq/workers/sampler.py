@@ -1,5 +1,6 @@
 """The sampler worker: the policy answers an item's prompts, N responses from one prefill each."""
 
+import sys
 import threading
 from contextvars import ContextVar
 from dataclasses import replace
@@ -9,7 +10,7 @@ import orjson
 
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, Stopping
-from lrq.domain.records import Call, Purpose, Reply
+from lrq.domain.records import Call, Item, Purpose, Reply
 from lrq.judge.asking import in_series
 from lrq.ledger import backlog
 from lrq.ledger import items as items_
@@ -30,7 +31,12 @@ _asked_for: ContextVar[tuple[Purpose, int]] = ContextVar("asked_for")  # a sampl
 def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
     """Have every prompt of the item answered; the item goes on to its steps of judging."""
     with engine.ledger.reading() as conn:
-        _, item = items_.load_item(conn, task.item)
+        _, item = items_.load_item(conn, task.item, engine.documents)
+    with engine.room.take(sys.getsizeof(item.context)):
+        _sample(engine, task, run, frozen, item)
+
+
+def _sample(engine: Engine, task: Task, run: Run, frozen: Frozen, item: Item) -> None:
     prompts = [
         Prompt(item=item.id, messages=messages, context=item.context, index=index, round=task.round)
         for index, messages in enumerate(frozen.recipe.policy_prompts(item))

@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,14 +24,15 @@ from lrq.ledger.schema import items as items_table
 from lrq.ledger.steps import EndStep
 
 ITEMS, CALLS = 100, 4  # calls of each step
+WINDOW = backlog.Window(tasks=80, sampling=40)
 BUSY = 0.05  # seconds that a busy machine takes between two statements
 STEPS = {"helpfulness": "judge.helpfulness", "logicality": "judge.logicality"}
 
 
 @pytest.fixture
-def url(postgres_url: str, home: Path) -> Iterator[str]:
+def url(postgres_url: str, home: Path) -> str:
     open_ledger(Settings(home=home, database_url=SecretStr(postgres_url)), create=True).close()
-    yield postgres_url
+    return postgres_url
 
 
 class Work:
@@ -47,8 +48,8 @@ class Work:
     def take(self, *, aggregations: bool, most: int) -> list[Task]:
         with self._lock:
             with self.ledger.writing() as conn:
-                backlog.start_items(self.ledger, conn, self.run, STEPS, 40)
-                for task in backlog.take_ready(self.ledger, conn, self.run, 40):
+                backlog.start_items(self.ledger, conn, self.run, STEPS, WINDOW)
+                for task in backlog.take_ready(self.ledger, conn, self.run, WINDOW):
                     if task.queue != "train":
                         self._ready[task.name == "aggregate"].append(task)
             ready = self._ready[aggregations]
