@@ -22,8 +22,9 @@ from lrq.ledger import Ledger, Writer, backlog, runs
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Window
 from lrq.ledger.calls import Bound, Claim, Send
-from lrq.ledger.processes import Presence
+from lrq.ledger.processes import TASKS, Presence
 from lrq.ledger.schema import calls, tasks
+from lrq.ledger.schema import processes as processes_table
 from lrq.ledger.steps import EndStep
 from lrq.queue.celery import configuration, make_app
 from lrq.queue.messages import BrokerDown, present, send
@@ -121,6 +122,26 @@ def test_messages_do_not_pile_up_with_the_run(ledger: Ledger, app: Celery, clien
         lengths = [client.llen(f"lrq:{ledger.id}:{queue}") for queue in QUEUES]
         assert sum(lengths) <= 2 * EIGHT.tasks  # of judging, and aggregations of what was judged
     assert sum(lengths) > EIGHT.sampling
+
+
+def test_the_window_follows_what_the_living_work_on(ledger: Ledger) -> None:
+    """A quarter more than their tasks, which they tell themselves; without them enough to begin with."""
+    assert window_of_now(ledger) == Window(tasks=feeder.LEAST, sampling=feeder.LEAST)
+    told = {"judge": 200, "judge@elsewhere": 120, "sampler": 80}
+    processes = [Presence(ledger, name.partition("@")[0]) for name in told]
+    with ledger.writing() as conn:
+        for process, tasks_ in zip(processes, told.values(), strict=True):
+            note = f'{{"{TASKS}": {tasks_}}}'
+            conn.execute(processes_table.update().where(processes_table.c.id == process.id).values(note=note))
+    assert window_of_now(ledger) == Window(tasks=16 + 400, sampling=16 + 100)
+    for process in processes:
+        process.close()
+    assert window_of_now(ledger) == Window(tasks=feeder.LEAST, sampling=feeder.LEAST)
+
+
+def window_of_now(ledger: Ledger) -> Window:
+    with ledger.reading() as conn:
+        return feeder.window_of(ledger, conn)
 
 
 def test_two_runs_are_fed_alike(ledger: Ledger, app: Celery, client: redis.Redis) -> None:
