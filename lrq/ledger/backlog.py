@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from lrq.domain.records import NoRow, Pair, Reward
 from lrq.ledger import items as items_
+from lrq.ledger.depth import covered, stop_short
 from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, trainings
 
@@ -88,12 +89,19 @@ def _counted(conn: sa.Connection, query: sa.Select[Any], most: int) -> int:
 
 
 def start_items(ledger: Ledger, conn: sa.Connection, run: int, steps: Mapping[str, str], window: Window) -> None:
-    """Start as many items as the window has room for. `steps`: name of each step of judging → its queue."""
+    """Start as many items as the window has room for, and the run's budget. `steps`: name of each → its queue."""
     startable = _startable(conn, run, len(steps), window)
-    for id_ in startable["unsampled"]:
-        _open_tasks(ledger, conn, run, id_, {"sample": "sample"}, was="unsampled", state="sampling")
-    for id_ in startable["unjudged"]:
-        _start_judging(ledger, conn, run, id_, steps, was="unjudged")
+    waiting = [id_ for ids in startable.values() for id_ in ids]
+    chosen = covered(conn, run, waiting)
+    as_they_are = sa.select(items.c.id, items.c.state).where(items.c.id.in_(chosen))
+    states = {row.id: row.state for row in conn.execute(as_they_are)}
+    for id_ in chosen:
+        if states[id_] == "unsampled":
+            _open_tasks(ledger, conn, run, id_, {"sample": "sample"}, was="unsampled", state="sampling")
+        else:
+            _start_judging(ledger, conn, run, id_, steps, was="unjudged")
+    if waiting and not chosen:
+        stop_short(conn, run)
 
 
 def _start_judging(
