@@ -103,6 +103,10 @@ class Caller:
         """Lanes that only fail while calls wait, and how they fail. Call it from any thread."""
         return dict(self._failing) if self._waiting else {}
 
+    def load(self) -> tuple[int, int]:
+        """All calls that are under way, and those of them that are in flight. Call it from any thread."""
+        return len(self._pending), self._limiter.in_flight
+
     async def stop(self) -> None:
         """Begin no further request; wait for those in flight to be committed."""
         self._stopping = True

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import click
 
-from lrq.cli.common import settings_options
+from lrq.cli.common import raise_file_limit, settings_options
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, UsageError
 from lrq.ledger import LedgerUnavailable, open_ledger
@@ -48,6 +48,7 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
     _check_broker(settings)
     _await_ledger(settings)
     use(settings)
+    raise_file_limit()
     process = app.Worker(
         hostname=f"{name}@{socket.gethostname()}-{os.getpid()}",
         queues=list(WORKERS[name]),

@@ -24,6 +24,7 @@ from lrq.ledger.schema import items as items_table
 from lrq.ledger.steps import EndStep
 
 ITEMS, CALLS = 100, 4  # calls of each step
+WINDOW = backlog.Window(tasks=80, sampling=40)
 BUSY = 0.05  # seconds that a busy machine takes between two statements
 STEPS = {"helpfulness": "judge.helpfulness", "logicality": "judge.logicality"}
 
@@ -47,8 +48,8 @@ class Work:
     def take(self, *, aggregations: bool, most: int) -> list[Task]:
         with self._lock:
             with self.ledger.writing() as conn:
-                backlog.start_items(self.ledger, conn, self.run, STEPS, 40)
-                for task in backlog.take_ready(self.ledger, conn, self.run, 40):
+                backlog.start_items(self.ledger, conn, self.run, STEPS, WINDOW)
+                for task in backlog.take_ready(self.ledger, conn, self.run, WINDOW):
                     if task.queue != "train":
                         self._ready[task.name == "aggregate"].append(task)
             ready = self._ready[aggregations]

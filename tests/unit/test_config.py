@@ -30,15 +30,23 @@ def test_flags_go_over_the_environment_over_the_file_over_defaults() -> None:
     settings = load(**env)
     judge = settings.judge
     assert (judge.url, judge.model, judge.rpm, judge.tpm) == ("http://file/v1", "env", 3, 2)
-    assert (settings.recipe, settings.judge_threads) == ("mine.py:X", 32)
+    assert (settings.recipe, settings.judge_threads) == ("mine.py:X", "auto")
     assert load_settings({"judge": {"rpm": 4}}, env).judge.rpm == 4
+
+
+def test_a_role_s_concurrency_holds_for_endpoints_that_name_none() -> None:
+    """`run --concurrency` sets the role's, whether its endpoint stands in short form or by name."""
+    named = {"url": "http://h/v1", "model": "m"}
+    several = [{"name": "a", "concurrency": 3, **named}, {"name": "b", **named}]
+    settings = Settings.model_validate({"judge": {"endpoints": several, "concurrency": 9}})
+    assert [endpoint.concurrency for endpoint in settings.endpoints("judge")] == [3, 9]
 
 
 def test_a_file_can_be_named() -> None:
     """LRQ_CONFIG; one that is missing is said so, the default one may be missing."""
     Path("other.yaml").write_text("judge_threads: 5\n")
     assert load(LRQ_CONFIG="other.yaml").judge_threads == 5
-    assert load().judge_threads == 32
+    assert load().judge_threads == "auto"
     with pytest.raises(UsageError, match="no settings file at gone"):
         load(LRQ_CONFIG="gone.yaml")
 
