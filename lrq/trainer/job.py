@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lrq.domain.errors import UsageError
 from lrq.policy import folder as policies
 from lrq.trainer.files import data_files, find_rows
-from lrq.trainer.loss_names import expand, is_known, is_one_sided, names, reads
+from lrq.trainer.loss_names import DEFAULT_LOSS, expand, is_known, is_one_sided, names, reads
 
 Losses = tuple[str, ...]
 State = Literal["done", "nothing", "stopped", "failed"]
@@ -58,7 +58,7 @@ class TrainJob(_Record):
 
     also: Path | None = None  # a further file of pairs, ordinary short ones, mixed with the rows
 
-    loss_type: Losses = ("sigmoid", "sft")  # lrq.trainer.loss_names has them
+    loss_type: Losses = DEFAULT_LOSS  # lrq.trainer.loss_names has them
     loss_weights: tuple[float, ...] = (1.0, 0.1)
     beta: float = Field(default=0.15, gt=0)
     gamma: float = Field(default=1.0, ge=0)  # SimPO's margin

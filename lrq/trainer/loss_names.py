@@ -29,6 +29,7 @@ OF_TRL = (
     "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero",
     "apo_down", "discopop", "sigmoid_norm",
 )  # fmt: skip
+DEFAULT_LOSS = ("sigmoid", "sft")  # LongReward's, with weights 1 and 0.1
 SUMS: Mapping[str, Mapping[str, float]] = {
     "dpo": {"sigmoid": 1.0},
     "dpo+sft": {"sigmoid": 1.0, "sft": 0.1},  # arXiv 2410.21252, section 3.3
