@@ -10,6 +10,7 @@ from lrq.cli.outlook import last_item, outlook
 from lrq.cli.reckoning import print_facts
 from lrq.config import Settings, merge_flags
 from lrq.ledger import Ledger, open_ledger
+from lrq.recipes import load_recipe
 
 
 @click.command()
@@ -44,7 +45,7 @@ def enqueue(
         )
         if estimate is not None:
             print_facts(console(), estimate)
-        if not settings.endpoints("judge"):
+        if load_recipe(intake.run.recipe).steps and not settings.endpoints("judge"):
             click.echo("no judge is named yet: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL, then `lrq resume`", err=True)
         if intake.set_aside:
             click.echo(f"`lrq status {intake.run.name} --failed` says why", err=True)

@@ -17,7 +17,7 @@ def set_rope_theta(model: Any, theta: float) -> None:
     config.rope_parameters = {**rope, "rope_theta": float(theta)}
     for table in tables:
         device = table.inv_freq.device
-        fresh = type(table)(config=config, device=device)
+        fresh = type(table)(config=config)
         for name, buffer in fresh.named_buffers(recurse=False):
             table.register_buffer(name, buffer.to(device), persistent=False)
         table.attention_scaling = fresh.attention_scaling
