@@ -133,7 +133,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         if not self._mixes_lengths:
             return super()._get_train_sampler(train_dataset)
         group = self.args.per_device_train_batch_size * self.accelerator.num_processes
-        return LengthGroups((train_dataset or self.train_dataset)["length"], group, self.args.seed)
+        return LengthGroups(self.train_dataset["length"], group, self.args.seed)  # the argument has lost that column
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
@@ -175,7 +175,17 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         self._in_place()  # an engine would not have its model asked for gradients before there is an optimizer
         with self.accelerator.autocast():
             inputs = {**batch, "labels": labels, "use_cache": False, "fused_lm_head": True}
-            return share_if_exact(base, self.model, inputs, bf16=is_bf16)
+            check = share_if_exact(base, self.model, inputs, bf16=is_bf16)
+            self._release_gathered(batch)
+        return check
+
+    def _release_gathered(self, batch: dict[str, torch.Tensor]) -> None:
+        """Pass two tokens without gradients: ZeRO-3 holds parameters from a backward pass that ended early, and frees
+        them after the next forward pass; where all references are kept from before, none would follow."""
+        if self.is_deepspeed_enabled and self._in_place().zero_optimization_stage() == 3:
+            few = {name: part[:, :2] for name, part in batch.items()}
+            with torch.no_grad():
+                self._in_place()(**few, labels=few["input_ids"], use_cache=False, fused_lm_head=True)
 
     def _in_place(self) -> Any:
         """The model with its parameters where they are computed: on the CPU or sharded until training wraps it."""
@@ -226,6 +236,8 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         recorder = _Recorder(model, whole=whole, shares=shares)
         loss = super()._compute_loss(recorder, inputs, return_outputs)
         record = self._record(recorder.log_probs, inputs, rates, whole=whole)
+        if not self._reads_reference:
+            self._note_rewards_per_token(record)
         if "sppo" in self._own:
             share = sppo_share(sppo(record, self._coefficients), self.beta)
             self._note(SPPO_SHARE, share.detach())
@@ -275,6 +287,19 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         self._note("logps/chosen", record.chosen.detach())
         loss = weighted(record, self._coefficients, self._own)
         return loss + self.router_aux_loss_coef * outputs.aux_loss if self.aux_loss_enabled else loss
+
+    def _note_rewards_per_token(self, record: LogProbs) -> None:
+        """Replace TRL's rewards, which are against a reference, by those of losses without one: β log π(y|x) / |y|."""
+        chosen, rejected = (self.beta * mean.detach() for mean in (record.mean_w, record.mean_l))
+        figures = {
+            "chosen": chosen,
+            "rejected": rejected,
+            "margins": chosen - rejected,
+            "accuracies": (chosen > rejected).float(),
+        }
+        for name, values in figures.items():
+            self._metrics[self._mode][f"rewards/{name}"].pop()
+            self._note(f"rewards/{name}", values)
 
     @property
     def _mode(self) -> str:

@@ -132,9 +132,7 @@ def make_rows(
 
 def _asked(job: PreparedJob) -> str:
     """Why prefixes are not shared before anything is tried; empty: the model is asked."""
-    if job.is_one_sided:
-        return "each row has one response"
-    return "" if job.shared_prefix else "not asked for"
+    return "" if job.shared_prefix or job.is_one_sided else "not asked for"
 
 
 def _with_prefix(folder: JobFolder, preflight: Preflight, check: PrefixCheck | None, place: Place) -> Preflight:
