@@ -18,6 +18,7 @@ from lrq.domain.errors import UsageError
 from lrq.policy import folder as policies
 from lrq.trainer.files import data_files, find_rows
 from lrq.trainer.loss_names import DEFAULT_LOSS, expand, is_known, is_one_sided, names, reads
+from lrq.trainer.rows import no_rows
 
 Losses = tuple[str, ...]
 State = Literal["done", "nothing", "stopped", "failed"]
@@ -300,6 +301,8 @@ def check_settings(job: TrainJob) -> None:
         raise UsageError("adapter.quantize needs bitsandbytes and a GPU: pip install bitsandbytes, or leave it out")
     if job.adapter and find_spec("peft") is None:
         raise UsageError("adapter needs peft: pip install 'lrq[train]'")
+    if job.also and (reason := no_rows(find_rows(job.also), job.loss_type)):
+        raise UsageError(f"also={job.also.name}: {reason}")
     if job.rope_theta and (job.adapter or policies.base_of(job.model)) and not job.merge:
         raise UsageError("rope_theta with an adapter needs merge: the base that it is loaded on has another")
     if job.adapter and job.adapter.quantize and job.zero_stage == 3:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from lrq.domain import exports
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Chunk, Item, Message, Prompt, Ref, Reward, Score, Turn
-from lrq.domain.win_rates import reward_matrix, win_rates
+from lrq.domain.win_rates import rates_by_reward
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.items import DrawnResponse
@@ -152,8 +152,8 @@ def _rates(conn: sa.Connection, stored: sa.Row[Any]) -> dict[str, float]:
     known = {(one.prompt, one.k): one.value for one in rewards if one.prompt == chosen[0] and one.value is not None}
     if not known.keys() >= {chosen, rejected}:
         return {}
-    rate_of = dict(zip(known, win_rates(reward_matrix(list(known.values()))), strict=True))
-    return {"p_w": rate_of[chosen], "p_l": rate_of[rejected]}
+    rates = rates_by_reward(known)
+    return {"p_w": rates[chosen], "p_l": rates[rejected]}
 
 
 def sampled_messages(frozen: Frozen, case: Case, number: int, stored: Any) -> tuple[Sequence[Message], bool]:
