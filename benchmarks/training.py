@@ -120,6 +120,7 @@ def ours(folder: Path) -> dict[str, Any]:
     tokenize(read_rows(wanted.rows), chat["processing_class"], wanted, model="this", target=job.rows)
     return {
         "kind": PreferenceTrainer,
+        "job": wanted,
         "folder": job,
         "store": ReferenceStore(job.reference),
         "progress": Progress(job, speaks=False),
