@@ -512,11 +512,11 @@ def parse_flag(text: str) -> dict[str, Any]:
 
 
 def merge_flags(texts: tuple[str, ...], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All --set flags as nested settings, and `more` over them."""
-    merged: dict[str, Any] = {}
+    """All --set flags as nested settings, over `more`, what shorter flags stand for."""
+    merged: dict[str, Any] = dict(more or {})
     for text in texts:
         merged = _merge(merged, parse_flag(text))
-    return _merge(merged, more or {})
+    return merged
 
 
 def _from_file(env: Mapping[str, str]) -> dict[str, Any]:

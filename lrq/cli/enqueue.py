@@ -11,6 +11,7 @@ from lrq.cli.pairable import check_pairable
 from lrq.cli.reckoning import print_facts
 from lrq.config import merge_flags
 from lrq.ledger import open_ledger
+from lrq.recipes import load_recipe
 from lrq.workers.frozen import freeze
 
 
@@ -51,7 +52,7 @@ def enqueue(
             click.echo(said, err=True)
         if estimate is not None:
             print_facts(console(), estimate)
-        if not settings.endpoints("judge"):
+        if load_recipe(intake.run.recipe).steps and not settings.endpoints("judge"):
             click.echo("no judge is named yet: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL, then `lrq resume`", err=True)
         if intake.set_aside:
             click.echo(f"`lrq status {intake.run.name} --failed` says why", err=True)

@@ -75,9 +75,11 @@ def export(run: str, form: str, output: str, settings: Settings) -> None:
 def pairs(ledger: Ledger, run: Run, form: str = "trl", model: Path | None = None) -> Iterator[dict[str, Any]]:
     frozen = thaw(run.recipe, run.config)
     renderer = renderer_of(frozen, model) if form == "trl" else None
-    for row in training_rows(ledger, frozen, run.id, run.round, scores=True):
+    for row in training_rows(ledger, frozen, run.id, run.round, scores=True, rates=form == "trl"):
         if form == "longreward" and row.rejected is None:
             raise UsageError("this run has demonstrations, not pairs: export it with --format trl")
+        if form != "trl" and len(row.turns) > 1:
+            raise UsageError("this run has rows of several turns: export it with --format trl")
         known = exports.pair_scores(row.item, row.margin, row.rewards, row.scores)
         yield (trl_row(row, renderer) if form == "trl" else _FORMS[form](row)) | known
 

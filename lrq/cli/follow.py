@@ -26,6 +26,7 @@ from lrq.ledger.items import count_rows
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue import broker
+from lrq.recipes import load_recipe
 from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, names_up, unable
 
 _LOOK_EVERY = 0.3  # seconds
@@ -137,7 +138,7 @@ def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
     """The processes this run needs, the broker first."""
     with ledger.reading() as conn:
         states = runs_.item_states(conn, run.id)
-    needed = ["judge", "aggregator"]
+    needed = ["judge", "aggregator"] if load_recipe(run.recipe).steps else ["aggregator"]
     if states.get("unsampled") or states.get("sampling"):
         needed.append("sampler")
     if run.config["train"] is not None:
@@ -153,7 +154,7 @@ def _check_able(settings: Settings, needed: Sequence[str]) -> None:
     for name in needed:
         if name in missing:
             raise LrqError(f"this run needs a {name}, which cannot run here: {missing[name]}{_or_else(name)}")
-    if not settings.endpoints("judge"):
+    if "judge" in needed and not settings.endpoints("judge"):
         raise LrqError("no judge is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL (`lrq judge-sim` is an offline one)")
 
 

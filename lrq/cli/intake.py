@@ -24,6 +24,7 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import settle_run
 from lrq.ledger.runs import Run
 from lrq.recipes import load_recipe
+from lrq.trainer.loss_names import loss_settings
 from lrq.workers.feeder import feed
 from lrq.workers.frozen import EVERY_ROWS, PRICED, freeze, price_name, thaw
 
@@ -68,7 +69,7 @@ def intake_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--no-train", is_flag=True, help="Stop at the pairs."),
         click.option("--strict", is_flag=True, help="Stop at the first line that cannot be used."),
         click.option("--scores-only", is_flag=True, help="Go on where no item can make a pair: scores are wanted."),
-        click.option("--loss", metavar="NAME", help="Train with this loss instead of the recipe's, e.g. sppo."),
+        click.option("--loss", metavar="NAME", help="Train with this loss and its defaults, e.g. sppo."),
         click.option("--recipe", metavar="NAME", help="longreward (default), or my_recipe.py:NAME."),
         click.option(
             "--responses", type=click.Path(exists=True, dir_okay=False), help="A second file, of sampled responses."
@@ -93,7 +94,7 @@ def flags_of(recipe: str | None, loss: str | None, price: str | None) -> dict[st
     if recipe:
         flags["recipe"] = recipe
     if loss:
-        flags["train"] = {"loss_type": loss.split(","), "loss_weights": [1.0] * len(loss.split(","))}
+        flags["train"] = loss_settings(loss)
     if price is not None:
         flags["judge"] = {"price": _price(price)}
     return flags

@@ -17,6 +17,7 @@ from lrq.recipes import load_recipe
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
 from lrq.trainer.job import TrainJob
+from lrq.trainer.loss_names import DEFAULT_LOSS, SUMS, lack
 
 _OF_MODEL = ("endpoint", "model", "extra", "identity")  # a run frozen by an earlier release has no identity
 EVERY_ROWS = "every_rows"  # of the train section: ours, the rest is the trainer's
@@ -35,6 +36,9 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         _check_value(name, value, recipe.settings[name])
     _check_dimensions(settings, recipe)
     own = {**recipe.settings, **settings.settings}
+    loss = {**recipe.loss, **settings.train} if train else None
+    if loss is not None:
+        _check_loss(recipe, own, loss)
     sample = settings.sample.model_dump()
     sample["responses"] = sample["responses"] or own.get("responses", 1)
     sample["choose_cut"] = sample["choose_cut"] or None  # as in runs of before that know no such setting
@@ -45,7 +49,7 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         "tokens": TOKEN_RULE,
         "embedding": _models(settings, "embedding"),
         "sample": sample,
-        "train": {**recipe.loss, **settings.train} if train else None,
+        "train": loss,
         **named(settings),
     }
 
@@ -63,6 +67,15 @@ def _check_value(name: str, value: Any, default: Any) -> None:
     if not fits or (least is not None and value < least):
         what = _SORTS.get(sort, f"a {sort.__name__}") + ("" if least is None else f" from {least:g}")
         raise UsageError(f"settings.{name} is {what}, not {value!r}")
+
+
+def _check_loss(recipe: Recipe, own: Mapping[str, Any], loss: Mapping[str, Any]) -> None:
+    """What a loss reads the rows must carry: found out now, not after all has been paid."""
+    named = loss.get("loss_type", DEFAULT_LOSS)
+    losses = [named] if isinstance(named, str) else list(named)
+    terms = [term for name in losses for term in SUMS.get(name, {name: 1.0})]
+    if lacking := lack(terms, recipe.carried(own)):
+        raise UsageError(f"rows of recipe {recipe.name} have {lacking}")
 
 
 def _check_dimensions(settings: Settings, recipe: Recipe) -> None:

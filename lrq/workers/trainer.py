@@ -18,6 +18,7 @@ from lrq.ledger.writer import AWAY
 from lrq.policy.folder import find
 from lrq.trainer import launch
 from lrq.trainer.job import JobFolder, Result, check_settings, make_job, prepare
+from lrq.trainer.loss_names import reads
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.engine import Engine
@@ -83,7 +84,8 @@ def _prepare(engine: Engine, task: Task, run: Run, frozen: Frozen) -> JobFolder 
 
 
 def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path) -> int:
-    found = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task))
+    rates = any(reads(name).rates for name in train_settings(frozen.config).get("loss_type", ()))
+    found = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task), rates=rates)
     renderer = renderer_of(frozen)
     written = 0
     temporary = path.with_suffix(".part")

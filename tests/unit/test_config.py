@@ -145,6 +145,7 @@ def test_flags_of_one_part_are_merged() -> None:
     """The later wins where both name the same."""
     flags = ("judge.rpm=1", "judge.tpm=2", "judge.rpm=3", "recipe=x")
     assert merge_flags(flags) == {"judge": {"rpm": 3, "tpm": 2}, "recipe": "x"}
+    assert merge_flags(("train.beta=2",), {"train": {"beta": 1, "gamma": 1}}) == {"train": {"beta": 2, "gamma": 1}}
 
 
 def test_one_endpoint_in_short_or_several_by_name() -> None:

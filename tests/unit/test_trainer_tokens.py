@@ -12,7 +12,8 @@ from lrq.trainer.reference import response_key
 pytest.importorskip("pyarrow")
 
 from lrq.trainer.rows import PreferenceRow
-from lrq.trainer.tokens import Tally, check_dropped, cut_middle, encode, fits, render
+from lrq.trainer.tally import Tally, check_dropped
+from lrq.trainer.tokens import cut_middle, encode, fits, render
 
 FILES = {"model": "m", "rows": "r", "output": "o"}
 
