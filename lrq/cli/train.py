@@ -17,7 +17,7 @@ from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
 from lrq.ledger.runs import get_run
 from lrq.recipes import load_recipe
-from lrq.trainer.files import is_file_of_rows
+from lrq.trainer.files import find_rows, is_file_of_rows
 from lrq.trainer.job import Preflight, Result, make_job, prepare
 from lrq.trainer.launch import run
 from lrq.trainer.loss_names import loss_settings
@@ -64,7 +64,9 @@ def train(
     set in the local hub cache. Interrupted, the same command goes on from the last checkpoint.
     """
     found: dict[str, Any] = {"model": model, "rows": Path(source), "output": output}
-    if not is_file_of_rows(source):
+    if is_file_of_rows(source):
+        find_rows(Path(source))
+    else:
         found = _of_run(source, model) | {name: value for name, value in found.items() if value and name != "rows"}
     found |= loss_settings(loss) if loss else {}
     found |= {name: value for name, value in (("adapter", adapter), ("merge", merge)) if value}
