@@ -1,5 +1,6 @@
 """One request over HTTP and what came of it; nothing here retries, waits or remembers."""
 
+import asyncio
 import os
 import re
 import time
@@ -12,9 +13,11 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import orjson
 
+from lrq.calls.body import ACCEPTED, LARGE_AT_ONCE, Body, is_overgrown, largest_reply, read_body
 from lrq.calls.errors import line_of
 from lrq.calls.forms import PLAIN, Form, parameters
-from lrq.calls.outcomes import Kind, Outcome, read_outcome
+from lrq.calls.models import context_lengths, read_context_length
+from lrq.calls.outcomes import Kind, Outcome, read_outcome, unreadable
 from lrq.calls.presets import base_url, preset_of
 from lrq.config import Endpoint, resolve
 from lrq.domain.records import Call
@@ -23,9 +26,8 @@ from lrq.domain.records import Call
 # secrets, and stand in every reply.
 _LEAST_SECRET = 12
 _SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password|credential|sig", re.IGNORECASE)
-# Under these a server names how many tokens a prompt and its reply may have together.
-_CONTEXT_NAMES = ("max_model_len", "context_length", "context_window", "max_context_length", "max_input_tokens")
-_LARGEST_LIST = 4_000_000  # bytes of a list of models that are read
+_LARGEST_ERROR = 64 << 10  # bytes that are looked at of an answer that is no JSON
+_LARGEST_LIST = 16 << 20  # bytes of a list of models; the longest known has half a megabyte
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class _Way:
     timeout: aiohttp.ClientTimeout
     proxy: str | None
     secrets: tuple[str, ...]  # the longest first
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
 
     def url(self, path: str) -> str:
         return f"{self.base}{path}{self.query}"
@@ -78,7 +81,16 @@ class Models:
     """What an endpoint says of its models, in a request that is free."""
 
     problem: str = ""  # why it did not answer; empty if it did
-    contexts: Mapping[str, int] = field(default_factory=dict)  # model → tokens of prompt and reply together
+    listing: object = field(default=None, repr=False)  # its list as JSON; None where it is none
+
+    @property
+    def contexts(self) -> Mapping[str, int]:
+        """Model → tokens of prompt and reply together, of those of which it is said."""
+        return context_lengths(self.listing)
+
+    def context_of(self, model: str) -> int | None:
+        """Return the tokens that prompt and reply of a model may have together; None where it is not said."""
+        return read_context_length(self.listing, model)
 
 
 class Transport:
@@ -88,7 +100,10 @@ class Transport:
         connector = aiohttp.TCPConnector(limit=0)  # how many run at once is the limiter's to say
         # No cookies: what one server sets is not for another call, and nothing of a call outlives it.
         self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_tracing()]
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[_tracing()],
+            auto_decompress=False,  # without a bound: lrq.calls.body has one
         )
         self._ways: dict[int, tuple[Endpoint, _Way]] = {}  # by the endpoint's id, which is its own while it is kept
 
@@ -106,12 +121,12 @@ class Transport:
         except TypeError as error:
             reason = line_of(f"the request cannot be written as JSON: {error}")
             return Outcome(kind="refused", reason=reason, is_unsent=True)
-        return await self._send(endpoint, call, key, path, data)
+        return await self._send(endpoint, call, key, path, data, largest_reply(call, form))
 
-    async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes) -> Outcome:
+    async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes, most: int) -> Outcome:
         begun = time.monotonic()
         way = self._way(endpoint)
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **way.headers}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key, "Accept-Encoding": ACCEPTED, **way.headers}
         delivery = _Delivery()
         try:
             async with self._session.post(
@@ -123,11 +138,8 @@ class Transport:
                 allow_redirects=False,
                 trace_request_ctx=delivery,
             ) as response:
-                raw = await response.read()
-                for secret in way.secrets:
-                    if len(secret) >= _LEAST_SECRET:
-                        raw = raw.replace(secret.encode(), b"***")  # some servers repeat the key they were given
-                outcome = read_outcome(call, response.status, response.headers, raw, time.monotonic() - begun)
+                body = await read_body(response, most, way.large)
+                outcome = _read(call, response, body, way, time.monotonic() - begun)
                 return replace(outcome, reason=way.scrub(outcome.reason)) if outcome.reason else outcome
         except Exception as error:  # a reset, a timeout, a body that cannot be unpacked, a malformed header
             latency = time.monotonic() - begun
@@ -141,14 +153,16 @@ class Transport:
         way = self._way(endpoint)
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
+            headers = {"Accept-Encoding": ACCEPTED, **way.headers}
             async with self._session.get(
-                way.url("/models"), headers=way.headers, timeout=timeout, proxy=way.proxy, allow_redirects=False
+                way.url("/models"), headers=headers, timeout=timeout, proxy=way.proxy, allow_redirects=False
             ) as response:
                 if response.status in {401, 402, 403}:
                     return Models(problem=f"HTTP {response.status}: its key is missing or refused")
                 if response.status >= 500:
                     return Models(problem=f"HTTP {response.status}")
-                return Models(contexts=_contexts(await response.content.read(_LARGEST_LIST)))
+                body = await read_body(response, _LARGEST_LIST, way.large)
+                return Models(listing=None if body.problem or is_overgrown(body) else _json(body.data))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Models(problem=f"no answer ({_name(error)}); is the server up?")
 
@@ -185,21 +199,24 @@ def _is_secret(endpoint: Endpoint, name: str) -> bool:
     return bool(_SECRET_NAME.search(name)) or (value is not None and "${" in value.get_secret_value())
 
 
-def _contexts(raw: bytes) -> dict[str, int]:
-    """Model → context, of a list of models as vLLM, OpenRouter, Groq and others write it."""
+def _read(call: Call, response: aiohttp.ClientResponse, body: Body, way: _Way, latency: float) -> Outcome:
+    """Read what came, without the secrets that some servers repeat; an error is read as far as it came."""
+    raw = body.data
+    for secret in way.secrets:
+        if len(secret) >= _LEAST_SECRET:
+            raw = raw.replace(secret.encode(), b"***")
+    problem = body.problem or ("has more parts than any answer" if is_overgrown(body) else "")
+    if not problem:
+        return read_outcome(call, response.status, response.headers, raw, latency)
+    size = max(len(raw), body.received)
+    return unreadable(call, response.status, response.headers, raw[:_LARGEST_ERROR], problem, size, latency)
+
+
+def _json(raw: bytes) -> object:
     try:
-        listed = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return {}
-    models = listed.get("data") if isinstance(listed, dict) else listed
-    found = {}
-    for model in models if isinstance(models, list) else ():
-        if isinstance(model, dict) and isinstance(model.get("id"), str):
-            told = (model.get(name) for name in _CONTEXT_NAMES)
-            tokens = next((value for value in told if type(value) is int and value > 0), 0)
-            if tokens:
-                found[model["id"]] = tokens
-    return found
+        return None
 
 
 def _proxy(url: str) -> str | None:

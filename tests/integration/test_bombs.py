@@ -1,0 +1,68 @@
+"""What a server sends beyond any honest answer: bounded in memory and time, and told in words."""
+
+import asyncio
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from bombs import BOMBS, detonate
+from calling import serving
+
+from lrq.calls.body import largest_reply
+from lrq.calls.transport import Transport
+from lrq.config import Endpoint
+from lrq.domain.records import Call
+
+MOST = 400 << 20  # bytes of a process that is sent a bomb
+
+
+async def run(url: str, name: str) -> dict[str, Any]:
+    program = Path(__file__).with_name("bombs.py")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(program), url, name, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    result: dict[str, Any] = json.loads(out)
+    return result
+
+
+@pytest.mark.parametrize("name", BOMBS)
+async def test_a_bomb_costs_a_bounded_memory_and_is_told_in_words(name: str) -> None:
+    """Twelve at once, replies and vectors, and the list of models: each is a failure, and the process stays small."""
+    status, *_, pattern = BOMBS[name]
+    async with serving(detonate) as url:
+        result = await run(url, name)
+    print(result["peak"] >> 20)
+    assert result["peak"] < MOST
+    assert result["contexts"] == {}
+    for kind, reason, unknown, is_charged in result["outcomes"]:
+        assert re.match(pattern, reason), reason
+        assert kind in {200: {"failed"}, 400: {"refused", "denied"}, 429: {"throttled"}}[status]
+        assert unknown == ("drop" in name)  # what came is charged by its length, not as if nobody knew
+        assert is_charged == (status == 200 and "page" not in name and "drop" not in name)
+
+
+async def test_the_largest_honest_vectors_are_read() -> None:
+    """64 texts, 4,096 numbers each with all their digits, packed and plain, are within the bound."""
+    row = [-0.012345678901234567] * 4096
+    call = Call(role="embedding", endpoint="default", model="m", input=("text",) * 64)
+    body = json.dumps({"data": [{"index": at, "embedding": row} for at in range(64)]}, indent=1).encode()
+
+    async def answer(request: web.Request) -> web.Response:
+        response = web.Response(body=body, content_type="application/json")
+        if "packed" in request.path:
+            response.enable_compression()
+        return response
+
+    transport = Transport()
+    async with serving(answer) as url:
+        for address in (url, f"{url}/packed"):
+            outcome = await transport.post(Endpoint(url=address, model="m"), call, "k")
+            assert (outcome.kind, len(outcome.vectors)) == ("ok", 64)
+            assert list(outcome.vectors[63]) == row
+    await transport.close()
+    assert len(body) < largest_reply(call)
