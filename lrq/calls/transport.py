@@ -126,7 +126,12 @@ class Transport:
     async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes, most: int) -> Outcome:
         begun = time.monotonic()
         way = self._way(endpoint)
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, "Accept-Encoding": ACCEPTED, **way.headers}
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": key,
+            "Accept-Encoding": ACCEPTED,
+            **way.headers,
+        }
         delivery = _Delivery()
         try:
             async with self._session.post(

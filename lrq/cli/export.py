@@ -7,7 +7,7 @@ from typing import IO, Any
 import click
 import orjson
 
-from lrq.cli.common import settings_options
+from lrq.cli.common import echo, settings_options
 from lrq.cli.parquet_export import write_parquet
 from lrq.config import Settings
 from lrq.domain import exports
@@ -64,12 +64,12 @@ def export(run: str, form: str, output: str, settings: Settings) -> None:
         with click.open_file(output, "wb") as stream:
             count = write(_noting(lines, differing), stream)
     if differing:
-        click.echo(f"{len(differing)} rows train other tokens under stock TRL, as `trl_differs` says of each", err=True)
+        echo(f"{len(differing)} rows train other tokens under stock TRL, as `trl_differs` says of each", err=True)
     left = f"; {found.open_items} items are not at their end" if found.open_items else ""
-    click.echo(f"{count} lines{left}", err=True)
+    echo(f"{count} lines{left}", err=True)
     if form == "llama-factory" and output != "-":
         entry = {Path(output).stem: exports.llama_factory_entry(Path(output).name)}
-        click.echo(f"for dataset_info.json: {orjson.dumps(entry).decode()}", err=True)
+        echo(f"for dataset_info.json: {orjson.dumps(entry).decode()}", err=True)
 
 
 def pairs(ledger: Ledger, run: Run, form: str = "trl", model: Path | None = None) -> Iterator[dict[str, Any]]:

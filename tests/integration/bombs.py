@@ -63,7 +63,12 @@ BOMBS: dict[str, Bomb] = {
     "gzip of half a gigabyte": (200, "gzip", lambda: once(packed(512, 31)), LONG),
     "zlib of half a gigabyte": (200, "deflate", lambda: once(packed(512, 15)), LONG),
     "deflate of half a gigabyte": (200, "deflate", lambda: once(packed(512, -15)), LONG),
-    "gzip in gzip": (200, "gzip", lambda: once(gzip.compress(packed(512, 31))), r"HTTP 200: the body does not have the form"),
+    "gzip in gzip": (
+        200,
+        "gzip",
+        lambda: once(gzip.compress(packed(512, 31))),
+        r"HTTP 200: the body does not have the form",
+    ),
     "empty members of gzip": (200, "gzip", lambda: repeated(gzip.compress(b"") * 10_000, 10**9), LONG),
     "damaged gzip": (200, "gzip", lambda: repeated(b"\x1f\x8b\x08 damaged", 100), PACKED),
     "zstd": (200, "zstd", lambda: once(zstandard.compress(ZEROS * 200)), r"HTTP 200: the reply is packed in a way"),
