@@ -12,6 +12,7 @@ from lrq.cli.parquet_export import write_parquet
 from lrq.config import Settings
 from lrq.domain import exports
 from lrq.domain.errors import UsageError
+from lrq.domain.printable import printable_json
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
@@ -103,9 +104,11 @@ def scores(ledger: Ledger, run: Run) -> Iterator[dict[str, Any]]:
 
 
 def write(lines: Iterator[dict[str, Any]], stream: IO[bytes]) -> int:
-    count = 0
+    """Write one JSON object per line; on a terminal what would drive it, or would not be seen, is escaped."""
+    count, is_seen = 0, stream.isatty()
     for line in lines:
-        stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        text = printable_json(line).encode() if is_seen else orjson.dumps(line)
+        stream.write(text + b"\n")
         count += 1
     return count
 

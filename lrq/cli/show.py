@@ -8,6 +8,7 @@ from lrq.cli.common import echo, echo_json, json_option, settings_options
 from lrq.cli.explain import explain
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
+from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
@@ -57,8 +58,8 @@ def _find(ledger: Ledger, name: str) -> int:
 
 
 def _print(facts: dict[str, Any], full: bool) -> None:
-    echo(f"item {facts['id']}: {facts['state']} {facts['reason']}".rstrip(), bold=True)
-    echo(f"question: {facts['question']}")
+    echo(f"item {facts['id']}: {facts['state']} {one_line(facts['reason'] or '')}".rstrip(), bold=True)
+    echo(f"question: {one_line(facts['question'] or '')}")
     echo(f"context: {facts['context_chars']:,} characters")
     for row in facts["rows"]:
         margin = "" if row["margin"] is None else f", margin {row['margin']:.3f}"
@@ -88,7 +89,7 @@ def _print_response(response: dict[str, Any], full: bool) -> None:
         if score.get("passages_left_out"):
             echo(f"    {len(score['passages_left_out'])} passages were not looked at: they have no embedding")
         for statement in score.get("statements", ()):
-            echo(f"    {statement['mark'] or 'unscored'}: {statement['text']}")
+            echo(f"    {statement['mark'] or 'unscored'}: {one_line(statement['text'])}")
             if full:
                 _print_evidence(statement)
 

@@ -11,7 +11,7 @@ import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lrq.cli.export import write_results
-from lrq.cli.terminal import console, echo
+from lrq.cli.terminal import console, echo, echo_json
 from lrq.config import load_settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
@@ -74,7 +74,10 @@ def train(
             result = run(folder, on_metric=bar.metric, on_stage=bar.stage)
     except KeyboardInterrupt:
         result = folder.load_result() or Result(state="stopped", reason="interrupted")
-    echo(result.model_dump_json(indent=2) if as_json else _summary(result))
+    if as_json:
+        echo_json(result.model_dump(mode="json"))
+    else:
+        echo(_summary(result))
     sys.exit(exit_status(result))
 
 
