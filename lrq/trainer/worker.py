@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +124,21 @@ def make_rows(
         model = fingerprint(job.model)
         reference = f"{model}:{'bf16' if place.bf16 else 'fp32'}"
         ends = end_tokens_of(job.model, tokenizer)
-        tally = tokenize(read_rows(job.rows), tokenizer, job, model=reference, target=folder.rows, ends=ends)
+        tally = tokenize(
+            read_rows(job.rows), tokenizer, job, model=reference, target=folder.rows, ends=ends,
+            give_up=partial(_give_up, folder),
+        )  # fmt: skip
         write_json(folder.preflight, tally.preflight(model=model, shared_prefix=_asked(job)))
     torch.distributed.barrier()
     preflight = Preflight.model_validate_json(folder.preflight.read_bytes())
     check_dropped(preflight, job)
     return preflight
+
+
+def _give_up(folder: JobFolder, reason: str) -> None:
+    """End this process, whatever it is at; torchrun ends the others."""
+    _leave_failure(folder, reason)
+    os._exit(1)
 
 
 def _asked(job: PreparedJob) -> str:
