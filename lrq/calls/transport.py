@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -20,6 +20,8 @@ from lrq.calls.models import context_lengths, read_context_length
 from lrq.calls.outcomes import Kind, Outcome, read_outcome, unreadable
 from lrq.calls.presets import base_url, preset_of
 from lrq.config import Endpoint, resolve
+from lrq.domain.control_tokens import break_control_tokens
+from lrq.domain.origin import is_loopback, is_private
 from lrq.domain.records import Call
 
 # Characters of a key that is looked for in replies. "x", "none" or "token", as servers of one's own are given, are no
@@ -42,6 +44,7 @@ class _Way:
     headers: Mapping[str, str]
     timeout: aiohttp.ClientTimeout
     proxy: str | None
+    breaks: bool  # control tokens in texts
     secrets: tuple[str, ...]  # the longest first
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
 
@@ -116,7 +119,7 @@ class Transport:
         Its key goes along: a server that knows it can tell a repeated delivery.
         """
         try:
-            path, body = _request(call, form)
+            path, body = _request(call, form, breaks=self._way(endpoint).breaks)
             data = orjson.dumps(body)
         except TypeError as error:
             reason = line_of(f"the request cannot be written as JSON: {error}")
@@ -184,6 +187,8 @@ def _way_to(endpoint: Endpoint) -> _Way:
     query = {name: resolve(value.get_secret_value()) for name, value in endpoint.query.items()}
     secrets = {value for name, value in (headers | query).items() if value and _is_secret(endpoint, name)}
     secrets |= {value.partition(" ")[2].strip() for value in secrets if " " in value} | {key}
+    password = urlsplit(endpoint.url).password or ""
+    secrets |= {password, unquote(password)}
     if key:
         named = {name.lower() for name in headers}
         headers |= {} if preset.key_header.lower() in named else {preset.key_header: preset.key_prefix + key}
@@ -194,6 +199,7 @@ def _way_to(endpoint: Endpoint) -> _Way:
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=endpoint.timeout, connect=30),
         proxy=_proxy(endpoint.url),
+        breaks=_breaks(endpoint),
         secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
     )
 
@@ -225,9 +231,16 @@ def _json(raw: bytes) -> object:
 
 
 def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for this URL."""
+    """The proxy that the environment names for this URL; none leads to this machine itself."""
     parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    host = parts.hostname or ""
+    return None if is_loopback(host) or proxy_bypass(host) else getproxies().get(parts.scheme)
+
+
+def _breaks(endpoint: Endpoint) -> bool:
+    """Whether texts are sent without control tokens: servers of one's own read them as such, published ones do not."""
+    told = endpoint.break_control_tokens
+    return is_private(urlsplit(endpoint.url).hostname or "") if told is None else told
 
 
 _PROXY_REFUSES = {401, 403, 407}
@@ -258,9 +271,10 @@ def _name(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _request(call: Call, form: Form = PLAIN) -> tuple[str, dict[str, Any]]:
-    """Path and body."""
+def _request(call: Call, form: Form = PLAIN, *, breaks: bool = False) -> tuple[str, dict[str, Any]]:
+    """Path and body. What is broken in the messages is no part of the question, so its key stays."""
     asked = parameters(call, form)
     if call.role == "embedding":
         return "/embeddings", {"model": call.model, "input": list(call.input), **asked}
-    return "/chat/completions", {"model": call.model, "messages": list(call.messages), **asked}
+    messages = [{**one, "content": break_control_tokens(one["content"])} if breaks else one for one in call.messages]
+    return "/chat/completions", {"model": call.model, "messages": messages, **asked}
