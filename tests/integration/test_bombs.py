@@ -1,6 +1,7 @@
 """What a server sends beyond any honest answer: bounded in memory and time, and told in words."""
 
 import asyncio
+import contextlib
 import json
 import re
 import sys
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 from bombs import BOMBS, detonate
-from calling import serving
+from calling import ANSWER, calling, judge_at, serving
 
 from lrq.calls.body import largest_reply
 from lrq.calls.transport import Transport
-from lrq.config import Endpoint
+from lrq.config import Endpoint, Settings
+from lrq.domain.errors import CallFailed
 from lrq.domain.records import Call
+from lrq.ledger import Ledger
 
 MOST = 400 << 20  # bytes of a process that is sent a bomb
 
@@ -36,7 +39,6 @@ async def test_a_bomb_costs_a_bounded_memory_and_is_told_in_words(name: str) -> 
     status, *_, pattern = BOMBS[name]
     async with serving(detonate) as url:
         result = await run(url, name)
-    print(result["peak"] >> 20)
     assert result["peak"] < MOST
     assert result["contexts"] == {}
     for kind, reason, unknown, is_charged in result["outcomes"]:
@@ -66,3 +68,37 @@ async def test_the_largest_honest_vectors_are_read() -> None:
             assert list(outcome.vectors[63]) == row
     await transport.close()
     assert len(body) < largest_reply(call)
+
+
+@pytest.mark.parametrize("name", ["without end", "gzip of half a gigabyte", "small objects", "a drop at a time"])
+async def test_a_hostile_item_costs_five_others_nothing(ledger: Ledger, redis_server: Any, name: str) -> None:
+    """They are asked once each, and answered while it still fails; what came for it is charged within its bound."""
+    status, encoding, pieces, _ = BOMBS[name]
+    asked: list[str] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        text = (await request.json())["messages"][0]["content"]
+        asked.append(text)
+        if text != "hostile":
+            return web.json_response(ANSWER)
+        response = web.StreamResponse(status=status, headers={"Content-Encoding": encoding} if encoding else {})
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            async for piece in pieces():
+                await response.write(piece)
+        return response
+
+    async with serving(handle) as url:
+        settings = judge_at(url, Settings(), timeout=3.0)
+        async with calling(ledger, settings, redis_server.url) as bench:
+            hostile = asyncio.create_task(bench.ask("hostile"))
+            others = await asyncio.gather(*(bench.ask(f"honest {number}") for number in range(5)))
+            if name == "a drop at a time":
+                assert not hostile.done()  # it is still being waited for, and holds up nobody
+            with pytest.raises(CallFailed):
+                await hostile
+            assert [reply.choices[0].text for reply in others] == ["[[7]]"] * 5
+            assert sorted(text for text in asked if text != "hostile") == [f"honest {number}" for number in range(5)]
+            rows = {row.state for row in bench.calls()}
+            assert rows == {"done", "failed"}
+            assert bench.reserved() == (0, 0)
