@@ -4,8 +4,9 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import orjson
@@ -50,6 +51,14 @@ def resolve(text: str) -> str:
         return value
 
     return _VARIABLE.sub(value_of, text)
+
+
+@lru_cache(maxsize=1024)
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    host = "localhost" if parts.hostname in _SELF else parts.hostname or ""
+    port = f":{parts.port}" if parts.port not in {None, 443 if parts.scheme == "https" else 80} else ""
+    return f"{host}{port}{parts.path}"
 
 
 def _check_header(text: str, what: str) -> None:
@@ -238,10 +247,7 @@ class Endpoint(_Server):
     @property
     def address(self) -> str:
         """Host, port and path: the same for all ways to write one URL, and without user, password or query."""
-        parts = urlsplit(self.url)
-        host = "localhost" if parts.hostname in _SELF else parts.hostname or ""
-        port = f":{parts.port}" if parts.port not in {None, 443 if parts.scheme == "https" else 80} else ""
-        return f"{host}{port}{parts.path}"
+        return _address(self.url)
 
 
 class RoleSettings(_Server):
@@ -269,7 +275,8 @@ class RoleSettings(_Server):
 
     def all_endpoints(self) -> tuple[Endpoint, ...]:
         if self.endpoints or not self.url:
-            return self.endpoints
+            shared = {"concurrency": self.concurrency}  # also of those that name none of their own
+            return tuple(each if each.concurrency else each.model_copy(update=shared) for each in self.endpoints)
         short = {name: getattr(self, name) for name in _Server.model_fields}
         return (Endpoint(url=self.url, model=self.model or "default", **short),)
 
@@ -360,7 +367,19 @@ class Settings(_Part):
     train: dict[str, Any] = setting(
         "The trainer's own settings, over the recipe's; see below", example={"beta": 0.1}, default={}
     )
-    judge_threads: int = setting("Steps at once in one judge process", unit="steps", example=64, default=32, ge=1)
+    judge_threads: Literal["auto"] | Annotated[int, Field(ge=1)] = setting(
+        "Steps at once in one judge process; auto: as many as keep its calls at what the endpoints' limits allow",
+        unit="steps",
+        example=64,
+        default="auto",
+    )
+    judge_memory_mb: int = setting(
+        "What the documents of one judge process's steps may take, under auto",
+        unit="MiB",
+        example=4096,
+        default=1024,
+        ge=1,
+    )
 
     @field_validator("redis_url", "broker_url", "database_url")
     @classmethod

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import resource
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from lrq.workers.probing import check_policy
 
 __all__ = [
     "apply_settings",
+    "concurrency_option",
     "console",
     "echo",
     "echo_json",
@@ -21,9 +23,13 @@ __all__ = [
     "money",
     "note_probe",
     "parse_money",
+    "raise_file_limit",
     "seconds",
     "settings_options",
+    "with_concurrency",
 ]
+
+_MOST_FILES = 65_536  # some systems' kernels take no more, whatever they call the limit
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,6 +53,29 @@ def apply_settings(config: str | None, flags: dict[str, Any]) -> Settings:
     if flags:
         os.environ[OVERRIDES] = orjson.dumps(flags).decode()
     return load_settings()
+
+
+concurrency_option = click.option(
+    "--concurrency",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Judge calls in flight at most, over all processes. By default as many as the rate allows, or as help.",
+)
+
+
+def with_concurrency(flags: dict[str, Any], concurrency: int | None) -> dict[str, Any]:
+    """Settings from flags, and those of the option over them."""
+    if concurrency is None:
+        return flags
+    return {**flags, "judge": {**flags.get("judge", {}), "concurrency": concurrency}}
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as the system allows it: each call in flight is a connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def note_probe(settings: Settings, config: Mapping[str, Any]) -> None:

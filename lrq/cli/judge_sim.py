@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lrq.cli.common import raise_file_limit
 from lrq.cli.terminal import echo
 from lrq.domain.errors import UsageError
 from lrq.domain.origin import is_loopback
@@ -53,6 +54,7 @@ COUNT = click.IntRange(min=1)
 @click.option("--canned", is_flag=True, help="One fixed tiny reply to everything, for benchmarks of clients.")
 def judge_sim(**settings: Any) -> None:
     options = _options(settings)
+    raise_file_limit()
     try:
         asyncio.run(_serve(options))
     except OSError as wrong:

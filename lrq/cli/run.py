@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings, echo, json_option, note_probe
+from lrq.cli.common import apply_settings, concurrency_option, echo, json_option, note_probe, with_concurrency
 from lrq.cli.enqueue import intent_of
 from lrq.cli.follow import follow_options, work_on
 from lrq.cli.intake import Intake, flags_of, intake_options, take_in
@@ -15,6 +15,7 @@ from lrq.config import Settings, merge_flags
 from lrq.ledger import Ledger, open_ledger
 from lrq.queue.diagnosis import check_servers
 from lrq.workers.frozen import freeze
+from lrq.workers.supervisor import is_up
 from lrq.workers.trainer import check_trainable
 
 
@@ -22,9 +23,18 @@ from lrq.workers.trainer import check_trainable
 @intake_options
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Settings file instead of ./lrq.yaml.")
 @click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting, e.g. judge.rpm=500; repeatable.")
+@concurrency_option
 @follow_options
 @json_option
-def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, as_json: bool, **options: Any) -> int:
+def run(
+    config: str | None,
+    flags: tuple[str, ...],
+    concurrency: int | None,
+    judges: int,
+    samplers: int,
+    as_json: bool,
+    **options: Any,
+) -> int:
     """Work on a dataset from its lines to pairs and, unless --no-train, to a trained model.
 
     Starts and stops the processes it needs, or uses those of a running `lrq up`. Run it again after any interruption:
@@ -32,8 +42,10 @@ def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, 
 
     Example: lrq run dataset.jsonl --responses sampled.jsonl --no-train
     """
-    own = flags_of(options["recipe"], options["loss"], options["price"])
-    settings = apply_settings(config, merge_flags(flags, own))
+    own = merge_flags(flags, flags_of(options["recipe"], options["loss"], options["price"]))
+    settings = apply_settings(config, with_concurrency(own, concurrency))
+    if concurrency is not None and is_up(settings):
+        click.echo("the processes of `lrq up` keep the --concurrency that they were started with", err=True)
     intent = intent_of(options)
     frozen = freeze(settings, train=intent.train)
     check_trainable(frozen)

@@ -8,8 +8,8 @@ from types import FrameType
 
 import click
 
-from lrq.cli.common import echo, settings_options
-from lrq.config import Settings
+from lrq.cli.common import apply_settings, concurrency_option, echo, with_concurrency
+from lrq.config import Settings, merge_flags
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
 from lrq.queue import broker
@@ -23,14 +23,25 @@ _LOOK_SECONDS = 0.2
 @click.option("--samplers", type=click.IntRange(1), default=1, show_default=True, help="Sampler processes.")
 @click.option("--only", metavar="NAMES", help=f"Just these, by commas, of {', '.join(PROCFILE)}.")
 @click.option("--quiet", "-q", is_flag=True, help="Do not show the processes' logs.")
-@settings_options
-def up(settings: Settings, judges: int, samplers: int, only: str | None, quiet: bool) -> int:
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Settings file instead of ./lrq.yaml.")
+@click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting, e.g. judge.rpm=500; repeatable.")
+@concurrency_option
+def up(
+    config: str | None,
+    flags: tuple[str, ...],
+    concurrency: int | None,
+    judges: int,
+    samplers: int,
+    only: str | None,
+    quiet: bool,
+) -> int:
     """Start all processes that can run here and keep them running; their logs lie in LRQ_HOME/logs.
 
     Ctrl-C once: calls in flight are committed, then all ends, the broker last. Twice: at once.
 
     Example: lrq up --judges 2
     """
+    settings = apply_settings(config, with_concurrency(merge_flags(flags), concurrency))
     names = _choose(settings, only)
     open_ledger(settings, create=True).close()
     supervisor = Supervisor(settings, names, {"judge": judges, "sampler": samplers})

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from lrq.domain.errors import UsageError
 from lrq.domain.records import NOT_FINITE, UNFINISHED_THOUGHT, NoRow, Reward, Row
 from lrq.ledger import items as items_
+from lrq.ledger.depth import covered, stop_short
 from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, trainings
 
@@ -54,37 +55,56 @@ def _task(row: sa.Row[Any]) -> Task:
     )
 
 
-def is_hungry(conn: sa.Connection, run: int, window: int) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """How much of one run may be open: as little as keeps its workers busy, so that what is begun soon ends."""
+
+    tasks: int  # of judging; and of each other queue the messages that are out
+    sampling: int  # items
+
+
+def is_hungry(conn: sa.Connection, run: int, window: Window) -> bool:
     """Whether the run has work that could go out now; a read that costs the same for any size of run."""
     ready = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.state == "ready").limit(1)
-    return conn.execute(ready).first() is not None or any(_startable(conn, run, window).values())
+    return conn.execute(ready).first() is not None or any(_startable(conn, run, 1, window).values())
 
 
-_STAGES = {"unsampled": "sampling", "unjudged": "judging"}
+_JUDGING = tasks.c.queue.startswith("judge")
 
 
-def _startable(conn: sa.Connection, run: int, window: int) -> dict[str, list[int]]:
-    """Items that may be started now, by their state: at most a window of each stage is open."""
+def _startable(conn: sa.Connection, run: int, steps: int, window: Window) -> dict[str, list[int]]:
+    """Items that may be started now, by their state; each that is judged opens so many steps."""
+    sampled = sa.select(items.c.id).where(items.c.run_id == run, items.c.state == "sampling")
+    judged = sa.select(tasks.c.id).where(tasks.c.run_id == run, _JUDGING)
+    rooms = {
+        "unsampled": window.sampling - _counted(conn, sampled, window.sampling),
+        "unjudged": -(-(window.tasks - _counted(conn, judged, window.tasks)) // max(1, steps)),
+    }
     found = {}
-    for before, during in _STAGES.items():
-        room = window - _counted(conn, run, during, window)
-        query = sa.select(items.c.id).where(items.c.run_id == run, items.c.state == before).order_by(items.c.id)
-        found[before] = list(conn.execute(query.limit(room)).scalars()) if room > 0 else []
+    for state, room in rooms.items():
+        query = sa.select(items.c.id).where(items.c.run_id == run, items.c.state == state).order_by(items.c.id)
+        found[state] = list(conn.execute(query.limit(room)).scalars()) if room > 0 else []
     return found
 
 
-def _counted(conn: sa.Connection, run: int, state: str, most: int) -> int:
-    some = sa.select(items.c.id).where(items.c.run_id == run, items.c.state == state).limit(most).subquery()
-    return int(conn.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
+def _counted(conn: sa.Connection, query: sa.Select[Any], most: int) -> int:
+    return int(conn.execute(sa.select(sa.func.count()).select_from(query.limit(most).subquery())).scalar_one())
 
 
-def start_items(ledger: Ledger, conn: sa.Connection, run: int, steps: Mapping[str, str], window: int) -> None:
-    """Start as many items as the window has room for. `steps`: name of each step of judging → its queue."""
-    startable = _startable(conn, run, window)
-    for id_ in startable["unsampled"]:
-        _open_tasks(ledger, conn, run, id_, {"sample": "sample"}, was="unsampled", state="sampling")
-    for id_ in startable["unjudged"]:
-        _start_judging(ledger, conn, run, id_, steps, was="unjudged")
+def start_items(ledger: Ledger, conn: sa.Connection, run: int, steps: Mapping[str, str], window: Window) -> None:
+    """Start as many items as the window has room for, and the run's budget. `steps`: name of each → its queue."""
+    startable = _startable(conn, run, len(steps), window)
+    waiting = [id_ for ids in startable.values() for id_ in ids]
+    chosen = covered(conn, run, waiting)
+    as_they_are = sa.select(items.c.id, items.c.state).where(items.c.id.in_(chosen))
+    states = {row.id: row.state for row in conn.execute(as_they_are)}
+    for id_ in chosen:
+        if states[id_] == "unsampled":
+            _open_tasks(ledger, conn, run, id_, {"sample": "sample"}, was="unsampled", state="sampling")
+        else:
+            _start_judging(ledger, conn, run, id_, steps, was="unjudged")
+    if waiting and not chosen:
+        stop_short(conn, run)
 
 
 def _start_judging(
@@ -115,24 +135,36 @@ def _open_tasks(
     conn.execute(ledger.insert(tasks).on_conflict_do_nothing(), opened)
 
 
-def take_ready(ledger: Ledger, conn: sa.Connection, run: int, window: int) -> list[Task]:
-    """Mark as sent what the window of each queue has room for, oldest first, and return it for sending."""
+def take_ready(ledger: Ledger, conn: sa.Connection, run: int, window: Window) -> list[Task]:
+    """Mark as sent what the window has room for, oldest first, and return it for sending."""
     in_queue = sa.select(tasks.c.queue, tasks.c.state, sa.func.count().label("number")).where(tasks.c.run_id == run)
     counts = {
         (row.queue, row.state): row.number for row in conn.execute(in_queue.group_by(tasks.c.queue, tasks.c.state))
     }
-    taken: list[Task] = []
-    for queue in sorted({queue for queue, state in counts if state == "ready"}):
-        room = window - counts.get((queue, "sent"), 0)
-        if room > 0:
-            taken += _take(ledger, conn, run, queue, room)
-    return taken
+    ready = sorted({queue for queue, state in counts if state == "ready"})
+    judging = sum(number for (queue, state), number in counts.items() if state == "sent" and _is_judging(queue))
+    ids = _oldest(conn, run, [queue for queue in ready if _is_judging(queue)], window.tasks - judging)
+    for queue in (queue for queue in ready if not _is_judging(queue)):
+        most = window.sampling if queue == "sample" else window.tasks
+        ids += _oldest(conn, run, [queue], most - counts.get((queue, "sent"), 0))
+    return _mark_sent(ledger, conn, ids) if ids else []
 
 
-def _take(ledger: Ledger, conn: sa.Connection, run: int, queue: str, room: int) -> list[Task]:
-    ready = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.queue == queue, tasks.c.state == "ready")
-    free = ready.order_by(tasks.c.id).limit(room).with_for_update(key_share=True, skip_locked=True)
-    ids = conn.execute(free).scalars().all()
+def _is_judging(queue: str) -> bool:
+    return queue.startswith("judge")
+
+
+def _oldest(conn: sa.Connection, run: int, queues: Sequence[str], room: int) -> list[int]:
+    """The first tasks that are ready in any of these queues; each is read in the order of an index."""
+    found: list[int] = []
+    for queue in queues if room > 0 else ():
+        ready = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.queue == queue, tasks.c.state == "ready")
+        free = ready.order_by(tasks.c.id).limit(room).with_for_update(key_share=True, skip_locked=True)
+        found += conn.execute(free).scalars()
+    return sorted(found)[:room]
+
+
+def _mark_sent(ledger: Ledger, conn: sa.Connection, ids: Sequence[int]) -> list[Task]:
     mark = tasks.update().where(tasks.c.id.in_(ids), tasks.c.state == "ready")
     mark = mark.values(state="sent", delivery=tasks.c.delivery + 1, sent_at=ledger.now(conn)).returning(tasks)
     return sorted((_task(row) for row in conn.execute(mark)), key=lambda task: task.id)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -157,12 +157,18 @@ _SCORES = (
 )
 
 
-def load_item(conn: sa.Connection, id_: int) -> tuple[sa.Row[Any], Item]:
-    """The item's row and the item with its context."""
+def load_item(
+    conn: sa.Connection, id_: int, documents: MutableMapping[str, Item] | None = None
+) -> tuple[sa.Row[Any], Item]:
+    """The item's row and the item, which shares its context with those of `documents`, named by its hash."""
     row = conn.execute(_ITEM, {"id": id_}).one()
     body = orjson.loads(row.body)
-    text = load_context(conn, row.context_hash)
-    return row, Item(id=row.key, context=text, question=body["question"], answer=body["answer"], fields=body["fields"])
+    known = None if documents is None else documents.get(row.context_hash)
+    text = load_context(conn, row.context_hash) if known is None else known.context
+    item = Item(id=row.key, context=text, question=body["question"], answer=body["answer"], fields=body["fields"])
+    if documents is not None and known is None:
+        documents[row.context_hash] = item
+    return row, item
 
 
 def load_context(conn: sa.Connection, digest: str) -> str:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,8 @@ SEEN_EVERY = 2.0  # seconds between signs of life
 DEAD_AFTER = 10.0  # seconds without one while we look: five missed signs
 DEAD_HERE_AFTER = 60.0  # the same for a process whose pid we see alive: it may be starved, or wait for the database
 _LOOKS_APART = 5.0  # seconds; after a longer gap we, or the database, may have been away ourselves
+
+TASKS = "tasks at once"  # in a process's note: how many it works on, or would
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +159,14 @@ def living(ledger: Ledger, conn: sa.Connection) -> list[sa.Row[Any]]:
     now = ledger.now(conn)
     rows = conn.execute(sa.select(processes).order_by(processes.c.type, processes.c.started_at)).all()
     return [row for row in rows if not _is_gone(row) and now - row.seen_at <= _patience(row)]
+
+
+def tasks_at_once(ledger: Ledger, conn: sa.Connection) -> Counter[str]:
+    """How many tasks the living processes of each type work on, or would if there were more."""
+    counted: Counter[str] = Counter()
+    for row in living(ledger, conn):
+        counted[row.type] += int(orjson.loads(row.note or "{}").get(TASKS, 0))
+    return counted
 
 
 def take_lease(ledger: Ledger, conn: sa.Connection, name: str, owner: str, seconds: float) -> bool:

@@ -12,6 +12,7 @@ WORKERS: dict[str, tuple[str, ...]] = {
     "trainer": ("train",),
 }
 QUEUES: tuple[str, ...] = tuple(queue for queues in WORKERS.values() for queue in queues)
+MOST_TASKS = 1024  # threads of a pool that follows the limits: they are made when they are needed, and only wait
 
 
 def step_queue(step: str) -> str:
@@ -27,11 +28,11 @@ def task_name(queue: str) -> str:
 def concurrency(worker: str, settings: Settings) -> int:
     """How many messages one process of this type works on at once."""
     if worker == "judge" or (worker == "sampler" and settings.endpoints("policy")):
-        return settings.judge_threads  # they wait for servers
+        return MOST_TASKS if settings.judge_threads == "auto" else settings.judge_threads  # they wait for servers
     return 4 if worker == "aggregator" else 1  # short transactions; one model in memory
 
 
 def concurrency_of(queues: tuple[str, ...], settings: Settings) -> int:
     """The same for a process that consumes just these queues: what its most careful type allows."""
     types = [worker for worker, own in WORKERS.items() if not queues or set(own) & set(queues)]
-    return min((concurrency(worker, settings) for worker in types), default=settings.judge_threads)
+    return min((concurrency(worker, settings) for worker in types), default=concurrency("judge", settings))

@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import redis.asyncio
 from celery import bootsteps, signals
@@ -18,14 +19,15 @@ from lrq.calls.limiter import Limiter
 from lrq.calls.transport import Transport
 from lrq.config import Price, Settings
 from lrq.domain.errors import LrqError
-from lrq.domain.records import Call
+from lrq.domain.records import Call, Item
 from lrq.judge.passages import PassageCache
 from lrq.ledger import Ledger, Writer, open_ledger
 from lrq.ledger import runs as runs_
-from lrq.ledger.processes import Presence
+from lrq.ledger.processes import TASKS, Presence
 from lrq.queue.celery import app, prefix_of, settings_in_use
 from lrq.workers import loop
 from lrq.workers.frozen import Frozen, price_name, thaw
+from lrq.workers.room import Prefetch, Room
 from lrq.workers.usage_reports import UsageReports
 
 # Garbage is collected after so many new objects, not after 700: what a call leaves is freed by reference counts, and
@@ -48,6 +50,8 @@ class Engine:
     reports: UsageReports
     passages: PassageCache
     frozen: dict[int, Frozen]
+    room: Room
+    documents: WeakValueDictionary[str, Item]  # by the hash of their context: tasks at work share them
     notes: dict[str, Any]  # what this process says of itself in `lrq status`
     stops: "asyncio.Task[None] | None" = None
     reads: "asyncio.Task[None] | None" = None
@@ -88,6 +92,24 @@ class Opened(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 app.steps["worker"].add(Opened)
+
+
+class TasksAtOnce(Prefetch):
+    """Prefetch as the engine's room has it."""
+
+    def __init__(self, consumer: Any, **options: object) -> None:
+        opened = engine()
+        opened.room = Room(opened.settings.judge_memory_mb * 2**20, consumer.pool.limit)
+        super().__init__(consumer, **options)
+
+    def room(self) -> Room:
+        return engine().room
+
+    def load(self) -> tuple[int, int]:
+        return engine().caller.load()
+
+
+app.steps["consumer"].add(TasksAtOnce)
 
 
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
@@ -136,7 +158,6 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     caller = Caller(settings, ledger, writer, limiter, transport, presence.id)
     reports = UsageReports(app, f"{type_}@{socket.gethostname()}-{os.getpid()}")
     caller.settled = reports.count
-    presence.note = lambda: notes | _waits(caller)
     opened = Engine(
         settings=settings,
         ledger=ledger,
@@ -148,10 +169,14 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
         redis=client,
         reports=reports,
         passages=PassageCache(),
+        room=Room(settings.judge_memory_mb * 2**20),
+        documents=WeakValueDictionary(),
         frozen={},
         notes=notes,
     )
     caller.price = opened.price
+    is_short = type_ in {"aggregator", "trainer"}
+    presence.note = lambda: notes | ({} if is_short else {TASKS: opened.room.limit}) | _waits(caller)
     return opened
 
 

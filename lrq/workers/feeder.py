@@ -9,6 +9,7 @@ import threading
 import time
 
 import redis
+import sqlalchemy as sa
 
 from lrq.config import Settings
 from lrq.domain.errors import LrqError
@@ -16,14 +17,14 @@ from lrq.ledger import Ledger, backlog
 from lrq.ledger import runs as runs_
 from lrq.ledger.calls import bury_all
 from lrq.ledger.engine import FEEDING
-from lrq.ledger.processes import SEEN_EVERY, take_lease
+from lrq.ledger.processes import SEEN_EVERY, take_lease, tasks_at_once
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue.celery import is_redis
 from lrq.queue.messages import BrokerDown, present, send
 from lrq.workers.frozen import thaw
 
-WINDOW = 64  # items started, and messages out, per queue and run: two for each of a judge process's 32 threads
+LEAST = 64  # tasks of a run that are open, whoever lives: the first workers find work, and what ends is aggregated
 _BUSY_PAUSE = 0.1  # seconds between looks while there is work
 _IDLE_PAUSE = 0.5
 _LEASE_SECONDS = 6.0
@@ -34,18 +35,27 @@ _SETTLED_AFTER = 3.0  # a message younger than this may still be on its way to t
 log = logging.getLogger(__name__)
 
 
-def feed(ledger: Ledger, *, window: int = WINDOW) -> int:
+def window_of(ledger: Ledger, conn: sa.Connection) -> backlog.Window:
+    """What keeps the living processes busy: what they work on at once, and a quarter more on its way to them."""
+    at_once = tasks_at_once(ledger, conn)
+    sampling = at_once.pop("sampler", 0)
+    tasks, items = (max(LEAST, 16 + number * 5 // 4) for number in (at_once.total(), sampling))
+    return backlog.Window(tasks=tasks, sampling=items)
+
+
+def feed(ledger: Ledger, *, window: backlog.Window | None = None) -> int:
     """Send what the windows of all active runs have room for; how many messages. Raises BrokerDown.
 
     A run whose recipe cannot be loaded is paused, so that the others go on.
     """
     with ledger.reading() as conn:
+        window = window or window_of(ledger, conn)
         active = [run for run in runs_.all_runs(conn) if run.state == "active"]
         hungry = [run for run in active if backlog.is_hungry(conn, run.id, window)]
     return sum(_feed_run(ledger, run, window) for run in hungry)
 
 
-def _feed_run(ledger: Ledger, run: Run, window: int) -> int:
+def _feed_run(ledger: Ledger, run: Run, window: backlog.Window) -> int:
     try:
         steps = thaw(run.recipe, run.config).steps
     except LrqError as error:

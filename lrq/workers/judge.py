@@ -1,11 +1,12 @@
 """The judge worker: one step of one item. Its calls fan out inside; its scores are written in one transaction."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 from lrq.domain.records import Passage, Purpose, Score
 from lrq.judge.asking import Asker
-from lrq.judge.passages import Embedder
+from lrq.judge.passages import Embedder, Passages
 from lrq.judge.votes import cast
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
@@ -20,8 +21,9 @@ from lrq.workers.frozen import Frozen
 def judge(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
     """Score all responses of the item in the dimensions of one step."""
     with engine.ledger.reading() as conn:
-        row, case = load_case(conn, frozen, task.item, task.round, step=task.name)
-    loop.run(_Step(engine, task, run, frozen, case, row.context_hash).work())
+        row, case = load_case(conn, frozen, task.item, task.round, step=task.name, documents=engine.documents)
+    with engine.room.take(sys.getsizeof(case.item.context)):
+        loop.run(_Step(engine, task, run, frozen, case, row.context_hash).work())
 
 
 class _Step:
@@ -42,6 +44,7 @@ class _Step:
         self.context_hash = context_hash
         self.purpose = Purpose(run=run.id, item=task.item, step=task.name)
         self.left_out: list[list[int]] = []  # passages, as [start, end], that the embedding endpoint cannot take
+        self.passages: dict[int, Passages] = {}  # by the size of their chunks: the cache may be too small for all steps
 
     async def work(self) -> None:
         found = await cast(self.frozen.votes(self.task.name), self._vote)
@@ -64,9 +67,12 @@ class _Step:
         return [replace(score, evidence={**score.evidence, "passages_left_out": self.left_out}) for score in scores]
 
     async def _nearest(self, queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
-        embed = self._embedder()
-        name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model, embed.identity))
-        passages = await self.engine.passages.get(name, self.case.item.context, chunk_tokens, embed)
+        passages = self.passages.get(chunk_tokens)
+        if passages is None:
+            embed = self._embedder()
+            name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model, embed.identity))
+            passages = await self.engine.passages.get(name, self.case.item.context, chunk_tokens, embed)
+            self.passages[chunk_tokens] = passages
         self.left_out = [list(passages.passages[at]) for at in passages.left_out]
         return await passages(queries, count=count)
 

@@ -1,5 +1,6 @@
 """The sampler worker: the policy answers an item's prompts, N responses from one prefill each."""
 
+import sys
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -34,11 +35,14 @@ _asked_for: ContextVar[tuple[Purpose, int]] = ContextVar("asked_for")  # a sampl
 
 def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
     """Have the recipe's prompts answered until it has no more; the item goes on to its steps of judging."""
-    while prompts := _open_prompts(engine, task, frozen):
-        drawn = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
-        with engine.ledger.writing() as conn:
-            for one in drawn:
-                _keep(engine.ledger, conn, task, one)
+    with engine.ledger.reading() as conn:
+        _, item = items_.load_item(conn, task.item, engine.documents)
+    with engine.room.take(sys.getsizeof(item.context)):
+        while prompts := _open_prompts(engine, task, frozen):
+            drawn = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
+            with engine.ledger.writing() as conn:
+                for one in drawn:
+                    _keep(engine.ledger, conn, task, one)
     with engine.ledger.writing() as conn:
         backlog.end_sample(engine.ledger, conn, task, frozen.steps)
 
@@ -82,7 +86,7 @@ class _Drawn:
 
 def _open_prompts(engine: Engine, task: Task, frozen: Frozen) -> list[_OpenPrompt]:
     with engine.ledger.reading() as conn:
-        _, case = load_case(conn, frozen, task.item, task.round)
+        _, case = load_case(conn, frozen, task.item, task.round, documents=engine.documents)
     first, item = len(case.prompts), case.item
     return [
         _OpenPrompt(number=number, item=item.id, context=item.context, prompt=prompt)

@@ -28,6 +28,8 @@ from lrq.sim.server import Running, serve
 from lrq.workers import loop, tasks
 from lrq.workers.frozen import thaw
 
+WINDOW = backlog.Window(tasks=256, sampling=64)
+
 
 class Judge:
     """A judge-sim on a thread of its own."""
@@ -114,8 +116,8 @@ class World:
         with ledger.writing() as conn:
             if runs_.get_run(conn, run.name).state != "active":
                 return []
-            backlog.start_items(ledger, conn, run.id, thaw(run.recipe, run.config).steps, 64)
-            return backlog.take_ready(ledger, conn, run.id, 64)
+            backlog.start_items(ledger, conn, run.id, thaw(run.recipe, run.config).steps, WINDOW)
+            return backlog.take_ready(ledger, conn, run.id, WINDOW)
 
     def run(self, file: Path, *words: object) -> dict[str, Any]:
         """Enqueue a file, work on it to its end, and return the run's facts."""

@@ -51,8 +51,9 @@ def add(ledger: Ledger, run: Run, count: int, *, given: int = 2, first: int = 1)
 def start(ledger: Ledger, run: Run, window: int = WINDOW) -> list[Task]:
     """Start what may be started and take it for sending."""
     with ledger.writing() as conn:
-        backlog.start_items(ledger, conn, run.id, STEPS, window)
-        return backlog.take_ready(ledger, conn, run.id, window)
+        room = backlog.Window(tasks=window * len(STEPS), sampling=window)
+        backlog.start_items(ledger, conn, run.id, STEPS, room)
+        return backlog.take_ready(ledger, conn, run.id, room)
 
 
 def scores(name: str, state: str = "value", count: int = 2) -> list[Score]:

@@ -20,9 +20,11 @@ from lrq.config import Settings
 from lrq.domain.records import Item, NoRow, Purpose
 from lrq.ledger import Ledger, Writer, backlog, runs
 from lrq.ledger import items as items_
+from lrq.ledger.backlog import Window
 from lrq.ledger.calls import Bound, Claim, Send
-from lrq.ledger.processes import Presence
+from lrq.ledger.processes import TASKS, Presence
 from lrq.ledger.schema import calls, tasks
+from lrq.ledger.schema import processes as processes_table
 from lrq.ledger.steps import EndStep
 from lrq.queue.celery import configuration, make_app
 from lrq.queue.messages import BrokerDown, present, send
@@ -33,6 +35,8 @@ from lrq.workers.feeder import Feeder, Reconciler, feed
 
 QUESTION = Item(id="i", context="c", question="q")
 STEPS = [step.name for step in RECIPES["longreward"].steps]
+
+EIGHT = Window(tasks=8 * len(STEPS), sampling=8)
 
 
 @pytest.fixture(params=BOTH)
@@ -107,23 +111,43 @@ def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
 
 
 def test_messages_do_not_pile_up_with_the_run(ledger: Ledger, app: Celery, client: redis.Redis) -> None:
-    """A thousand items, a window of eight: eight messages a queue, refilled as they are worked off."""
+    """A thousand items, a window of eight: the tasks of eight are out, refilled as they are worked off."""
     make(ledger, 1000)
-    assert feed(ledger, window=8) == 8 * len(STEPS)
-    assert feed(ledger, window=8) == 0
+    assert feed(ledger, window=EIGHT) == 8 * len(STEPS)
+    assert feed(ledger, window=EIGHT) == 0
     assert len(out(client, app)) == 8 * len(STEPS)
     for _ in range(5):
         work(ledger, client, app, 12)
-        feed(ledger, window=8)
+        feed(ledger, window=EIGHT)
         lengths = [client.llen(f"lrq:{ledger.id}:{queue}") for queue in QUEUES]
-        assert max(lengths) <= 8
-    assert sum(lengths) > 8
+        assert sum(lengths) <= 2 * EIGHT.tasks  # of judging, and aggregations of what was judged
+    assert sum(lengths) > EIGHT.sampling
+
+
+def test_the_window_follows_what_the_living_work_on(ledger: Ledger) -> None:
+    """A quarter more than their tasks, which they tell themselves; without them enough to begin with."""
+    assert window_of_now(ledger) == Window(tasks=feeder.LEAST, sampling=feeder.LEAST)
+    told = {"judge": 200, "judge@elsewhere": 120, "sampler": 80}
+    processes = [Presence(ledger, name.partition("@")[0]) for name in told]
+    with ledger.writing() as conn:
+        for process, tasks_ in zip(processes, told.values(), strict=True):
+            note = f'{{"{TASKS}": {tasks_}}}'
+            conn.execute(processes_table.update().where(processes_table.c.id == process.id).values(note=note))
+    assert window_of_now(ledger) == Window(tasks=16 + 400, sampling=16 + 100)
+    for process in processes:
+        process.close()
+    assert window_of_now(ledger) == Window(tasks=feeder.LEAST, sampling=feeder.LEAST)
+
+
+def window_of_now(ledger: Ledger) -> Window:
+    with ledger.reading() as conn:
+        return feeder.window_of(ledger, conn)
 
 
 def test_two_runs_are_fed_alike(ledger: Ledger, app: Celery, client: redis.Redis) -> None:
     """Each has a window of its own: the long run that came first does not keep the second waiting."""
     first, second = make(ledger, 100, "first"), make(ledger, 100, "second")
-    feed(ledger, window=4)
+    feed(ledger, window=Window(tasks=4 * len(STEPS), sampling=4))
     with ledger.reading() as conn:
         counted = sa.select(tasks.c.run_id, sa.func.count()).where(tasks.c.state == "sent").group_by(tasks.c.run_id)
         assert dict(map(tuple, conn.execute(counted))) == {first: 4 * len(STEPS), second: 4 * len(STEPS)}

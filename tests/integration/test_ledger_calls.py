@@ -122,6 +122,25 @@ async def test_a_dead_process_s_unsent_call_costs_nothing(
     assert money(ledger) == (0, 0, 0, 0, 0)
 
 
+async def test_a_process_that_was_buried_is_forgotten_and_comes_back_with_its_next_sign(
+    ledger: Ledger, run: runs.Run, owner: str
+) -> None:
+    """Its row goes with its calls, so that the table does not grow; one that was only slow enters itself again."""
+    slow = Presence(ledger, "judge")
+    slow._ended.set()  # no signs of its own for now
+    slow._thread.join()
+    gone = {"type": "judge", "host": "here", "place": processes.here(), "pid": 2**22 + 1}
+    with ledger.writing() as conn:
+        conn.execute(processes_table.insert().values(id=uuid.uuid4().hex, **gone, started_at=0.0, seen_at=0.0))
+        conn.execute(processes_table.update().where(processes_table.c.id == slow.id).values(pid=2**22 + 1))
+        bury_all(ledger, conn)
+        assert set(conn.execute(sa.select(processes_table.c.id)).scalars()) == {owner}
+    slow._give_sign()
+    with ledger.reading() as conn:
+        assert slow.id in {row.id for row in processes.living(ledger, conn)}
+    slow.close()
+
+
 async def test_after_a_sleep_of_the_machine_nobody_is_dead(
     ledger: Ledger, run: runs.Run, writer: Writer, owner: str
 ) -> None:

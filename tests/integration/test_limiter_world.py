@@ -228,6 +228,29 @@ async def test_without_limits_concurrency_is_found(world: World) -> None:
     assert server.accepted(world.now - 40) >= 0.9 * 40 * 32 / 0.5
 
 
+@pytest.mark.parametrize("latency", [1.0, 5.0, 15.0])
+async def test_without_limits_a_server_that_takes_many_has_500_within_a_minute(world: World, latency: float) -> None:
+    """Each latency's replies let two more calls begin for each, as long as more calls bring more."""
+    server = Server(world, latency=latency)
+    all_of_them = processes(world, server, 2, backlog={1: 600})
+    world.run(60)
+    assert sum(process.gate.in_flight for process in all_of_them) >= 500
+
+
+@pytest.mark.parametrize(("slots", "latency"), [(4, 2.0), (64, 5.0), (400, 5.0)])
+async def test_a_climb_that_runs_stops_where_only_the_waiting_grows(world: World, slots: int, latency: float) -> None:
+    """Whatever the server's size, in ten minutes it has nearly all it can do, and no crowd that waits."""
+    server = Server(world, slots=slots, latency=latency)
+    all_of_them = processes(world, server, 2, backlog={1: 600})
+    most = most_in_flight(world, all_of_them)
+    world.run(600)
+    assert most() <= max(40 * slots, 400)
+    begin = world.now
+    world.run(120)
+    assert sum(process.gate.in_flight for process in all_of_them) <= 3 * slots + 8
+    assert server.accepted(begin) >= 0.85 * 120 * slots / latency
+
+
 async def test_without_limits_concurrency_falls_with_the_server(world: World) -> None:
     """When the server loses three quarters of its slots, the calls that would only wait are taken back."""
     server = Server(world, slots=64, latency=0.5)

@@ -14,7 +14,7 @@ from calling import question
 from pydantic import SecretStr
 
 from lrq.config import Settings
-from lrq.domain.records import Item, Pair, Purpose, Reward, Score, Usage
+from lrq.domain.records import Item, Purpose, Reward, Row, Score, Turn, Usage
 from lrq.ledger import Ledger, Writer, backlog, items, open_ledger, runs
 from lrq.ledger.backlog import Task
 from lrq.ledger.calls import Claim, Claimed, Send, Settle
@@ -24,6 +24,7 @@ from lrq.ledger.schema import items as items_table
 from lrq.ledger.steps import EndStep
 
 ITEMS, CALLS = 100, 4  # calls of each step
+WINDOW = backlog.Window(tasks=80, sampling=40)
 BUSY = 0.05  # seconds that a busy machine takes between two statements
 STEPS = {"helpfulness": "judge.helpfulness", "logicality": "judge.logicality"}
 
@@ -47,8 +48,8 @@ class Work:
     def take(self, *, aggregations: bool, most: int) -> list[Task]:
         with self._lock:
             with self.ledger.writing() as conn:
-                backlog.start_items(self.ledger, conn, self.run, STEPS, 40)
-                for task in backlog.take_ready(self.ledger, conn, self.run, 40):
+                backlog.start_items(self.ledger, conn, self.run, STEPS, WINDOW)
+                for task in backlog.take_ready(self.ledger, conn, self.run, WINDOW):
                     if task.queue != "train":
                         self._ready[task.name == "aggregate"].append(task)
             ready = self._ready[aggregations]
@@ -100,7 +101,7 @@ def aggregate(url: str, home: Path, work: Work) -> None:
     while not work.is_over():
         for task in work.take(aggregations=True, most=1):
             with ledger.writing() as conn:
-                made = [Pair(chosen=0, rejected=1)]
+                made = [Row(turns=(Turn(prompt=0, chosen=(0, 0), rejected=(0, 1)),))]
                 assert backlog.end_aggregate(ledger, conn, task, [Reward(k=0, value=1.0)], made)
                 time.sleep(BUSY)
                 backlog.settle_run(ledger, conn, task.run, 7)

@@ -1,13 +1,17 @@
 -- How many calls may be in flight. Where neither a number nor a rate is known it is found by climbing: the best
 -- concurrency n has the most power, throughput / n^0.2 (after Kleinrock 1979), so n grows while a tenth more of
--- calls brings at least 2 % more throughput and falls back where only the waiting grows.
+-- calls brings at least 2 % more throughput and falls back where only the waiting grows. The first climb runs: each
+-- reply lets two more calls begin, which triples n within a latency, as long as each latency's time brings more.
 
-local START, MOST = 16, 4096
+local START, MOST = 24, 4096
+local MORE = 1.3 -- that the throughput of a run's stretch must be to the last one's
 local PRICE = 0.2
 local LARGEST, SMALLEST = 2, 1.15 -- factors of a step
 
 local function new_climb()
-  return {now = START, best = START, step = LARGEST, up = true, changed = now, count = 0, work = 0, time = 0}
+  return {
+    now = START, best = START, step = LARGEST, up = true, changed = now, count = 0, work = 0, time = 0, running = {},
+  }
 end
 
 local function measure_anew(climb)
@@ -36,11 +40,44 @@ local function judge_trial(climb, power)
   climb.step = math.max(SMALLEST, math.sqrt(climb.step))
 end
 
+-- A server that refuses or fails had enough before.
+local function stop_running()
+  local climb = state.concurrency
+  if not climb or not climb.running then return end
+  climb.running, climb.best = nil, math.max(START, math.floor(climb.now / 2))
+  climb.now = climb.best
+  measure_anew(climb)
+end
+
+-- A stretch lasts for a latency: what ends in it was begun in the one before, with `before` calls in flight.
+local function run_on(climb, done, wanting)
+  local run = climb.running
+  if not run.at then
+    run.at, run.work, run.count, run.now, run.before = now, 0, 0, climb.now, climb.now -- first replies: a stretch begins
+    return
+  end
+  run.work, run.count = run.work + done.work, run.count + done.count
+  if wanting then climb.now = math.min(MOST, climb.now + 2 * done.count) end
+  if run.count < START / 2 or now - run.at < climb.latency then return end
+  local rate = run.work / (now - run.at)
+  if run.rate and run.now > 1.5 * run.before and rate < MORE * run.rate then
+    climb.running, climb.best, climb.now = nil, run.before, run.before
+    return measure_anew(climb)
+  end
+  climb.best = climb.now
+  climb.running = {at = now, work = 0, count = 0, rate = rate, before = run.now, now = climb.now}
+  if climb.now == MOST then
+    climb.running = nil
+    measure_anew(climb)
+  end
+end
+
 -- Throughput by Little's law: calls in flight over their mean latency, in tokens.
 local function climb_on(done, wanting)
   local climb = state.concurrency
   if done.count == 0 then return end
   climb.latency = (climb.latency or 0) + (done.time / done.count - (climb.latency or 0)) * (climb.latency and 0.3 or 1)
+  if climb.running then return run_on(climb, done, wanting) end
   if not wanting then return end -- nobody waits: this says nothing about more
   if now - climb.changed < 1.5 * climb.latency then return end -- calls begun before the change
   climb.count, climb.work, climb.time = climb.count + done.count, climb.work + done.work, climb.time + done.time

@@ -194,6 +194,11 @@ class Limiter:
                     waiter.future.set_exception(Stopping())
         await asyncio.gather(*(attendant.close() for attendant in self._attendants.values()))
 
+    @property
+    def in_flight(self) -> int:
+        """This process's calls in flight; from any thread."""
+        return sum(attendant.gate.in_flight for attendant in tuple(self._attendants.values()))
+
     def view(self) -> dict[str, LaneView]:
         """The lanes this process uses, as its last poll of each saw them."""
         views = (attendant.gate.view for attendant in self._attendants.values())

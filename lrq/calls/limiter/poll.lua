@@ -17,6 +17,7 @@ local function take_in(report)
   state.replies = state.replies + report.done.count
   for name, seen in pairs(report.headers) do heed_headers(name, seen) end
   limits = find_limits()
+  if report.throttled or report.failed then stop_running() end
   if report.throttled then heed_throttle(report.throttled) end
   if report.failed then heed_failures(report.failed) end
   heed_answers(report.answered)
