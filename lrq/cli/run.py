@@ -45,7 +45,7 @@ def run(
     own = merge_flags(flags, flags_of(options["recipe"], options["loss"], options["price"]))
     settings = apply_settings(config, with_concurrency(own, concurrency))
     if concurrency is not None and is_up(settings):
-        click.echo("the processes of `lrq up` keep the --concurrency that they were started with", err=True)
+        echo("the processes of `lrq up` keep the --concurrency that they were started with", err=True)
     intent = intent_of(options)
     frozen = freeze(settings, train=intent.train)
     check_trainable(frozen)
