@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import quote_plus, unquote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -189,6 +189,7 @@ def _way_to(endpoint: Endpoint) -> _Way:
     secrets |= {value.partition(" ")[2].strip() for value in secrets if " " in value} | {key}
     password = urlsplit(endpoint.url).password or ""
     secrets |= {password, unquote(password)}
+    secrets |= {quote_plus(value) for value in secrets}  # as they stand in a URL that a server repeats
     if key:
         named = {name.lower() for name in headers}
         headers |= {} if preset.key_header.lower() in named else {preset.key_header: preset.key_prefix + key}
