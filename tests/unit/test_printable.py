@@ -1,13 +1,15 @@
 """Text of anyone's on a terminal: what drives it or hides is shown, all that people write stays as it is."""
 
 import ast
+import io
 import json
+import logging
 import unicodedata
 from pathlib import Path
 
 import pytest
 
-from lrq.domain.printable import one_line, printable, printable_json
+from lrq.domain.printable import make_logs_printable, one_line, printable, printable_json
 
 PACKAGE = Path(__file__).parents[2] / "lrq"
 
@@ -103,3 +105,20 @@ def test_nothing_else_prints() -> None:
     ]
     assert found == []
     assert len(files) > 200
+
+
+def test_log_lines_are_printable() -> None:
+    """Also those of an exception, whose text quotes what it failed on."""
+    stream = io.StringIO()
+    logger = logging.Logger("apart")
+    logger.addHandler(logging.StreamHandler(stream))
+    make_logs_printable(logger)
+    make_logs_printable(logger)
+    try:
+        raise ValueError("\x1b[2J\u202e")
+    except ValueError:
+        logger.exception("it said %s", "\x9b1m\x07")
+    lines = stream.getvalue()
+    assert printable(lines) == lines
+    assert lines.startswith("it said �1m␇\nTraceback")
+    assert lines.endswith("ValueError: ␛[2J�\n")
