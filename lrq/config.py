@@ -142,6 +142,10 @@ class _Server(_Part):
     prompt_check: bool = setting(
         "Pause where the server counts far fewer tokens than it was sent", example=False, default=True
     )
+    break_control_tokens: bool | None = setting(
+        "Send control tokens in texts (<|im_start|>) as letters; unset: where the host is private",
+        example=True,
+    )
     server: str | None = setting(
         "Name of this server in a pool; unset: its host and port", example="gpu-1", min_length=1, max_length=100
     )

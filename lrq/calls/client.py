@@ -269,6 +269,7 @@ class Caller:
             outcome = await self._transport.post(granted.line.endpoint, call, key, granted.form)
             if outcome.kind != "ok" and self._is_adapted(granted, call, purpose, outcome, tries):
                 outcome = replace(outcome, kind="adapted")
+            outcome = replace(outcome, body=None)  # it has been read, and may be large
             kind = outcome.kind
         finally:
             standing.end(begun, kind=kind, item=purpose.item)

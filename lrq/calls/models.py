@@ -1,63 +1,48 @@
-"""What a server says of the models that it serves."""
+"""What a server says of the models that it serves, in its list of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import aiohttp
-import orjson
-
-from lrq.config import Endpoint
-
-_TIMEOUT = 10.0  # seconds
-_MOST = 16 << 20  # bytes of a list of models; the longest known has half a megabyte
 # Where servers say it: vLLM and SGLang, OpenRouter and LiteLLM, Groq, LM Studio and Mistral, llama.cpp.
-_LENGTH_FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx", "n_ctx_train")
-_LEAST = 16  # tokens: anything below is no length of a context
+_SERVED = ("max_model_len", "context_length", "context_window", "max_context_length", "max_input_tokens", "n_ctx")
+_TRAINED = "n_ctx_train"  # a server may take more, or less
+_LEAST, _MOST = 16, 2**31  # tokens: anything else is no length of a context
 
 
-async def context_length(endpoint: Endpoint) -> int | None:
-    """Ask the server for the tokens that prompt and reply of the endpoint's model may have together.
-
-    None where it does not say so, or does not answer. The request is free.
-    """
-    secret = (endpoint.secret() or "").strip()
-    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-            session.get(f"{endpoint.url}/models", headers=headers, allow_redirects=False) as response,
-        ):
-            raw = b""
-            while len(raw) < _MOST and (more := await response.content.read(_MOST - len(raw))):
-                raw += more
-            return read_context_length(orjson.loads(raw), endpoint.model)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-        return None
+def context_lengths(listing: object) -> dict[str, int]:
+    """Return model → tokens of prompt and reply together, of those of which the list says it."""
+    entries = _entries(listing)
+    lengths = ((name, _length(entry, _SERVED)) for name, entry in entries.items())
+    return {name: length for name, length in lengths if length is not None}
 
 
 def read_context_length(listing: object, model: str) -> int | None:
-    """Find the context length of a model in what `/v1/models` returned.
+    """Find the context length of a model in what `/v1/models` returned; None where it does not say so.
 
     An adapter has that of its parent; where one model is served, it is that one, whatever it is called.
     """
-    listed = listing.get("data") if isinstance(listing, Mapping) else None
-    entries = {str(one.get("id")): one for one in listed or () if isinstance(one, Mapping)}
+    entries = _entries(listing)
     entry = entries.get(model, next(iter(entries.values())) if len(entries) == 1 else None)
     if entry is None:
         return None
-    length = _length(entry)
-    parent = entries.get(str(entry.get("parent")))
-    return length if length is not None or parent is None else _length(parent)
+    parent = entries.get(str(entry.get("parent")), {})
+    return _length(entry, (*_SERVED, _TRAINED)) or _length(parent, (*_SERVED, _TRAINED))
 
 
-def _length(entry: Mapping[str, Any]) -> int | None:
+def _entries(listing: object) -> dict[str, Mapping[str, Any]]:
+    """Models by name; the list may stand in `data`, or by itself."""
+    models = listing.get("data") if isinstance(listing, Mapping) else listing
+    models = models if isinstance(models, list) else []
+    return {str(one.get("id")): one for one in models if isinstance(one, Mapping)}
+
+
+def _length(entry: Mapping[str, Any], fields: Sequence[str]) -> int | None:
     meta = entry.get("meta")
     for part in (entry, meta if isinstance(meta, Mapping) else {}):
-        for name in _LENGTH_FIELDS:
+        for name in fields:
             value = part.get(name)
-            if isinstance(value, str) and value.isascii() and value.isdigit():
+            if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
                 value = int(value)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value >= _LEAST:
+            if isinstance(value, int | float) and not isinstance(value, bool) and _LEAST <= value <= _MOST:
                 return int(value)
     return None

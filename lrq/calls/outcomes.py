@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ Kind = Literal["ok", "refused", "account", "denied", "throttled", "failed", "pro
 _GATEWAY_GAVE_UP = {504, 524}  # the model behind may have answered, and charged
 _WRAPPERS = {400, 424, 500, 502, 503}  # a gateway's own status, where its body names the model server's …
 _WRAPPED = {401, 402, 429}  # … that decides
+_COMMENT = re.compile(r"^:.*\n?", re.MULTILINE)
 _LARGEST_COUNT = 2**31 - 1  # of tokens in a column of the ledger
 
 
@@ -67,6 +69,27 @@ def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes
     if error is not None:
         failure = _failure(call, status, headers, read_error(error, raw), error, latency)
         return replace(failure, usage=_usage_of(body), unread=len(raw) if _has_text(body) else None, is_in_reply=True)
+    return _no_reply(call, status, headers, body, raw, len(raw), latency)
+
+
+def unreadable(
+    call: Call, status: int, headers: Mapping[str, str], start: bytes, problem: str, size: int, latency: float
+) -> Outcome:
+    """Return the outcome of an answer that was not read whole, or is not to be parsed.
+
+    An error is told by its status and the words at its start. What stands in place of a reply may be charged, by the
+    bytes that came (`size`).
+    """
+    if not 200 <= status < 300:
+        return _failure(call, status, headers, read_error(None, start), None, latency)
+    outcome = _no_reply(call, status, headers, None, start, size, latency)
+    return replace(outcome, reason=f"HTTP {status}: the reply {problem}")
+
+
+def _no_reply(
+    call: Call, status: int, headers: Mapping[str, str], body: object, raw: bytes, size: int, latency: float
+) -> Outcome:
+    """What came with a status of success and has not the form of a reply; `size`: the bytes of it."""
     found = read_error(body, raw)
     is_page = raw.lstrip().startswith(b"<")
     text = found.text if is_page else f"the body does not have the form of a reply ({found.text or 'it is empty'})"
@@ -78,7 +101,7 @@ def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes
         latency=latency,
         body=body,
         usage=_usage_of(body),
-        unread=None if is_page else len(raw),
+        unread=None if is_page else size,
         is_in_reply=not is_page,
     )
 
@@ -160,9 +183,7 @@ def _parse(raw: bytes) -> object:
 
 
 def _without_comments(text: str) -> str:
-    lines = text.lstrip("\ufeff").splitlines(keepends=True)
-    kept = [line for line in lines if not line.startswith(":")]
-    return text.lstrip("\ufeff") if len(kept) == len(lines) else "".join(kept)
+    return _COMMENT.sub("", text.lstrip("\ufeff"))
 
 
 def _whole_characters(value: Any) -> Any:

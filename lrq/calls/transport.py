@@ -1,31 +1,35 @@
 """One request over HTTP and what came of it; nothing here retries, waits or remembers."""
 
+import asyncio
 import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, unquote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
 
+from lrq.calls.body import ACCEPTED, LARGE_AT_ONCE, Body, is_overgrown, largest_reply, read_body
 from lrq.calls.errors import line_of
 from lrq.calls.forms import PLAIN, Form, parameters
-from lrq.calls.outcomes import Kind, Outcome, read_outcome
+from lrq.calls.models import context_lengths, read_context_length
+from lrq.calls.outcomes import Kind, Outcome, read_outcome, unreadable
 from lrq.calls.presets import base_url, preset_of
 from lrq.config import Endpoint, resolve
+from lrq.domain.control_tokens import break_control_tokens
+from lrq.domain.origin import is_loopback, is_private
 from lrq.domain.records import Call
 
 # Characters of a key that is looked for in replies. "x", "none" or "token", as servers of one's own are given, are no
 # secrets, and stand in every reply.
 _LEAST_SECRET = 12
 _SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password|credential|sig", re.IGNORECASE)
-# Under these a server names how many tokens a prompt and its reply may have together.
-_CONTEXT_NAMES = ("max_model_len", "context_length", "context_window", "max_context_length", "max_input_tokens")
-_LARGEST_LIST = 4_000_000  # bytes of a list of models that are read
+_LARGEST_ERROR = 64 << 10  # bytes that are looked at of an answer that is no JSON
+_LARGEST_LIST = 16 << 20  # bytes of a list of models; the longest known has half a megabyte
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,9 @@ class _Way:
     headers: Mapping[str, str]
     timeout: aiohttp.ClientTimeout
     proxy: str | None
+    breaks: bool  # control tokens in texts
     secrets: tuple[str, ...]  # the longest first
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
 
     def url(self, path: str) -> str:
         return f"{self.base}{path}{self.query}"
@@ -78,7 +84,16 @@ class Models:
     """What an endpoint says of its models, in a request that is free."""
 
     problem: str = ""  # why it did not answer; empty if it did
-    contexts: Mapping[str, int] = field(default_factory=dict)  # model → tokens of prompt and reply together
+    listing: object = field(default=None, repr=False)  # its list as JSON; None where it is none
+
+    @property
+    def contexts(self) -> Mapping[str, int]:
+        """Model → tokens of prompt and reply together, of those of which it is said."""
+        return context_lengths(self.listing)
+
+    def context_of(self, model: str) -> int | None:
+        """Return the tokens that prompt and reply of a model may have together; None where it is not said."""
+        return read_context_length(self.listing, model)
 
 
 class Transport:
@@ -88,7 +103,10 @@ class Transport:
         connector = aiohttp.TCPConnector(limit=0)  # how many run at once is the limiter's to say
         # No cookies: what one server sets is not for another call, and nothing of a call outlives it.
         self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_tracing()]
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[_tracing()],
+            auto_decompress=False,  # without a bound: lrq.calls.body has one
         )
         self._ways: dict[int, tuple[Endpoint, _Way]] = {}  # by the endpoint's id, which is its own while it is kept
 
@@ -101,17 +119,22 @@ class Transport:
         Its key goes along: a server that knows it can tell a repeated delivery.
         """
         try:
-            path, body = _request(call, form)
+            path, body = _request(call, form, breaks=self._way(endpoint).breaks)
             data = orjson.dumps(body)
         except TypeError as error:
             reason = line_of(f"the request cannot be written as JSON: {error}")
             return Outcome(kind="refused", reason=reason, is_unsent=True)
-        return await self._send(endpoint, call, key, path, data)
+        return await self._send(endpoint, call, key, path, data, largest_reply(call, form))
 
-    async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes) -> Outcome:
+    async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes, most: int) -> Outcome:
         begun = time.monotonic()
         way = self._way(endpoint)
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **way.headers}
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": key,
+            "Accept-Encoding": ACCEPTED,
+            **way.headers,
+        }
         delivery = _Delivery()
         try:
             async with self._session.post(
@@ -123,11 +146,8 @@ class Transport:
                 allow_redirects=False,
                 trace_request_ctx=delivery,
             ) as response:
-                raw = await response.read()
-                for secret in way.secrets:
-                    if len(secret) >= _LEAST_SECRET:
-                        raw = raw.replace(secret.encode(), b"***")  # some servers repeat the key they were given
-                outcome = read_outcome(call, response.status, response.headers, raw, time.monotonic() - begun)
+                body = await read_body(response, most, way.large)
+                outcome = _read(call, response, body, way, time.monotonic() - begun)
                 return replace(outcome, reason=way.scrub(outcome.reason)) if outcome.reason else outcome
         except Exception as error:  # a reset, a timeout, a body that cannot be unpacked, a malformed header
             latency = time.monotonic() - begun
@@ -141,14 +161,16 @@ class Transport:
         way = self._way(endpoint)
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
+            headers = {"Accept-Encoding": ACCEPTED, **way.headers}
             async with self._session.get(
-                way.url("/models"), headers=way.headers, timeout=timeout, proxy=way.proxy, allow_redirects=False
+                way.url("/models"), headers=headers, timeout=timeout, proxy=way.proxy, allow_redirects=False
             ) as response:
                 if response.status in {401, 402, 403}:
                     return Models(problem=f"HTTP {response.status}: its key is missing or refused")
                 if response.status >= 500:
                     return Models(problem=f"HTTP {response.status}")
-                return Models(contexts=_contexts(await response.content.read(_LARGEST_LIST)))
+                body = await read_body(response, _LARGEST_LIST, way.large)
+                return Models(listing=None if body.problem or is_overgrown(body) else _json(body.data))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Models(problem=f"no answer ({_name(error)}); is the server up?")
 
@@ -165,6 +187,9 @@ def _way_to(endpoint: Endpoint) -> _Way:
     query = {name: resolve(value.get_secret_value()) for name, value in endpoint.query.items()}
     secrets = {value for name, value in (headers | query).items() if value and _is_secret(endpoint, name)}
     secrets |= {value.partition(" ")[2].strip() for value in secrets if " " in value} | {key}
+    password = urlsplit(endpoint.url).password or ""
+    secrets |= {password, unquote(password)}
+    secrets |= {quote_plus(value) for value in secrets}  # as they stand in a URL that a server repeats
     if key:
         named = {name.lower() for name in headers}
         headers |= {} if preset.key_header.lower() in named else {preset.key_header: preset.key_prefix + key}
@@ -175,6 +200,7 @@ def _way_to(endpoint: Endpoint) -> _Way:
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=endpoint.timeout, connect=30),
         proxy=_proxy(endpoint.url),
+        breaks=_breaks(endpoint),
         secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
     )
 
@@ -185,27 +211,37 @@ def _is_secret(endpoint: Endpoint, name: str) -> bool:
     return bool(_SECRET_NAME.search(name)) or (value is not None and "${" in value.get_secret_value())
 
 
-def _contexts(raw: bytes) -> dict[str, int]:
-    """Model → context, of a list of models as vLLM, OpenRouter, Groq and others write it."""
+def _read(call: Call, response: aiohttp.ClientResponse, body: Body, way: _Way, latency: float) -> Outcome:
+    """Read what came, without the secrets that some servers repeat; an error is read as far as it came."""
+    raw = body.data
+    for secret in way.secrets:
+        if len(secret) >= _LEAST_SECRET:
+            raw = raw.replace(secret.encode(), b"***")
+    problem = body.problem or ("has more parts than any answer" if is_overgrown(body) else "")
+    if not problem:
+        return read_outcome(call, response.status, response.headers, raw, latency)
+    size = max(len(raw), body.received)
+    return unreadable(call, response.status, response.headers, raw[:_LARGEST_ERROR], problem, size, latency)
+
+
+def _json(raw: bytes) -> object:
     try:
-        listed = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return {}
-    models = listed.get("data") if isinstance(listed, dict) else listed
-    found = {}
-    for model in models if isinstance(models, list) else ():
-        if isinstance(model, dict) and isinstance(model.get("id"), str):
-            told = (model.get(name) for name in _CONTEXT_NAMES)
-            tokens = next((value for value in told if type(value) is int and value > 0), 0)
-            if tokens:
-                found[model["id"]] = tokens
-    return found
+        return None
 
 
 def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for this URL."""
+    """The proxy that the environment names for this URL; none leads to this machine itself."""
     parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    host = parts.hostname or ""
+    return None if is_loopback(host) or proxy_bypass(host) else getproxies().get(parts.scheme)
+
+
+def _breaks(endpoint: Endpoint) -> bool:
+    """Whether texts are sent without control tokens: servers of one's own read them as such, published ones do not."""
+    told = endpoint.break_control_tokens
+    return is_private(urlsplit(endpoint.url).hostname or "") if told is None else told
 
 
 _PROXY_REFUSES = {401, 403, 407}
@@ -236,9 +272,10 @@ def _name(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _request(call: Call, form: Form = PLAIN) -> tuple[str, dict[str, Any]]:
-    """Path and body."""
+def _request(call: Call, form: Form = PLAIN, *, breaks: bool = False) -> tuple[str, dict[str, Any]]:
+    """Path and body. What is broken in the messages is no part of the question, so its key stays."""
     asked = parameters(call, form)
     if call.role == "embedding":
         return "/embeddings", {"model": call.model, "input": list(call.input), **asked}
-    return "/chat/completions", {"model": call.model, "messages": list(call.messages), **asked}
+    messages = [{**one, "content": break_control_tokens(one["content"])} if breaks else one for one in call.messages]
+    return "/chat/completions", {"model": call.model, "messages": messages, **asked}

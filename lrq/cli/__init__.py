@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -86,9 +87,7 @@ def main(arguments: list[str] | None = None, **extra: Any) -> None:
         sys.stderr.close()  # whoever read our output has had enough
         code = 0
     except Exception as error:
-        if os.environ.get("LRQ_DEBUG"):
-            raise
-        code = _say(error)
+        code = _say_all(error) if os.environ.get("LRQ_DEBUG") else _say(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -96,31 +95,41 @@ def _say_usage(error: click.ClickException) -> int:
     """What was wrong with the command's words, and where help is; a bare `lrq` has all of its help as the error."""
     said = error.format_message()
     context = getattr(error, "ctx", None)
-    if "\n" in said:
-        error.show()
-    else:
-        click.echo(f"lrq: {said}" + (f" ({context.command_path} --help)" if context else ""), err=True)
+    is_help = context is not None and not context.args and "\n" in said
+    help_ = f" ({context.command_path} --help)" if context is not None else ""
+    _echo(said if is_help else f"lrq: {' '.join(said.split())}{help_}")
     return error.exit_code
+
+
+def _echo(text: str) -> None:
+    from lrq.cli.terminal import echo  # noqa: PLC0415 - whoever asks for --help does not wait for it
+
+    echo(text, err=True)
+
+
+def _say_all(error: Exception) -> int:
+    _echo("".join(traceback.format_exception(error)).rstrip())
+    return EXIT_ERROR
 
 
 def _say(error: Exception) -> int:
     if isinstance(error, LrqError):
-        click.echo(f"lrq: {error}", err=True)
+        _echo(f"lrq: {error}")
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        click.echo("lrq: no space left on the disk; free some, and the same command goes on", err=True)
+        _echo("lrq: no space left on the disk; free some, and the same command goes on")
         return EXIT_ERROR
     if isinstance(error, OSError) and error.filename:
-        click.echo(f"lrq: {error.filename}: {error.strerror}", err=True)
+        _echo(f"lrq: {error.filename}: {error.strerror}")
         return EXIT_ERROR
     if isinstance(error, ImportError) and (hint := install_hint(error.name)):
-        click.echo(f"lrq: this needs {error.name}, which is not installed: {hint}", err=True)
+        _echo(f"lrq: this needs {error.name}, which is not installed: {hint}")
         return EXIT_ERROR
     if type(error).__module__.startswith("sqlalchemy."):
         from lrq.ledger.engine import explain  # noqa: PLC0415 - what raised it has loaded the ledger
 
-        click.echo(f"lrq: the ledger does not take it: {explain(error)} (lrq --debug shows where)", err=True)
+        _echo(f"lrq: the ledger does not take it: {explain(error)} (lrq --debug shows where)")
         return EXIT_ERROR
     first = (str(error).splitlines() or [""])[0]
-    click.echo(f"lrq: {type(error).__name__}: {first} (lrq --debug shows where)", err=True)
+    _echo(f"lrq: {type(error).__name__}: {first} (lrq --debug shows where)")
     return EXIT_ERROR

@@ -2,7 +2,7 @@
 
 import click
 
-from lrq.cli.common import settings_options
+from lrq.cli.common import echo, settings_options
 from lrq.cli.worker import idle_option, wait_idle
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
@@ -27,6 +27,6 @@ def broker(settings: Settings, idle: bool) -> int:
         raise UsageError(why)
     server = embedded.find_server()
     version = ".".join(map(str, server.version))
-    click.echo(f"broker at {settings.redis()}: {server.path}, version {version}")
+    echo(f"broker at {settings.redis()}: {server.path}, version {version}")
     embedded.become(settings)
     return 1  # not reached: this process is the server now

@@ -2,7 +2,7 @@
 
 import click
 
-from lrq.cli.common import echo_json, json_option, money, parse_money, settings_options
+from lrq.cli.common import echo, echo_json, json_option, money, parse_money, settings_options
 from lrq.config import Settings
 from lrq.ledger import open_ledger
 from lrq.ledger import runs as runs_
@@ -42,9 +42,9 @@ def budget(run: str, max_cost: str | None, max_tokens: int | None, as_json: bool
         return
     limits = [] if found.max_cost is None else [money(found.max_cost)]
     limits += [] if found.max_tokens is None else [f"{found.max_tokens:,} tokens"]
-    click.echo(
+    echo(
         f"run {run}, {found.state}: spent {money(found.spent_cost)}, {found.spent_tokens:,} tokens; "
         f"limit: {' and '.join(limits) or 'none'}"
     )
     if halted and found.state == "active":
-        click.echo(f"`lrq resume {run}` goes on with it, where no `lrq up` does", err=True)
+        echo(f"`lrq resume {run}` goes on with it, where no `lrq up` does", err=True)

@@ -1,18 +1,33 @@
-"""What commands share: settings from flags, JSON output, numbers for people."""
+"""What commands share: settings from flags, the terminal, numbers for people."""
 
 import functools
 import os
 import resource
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 
+from lrq.cli.terminal import console, echo, echo_json
 from lrq.config import OVERRIDES, Settings, load_settings, merge_flags
 from lrq.workers.probing import check_policy
+
+__all__ = [
+    "apply_settings",
+    "concurrency_option",
+    "console",
+    "echo",
+    "echo_json",
+    "json_option",
+    "money",
+    "note_probe",
+    "parse_money",
+    "raise_file_limit",
+    "seconds",
+    "settings_options",
+    "with_concurrency",
+]
 
 _MOST_FILES = 65_536  # some systems' kernels take no more, whatever they call the limit
 
@@ -63,23 +78,14 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def console() -> Console:
-    """As wide as the terminal; in a pipe as wide as its lines."""
-    return Console() if sys.stdout.isatty() else Console(width=500)
-
-
 def note_probe(settings: Settings, config: Mapping[str, Any]) -> None:
     """Refuse a policy that cannot be sampled or trained; say in one line where it is not sampled the cheapest way."""
     line = check_policy(settings.home, config)
     if line and "one cache for all" not in line:
-        click.echo(f"policy: {line}", err=True)
+        echo(f"policy: {line}", err=True)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Facts as JSON.")
-
-
-def echo_json(value: object) -> None:
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
 
 
 def money(micros: int | None) -> str:

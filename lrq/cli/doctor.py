@@ -19,7 +19,7 @@ from lrq.calls.prices import rates_of
 from lrq.calls.transport import Models, Transport
 from lrq.calls.trial import Trial, try_call
 from lrq.cli import EXIT_ERROR
-from lrq.cli.common import echo_json, json_option, money, settings_options
+from lrq.cli.common import echo, echo_json, json_option, money, settings_options
 from lrq.config import VARIABLES, Endpoint, Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.extras import EXTRAS, missing_modules
@@ -58,9 +58,10 @@ def doctor(calls: bool, forget: bool, as_json: bool, settings: Settings) -> int:
     if as_json:
         echo_json([vars(finding) for finding in findings])
     else:
-        signs = {"ok": click.style("ok   ", fg="green"), "note": "note ", "wrong": click.style("wrong", fg="red")}
+        colors = {"ok": "green", "wrong": "red"}
         for finding in findings:
-            click.echo(f"{signs[finding.state]}  {finding.what}: {finding.said}")
+            echo(f"{finding.state:<5}", fg=colors.get(finding.state), nl=False)
+            echo(f"  {finding.what}: {finding.said}")
     return EXIT_ERROR if any(finding.state == "wrong" for finding in findings) else 0
 
 

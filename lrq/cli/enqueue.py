@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings, console, echo_json, json_option, note_probe, parse_money
+from lrq.cli.common import apply_settings, console, echo, echo_json, json_option, note_probe, parse_money
 from lrq.cli.intake import Intent, exit_code, flags_of, intake_options, report, take_in
 from lrq.cli.outlook import announce, last_item
 from lrq.cli.pairable import check_pairable
@@ -45,17 +45,15 @@ def enqueue(
     if as_json:
         echo_json(report(intake) | {"estimate": estimate})
     else:
-        click.echo(
-            f"run {intake.run.name}: {intake.added} items added, {intake.known} known, {intake.set_aside} rejected"
-        )
+        echo(f"run {intake.run.name}: {intake.added} items added, {intake.known} known, {intake.set_aside} rejected")
         for said in intake.dropped:
-            click.echo(said, err=True)
+            echo(said, err=True)
         if estimate is not None:
             print_facts(console(), estimate)
         if load_recipe(intake.run.recipe).steps and not settings.endpoints("judge"):
-            click.echo("no judge is named yet: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL, then `lrq resume`", err=True)
+            echo("no judge is named yet: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL, then `lrq resume`", err=True)
         if intake.set_aside:
-            click.echo(f"`lrq status {intake.run.name} --failed` says why", err=True)
+            echo(f"`lrq status {intake.run.name} --failed` says why", err=True)
     return exit_code(intake)
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from lrq.cli import EXIT_PARTLY
 from lrq.cli.bill import bill_of
-from lrq.cli.common import apply_settings, console, echo_json, json_option
+from lrq.cli.common import apply_settings, console, echo, echo_json, json_option
 from lrq.cli.enqueue import intent_of
 from lrq.cli.follow import follow_options, work_until
 from lrq.cli.foreseeing import Foreseer, Reservoir, foresee
@@ -83,9 +83,9 @@ def estimate(
     else:
         show(facts)
         if seen.set_aside:
-            click.echo(f"{seen.set_aside} lines would be rejected", err=True)
+            echo(f"{seen.set_aside} lines would be rejected", err=True)
             for reason, number in seen.reasons.most_common(MOST_REASONS):
-                click.echo(f"  {number:,} × {reason}", err=True)
+                echo(f"  {number:,} × {reason}", err=True)
     if seen.cannot_pair == items_ and not intent.scores_only:
         raise UsageError(no_pair(intent.file, seen.most_responses, needed))
     return EXIT_PARTLY if seen.set_aside else 0

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lrq.cli import EXIT_PARTLY
-from lrq.cli.common import apply_settings, echo_json, json_option
+from lrq.cli.common import apply_settings, echo, echo_json, json_option
 from lrq.cli.follow import finish
 from lrq.cli.intake import Intent, take_in
 from lrq.config import OVERRIDES, merge_flags
@@ -124,4 +124,4 @@ def _print(compared: list[dict[str, Any]], as_json: bool) -> None:
         line = f"{one['policy']}: mean reward {reward} on {one['items']} items"
         if "difference" in one:
             line += f", {one['difference']:+.2f} [{one['interval'][0]:+.2f}, {one['interval'][1]:+.2f}]"
-        click.echo(line)
+        echo(line)

@@ -7,11 +7,12 @@ from typing import IO, Any
 import click
 import orjson
 
-from lrq.cli.common import settings_options
+from lrq.cli.common import echo, settings_options
 from lrq.cli.parquet_export import write_parquet
 from lrq.config import Settings
 from lrq.domain import exports
 from lrq.domain.errors import UsageError
+from lrq.domain.printable import printable_json
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
@@ -64,12 +65,12 @@ def export(run: str, form: str, output: str, settings: Settings) -> None:
         with click.open_file(output, "wb") as stream:
             count = write(_noting(lines, differing), stream)
     if differing:
-        click.echo(f"{len(differing)} rows train other tokens under stock TRL, as `trl_differs` says of each", err=True)
+        echo(f"{len(differing)} rows train other tokens under stock TRL, as `trl_differs` says of each", err=True)
     left = f"; {found.open_items} items are not at their end" if found.open_items else ""
-    click.echo(f"{count} lines{left}", err=True)
+    echo(f"{count} lines{left}", err=True)
     if form == "llama-factory" and output != "-":
         entry = {Path(output).stem: exports.llama_factory_entry(Path(output).name)}
-        click.echo(f"for dataset_info.json: {orjson.dumps(entry).decode()}", err=True)
+        echo(f"for dataset_info.json: {orjson.dumps(entry).decode()}", err=True)
 
 
 def pairs(ledger: Ledger, run: Run, form: str = "trl", model: Path | None = None) -> Iterator[dict[str, Any]]:
@@ -105,9 +106,11 @@ def scores(ledger: Ledger, run: Run) -> Iterator[dict[str, Any]]:
 
 
 def write(lines: Iterator[dict[str, Any]], stream: IO[bytes]) -> int:
-    count = 0
+    """Write one JSON object per line; on a terminal what would drive it, or would not be seen, is escaped."""
+    count, is_seen = 0, stream.isatty()
     for line in lines:
-        stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        text = printable_json(line).encode() if is_seen else orjson.dumps(line)
+        stream.write(text + b"\n")
         count += 1
     return count
 

@@ -2,6 +2,7 @@
 
 import click
 
+from lrq.cli.terminal import echo
 from lrq.cli.worker import idle_option, wait_idle
 from lrq.domain.errors import LrqError
 from lrq.ledger import open_ledger
@@ -41,4 +42,4 @@ def flower(address: str | None, port: int | None, hosts: tuple[str, ...], idle: 
 
 
 def _say(at: str) -> None:
-    click.echo(f"Flower is at {at}, the paid calls at {at}/judge")  # echo flushes: whoever waits for us reads it
+    echo(f"Flower is at {at}, the paid calls at {at}/judge")  # echo flushes: whoever waits for us reads it

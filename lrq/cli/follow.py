@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
-from lrq.cli.common import console, echo_json, seconds
+from lrq.cli.common import console, echo, echo_json, seconds
 from lrq.cli.export import write_results
 from lrq.cli.facts import pace_facts, process_facts, run_facts
 from lrq.cli.pairable import count_unpairable
@@ -80,7 +79,7 @@ def work_until(
         except (_Gone, AlreadyUp):
             continue
         except KeyboardInterrupt:
-            click.echo(f"interrupted; replies in flight are kept; `lrq resume {name}` goes on", err=True)
+            echo(f"interrupted; replies in flight are kept; `lrq resume {name}` goes on", err=True)
             return False
     return True
 
@@ -100,7 +99,7 @@ def _processes(ledger: Ledger, settings: Settings, run: Run, counts: dict[str, i
     up = names_up(settings)
     if up is not None:
         for name in [name for name in needed if name not in up and name != "redis"]:
-            click.echo(f"what is up has no {name}, and the run waits for one: `lrq worker {name}` adds it", err=True)
+            echo(f"what is up has no {name}, and the run waits for one: `lrq worker {name}` adds it", err=True)
         yield lambda: _check_up(settings)
         return
     _check_able(settings, needed)
@@ -109,7 +108,7 @@ def _processes(ledger: Ledger, settings: Settings, run: Run, counts: dict[str, i
 
     def poll() -> None:
         for said in supervisor.poll():
-            click.echo(said, err=True)
+            echo(said, err=True)
         if supervisor.failing:
             raise LrqError(supervisor.failing)
 
@@ -187,7 +186,7 @@ class _Bars:
 
     def __init__(self) -> None:
         columns = TextColumn("{task.description}"), BarColumn(10), MofNCompleteColumn()
-        self._console = Console(stderr=True)
+        self._console = console(err=True)
         self._progress = Progress(*columns, TextColumn("{task.fields[said]}"), console=self._console)
         self._tasks: dict[str, Any] = {}
         self._due = self._look_due = 0.0
@@ -226,7 +225,7 @@ class _Bars:
             trained = "" if step is None else f", training step {step['step']} of {step['of']}"
             figures = ", ".join([f"{self._calls:,} calls", *self._figures(run)])
             if not is_terminal:
-                click.echo(f"{run.name}: {ended} of {sum(states.values())} items, {figures}{trained}", err=True)
+                echo(f"{run.name}: {ended} of {sum(states.values())} items, {figures}{trained}", err=True)
             self._say_trouble()
 
     def _figures(self, run: Run) -> list[str]:
@@ -252,7 +251,7 @@ class _Bars:
         self._lanes = set(waits)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(text, soft_wrap=True, highlight=False)
 
     def say_while(self, about: str, text: str) -> None:
         """Print a line above the bars once for as long as there is a text about this matter."""
@@ -270,13 +269,13 @@ def _exit_code(ledger: Ledger, run: Run, scores_only: bool) -> int:
     """Return how the run ended, as an exit code; what it did not make is said."""
     if run.state != "done":
         hint = "" if "lrq " in run.reason else f"; `lrq resume {run.name}` goes on"
-        click.echo(f"run {run.name} is {run.state}: {run.reason}{hint}", err=True)
+        echo(f"run {run.name} is {run.state}: {run.reason}{hint}", err=True)
         return _HALTED.get(run.halt, EXIT_ERROR)
     facts = run_facts(ledger, run)
     wants_pairs = not scores_only and count_unpairable(ledger, run) < sum(facts["items"].values())
     missing = not_made(facts, wants_pairs)
     for said in (*missing, *(shortfalls(facts) if missing else ())):
-        click.echo(f"run {run.name}: {said}", err=True)
+        echo(f"run {run.name}: {said}", err=True)
     if any(training["state"] == "failed" for training in facts["trainings"]):
         return EXIT_ERROR
     unscored = sum(one["unscored"] for one in facts["scores"].values())

@@ -15,6 +15,7 @@ import click
 from lrq.cli import EXIT_PARTLY
 from lrq.cli.reading import Dataset, ResponsesFile
 from lrq.cli.sources import DATA, Line, find_files
+from lrq.cli.terminal import echo
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.lines import Entry
@@ -217,7 +218,7 @@ def _send_first(ledger: Ledger, settings: Settings) -> None:
     except BrokerDown:
         problem = None if settings.redis_url is settings.broker_url is None else broker_problem(settings)
         why = f"no broker is up: {problem or 'none is started'}"
-        click.echo(f"{why}; the items are recorded and go out when one starts (`lrq up`)", err=True)
+        echo(f"{why}; the items are recorded and go out when one starts (`lrq up`)", err=True)
 
 
 class _Taken:

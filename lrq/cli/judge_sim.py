@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lrq.cli.common import raise_file_limit
+from lrq.cli.terminal import echo
 from lrq.domain.errors import UsageError
 from lrq.domain.origin import is_loopback
 from lrq.sim.faults import FAULTS
@@ -76,6 +77,6 @@ async def _serve(options: Options) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     async with serve(options) as running:
-        click.echo(f"judge-sim is {NOTICE}: it compares texts by rules, for tests and demonstrations.", err=True)
-        click.echo(f"judge-sim listening on {running.url}")  # echo flushes: whoever started it waits for this line
+        echo(f"judge-sim is {NOTICE}: it compares texts by rules, for tests and demonstrations.", err=True)
+        echo(f"judge-sim listening on {running.url}")  # echo flushes: whoever started it waits for this line
         await stop.wait()

@@ -3,13 +3,13 @@
 import random
 from typing import Any
 
-import click
 import sqlalchemy as sa
 
 from lrq.cli.foreseeing import Foreseer
 from lrq.cli.intake import Intake
 from lrq.cli.pairable import count_unpairable, responses_needed, some_no_pair
 from lrq.cli.reckoning import Foreseen, Means, facts_of, limit_notes
+from lrq.cli.terminal import echo
 from lrq.config import Settings
 from lrq.domain.lines import Entry
 from lrq.judge.estimate import Size
@@ -39,7 +39,7 @@ def announce(ledger: Ledger, settings: Settings, intake: Intake, before: int) ->
     try:
         facts = outlook(ledger, settings, run, before)
     except Exception as error:
-        click.echo(f"no estimate: {type(error).__name__}: {str(error).splitlines()[0]}", err=True)
+        echo(f"no estimate: {type(error).__name__}: {str(error).splitlines()[0]}", err=True)
         return None
     short = count_unpairable(ledger, run)
     notes = some_no_pair(short, intake.added + intake.known, responses_needed(run.config))

@@ -2,7 +2,7 @@
 
 import click
 
-from lrq.cli.common import settings_options
+from lrq.cli.common import echo, settings_options
 from lrq.config import Settings
 from lrq.ledger import open_ledger
 from lrq.ledger import runs as runs_
@@ -20,4 +20,4 @@ def pause(run: str, settings: Settings) -> None:
     with ledger.writing() as conn:
         found = runs_.get_run(conn, run)
         halted = runs_.halt(conn, found.id, state="paused", by="user", reason="paused by `lrq pause`")
-    click.echo(f"run {run} is paused" if halted else f"run {run} is {found.state} already")
+    echo(f"run {run} is paused" if halted else f"run {run} is {found.state} already")

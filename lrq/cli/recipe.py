@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings, echo_json, json_option
+from lrq.cli.common import apply_settings, echo, echo_json, json_option
 from lrq.cli.foreseeing import Foreseer
 from lrq.cli.reading import Dataset
 from lrq.domain.errors import LrqError, UsageError
@@ -60,7 +60,7 @@ def check(name: str, items: Path | None, as_json: bool) -> None:
         return
     for one in facts:
         _print(one)
-    click.echo(f"{made.name}: {len(facts)} items played, nothing sent")
+    echo(f"{made.name}: {len(facts)} items played, nothing sent")
 
 
 def _entries(path: Path, needs: Sequence[str]) -> list[Entry]:
@@ -100,8 +100,8 @@ def _facts(case: Case, frozen: Frozen) -> dict[str, Any]:
 
 def _print(facts: dict[str, Any]) -> None:
     prompts = ", ".join(f"{prompt['name'] or 'prompt'} by {prompt['by']}" for prompt in facts["prompts"])
-    click.echo(f"{facts['id']}: {len(facts['prompts'])} prompts ({prompts or 'none'}), {facts['responses']} responses")
+    echo(f"{facts['id']}: {len(facts['prompts'])} prompts ({prompts or 'none'}), {facts['responses']} responses")
     rewarded = sum(value is not None for value in facts["rewards"])
-    click.echo(f"  {facts['scores']} scores, {rewarded} rewards, {facts['rows']} rows")
+    echo(f"  {facts['scores']} scores, {rewarded} rewards, {facts['rows']} rows")
     for reason in (*facts["unscored"], *facts["reasons"]):
-        click.echo(f"  {reason}")
+        echo(f"  {reason}")

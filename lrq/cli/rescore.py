@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import echo_json, json_option, settings_options
+from lrq.cli.common import echo, echo_json, json_option, settings_options
 from lrq.cli.export import write_results
 from lrq.cli.facts import run_facts
 from lrq.cli.follow import finish, follow_options, work_on
@@ -132,11 +132,11 @@ def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 def _print(facts: Mapping[str, Any], *, trained: bool) -> None:
     if not facts["changed"]:
-        click.echo(f"nothing has changed for {facts['dimension']}, so its scores stand (--judge, --prompts, --set)")
+        echo(f"nothing has changed for {facts['dimension']}, so its scores stand (--judge, --prompts, --set)")
         return
-    click.echo(f"{facts['dimension']} of {facts['items']} items judged again for: {', '.join(facts['changed'])}")
+    echo(f"{facts['dimension']} of {facts['items']} items judged again for: {', '.join(facts['changed'])}")
     if "bought" in facts:
         mean, before = ("–" if facts[name] is None else f"{facts[name]:.2f}" for name in ("mean", "mean_before"))
-        click.echo(f"{facts['bought']} calls bought, {facts['reused']} answers reused; mean {mean}, before {before}")
+        echo(f"{facts['bought']} calls bought, {facts['reused']} answers reused; mean {mean}, before {before}")
     if trained:
-        click.echo("what was trained stays as it is; `lrq train` on the new pairs.jsonl makes another model")
+        echo("what was trained stays as it is; `lrq train` on the new pairs.jsonl makes another model")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import orjson
 
-from lrq.cli.common import json_option, settings_options
+from lrq.cli.common import echo, json_option, settings_options
 from lrq.cli.follow import follow_options, work_on
 from lrq.config import OVERRIDES, Settings, load_settings
 from lrq.domain.errors import UsageError
@@ -62,7 +62,7 @@ def resume(
         if failed:
             reopened = backlog.reopen_unscored(ledger, conn, found.id, frozen.step_of, frozen.steps)
             trainings = backlog.reopen_trainings(conn, found.id)
-            click.echo(f"{reopened} items are asked again, {trainings} trainings started again", err=True)
+            echo(f"{reopened} items are asked again, {trainings} trainings started again", err=True)
         backlog.settle_run(ledger, conn, found.id, frozen.train_every)
     if detach:
         return 0

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings, concurrency_option, json_option, note_probe, with_concurrency
+from lrq.cli.common import apply_settings, concurrency_option, echo, json_option, note_probe, with_concurrency
 from lrq.cli.enqueue import intent_of
 from lrq.cli.follow import follow_options, work_on
 from lrq.cli.intake import Intake, flags_of, intake_options, take_in
@@ -45,7 +45,7 @@ def run(
     own = merge_flags(flags, flags_of(options["recipe"], options["loss"], options["price"]))
     settings = apply_settings(config, with_concurrency(own, concurrency))
     if concurrency is not None and is_up(settings):
-        click.echo("the processes of `lrq up` keep the --concurrency that they were started with", err=True)
+        echo("the processes of `lrq up` keep the --concurrency that they were started with", err=True)
     intent = intent_of(options)
     frozen = freeze(settings, train=intent.train)
     check_trainable(frozen)
@@ -73,11 +73,11 @@ def _announce(ledger: Ledger, settings: Settings, intake: Intake, before: int, a
     """Say what was taken in and what it will take, before anything is paid."""
     name = intake.run.name
     if intake.set_aside:
-        click.echo(f"{intake.set_aside} lines rejected: `lrq status {name} --failed` says why", err=True)
+        echo(f"{intake.set_aside} lines rejected: `lrq status {name} --failed` says why", err=True)
     for said in intake.dropped:
-        click.echo(said, err=True)
+        echo(said, err=True)
     estimate = announce(ledger, settings, intake, before) if settings.endpoints("judge") else None
     if estimate is not None:
-        click.echo(f"estimate: {sentence(estimate)}", err=as_json)
+        echo(f"estimate: {sentence(estimate)}", err=as_json)
         for said in estimate["notes"]:
-            click.echo(said, err=as_json)
+            echo(said, err=as_json)

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 import click
 
-from lrq.cli.common import echo_json, json_option
+from lrq.cli.common import echo, echo_json, json_option
 from lrq.cli.reference import ROLE, Entry, as_data, find_entries, page, sections
 from lrq.domain.errors import UsageError
 from lrq.domain.records import ROLES
@@ -21,7 +21,7 @@ def settings(key: str | None, markdown: bool, as_json: bool) -> None:
     Example: lrq settings judge.rpm
     """
     if markdown:
-        click.echo(page(), nl=False)
+        echo(page(), nl=False)
         return
     entries = find_entries(key) if key else [entry for section in sections() for entry in section.entries]
     if not entries:
@@ -32,14 +32,16 @@ def settings(key: str | None, markdown: bool, as_json: bool) -> None:
         return
     role = key.partition(".")[0] if key and key.partition(".")[0] in ROLES else None
     for entry in entries:
-        click.echo("\n".join(_lines(entry, role)))
+        name, *lines = _lines(entry, role)
+        echo(name, bold=True)
+        echo("\n".join(lines))
 
 
 def _lines(entry: Entry, role: str | None) -> Iterable[str]:
     def named(text: str) -> str:
         return text.replace(ROLE, role.upper() if text.startswith("LRQ_") else role) if role else text
 
-    yield click.style(named(entry.key), bold=True) + (f"  ({named(entry.variable)})" if entry.variable else "")
+    yield named(entry.key) + (f"  ({named(entry.variable)})" if entry.variable else "")
     yield f"    {entry.description}"
     facts = [f"default: {entry.default}", f"unit: {entry.unit}" if entry.unit else ""]
     yield "    " + "; ".join(

@@ -4,10 +4,11 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import echo_json, json_option, settings_options
+from lrq.cli.common import echo, echo_json, json_option, settings_options
 from lrq.cli.explain import explain
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
+from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
@@ -57,46 +58,46 @@ def _find(ledger: Ledger, name: str) -> int:
 
 
 def _print(facts: dict[str, Any], full: bool) -> None:
-    click.secho(f"item {facts['id']}: {facts['state']} {facts['reason']}".rstrip(), bold=True)
-    click.echo(f"question: {facts['question']}")
-    click.echo(f"context: {facts['context_chars']:,} characters")
+    echo(f"item {facts['id']}: {facts['state']} {one_line(facts['reason'] or '')}".rstrip(), bold=True)
+    echo(f"question: {one_line(facts['question'] or '')}")
+    echo(f"context: {facts['context_chars']:,} characters")
     for row in facts["rows"]:
         margin = "" if row["margin"] is None else f", margin {row['margin']:.3f}"
-        click.echo(f"pair: {row['chosen']} over {row['rejected']}{margin}")
+        echo(f"pair: {row['chosen']} over {row['rejected']}{margin}")
     for response in facts["responses"]:
         _print_response(response, full)
     for part in facts["extraction"] if full else ():
-        click.echo(f"\nextracted from {part['chunk'][0]:,} to {part['chunk'][1]:,}: {part['text']}")
+        echo(f"\nextracted from {part['chunk'][0]:,} to {part['chunk'][1]:,}: {part['text']}")
     reasks = sum(call["attempt"] > 0 for call in facts["calls"])
-    click.echo(f"\n{len(facts['calls'])} calls, {reasks} of them asked again")
+    echo(f"\n{len(facts['calls'])} calls, {reasks} of them asked again")
 
 
 def _print_response(response: dict[str, Any], full: bool) -> None:
     reward = response["reward"]
     said = "no reward yet" if reward is None else _value(reward["value"], reward["reason"])
     cut = ", cut by max_new_tokens" if response["is_cut"] else ""
-    click.secho(f"\nresponse {response['k']}: {said}{cut}", bold=True)
-    click.echo(_cut(response["text"] or f"(no text: {response['reason']})", full))
+    echo(f"\nresponse {response['k']}: {said}{cut}", bold=True)
+    echo(_cut(response["text"] or f"(no text: {response['reason']})", full))
     if full and response["written"]:
-        click.echo(f"  all that was written:\n{_indent(response['written'])}")
+        echo(f"  all that was written:\n{_indent(response['written'])}")
     for score in response["scores"]:
-        click.secho(f"  {score['dimension']}: {_value(score['value'], score['reason'])}", fg="cyan")
+        echo(f"  {score['dimension']}: {_value(score['value'], score['reason'])}", fg="cyan")
         if score["judge"] and "statements" not in score:
-            click.echo(_indent(_cut(score["judge"], full)))
+            echo(_indent(_cut(score["judge"], full)))
         if score.get("statements_left_out"):
-            click.echo(f"    {score['statements_left_out']} further statements were not checked: they are too many")
+            echo(f"    {score['statements_left_out']} further statements were not checked: they are too many")
         if score.get("passages_left_out"):
-            click.echo(f"    {len(score['passages_left_out'])} passages were not looked at: they have no embedding")
+            echo(f"    {len(score['passages_left_out'])} passages were not looked at: they have no embedding")
         for statement in score.get("statements", ()):
-            click.echo(f"    {statement['mark'] or 'unscored'}: {statement['text']}")
+            echo(f"    {statement['mark'] or 'unscored'}: {one_line(statement['text'])}")
             if full:
                 _print_evidence(statement)
 
 
 def _print_evidence(statement: dict[str, Any]) -> None:
-    click.echo(_indent(statement["judge"], 6))
+    echo(_indent(statement["judge"], 6))
     for passage in statement["passages"]:
-        click.echo(_indent(f"[{passage['start']:,} to {passage['end']:,}] {' '.join(passage['text'].split())}", 8))
+        echo(_indent(f"[{passage['start']:,} to {passage['end']:,}] {' '.join(passage['text'].split())}", 8))
 
 
 def _value(value: float | None, reason: str) -> str:

@@ -11,9 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lrq.cli.common import console, echo_json, json_option, seconds, settings_options
+from lrq.cli.common import console, echo, echo_json, json_option, seconds, settings_options
 from lrq.cli.facts import lane_facts, learned_facts, process_facts, run_facts
 from lrq.config import Settings
+from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
 
@@ -214,8 +215,8 @@ def _print_failed(ledger: Ledger, name: str | None, as_json: bool) -> None:
     if as_json:
         echo_json(failures)
     for failure in failures[:MOST_REASONS] if not as_json else ():
-        click.echo(f"{failure['run']}: {failure['what']}: {failure['reason']}")
+        echo(one_line(f"{failure['run']}: {failure['what']}: {failure['reason']}"))
     if len(failures) > MOST_REASONS and not as_json:
-        click.echo(f"and {len(failures) - MOST_REASONS:,} more; --json prints all")
+        echo(f"and {len(failures) - MOST_REASONS:,} more; --json prints all")
     if not failures and not as_json:
-        click.echo("nothing was rejected, unscored or failed")
+        echo("nothing was rejected, unscored or failed")

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 import yaml
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lrq.cli.export import write_results
+from lrq.cli.terminal import console, echo, echo_json
 from lrq.config import load_settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
@@ -80,7 +80,10 @@ def train(
             result = run(folder, on_metric=bar.metric, on_stage=bar.stage)
     except KeyboardInterrupt:
         result = folder.load_result() or Result(state="stopped", reason="interrupted")
-    click.echo(result.model_dump_json(indent=2) if as_json else _summary(result))
+    if as_json:
+        echo_json(result.model_dump(mode="json"))
+    else:
+        echo(_summary(result))
     sys.exit(exit_status(result))
 
 
@@ -139,7 +142,7 @@ class TrainBar:
 
 @contextmanager
 def _bar() -> Iterator[TrainBar]:
-    console = Console(stderr=True)
+    shown = console(err=True)
     columns = (
         TextColumn("{task.description:>9}"),
         BarColumn(bar_width=20),
@@ -147,7 +150,7 @@ def _bar() -> Iterator[TrainBar]:
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=shown, disable=not shown.is_terminal) as progress:
         yield TrainBar(progress)
 
 

@@ -8,7 +8,7 @@ from types import FrameType
 
 import click
 
-from lrq.cli.common import apply_settings, concurrency_option, with_concurrency
+from lrq.cli.common import apply_settings, concurrency_option, echo, with_concurrency
 from lrq.config import Settings, merge_flags
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
@@ -48,17 +48,17 @@ def up(
     signals = _Signals(supervisor)
     lines = _Lines([child.log for child in supervisor.children])
     supervisor.start()
-    click.echo(f"up: {', '.join(child.name for child in supervisor.children)}; Ctrl-C stops them")
+    echo(f"up: {', '.join(child.name for child in supervisor.children)}; Ctrl-C stops them")
     full = ""
     try:
         while not signals.count:
             full, before = full_disk(settings.home), full
             if full and not before:
-                click.echo(full, err=True)
+                echo(full, err=True)
             for line in [*supervisor.poll(), *([] if quiet else lines.fresh())]:
-                click.echo(line)
+                echo(line)
             time.sleep(_LOOK_SECONDS)
-        click.echo("stopping: calls in flight are committed; Ctrl-C again ends all at once")
+        echo("stopping: calls in flight are committed; Ctrl-C again ends all at once")
     finally:
         supervisor.stop()
     return 130 if signals.count > 1 else 0
@@ -70,7 +70,7 @@ def _choose(settings: Settings, only: str | None) -> list[str]:
     if only is None:
         for name, reason in why.items():
             if name != "redis":
-                click.echo(f"without {name}: {reason}")
+                echo(f"without {name}: {reason}")
         return [name for name in PROCFILE if name not in why]
     asked = [name.strip() for name in only.split(",") if name.strip()]
     for name in asked:

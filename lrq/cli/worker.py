@@ -8,7 +8,7 @@ from contextlib import closing
 
 import click
 
-from lrq.cli.common import raise_file_limit, settings_options
+from lrq.cli.common import echo, raise_file_limit, settings_options
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, UsageError
 from lrq.ledger import LedgerUnavailable, open_ledger
@@ -81,7 +81,7 @@ def _await_ledger(settings: Settings) -> None:
         except LedgerUnavailable as error:
             if str(error) != words:
                 words = str(error)
-                click.echo(f"{words}; waiting for it", err=True)
+                echo(f"{words}; waiting for it", err=True)
             time.sleep(pause)
             pause = min(_LONGEST_PAUSE, 2 * pause)
         else:
@@ -90,7 +90,7 @@ def _await_ledger(settings: Settings) -> None:
 
 def wait_idle(why: str) -> int:
     """Say why, and wait for the signal that ends us."""
-    click.echo(why)
+    echo(why)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     signal.sigwait(ends)

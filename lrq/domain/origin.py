@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+_LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".intranet", ".svc", ".cluster.local")
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -17,6 +18,15 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address.strip("[]")).is_loopback
     except ValueError:
         return address.lower() == "localhost"
+
+
+def is_private(host: str) -> bool:
+    """Return whether a host is of this machine or its own network: by its address, or a name that no one else knows."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_private
+    except ValueError:
+        name = host.lower().rstrip(".")
+        return "." not in name or name.endswith(_LOCAL_NAMES)
 
 
 def refusal(

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import orjson
 
+from lrq.domain.control_tokens import count_control_tokens
+
 Role = Literal["judge", "policy", "teacher", "embedding"]
 ROLES: tuple[Role, ...] = ("judge", "policy", "teacher", "embedding")
 
@@ -194,9 +196,10 @@ class Call:
 
     @cached_property
     def longest(self) -> int:
-        """The size in that normal form of Unicode in which it is longest."""
+        """The size in that normal form of Unicode in which it is longest, control tokens broken."""
         texts = (*(message["content"] for message in self.messages), *self.input)
-        return self.size + sum(_growth(text) for text in texts if not text.isascii())
+        broken = sum(count_control_tokens(message["content"]) for message in self.messages)
+        return self.size + broken + sum(_growth(text) for text in texts if not text.isascii())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from lrq.domain.errors import UsageError
+from lrq.domain.printable import printable_json
 
 LARGE = 4 << 30  # bytes of weights
 FEW_LAYERS = 2
@@ -23,7 +22,7 @@ def main() -> int:
         return 2
     logging.disable(logging.WARNING)
     out, sys.stdout = sys.stdout, sys.stderr  # the libraries print there too
-    print(orjson.dumps(_probe(Path(sys.argv[1]), sys.argv[2])).decode(), file=out)
+    print(printable_json(_probe(Path(sys.argv[1]), sys.argv[2])), file=out)
     return 0
 
 

@@ -13,11 +13,14 @@ from jinja2 import TemplateError
 
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Message
+from lrq.domain.time_limit import Overtime, time_limit
 from lrq.policy.messages import TOKENS, messages_of
 from lrq.policy.port import CHAT_TEMPLATE
 from lrq.policy.thoughts import Written, open_mark, split_thought
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase
+
+LONGEST_RENDERING = 300.0  # seconds for one prompt; a document of 10 MB takes ten on a slow machine
 
 _NOW = re.compile(r"""strftime_now\(\s*(["'])(?P<format>[^"']*)\1\s*\)""")
 _DATE_STRING = re.compile(r"""set\s+date_string\s*=\s*strftime_now\(\s*(["'])(?P<format>[^"']*)\1\s*\)""")
@@ -48,7 +51,10 @@ class Rendering:
         own = {"chat_template": self.template_text} if self.template_text != self.tokenizer.chat_template else {}
         chat = [self.message(message) for message in messages]
         try:
-            return self.tokenizer.apply_chat_template(chat, **own, **dict(self.template), **options)
+            with time_limit(LONGEST_RENDERING):
+                return self.tokenizer.apply_chat_template(chat, **own, **dict(self.template), **options)
+        except Overtime as error:
+            raise UsageError(f"the policy's chat template is stopped on the recipe's messages: {error}") from None
         except (TemplateError, TypeError, ValueError) as error:
             raise UsageError(f"the policy's chat template refuses the recipe's messages: {error}") from None
 

@@ -12,6 +12,7 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from kombu import Exchange, Queue
 
 from lrq.config import Settings, load_settings
+from lrq.domain.printable import make_logs_printable
 from lrq.ledger import open_ledger
 from lrq.queue.events import EventsByTheSecond
 from lrq.queue.leases import Leases
@@ -79,6 +80,7 @@ def configuration(broker: str, ledger_id: str, visibility: float = VISIBILITY_SE
         "worker_send_task_events": True,
         "task_send_sent_event": False,  # a further 0.25 ms for each message sent
         "worker_redirect_stdouts": False,
+        "worker_log_color": False,  # an escape in a line is none of ours
         "worker_log_format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
         "worker_task_log_format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
         "enable_utc": True,
@@ -142,6 +144,7 @@ def _log_in_utc(logger: logging.Logger, **_: object) -> None:
     for handler in logger.handlers:
         if handler.formatter is not None:
             handler.formatter.converter = time.gmtime
+    make_logs_printable(logger)
 
 
 def _keep_log_readable(**_: object) -> None:

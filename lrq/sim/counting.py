@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 
 from lrq.calls.keys import call_key
 from lrq.domain.records import Call, Choice, Purpose, Reply, Usage
@@ -137,12 +137,17 @@ def _guess(request: ChatRequest, attempt: int) -> Outcome:
     )
 
 
+class _NoRedirect(HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        """Follow nothing: what listens on this machine sends us nowhere else."""
+
+
 def is_simulator(url: str) -> bool:
     """Whether a simulator listens there: asked of this machine alone, in a request that is free and bears no key."""
     if urlsplit(url).hostname not in {"localhost", "127.0.0.1", "::1"}:
         return False
     try:
-        with build_opener(ProxyHandler({})).open(f"{url}/models", timeout=1) as reply:
+        with build_opener(ProxyHandler({}), _NoRedirect).open(f"{url}/models", timeout=1) as reply:
             return "x-lrq-sim" in reply.headers
     except HTTPError as refusal:
         with refusal:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lrq.domain.errors import LrqError
+from lrq.domain.printable import printable
 from lrq.trainer.job import JobFolder
 from lrq.trainer.launch import OFFLINE, PARENT
 from lrq.trainer.parent import watch_parent
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         return work(folder)
     except LrqError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 1
 
 

@@ -22,6 +22,7 @@ from lrq.trainer.job import REPORTERS, JobFolder, Result, TrainJob, finished, wr
 from lrq.trainer.rows import no_rows
 
 PARENT = "LRQ_TRAINER_PARENT"  # the process whose end ends the training
+LONGEST_PROBE = 1800.0  # seconds: a model's template, tokenizer or code path that does not end is none to train
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 120.0  # for the step in hand and its checkpoint, before the kill
 LOG_TAIL = 4096  # bytes
@@ -107,14 +108,18 @@ def can_train(model: Path, settings: Mapping[str, Any] | None = None) -> str:
     """
     check_installed()
     known = {name: value for name, value in (settings or {}).items() if name not in {"model", "rows", "output"}}
-    done = subprocess.run(
-        [sys.executable, "-m", "lrq.trainer", "--probe", str(model.absolute()), orjson.dumps(known).decode()],
-        env=environment(os.environ),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "lrq.trainer", "--probe", str(model.absolute()), orjson.dumps(known).decode()],
+            env=environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LONGEST_PROBE,
+        )
+    except subprocess.TimeoutExpired:
+        return f"one step of training did not end within {LONGEST_PROBE:g} s"
     if done.returncode < 0:
         return f"one step of training was killed by signal {-done.returncode}, most likely because memory ran out"
     if done.returncode:

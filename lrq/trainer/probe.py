@@ -14,6 +14,7 @@ import orjson
 import torch
 
 from lrq.domain.errors import LrqError
+from lrq.domain.printable import printable
 from lrq.policy.folder import WEIGHTS, base_of
 from lrq.trainer.job import JobFolder, PreparedJob, TrainJob, make_job, prepare
 from lrq.trainer.launch import OFFLINE
@@ -33,7 +34,7 @@ def main(model: Path, settings: str) -> int:
     out, sys.stdout = sys.stdout, sys.stderr  # the libraries print there too
     with tempfile.TemporaryDirectory(prefix="lrq-probe-") as folder:
         reason = probe(model, orjson.loads(settings), Path(folder))
-    print(reason, file=out)
+    print(printable(reason), file=out)
     return 0
 
 

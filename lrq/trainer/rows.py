@@ -14,6 +14,7 @@ A row of several turns holds them as `turns`, each with `prompt` (after the firs
 stands before the answers, with `reference_ids`.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,15 @@ from lrq.trainer.loss_names import lack
 Text = str | list[dict[str, Any]]  # a plain text, or messages
 
 SIDES = ("chosen", "rejected")
+_ROLE = re.compile(r"[A-Za-z][\w.-]{0,63}")  # templates write it into control tokens
+
+# What fills a chat template, not what a template reads: no row sets it, least of all the template.
+_NOT_OF_ROWS = {
+    *("chat_template", "conversation", "messages", "tools", "add_generation_prompt", "continue_final_message"),
+    *("tokenize", "padding", "truncation", "max_length", "tokenizer_kwargs", "processor_kwargs"),
+    *("return_tensors", "return_dict", "return_assistant_tokens_mask", "raise_exception", "strftime_now"),
+    *("additional_special_tokens", "extra_special_tokens"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +251,8 @@ def _text(data: dict[str, Any], name: str) -> Text:
 def _is_message(message: Any) -> bool:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         return False
+    if not _ROLE.fullmatch(message["role"]):
+        return False
     content = message.get("content")
     if content is None:
         return bool(message.get("tool_calls"))
@@ -296,6 +308,9 @@ def _tools(data: dict[str, Any]) -> list[Any] | None:
 def _template(data: dict[str, Any]) -> dict[str, Any]:
     value = data.get("chat_template_kwargs")
     if value is None or isinstance(value, dict):
+        refused = [name for name in value or {} if name in _NOT_OF_ROWS or name.endswith("_token")]
+        if refused:
+            raise ValueError(f"has 'chat_template_kwargs' that set {refused[0]!r}, which no row may")
         return value or {}
     raise ValueError("has 'chat_template_kwargs' that are no JSON object")
 

@@ -5,7 +5,10 @@ response starting where prompt and prompt + response part, with one end token af
 that was cut off. They go to an Arrow file that all processes map into memory.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import re
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -14,8 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from lrq.domain.time_limit import time_limit
 from lrq.policy.fingerprint import tokenizer_fingerprint
-from lrq.policy.rendering import Rendering
+from lrq.policy.rendering import LONGEST_RENDERING, Rendering
 from lrq.trainer.conversation import Ids, Opening, join, opening, parts
 from lrq.trainer.job import TrainJob
 from lrq.trainer.reference import response_key
@@ -39,6 +43,7 @@ SCHEMA = pa.schema(
     }
 )
 ROWS_AT_ONCE = 16  # the tokenizer works on these in parallel; 16 documents of 100 KB stay small in memory
+LONGEST_TOKENIZING = 1800.0  # seconds for these rows
 SANITIZE = "sanitize_control_tokens"  # a template's argument: control tokens in messages stay plain text
 _MOVED = "a token reaches over the border of prompt and response"
 SHORTEST_PROMPT = 16  # tokens; with less left beside the response there is nothing to answer from
@@ -68,9 +73,20 @@ class Chat:
         return opening(self.tokenizer)
 
     @cached_property
+    def _names(self) -> frozenset[str] | None:
+        template = getattr(self.tokenizer, "chat_template", None)
+        texts = template.values() if isinstance(template, Mapping) else [template]
+        words = (re.findall(r"[^\W\d]\w*", text) for text in texts if isinstance(text, str))
+        return frozenset(word for found in words for word in found) or None
+
+    def reads(self, name: str) -> bool:
+        """Say whether the chat template knows an argument by that name: others are not passed on."""
+        return self._names is None or name in self._names or name in {"tools", "documents"}
+
+    @cached_property
     def control_tokens(self) -> list[str]:
         """All texts that the tokenizer knows as one piece."""
-        return [token.content for token in self.tokenizer.added_tokens_decoder.values()]
+        return [token.content for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values()]
 
 
 def tokenize(
@@ -81,8 +97,12 @@ def tokenize(
     model: str,
     target: Path,
     ends: Collection[int] = (),
+    give_up: Callable[[str], None] = lambda _: None,
 ) -> Tally:
-    """Write the rows that can be trained on to an Arrow file; `model` is the reference's fingerprint."""
+    """Write the rows that can be trained on to an Arrow file; `model` is the reference's fingerprint.
+
+    `give_up` is called, in a thread of its own, with the reason where the tokenizer does not end.
+    """
     tally, chat = Tally(), Chat(tokenizer, ends)
     temporary = target.with_suffix(".part")
     if job.is_one_sided:
@@ -90,8 +110,9 @@ def tokenize(
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         rendered = _rendered(rows, chat, tally)
         while chunk := list(islice(rendered, ROWS_AT_ONCE)):
-            kept = [(plan.row, ids) for plan, ids in _encoded(chunk, chat, tally) if fits(plan.row, ids, job, tally)]
-            records = [_record(row, ids, model) for row, ids in kept]
+            with _watched(chunk, give_up):
+                encoded = list(_encoded(chunk, chat, tally))
+            records = [_record(plan.row, ids, model) for plan, ids in encoded if fits(plan.row, ids, job, tally)]
             writer.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
     temporary.replace(target)
     return tally
@@ -109,6 +130,20 @@ def _encoded(plans: Sequence["Plan"], chat: Chat, tally: Tally) -> Iterator[tupl
         for part in plan.parts:
             _remark(part, chat, tally)
         yield plan, ids
+
+
+@contextmanager
+def _watched(chunk: Sequence["Plan"], give_up: Callable[[str], None]) -> Iterator[None]:
+    """Give up where the tokenizer, which nothing can interrupt, does not end."""
+    lines = f"lines {chunk[0].row.line} to {chunk[-1].row.line}"
+    reason = f"the tokenizer did not end within {LONGEST_TOKENIZING:g} s on {lines}"
+    timer = threading.Timer(LONGEST_TOKENIZING, give_up, [reason])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _record(row: PreferenceRow, ids: Ids, model: str) -> dict[str, Any]:
@@ -137,6 +172,7 @@ class Rendered:
     row: PreferenceRow
     texts: tuple[str, ...] = ()
     ids: tuple[list[int], ...] = ()
+    letters: list[int] | None = None  # the prompt, where control tokens in it are letters and the row says nothing
     drawn: TokenIds | None = None  # the ids of the row itself: nothing is rendered
     change: str = ""  # what the template does to it that its policy never saw
 
@@ -152,9 +188,12 @@ def _rendered(rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally) 
             tally.set_aside_row(row.line, "has token ids of another tokenizer and no texts")
             continue
         try:
-            yield Plan(row=known, parts=[_render_part(part, chat) for part in parts(known)])
+            with time_limit(LONGEST_RENDERING):
+                plan = Plan(row=known, parts=[_render_part(part, chat) for part in parts(known)])
         except Exception as error:  # a template is a program: it raises what it likes
             tally.set_aside_row(row.line, f"does not fit the chat template: {error}")
+            continue
+        yield plan
 
 
 def _render_part(row: PreferenceRow, chat: Chat) -> "Rendered":
@@ -186,6 +225,8 @@ def _is_of(chat: Chat, row: PreferenceRow) -> bool:
 
 
 def _remark(rendered: Rendered, chat: Chat, tally: Tally) -> None:
+    if rendered.letters is not None:
+        tally.remark(rendered.row.line, "control tokens in its prompt are read as letters")
     if rendered.change:
         tally.remark(rendered.row.line, f"the policy cannot have written it like this: {rendered.change}")
     if rendered.row.conversational and not rendered.drawn and not chat.turn_end.is_written:
@@ -208,14 +249,20 @@ def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
             for side, text in ((side, getattr(row, side)) for side in row.sides)
         ]
         return Rendered(row=row, texts=(row.prompt, *(row.prompt + text for text in sides)))
-    kwargs = {name: value for name, value in row.template.items() if name != SANITIZE}
+    kwargs = {name: value for name, value in row.template.items() if name != SANITIZE and chat.reads(name)}
     template = partial(tokenizer.apply_chat_template, **kwargs)
     texts = _applied(row, chat, partial(template, tokenize=False))
     change = change_by_template(row, texts[0], texts[1:], tokenizer)
-    if not row.template.get(SANITIZE) or not _holds_control_tokens(row, chat):
+    rule = row.template.get(SANITIZE)
+    letters = partial(template, tokenize=True, return_dict=False, **{SANITIZE: True})
+    if rule is None and _holds_control_tokens([one for one in row.prompt if one["role"] != "assistant"], chat):
+        messages = [chat.rendering.message(message) for message in row.prompt]
+        return Rendered(row=row, texts=texts, change=change, letters=letters(messages, add_generation_prompt=True))
+    said = [*row.prompt, *(message for side in row.sides for message in getattr(row, side))]
+    if not rule or not _holds_control_tokens(said, chat):
         return Rendered(row=row, texts=texts, change=change)
     # The tokenizer must know what came from where: that is lost in the text.
-    ids = _applied(row, chat, partial(template, tokenize=True, return_dict=False, **{SANITIZE: True}))
+    ids = _applied(row, chat, letters)
     return Rendered(row=row, ids=ids, change=change)
 
 
@@ -227,9 +274,8 @@ def _applied(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
     return (template(prompt, add_generation_prompt=True), *whole)
 
 
-def _holds_control_tokens(row: PreferenceRow, chat: Chat) -> bool:
+def _holds_control_tokens(messages: Sequence[Mapping[str, Any]], chat: Chat) -> bool:
     """Whether any message holds a token that the tokenizer knows as one piece; elsewhere text will do."""
-    messages = (*row.prompt, *(message for side in row.sides for message in getattr(row, side)))
     texts = [message["content"] or "" for message in messages]
     return any(token in text for token in chat.control_tokens for text in texts)
 
@@ -248,9 +294,12 @@ def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[
             rendered[place].ids = tuple(islice(remaining, len(rendered[place].texts)))
             encoded[place] = _parted(*rendered[place].ids)
     for place, row in enumerate(rendered):
-        left_out = row.ids[0][len(encoded[place]["prompt_ids"]) :] if row.ids else []
+        end = len(encoded[place]["prompt_ids"]) if row.ids else 0
+        left_out = row.ids[0][end:] if row.ids else []
         if left_out and left_out != [getattr(chat.tokenizer, "eos_token_id", None)]:  # an end that the tokenizer added
             row.change = row.change or _MOVED
+        if row.letters is not None:  # a template may end a prompt as no conversation goes on: that is not its text
+            encoded[place]["prompt_ids"] = row.letters[: len(row.letters) - len(row.ids[0]) + end]
         if row.drawn:
             encoded[place] = {
                 "prompt_ids": row.drawn.prompt, "chosen_ids": row.drawn.chosen, "rejected_ids": row.drawn.rejected

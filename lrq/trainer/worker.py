@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from lrq.domain.errors import LrqError, Stopping, UsageError
+from lrq.domain.printable import make_logs_printable
 from lrq.trainer.checkpoints import checkpoint_step, last_complete, remove_torn, rewind_metrics
 from lrq.trainer.finish import publish
 from lrq.trainer.held_out import measurements, split
@@ -50,6 +52,7 @@ def main(folder: JobFolder) -> int:
     """Run this process's part; returns the exit status and leaves the result or the failure in the folder."""
     stop_on_signals()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    make_logs_printable(logging.getLogger())
     try:
         job = folder.load()
         place = _join(job)
@@ -122,12 +125,21 @@ def make_rows(
         model = fingerprint(job.model)
         reference = f"{model}:{'bf16' if place.bf16 else 'fp32'}"
         ends = end_tokens_of(job.model, tokenizer)
-        tally = tokenize(read_rows(job.rows, job.also), tokenizer, job, model=reference, target=folder.rows, ends=ends)
+        tally = tokenize(
+            read_rows(job.rows, job.also), tokenizer, job, model=reference, target=folder.rows, ends=ends,
+            give_up=partial(_give_up, folder),
+        )  # fmt: skip
         write_json(folder.preflight, tally.preflight(model=model, shared_prefix=_asked(job)))
     torch.distributed.barrier()
     preflight = Preflight.model_validate_json(folder.preflight.read_bytes())
     check_dropped(preflight, job)
     return preflight
+
+
+def _give_up(folder: JobFolder, reason: str) -> None:
+    """End this process, whatever it is at; torchrun ends the others."""
+    _leave_failure(folder, reason)
+    os._exit(1)
 
 
 def _asked(job: PreparedJob) -> str:

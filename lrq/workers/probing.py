@@ -65,9 +65,18 @@ def _sampling(folder: Path, dtype: str) -> dict[str, str]:
     """Probe the policy in a process of its own; nothing is said where that process was killed (a lack of memory)."""
     command = [sys.executable, "-m", "lrq.policy", str(folder.absolute()), dtype]
     environment = {**os.environ, **_ENVIRONMENT}
-    done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=launch.LONGEST_PROBE,
+        )
+    except subprocess.TimeoutExpired:
+        return {"line": "", "refusal": f"it cannot be sampled: a try did not end within {launch.LONGEST_PROBE:g} s"}
     if done.returncode < 0:
         return {"line": "", "refusal": ""}
     if done.returncode:

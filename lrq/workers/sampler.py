@@ -10,7 +10,6 @@ from typing import Any, Literal
 import orjson
 import sqlalchemy as sa
 
-from lrq.calls.models import context_length
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, Stopping
 from lrq.domain.records import Call, Prompt, Purpose, Reply, Role
@@ -184,7 +183,7 @@ def _server(engine: Engine, role: Role, url: str, model: Mapping[str, Any], temp
     async def shortest_window() -> int | None:
         """Of the servers of a pool any may answer."""
         pool = engine.settings.pool(role, model["endpoint"])
-        named = [await context_length(one.model_copy(update={"model": model["model"]})) for one in pool]
+        named = [(await engine.transport.models(one)).context_of(model["model"]) for one in pool]
         return min((length for length in named if length is not None), default=None)
 
     return open_policy(

@@ -204,6 +204,23 @@ async def test_a_key_that_the_server_repeats_is_kept_nowhere(scene: Scene) -> No
         assert "kkk" not in str(refused.value) + bench.calls()[0].reason
 
 
+async def test_a_key_in_the_query_is_kept_nowhere(scene: Scene) -> None:
+    """Nor a password in the URL: a server that repeats the address it was asked at does not bring them back."""
+    secret = "q/k+" + "z" * 40
+    written = "q%2Fk%2B" + "z" * 40
+
+    def repeat(_: int) -> web.Response:
+        return error(400, f"cannot POST /v1/chat/completions?api-key={written} nor {secret}")
+
+    async with scene(repeat, query={"api-key": SecretStr(secret)}) as bench:
+        with pytest.raises(CallRefused) as refused:
+            await bench.ask()
+        shown = str(refused.value) + bench.calls()[0].reason
+        assert "***" in shown
+        assert "zzz" not in shown
+        assert "zzz" not in repr(bench.caller._settings)
+
+
 async def test_a_redirect_is_not_followed_with_the_key(ledger: Ledger, redis_server: Any) -> None:
     """Another host could be anyone's."""
     elsewhere: list[str] = []

@@ -76,6 +76,23 @@ def test_tools_may_be_given_as_text() -> None:
         (b'{"prompt": "q", "chosen": "a", "rejected": "b", "chat_template_kwargs": "x"}', "has 'chat_template_kwargs'"),
         (b'{"prompt": "q", "chosen": "a", "rejected": "b", "chat_template_kwargs": [1]}', "has 'chat_template_kwargs'"),
         (b'{"prompt": "q", "chosen": "a", "rejected": "b", "chat_template_kwargs": 0}', "has 'chat_template_kwargs'"),
+        (
+            b'{"prompt": "q", "chosen": "a", "rejected": "b", "chat_template_kwargs": {"chat_template": "{{ 1 }}"}}',
+            "has 'chat_template_kwargs' that set 'chat_template'",
+        ),
+        (
+            b'{"prompt": "q", "chosen": "a", "rejected": "b", "chat_template_kwargs": {"tokenize": false}}',
+            "has 'chat_template_kwargs' that set",
+        ),
+        (
+            b'{"prompt": "q", "chosen": "a", "rejected": "b", "chat_template_kwargs": {"tools": []}}',
+            "has 'chat_template_kwargs' that set",
+        ),
+        (
+            b'{"prompt": "q", "chosen": "a", "rejected": "b", "chat_template_kwargs": {"eos_token": "x"}}',
+            "has 'chat_template_kwargs' that set",
+        ),
+        (b'{"prompt": [{"role": "user|>", "content": "q"}], "chosen": "a", "rejected": "b"}', "has no 'prompt'"),
         (b'{"prompt": "q", "chosen": "a", "rejected": "b", "tools": "[{"}', "has 'tools' that are no list"),
         (b'{"prompt": "q", "chosen": "a", "rejected": "b", "tools": "{}"}', "has 'tools' that are no list"),
         (b'{"prompt": "q", "chosen": "a", "rejected": "b", "tools": 5}', "has 'tools' that are no list"),

@@ -1,5 +1,7 @@
 """Preflight: rows as token ids, with what is kept, cut, dropped and set aside."""
 
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ pytest.importorskip("pyarrow")
 
 from lrq.trainer.rows import PreferenceRow
 from lrq.trainer.tally import Tally, check_dropped
-from lrq.trainer.tokens import cut_middle, encode, fits, render
+from lrq.trainer.tokens import as_chat, cut_middle, encode, fits, render, tokenize
 
 FILES = {"model": "m", "rows": "r", "output": "o"}
 
@@ -172,3 +174,73 @@ def test_control_tokens_in_a_document_stay_plain_text_as_they_did_in_sampling(pr
     assert ids["prompt_ids"] == list(asked)
     assert ids["prompt_ids"].count(tokenizer.eos_token_id) == 1, "the template's own"
     assert ids["chosen_ids"] != ids["rejected_ids"]
+
+
+@pytest.mark.parametrize("rule", [{}, {"sanitize_control_tokens": False}])
+def test_rows_from_elsewhere_close_no_turn_with_their_documents(rule: dict[str, bool]) -> None:
+    """A prompt's control tokens are letters unless the row says otherwise; what a response writes is as it was."""
+    tokenizer = chat_tokenizer()
+    prompt = [{"role": "user", "content": "w1 <eos> w2 <assistant> w3"}]
+    pair = [[{"role": "assistant", "content": text}] for text in ("w4 <user>", "w5")]
+    one = PreferenceRow(line=1, prompt=prompt, chosen=pair[0], rejected=pair[1], template=rule)
+    (ids,) = encode([render(one, tokenizer)], tokenizer)
+    asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, **CHAT_TEMPLATE)["input_ids"]
+    assert (ids["prompt_ids"] == list(asked)) is not rule
+    assert ids["prompt_ids"].count(tokenizer.eos_token_id) == (2 if rule else 1)
+    assert tokenizer.convert_tokens_to_ids("<user>") in ids["chosen_ids"]
+
+
+def test_a_template_reads_no_more_than_it_names() -> None:
+    """An argument of a row that the template does not know goes nowhere, whatever later libraries make of it."""
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = "{{ mood }}" + tokenizer.chat_template
+    pair = [[{"role": "assistant", "content": text}] for text in ("w4", "w5")]
+    template = {"mood": "w5", "no_such_argument_of_any_library": "w4"}
+    prompt = [{"role": "user", "content": "w1"}]
+    one = PreferenceRow(line=1, prompt=prompt, chosen=pair[0], rejected=pair[1], template=template)
+    assert render(one, tokenizer).texts[0].startswith("w5<user>")
+    assert as_chat(tokenizer).reads("mood")
+    assert not as_chat(tokenizer).reads("no_such_argument_of_any_library")
+
+
+def test_a_template_that_does_not_end_costs_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stopped, the row is set aside with the reason, and the others are trained on."""
+    monkeypatch.setattr("lrq.trainer.tokens.LONGEST_RENDERING", 0.3)
+    tokenizer = chat_tokenizer()
+    loops = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
+    tokenizer.chat_template = "{% if messages[0].content == 'w1' %}" + loops + "{% endif %}" + tokenizer.chat_template
+    rows = [
+        PreferenceRow(
+            line=line,
+            prompt=[{"role": "user", "content": f"w{line}"}],
+            chosen=[{"role": "assistant", "content": "w4"}],
+            rejected=[{"role": "assistant", "content": "w5"}],
+        )
+        for line in (1, 2)
+    ]
+    tally = tokenize(rows, tokenizer, TrainJob.model_validate(FILES), model="m", target=tmp_path / "rows.arrow")
+    assert (tally.rows, tally.set_aside, len(tally.lengths)) == (2, 1, 1)
+    assert "did not end within 0.3 s" in tally.reasons[0]
+
+
+def test_a_tokenizer_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can interrupt it: whoever started it is told which lines it is at."""
+    monkeypatch.setattr("lrq.trainer.tokens.LONGEST_TOKENIZING", 0.05)
+    given_up = threading.Event()
+    reasons: list[str] = []
+
+    def give_up(reason: str) -> None:
+        reasons.append(reason)
+        given_up.set()
+
+    class Slow:
+        eos_token, bos_token_id, eos_token_id = "", None, 0
+        added_tokens_decoder: dict[int, Any] = {}  # noqa: RUF012
+
+        def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+            assert given_up.wait(30)
+            return {"input_ids": [[1, place] for place, _ in enumerate(texts)]}
+
+    job = TrainJob.model_validate(FILES)
+    tokenize([row("q")], Slow(), job, model="m", target=tmp_path / "rows.arrow", give_up=give_up)
+    assert reasons == ["the tokenizer did not end within 0.05 s on lines 1 to 1"]

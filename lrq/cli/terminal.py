@@ -1,0 +1,35 @@
+"""The only place that prints: text of whatever origin is shown, and cannot drive the terminal."""
+
+import sys
+from collections.abc import Iterable
+
+import click
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from lrq.domain.printable import printable, printable_json
+
+
+def echo(text: object = "", *, err: bool = False, nl: bool = True, fg: str | None = None, bold: bool = False) -> None:
+    """Print a text; what it holds of controls is shown."""
+    click.secho(printable(str(text)), err=err, nl=nl, fg=fg, bold=bold or None)
+
+
+class _PrintableConsole(Console):
+    """Shows what is given to it as it stands: markup in it is text, and so are controls."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of anything that can be shown; those that control the terminal are rich's own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+def console(*, err: bool = False) -> Console:
+    """As wide as the terminal; in a pipe as wide as its lines."""
+    is_terminal = (sys.stderr if err else sys.stdout).isatty()
+    return _PrintableConsole(stderr=err, markup=False, emoji=False, width=None if is_terminal or err else 500)
+
+
+def echo_json(value: object) -> None:
+    """Print exact facts: what would not be seen is escaped."""
+    click.echo(printable_json(value, indent=True))
