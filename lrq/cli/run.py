@@ -32,7 +32,7 @@ def run(config: str | None, flags: tuple[str, ...], judges: int, samplers: int, 
 
     Example: lrq run dataset.jsonl --responses sampled.jsonl --no-train
     """
-    own = flags_of(options["recipe"], options["loss"], options["price"])
+    own = flags_of(options)
     settings = apply_settings(config, merge_flags(flags, own))
     intent = intent_of(options)
     frozen = freeze(settings, train=intent.train)

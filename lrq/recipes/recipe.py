@@ -120,7 +120,7 @@ class Recipe:
     # The scores that an item brings itself, by dimension, where it brings any; raises Unreadable.
     references: Callable[[Case], Mapping[str, int]] | None = None
     described: Mapping[str, str] = field(default_factory=dict)  # what each of its settings does, for the reference
-    loss: Mapping[str, Any] = field(default_factory=dict)  # the trainer's settings with this recipe's defaults
+    loss: Mapping[str, Any] = field(default_factory=dict)  # the train section with this recipe's defaults
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:

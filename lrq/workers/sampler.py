@@ -16,6 +16,7 @@ from lrq.domain.records import Call, Prompt, Purpose, Reply, Role
 from lrq.judge.asking import in_series
 from lrq.ledger import Ledger, backlog
 from lrq.ledger import items as items_
+from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.token_ids import pack_ids
@@ -94,7 +95,7 @@ def _open_prompts(engine: Engine, task: Task, frozen: Frozen) -> list[_OpenPromp
 def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, asked: _OpenPrompt) -> _Drawn:
     prompt = asked.prompt
     _asked_for.set((Purpose(run=task.run, item=task.item, step="sample", kind=prompt.name or "sample"), run.series))
-    model = _policy(engine, frozen) if prompt.by == "policy" else _paid_model(engine, frozen, prompt.by)
+    model = _policy(engine, task, frozen) if prompt.by == "policy" else _paid_model(engine, frozen, prompt.by)
     if _accelerator is not None and prompt.by == "policy":
         _share(model, _accelerator)
     request = Request(
@@ -128,7 +129,7 @@ def _sampling(frozen: Frozen, prompt: Prompt) -> Sampling:
 
 
 def _spec(settings: Settings, frozen: Frozen) -> str:
-    """The policy of the run: a folder or name as frozen, or the server that this worker's settings name."""
+    """The policy as the run began: a folder or name as frozen, or the server that this worker's settings name."""
     path = frozen.config["policy"]["path"]
     endpoints = settings.endpoints("policy")
     if path:
@@ -138,9 +139,12 @@ def _spec(settings: Settings, frozen: Frozen) -> str:
     raise LrqError("no policy to sample from: set LRQ_POLICY to a model folder or a server's URL")
 
 
-def _policy(engine: Engine, frozen: Frozen) -> Policy:
+def _policy(engine: Engine, task: Task, frozen: Frozen) -> Policy:
+    """The policy of the task's round: the model of the round before."""
     global _accelerator
-    spec, own = _spec(engine.settings, frozen), frozen.config["policy"]
+    with engine.ledger.reading() as conn:
+        model = runs_.model_before(conn, task.run, task.round) if task.round else ""
+    spec, own = model or _spec(engine.settings, frozen), frozen.config["policy"]
     name = orjson.dumps(
         [spec, own["models"], own["dtype"], own.get("template")]
     )  # one server may have the models of several runs
