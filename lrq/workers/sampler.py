@@ -95,7 +95,10 @@ def _open_prompts(engine: Engine, task: Task, frozen: Frozen) -> list[_OpenPromp
 def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, asked: _OpenPrompt) -> _Drawn:
     prompt = asked.prompt
     _asked_for.set((Purpose(run=task.run, item=task.item, step="sample", kind=prompt.name or "sample"), run.series))
-    model = _policy(engine, task, frozen) if prompt.by == "policy" else _paid_model(engine, frozen, prompt.by)
+    if prompt.by == "policy":
+        model = _policy(engine, frozen, _round_model(engine, task))
+    else:
+        model = _paid_model(engine, frozen, prompt.by)
     if _accelerator is not None and prompt.by == "policy":
         _share(model, _accelerator)
     request = Request(
@@ -139,11 +142,17 @@ def _spec(settings: Settings, frozen: Frozen) -> str:
     raise LrqError("no policy to sample from: set LRQ_POLICY to a model folder or a server's URL")
 
 
-def _policy(engine: Engine, task: Task, frozen: Frozen) -> Policy:
-    """The policy of the task's round: the model of the round before."""
-    global _accelerator
+def _round_model(engine: Engine, task: Task) -> str:
+    """The folder of the policy of the task's round; empty in the first, whose policy is the run's."""
+    if not task.round:
+        return ""
     with engine.ledger.reading() as conn:
-        model = runs_.model_before(conn, task.run, task.round) if task.round else ""
+        return runs_.model_before(conn, task.run, task.round)
+
+
+def _policy(engine: Engine, frozen: Frozen, model: str = "") -> Policy:
+    """The policy in the folder `model`, without one that of the run."""
+    global _accelerator
     spec, own = model or _spec(engine.settings, frozen), frozen.config["policy"]
     name = orjson.dumps(
         [spec, own["models"], own["dtype"], own.get("template")]
