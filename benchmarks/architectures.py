@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 from zoo import ZOO, build
-from zoo_training import training
 
 from lrq.policy import decoding
 from lrq.policy.decoding import decode
@@ -43,6 +42,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="a file to put the table into")
     options = parser.parse_args()
     quiet()
+    from zoo_training import training  # noqa: PLC0415 - TRL, for those alone who want the whole table
+
     torch.set_num_threads(1)
     lines = [f"| architecture | {' | '.join(COLUMNS)} |", f"|{'---|' * (1 + len(COLUMNS))}"]
     for name in options.names or ZOO:

@@ -29,7 +29,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 from trl import DPOConfig, DPOTrainer
 
-from lrq.trainer.job import JobFolder, TrainJob
+from lrq.trainer.job import Adapter, JobFolder, TrainJob
+from lrq.trainer.models import adapter_config
 from lrq.trainer.preference import PreferenceTrainer
 from lrq.trainer.prefix_check import PrefixCheck
 from lrq.trainer.progress import Progress
@@ -49,19 +50,20 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=4096, help="tokens of each prompt")
     parser.add_argument("--rejected", type=int, default=64, help="tokens of each rejected response; the chosen has 128")
     parser.add_argument("--pairs", type=int, default=2, help="pairs, one step each")
-    parser.add_argument("--side", choices=["stock", "shared"], help=argparse.SUPPRESS)
+    parser.add_argument("--hidden", type=int, default=256, help="hidden size; 1,024: weights outweigh the rest")
+    parser.add_argument("--side", choices=["stock", "shared", "lora"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        print(json.dumps(measure(given.folder, shared=given.side == "shared")))
+        print(json.dumps(measure(given.folder, given.side)))
         return
     with tempfile.TemporaryDirectory() as folder:
         make_files(Path(folder), given)
-        report(given, *(in_own_process(side, folder) for side in ("stock", "shared")))
+        report(given, *(in_own_process(side, folder) for side in ("stock", "shared", "lora")))
 
 
 def make_files(folder: Path, given: argparse.Namespace) -> None:
-    make_policy(folder / "policy", hidden=256, layers=4, positions=given.prompt + 512)
+    make_policy(folder / "policy", hidden=given.hidden, layers=4, positions=given.prompt + 512)
     make_rows(folder / "rows.jsonl", rows=given.pairs, prompt=given.prompt, chosen=128, rejected=given.rejected)
 
 
@@ -75,10 +77,10 @@ def in_own_process(side: str, folder: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(folder: Path, *, shared: bool) -> dict[str, Any]:
+def measure(folder: Path, side: str) -> dict[str, Any]:
     """CPU-seconds from the reference's first row to the last step, peak memory in MB, loss of each step."""
     checks: list[float] = []
-    prepare = partial(ours, checks=checks) if shared else stock
+    prepare = stock if side == "stock" else partial(ours, checks=checks, lora=side == "lora")
     arguments = prepare(folder)
     before = memory()
     began = time.process_time()
@@ -133,7 +135,7 @@ def timed(checks: list[float]) -> type[PreferenceTrainer]:
     return Timed
 
 
-def ours(folder: Path, checks: list[float]) -> dict[str, Any]:
+def ours(folder: Path, checks: list[float], *, lora: bool) -> dict[str, Any]:
     job = JobFolder(folder)
     wanted = TrainJob(model=folder / "policy", rows=folder / "rows.jsonl", output=folder / "trained")
     chat = tokenizer(folder)
@@ -147,6 +149,7 @@ def ours(folder: Path, checks: list[float]) -> dict[str, Any]:
         "model": model(folder),
         "args": settings(folder),
         "train_dataset": Dataset.from_file(str(job.rows)),
+        "peft_config": adapter_config(wanted.model_copy(update={"adapter": Adapter()}), None) if lora else None,
         **chat,
     }
 
@@ -159,7 +162,7 @@ def tokenizer(folder: Path) -> dict[str, Any]:
     return {"processing_class": AutoTokenizer.from_pretrained(folder / "policy")}
 
 
-def report(given: argparse.Namespace, stock: dict[str, Any], shared: dict[str, Any]) -> None:
+def report(given: argparse.Namespace, stock: dict[str, Any], shared: dict[str, Any], lora: dict[str, Any]) -> None:
     apart = max(abs(a - b) for a, b in zip(stock["losses"], shared["losses"], strict=True))
     print(f"Prompts of {given.prompt} tokens, responses of 128 and {given.rejected}; {given.pairs} steps of one pair\n")
     print(f"{'':24}{'stock TRL':>12}{'shared':>12}{'ratio':>8}")
@@ -169,6 +172,8 @@ def report(given: argparse.Namespace, stock: dict[str, Any], shared: dict[str, A
         ("of it for training", "MB", stock["peak"] - stock["before"], shared["peak"] - shared["before"]),
     ):
         print(f"{name + ', ' + unit:24}{old:12.1f}{new:12.1f}{old / new:8.2f}")
+    above = lora["peak"] - lora["before"]
+    print(f"{'the same with LoRA':24}{'':12}{lora['seconds']:10.1f} s, {above:.1f} MB for training")
     print(f"{'check, once a training, s':24}{'':12}{shared['check']:12.1f}")
     print(f"\nlargest difference of a loss: {apart:.1e}")
     if apart > AGREE:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -50,6 +51,14 @@ def resolve(text: str) -> str:
         return value
 
     return _VARIABLE.sub(value_of, text)
+
+
+@lru_cache(maxsize=1024)
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    host = "localhost" if parts.hostname in _SELF else parts.hostname or ""
+    port = f":{parts.port}" if parts.port not in {None, 443 if parts.scheme == "https" else 80} else ""
+    return f"{host}{port}{parts.path}"
 
 
 def _check_header(text: str, what: str) -> None:
@@ -234,10 +243,7 @@ class Endpoint(_Server):
     @property
     def address(self) -> str:
         """Host, port and path: the same for all ways to write one URL, and without user, password or query."""
-        parts = urlsplit(self.url)
-        host = "localhost" if parts.hostname in _SELF else parts.hostname or ""
-        port = f":{parts.port}" if parts.port not in {None, 443 if parts.scheme == "https" else 80} else ""
-        return f"{host}{port}{parts.path}"
+        return _address(self.url)
 
 
 class RoleSettings(_Server):

@@ -77,15 +77,25 @@ class Adapting:
         self._counted: defaultdict[tuple[str, str], _Counted] = defaultdict(_Counted)
         self._leads = Heads(_LEAD_SECONDS)
         self._turns = itertools.count()
+        self._forms: dict[tuple[int, str, str, str], tuple[int, Forms]] = {}  # with the version of what was learned
 
     def forms(self, pool: Pool, call: Call, kind: str) -> Forms:
-        return {line.lane.name: self.learned.form(line.endpoint, call, kind) for line in pool.lines}
+        name = id(pool), call.role, call.model, kind
+        known = self._forms.get(name)
+        if known is None or known[0] != self.learned.version:
+            forms = {line.lane.name: self.learned.form(line.endpoint, call, kind) for line in pool.lines}
+            known = self._forms[name] = self.learned.version, forms
+        return known[1]
 
     def lead(self, pool: Pool, call: Call, kind: str) -> Turn | None:
         """The call's turn among the first of a model; None where it is known how long the model thinks."""
-        if not kind or all(self.learned.is_measured(line.endpoint, call) for line in pool.lines):
+        if not self.is_unmeasured(pool, call, kind):
             return None
         return self._leads.named(hash((call.endpoint, call.model, next(self._turns) % _AHEAD)))
+
+    def is_unmeasured(self, pool: Pool, call: Call, kind: str) -> bool:
+        """Whether it is not known yet how long the model thinks about its questions."""
+        return bool(kind) and not all(self.learned.is_measured(line.endpoint, call) for line in pool.lines)
 
     def refused(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> bool:
         """Learn from a refusal; whether the call is to be asked again in another form."""
@@ -109,11 +119,13 @@ class Adapting:
         if call.role in {"policy", "embedding"} or not kind or endpoint.reasoning_tokens is not None:
             return
         room = room_for(form, outcome.choices, outcome.usage)
-        if room is not None:
+        if room is not None and room > self.learned.known_room(endpoint, call.model, kind):
             self._note([self._fact(endpoint, call, "room", kind, room)])
 
     def overrun(self, endpoint: Endpoint, call: Call, form: Form, usage: Usage) -> bool:
         """Whether more was counted than could be; bounds allow for as much from now on."""
+        if usage.prompt_tokens <= call.size and usage.completion_tokens <= (call.max_tokens or 0):
+            return False
         most = at_most(call, form)
         found = []
         for name, factor in (("prompt", form.prompt_factor), ("completion", form.completion_factor)):

@@ -178,10 +178,10 @@ class Caller:
             if turn is not None:
                 turn.end(answered=isinstance(outcome, Reply))
             if lead is not None:  # a server that fails says nothing of its model, and is not waited for
-                is_known = self.adapting.lead(pool, call, purpose.kind) is None
+                is_known = not self.adapting.is_unmeasured(pool, call, purpose.kind)
                 lead.end(answered=is_known or (isinstance(outcome, Outcome) and outcome.kind != "adapted"))
             await self._keep_learned()
-        if isinstance(outcome, Outcome):
+        if isinstance(outcome, Outcome) and outcome.kind != "adapted":
             tries.failed_at.add(granted.line.lane.name)
             if outcome.kind == "account" and pool.shut(granted.line):
                 return replace(outcome, kind="failed")  # the pool's other servers may answer

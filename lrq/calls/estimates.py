@@ -27,8 +27,9 @@ def at_most(call: Call, form: Form = PLAIN) -> Usage:
     if call.role == "embedding":
         return Usage(prompt_tokens=prompt)
     sent = parameters(call, form)
-    limit = limit_of(sent) or _UNLIMITED
-    return Usage(prompt_tokens=prompt, completion_tokens=ceil(limit * int(sent.get("n", 1)) * form.completion_factor))
+    limit = limit_of(sent) or 0
+    most = (limit if limit > 0 else _UNLIMITED) * max(1, int(sent.get("n", 1)))
+    return Usage(prompt_tokens=prompt, completion_tokens=ceil(most * form.completion_factor))
 
 
 def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PLAIN) -> tuple[Usage, str]:
@@ -36,6 +37,8 @@ def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PL
 
     A count that no tokenizer and no hidden words explain is as good as none.
     """
+    if 0 < usage.prompt_tokens <= call.size and 0 < usage.completion_tokens <= (call.max_tokens or 0):
+        return usage, ""
     most = at_most(call, form)
     said = sum(utf8_length(choice.text) + utf8_length(choice.reasoning) for choice in choices)
     is_cut = any(choice.finish == "length" for choice in choices)

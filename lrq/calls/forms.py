@@ -51,13 +51,19 @@ def parameters(call: Call, form: Form = PLAIN) -> dict[str, Any]:
     """What goes into the body beside model and messages. What the settings' `extra` sets to null is left out."""
     body: dict[str, Any] = {}
     if call.role != "embedding":
-        body = {name: getattr(call, name) for name in ("temperature", "top_p", "seed")}
-        body[LIMIT] = call.max_tokens and call.max_tokens + _room(call, form)
+        limit = call.max_tokens and call.max_tokens + _room(call, form)
+        body = {"temperature": call.temperature, "top_p": call.top_p, "seed": call.seed, LIMIT: limit}
         if call.n > 1:
             body["n"] = call.n
-    given = {name: value for name, value in (body | dict(call.extra)).items() if value is not None}
-    _rename_limit(given, form)
-    return {name: _within(name, value, form) for name, value in given.items() if name not in form.refused}
+    if call.extra:
+        body |= call.extra
+    given = {name: value for name, value in body.items() if value is not None}
+    if form.refused:
+        _rename_limit(given, form)
+        given = {name: value for name, value in given.items() if name not in form.refused}
+    if form.most or form.least:
+        given = {name: _within(name, value, form) for name, value in given.items()}
+    return given
 
 
 def limit_of(sent: Mapping[str, Any]) -> int | None:

@@ -33,6 +33,7 @@ class Learned:
     def __init__(self, facts: Iterable[Fact] = ()) -> None:
         self._facts: defaultdict[tuple[str, str], _Facts] = defaultdict(dict)
         self._forms: dict[tuple[object, ...], Form] = {}
+        self.version = 0  # raised by each fact
         for fact in facts:
             self.note(fact)
 
@@ -44,6 +45,7 @@ class Learned:
             return False
         facts[fact.topic, fact.name] = fact
         self._forms.clear()
+        self.version += 1
         return True
 
     def about(self, endpoint: Endpoint, model: str) -> Sequence[Fact]:
@@ -71,7 +73,13 @@ class Learned:
         """Whether it is known how long the model thinks; until then its first calls go ahead of the others."""
         if endpoint.reasoning_tokens is not None or call.role not in _THINKING_ROLES:
             return True
-        return bool(_named(self._facts.get((endpoint.address, call.model), {}), "room"))
+        facts = self._facts.get((endpoint.address, call.model), {})
+        return any(topic == "room" for topic, _ in facts)
+
+    def known_room(self, endpoint: Endpoint, model: str, kind: str) -> float:
+        """-1 where nothing is known."""
+        fact = self._facts.get((endpoint.address, model), {}).get(("room", kind))
+        return -1 if fact is None else fact.value
 
     def _room(self, endpoint: Endpoint, facts: _Facts, kind: str) -> int:
         if endpoint.reasoning_tokens is not None:

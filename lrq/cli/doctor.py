@@ -25,7 +25,7 @@ from lrq.domain.errors import LrqError
 from lrq.domain.extras import EXTRAS, missing_modules
 from lrq.domain.records import ROLES, Role
 from lrq.domain.urls import safe_url
-from lrq.ledger import open_ledger
+from lrq.ledger import learned, open_ledger
 from lrq.ledger.learned import Fact, all_facts, keep
 from lrq.policy.folder import find
 from lrq.queue import broker
@@ -44,13 +44,16 @@ class Finding:
 
 @click.command()
 @click.option("--call", "calls", is_flag=True, help="Make one small paid call to each endpoint.")
+@click.option("--forget", is_flag=True, help="Forget what was learned of the endpoints' ways; it is learned anew.")
 @json_option
 @settings_options
-def doctor(calls: bool, as_json: bool, settings: Settings) -> int:
+def doctor(calls: bool, forget: bool, as_json: bool, settings: Settings) -> int:
     """Say what is installed, reachable and set, and what to do about what is not. No paid call is made without --call.
 
     Example: lrq doctor --call
     """
+    if forget:
+        _forget(settings)
     findings = list(_examine(settings, calls=calls))
     if as_json:
         echo_json([vars(finding) for finding in findings])
@@ -155,6 +158,15 @@ def _tried_facts(settings: Settings) -> list[Fact]:
         facts = all_facts(conn)
     ledger.close()
     return facts
+
+
+def _forget(settings: Settings) -> None:
+    ledger = open_ledger(settings)
+    with ledger.writing() as conn:
+        for role in ROLES:
+            for endpoint in settings.endpoints(role):
+                learned.forget(conn, endpoint.address, endpoint.model)
+    ledger.close()
 
 
 def _keep(settings: Settings, adapting: Adapting) -> None:

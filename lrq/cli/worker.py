@@ -10,7 +10,7 @@ import click
 
 from lrq.cli.common import settings_options
 from lrq.config import Settings
-from lrq.domain.errors import LrqError
+from lrq.domain.errors import LrqError, UsageError
 from lrq.ledger import LedgerUnavailable, open_ledger
 from lrq.queue.celery import app, use
 from lrq.queue.diagnosis import broker_problem
@@ -44,7 +44,7 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
     if why and idle:
         return wait_idle(f"{name} has nothing to do here: {why}")
     if why:
-        raise LrqError(f"{name} cannot run here: {why}")
+        raise (LrqError if "pip install" in why else UsageError)(f"{name} cannot run here: {why}")
     _check_broker(settings)
     _await_ledger(settings)
     use(settings)

@@ -342,7 +342,7 @@ def _migrate(ledger: Ledger) -> None:
     """Bring the schema up to date, alone; one that is up to date is left as it is."""
     if _revision(ledger) == _head():
         return
-    with _migration_lock(ledger), ledger.engine.connect() as conn, conn.begin():
+    with _migration_lock(ledger), ledger.writing() as conn:
         ledger.alone(conn, MIGRATING)
         found = MigrationContext.configure(conn).get_current_revision()
         if found is not None and found not in {each.revision for each in _scripts().walk_revisions()}:

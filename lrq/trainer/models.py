@@ -105,7 +105,7 @@ def _targets(adapter: Adapter, model: Any) -> str | list[str]:
     """All linear layers of a model with a vision tower are those that text reaches."""
     if not isinstance(adapter.targets, str):
         return list(adapter.targets)
-    if adapter.targets != "all-linear" or model.config.get_text_config() is model.config:
+    if adapter.targets != "all-linear" or model is None or model.config.get_text_config() is model.config:
         return adapter.targets
     linear = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
     head = model.get_output_embeddings()

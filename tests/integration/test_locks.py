@@ -14,7 +14,7 @@ from calling import question
 from pydantic import SecretStr
 
 from lrq.config import Settings, TrainSchedule
-from lrq.domain.records import Item, Pair, Purpose, Reward, Score, Usage
+from lrq.domain.records import Item, Purpose, Reward, Row, Score, Turn, Usage
 from lrq.ledger import Ledger, Writer, backlog, items, open_ledger, runs
 from lrq.ledger.backlog import Task
 from lrq.ledger.calls import Claim, Claimed, Send, Settle
@@ -100,7 +100,7 @@ def aggregate(url: str, home: Path, work: Work) -> None:
     while not work.is_over():
         for task in work.take(aggregations=True, most=1):
             with ledger.writing() as conn:
-                made = [Pair(chosen=0, rejected=1)]
+                made = [Row(turns=(Turn(prompt=0, chosen=(0, 0), rejected=(0, 1)),))]
                 assert backlog.end_aggregate(ledger, conn, task, [Reward(k=0, value=1.0)], made)
                 time.sleep(BUSY)
                 backlog.settle_run(ledger, conn, task.run, TrainSchedule(every_rows=7))

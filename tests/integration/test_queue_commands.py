@@ -108,9 +108,12 @@ def test_up_refuses_names_it_does_not_know(settings: Settings, tmp_path: Path):
     assert not settings.home.exists()
 
 
-def test_a_worker_without_a_ledger_says_so(settings: Settings, tmp_path: Path):
-    """One line, no traceback."""
+def test_a_worker_that_cannot_use_its_ledger_says_so(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """One line, no traceback; one that is only away would be waited for."""
+    monkeypatch.setenv("LRQ_DATABASE_URL", "mysql://h/d")
     out = tmp_path / "out"
-    assert lrq("worker", "judge", out=out).wait(30) == 1
-    assert out.read_text().startswith("lrq: no ledger at")
+    assert lrq("worker", "judge", out=out).wait(60) == 2
+    assert out.read_text().startswith("lrq: LRQ_DATABASE_URL names a SQLite file")
     assert out.read_text().count("\n") == 1

@@ -229,7 +229,7 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize(("data", "said"), FOREIGN)
+@pytest.mark.parametrize(("data", "said"), FOREIGN, ids=[said for _, said in FOREIGN])
 def test_what_holds_no_json_objects_is_refused_as_a_whole(tmp_path: Path, data: bytes, said: str):
     """In one line that says what it is, not in a reason for each of its lines."""
     with pytest.raises(UsageError) as caught:

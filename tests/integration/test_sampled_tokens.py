@@ -149,3 +149,22 @@ def test_ids_are_packed_small_and_come_back(lrq: World) -> None:
     assert pack_ids([]) is None
     assert unpack_ids(None) == []
     assert items_.CUT == "length"
+
+
+def test_a_policy_is_probed_once(sampled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict is kept for the same files and versions; other files are asked anew."""
+    file = sampled.write("probed", lines(1))
+    sampled("enqueue", file, "--no-train")
+    asked: list[Any] = []
+
+    def ask(command: list[str], **_: Any) -> Any:
+        asked.append(command)
+        raise OSError
+
+    monkeypatch.setattr("lrq.workers.probing.subprocess.run", ask)
+    sampled("enqueue", file, "--no-train")
+    assert asked == []
+    monkeypatch.setattr("lrq.workers.probing.fingerprint", lambda _: "another")
+    with pytest.raises((OSError, AssertionError)):
+        sampled("enqueue", file, "--no-train")
+    assert len(asked) == 1

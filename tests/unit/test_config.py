@@ -194,3 +194,82 @@ def test_a_url_that_cannot_be_read_is_not_repeated(name: str, url: str) -> None:
         load(**{name: url.format(KEY)})
     assert KEY not in str(wrong.value)
     assert "@" not in str(wrong.value).replace("write @ as", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('judge: {url: "http://x", api_key: "sk-one\\nsk-two"}', "line break at place 7 of 13"),
+        ('judge: {url: "http://x", api_key: "sk-\u200bone"}', "no HTTP header can carry at place 4"),
+        ('judge: {url: "http://x", api_key: "sk-\u00a0one"}', "no HTTP header can carry at place 4"),
+        ('judge: {endpoints: [{url: "http://x", model: m, api_key: "a\\tb"}]}', r"judge\.endpoints\.0\.api_key"),
+        ('judge: {url: "http://x", headers: {X-A: "${LRQ_TEST_NONE}"}}', "LRQ_TEST_NONE is named here and not set"),
+        ('judge: {url: "http://x", query: {a: "${LRQ_TEST_NONE}"}}', "LRQ_TEST_NONE is named here and not set"),
+        ('judge: {url: "http://x", headers: {"X A": b}}', "no header that can be set"),
+        ('judge: {url: "http://x", headers: {Content-Length: "3"}}', "no header that can be set"),
+        ('judge: {url: "http://x", headers: {X-A: "a\\nb"}}', "the value of X-A has a line break"),
+        ('judge: {url: "http://x:port/v1"}', r"judge\.url"),
+        ("judge: {extra: {max_tokens: 0}}", "max_tokens is a whole number from 1, not 0"),
+        ("judge: {extra: {max_completion_tokens: -5}}", "max_completion_tokens is a whole number from 1"),
+        ("judge: {extra: {n: true}}", "n is a whole number from 1"),
+        ("judge: {extra: {n: 1.5}}", "n is a whole number from 1"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_in_one_line(text: str, said: str) -> None:
+    """Keys and headers that no request can carry, variables that are not set, limits that ask for nothing."""
+    Path("lrq.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=said) as wrong:
+        load()
+    assert "\n" not in str(wrong.value)
+    assert "sk-" not in str(wrong.value)
+
+
+def test_openai_s_key_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes from the environment, where it is taken."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one\nsk-two")
+    with pytest.raises(UsageError, match="OPENAI_API_KEY has a line break at place 7"):
+        load(LRQ_JUDGE_URL="https://api.openai.com/v1")
+    assert load(LRQ_JUDGE_URL="http://x/v1").judge.url == "http://x/v1"
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "query"),
+    [
+        ("http://x/v1/", "http://x/v1", {}),
+        ("http://x/v1/chat/completions", "http://x/v1", {}),
+        ("http://x/d?api-version=1&key=k", "http://x/d", {"api-version": "1", "key": "k"}),
+        ("http://x/d/chat/completions?api-version=1", "http://x/d", {"api-version": "1"}),
+    ],
+)
+def test_a_url_is_parted_from_its_query(url: str, base: str, query: dict[str, str]) -> None:
+    """And from what clients add to its path; in the short form too, where no print shows it."""
+    endpoint = Endpoint(url=url, model="m")
+    assert endpoint.url == base
+    assert {name: value.get_secret_value() for name, value in endpoint.query.items()} == query
+    settings = load(LRQ_JUDGE_URL=url)
+    assert settings.endpoints("judge")[0].query == endpoint.query
+    assert "key=k" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://user:sk-1@Api.Example.com:443/v1", "api.example.com/v1"),
+        ("http://127.0.0.1:8000/v1", "localhost:8000/v1"),
+        ("http://[::1]:8000/v1", "localhost:8000/v1"),
+        ("http://localhost:8000/v1?key=1", "localhost:8000/v1"),
+    ],
+)
+def test_a_server_is_known_by_its_address(url: str, address: str) -> None:
+    """The same for all ways to write it, and without what is secret."""
+    assert Endpoint(url=url, model="m").address == address
+
+
+def test_identity_is_told_or_the_address_of_the_first_server() -> None:
+    """A server more in a pool changes nothing, and a pool has but one."""
+    pool = [{"url": "http://a/v1", "model": "m"}, {"url": "http://b/v1", "model": "m"}]
+    assert Settings.model_validate({"judge": {"endpoints": pool}}).identity("judge", "default") == "a/v1"
+    told = [pool[0], pool[1] | {"identity": "ours"}]
+    assert Settings.model_validate({"judge": {"endpoints": told}}).identity("judge", "default") == "ours"
+    with pytest.raises(UsageError, match="of one identity"):
+        load_settings({"judge": {"endpoints": [pool[0] | {"identity": "theirs"}, told[1]]}}, env={})

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lrq.calls.estimates import Expectation, at_most, counted
+from lrq.calls.forms import Form
 from lrq.domain.records import Call, Choice, Purpose, Usage
 
 CALL = Call(role="judge", endpoint="e", model="m", messages=({"role": "user", "content": "x" * 100},), max_tokens=40)
@@ -16,11 +17,15 @@ PURPOSE = Purpose(run=1, kind="support")
     [
         (CALL, 164, 40),  # a byte a token, and 64 for the template
         (replace(CALL, messages=({"role": "user", "content": "货轮"},)), 70, 40),  # six bytes
+        (replace(CALL, messages=({"role": "user", "content": "\ufdfa"},)), 97, 40),  # one character, 33 bytes in NFKC
+        (replace(CALL, messages=({"role": "user", "content": "\uff21\u8d27"},)), 70, 40),  # shorter in NFKC
+        (replace(CALL, messages=({"role": "user", "content": "\u00e9"},)), 67, 40),  # three bytes in NFD
         (replace(CALL, messages=CALL.messages * 2), 328, 40),
         (replace(CALL, n=3), 164, 120),
         (replace(CALL, extra={"max_tokens": 500}), 182, 500),  # the settings' own fields go over ours
         (replace(CALL, extra={"max_tokens": None, "max_completion_tokens": 900}), 211, 900),
         (replace(CALL, extra={"n": 5}), 171, 200),
+        (replace(CALL, extra={"max_tokens": -5, "n": -1}), 188, 32_768),  # of a run frozen before such were refused
         (replace(CALL, extra={"tools": ["x" * 1000]}), 1178, 40),  # read by the model, and charged
         (replace(CALL, max_tokens=None), 164, 32_768),  # without a limit: never nothing
         (Call(role="embedding", endpoint="e", model="m", input=("ab", "c")), 131, 0),
@@ -91,3 +96,32 @@ def test_embeddings_are_measured_in_bytes_too() -> None:
     """Six bytes of Chinese and a hundred of English: 106 × 0.28."""
     call = Call(role="embedding", endpoint="e", model="m", input=("货轮", "x" * 100))
     assert Expectation().tokens(call, PURPOSE) == 30
+
+
+@pytest.mark.parametrize("usage", [Usage(prompt_tokens=10**8, completion_tokens=3), Usage(prompt_tokens=40_000)])
+def test_a_count_that_nothing_explains_is_none(usage: Usage) -> None:
+    """Beyond the bytes, the template and what a gateway may add."""
+    found, note = counted(CALL, REPLY, usage)
+    assert found.prompt_tokens == 164
+    assert "cannot be" in note
+
+
+def test_a_count_above_the_bound_is_believed_where_it_may_be_true() -> None:
+    """A hidden system prompt, or thoughts that no limit holds."""
+    usage = Usage(prompt_tokens=9_000, completion_tokens=30_000, reasoning_tokens=29_000)
+    assert counted(CALL, REPLY, usage) == (usage, "")
+
+
+def test_a_reply_that_was_cut_has_used_its_limit() -> None:
+    """Even where nothing of it is shown, and nothing counted."""
+    found, note = counted(CALL, [Choice(text="", finish="length")], Usage(prompt_tokens=30))
+    assert (found.completion_tokens, bool(note)) == (40, True)
+    room = counted(CALL, [Choice(text="", finish="length")], Usage(prompt_tokens=30), Form(room=1000))
+    assert room[0].completion_tokens == 1040
+
+
+def test_bounds_allow_for_what_a_server_was_seen_to_count() -> None:
+    """By a factor for each side, rounded up, and for the limit that is sent."""
+    form = Form(prompt_factor=2.5, completion_factor=1.5, room=100)
+    assert at_most(CALL, form) == Usage(prompt_tokens=410, completion_tokens=210)
+    assert at_most(replace(CALL, n=3), Form(refused=frozenset({"n"}))).completion_tokens == 40
