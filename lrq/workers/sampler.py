@@ -1,7 +1,8 @@
 """The sampler worker: the policy answers an item's prompts, N responses from one prefill each."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from lrq.ledger.runs import Run
 from lrq.ledger.token_ids import pack_ids
 from lrq.policy import Policy, Samples, Sampling, open_policy
 from lrq.policy import Prompt as Request
+from lrq.policy.server import ServerPolicy
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.cases import load_case
@@ -29,6 +31,8 @@ from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
 
 _opening = threading.Lock()
+_at_work = threading.Lock()  # held while a policy in this process samples
+_LOOK_EVERY = 1.0  # seconds, of an idle sampler that a training may wait for
 _policies: dict[bytes, Policy] = {}  # one: a process holds the weights of one policy
 _accelerator: Accelerator | None = None
 _asked_for: ContextVar[tuple[Purpose, int]] = ContextVar("asked_for")  # a sample's paid calls: for whom, what series
@@ -99,8 +103,6 @@ def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, asked: _Op
         model = _policy(engine, frozen, _round_model(engine, task))
     else:
         model = _paid_model(engine, frozen, prompt.by)
-    if _accelerator is not None and prompt.by == "policy":
-        _share(model, _accelerator)
     request = Request(
         item=asked.item,
         messages=prompt.render(asked.context),
@@ -109,20 +111,39 @@ def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, asked: _Op
         round=task.round,
         at=run.created_at,
     )
-    samples = loop.run(model.sample(request, _sampling(frozen, prompt), should_stop=loop.stopping.is_set))
+    with _at_accelerator(model) if prompt.by == "policy" else nullcontext():
+        samples = loop.run(model.sample(request, _sampling(frozen, prompt), should_stop=loop.stopping.is_set))
     if samples.seconds > 0:
         engine.notes["tokens_per_second"] = round(samples.completion_tokens / samples.seconds, 1)
     return _Drawn(number=asked.number, prompt=prompt, samples=samples, fingerprint=model.fingerprint)
 
 
-def _share(policy: Policy, accelerator: Accelerator) -> None:
-    """Let a waiting training have the accelerator before we go on."""
-    if accelerator.is_wanted():
-        policy.release()
-        accelerator.give_up()
-    if not accelerator.share(loop.stopping):
-        raise Stopping
-    policy.restore()
+@contextmanager
+def _at_accelerator(policy: Policy) -> Iterator[None]:
+    """Sample with the accelerator, where a machine has one alone; a training that waits for it has it first."""
+    if _accelerator is None or isinstance(policy, ServerPolicy):
+        yield
+        return
+    with _at_work:
+        if _accelerator.is_wanted():
+            policy.release()
+            _accelerator.give_up()
+        if not _accelerator.share(loop.stopping):
+            raise Stopping
+        policy.restore()
+        yield
+
+
+def _yield_when_idle(accelerator: Accelerator) -> None:
+    """Let a training have the accelerator while nothing is sampled: at a round's end no further item comes by."""
+    while not loop.stopping.wait(_LOOK_EVERY):
+        if accelerator.is_wanted() and _at_work.acquire(blocking=False):
+            try:
+                for policy in list(_policies.values()):
+                    policy.release()
+                accelerator.give_up()
+            finally:
+                _at_work.release()
 
 
 def _sampling(frozen: Frozen, prompt: Prompt) -> Sampling:
@@ -162,7 +183,9 @@ def _policy(engine: Engine, frozen: Frozen, model: str = "") -> Policy:
             _policies.clear()
             _policies[name] = _open(engine, frozen, spec)
             local = not spec.startswith(("http://", "https://"))
-            _accelerator = Accelerator() if local and is_single(engine.settings.policy.device) else None
+            if local and _accelerator is None and is_single(engine.settings.policy.device):
+                _accelerator = Accelerator()
+                threading.Thread(target=_yield_when_idle, args=(_accelerator,), daemon=True).start()
         return _policies[name]
 
 
