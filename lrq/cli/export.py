@@ -111,7 +111,7 @@ def scores(ledger: Ledger, run: Run, round_: int | None = None) -> Iterator[dict
             page = items_.item_ids(conn, run.id, after=after)
             for id_ in page:
                 for line in items_.score_lines(conn, id_, round_):
-                    yield line | {"round": line.get("round", 0)} if has_rounds else line
+                    yield {"id": line["id"], "round": 0} | line if has_rounds else line
         if not page:
             return
         after = page[-1]
