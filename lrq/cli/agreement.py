@@ -89,7 +89,7 @@ def _compared(ledger: Ledger, frozen: Frozen, run: Run) -> Iterator[Compared]:
         with ledger.reading() as conn:
             page = items_.item_ids(conn, run.id, after=after)
             for id_ in page:
-                _, case = load_case(conn, frozen, id_, run.round, with_scores=True)
+                _, case = load_case(conn, frozen, id_, items_.round_of(conn, id_), with_scores=True)
                 predicted = {one.dimension: round(one.value) for one in reversed(case.scores) if one.value is not None}
                 reference = _reference(frozen, case)
                 if reference and predicted.keys() >= reference.keys():

@@ -33,7 +33,7 @@ def enqueue(
 
     Example: lrq enqueue dataset.jsonl --responses sampled.jsonl --no-train
     """
-    settings = apply_settings(config, merge_flags(flags, _own_flags(options)))
+    settings = apply_settings(config, merge_flags(flags, flags_of(options)))
     intent = intent_of(options)
     note_probe(settings, freeze(settings, train=intent.train))
     ledger = open_ledger(settings, create=True)
@@ -55,10 +55,6 @@ def enqueue(
         if intake.set_aside:
             echo(f"`lrq status {intake.run.name} --failed` says why", err=True)
     return exit_code(intake)
-
-
-def _own_flags(options: dict[str, Any]) -> dict[str, Any]:
-    return flags_of(options["recipe"], options["loss"], options["price"])
 
 
 def intent_of(options: dict[str, Any]) -> Intent:

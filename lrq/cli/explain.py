@@ -6,25 +6,30 @@ from typing import Any
 import sqlalchemy as sa
 
 from lrq.calls.replies import decode_body
+from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, Score
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.schema import calls
 
 
-def explain(ledger: Ledger, id_: int) -> dict[str, Any]:
-    """The item, its responses, and for each score what led to it; plain data."""
+def explain(ledger: Ledger, id_: int, round_: int | None = None) -> dict[str, Any]:
+    """The item, its responses of a round, by default its latest, and for each score what led to it; plain data."""
     with ledger.reading() as conn:
         row, item = items_.load_item(conn, id_)
-        scores = items_.load_scores(conn, id_, row.round)
+        if round_ is None:
+            round_ = int(row.round)
+        if round_ > row.round:
+            raise UsageError(f"item {item.id!r} has no round {round_}: its latest is {row.round}")
+        scores = items_.load_scores(conn, id_, round_)
         words = _words(conn, id_, scores)
-        rewards = {(one.prompt, one.k): one for one in items_.load_rewards(conn, id_, row.round)}
-        responses = items_.response_rows(conn, id_, row.round)
+        rewards = {(one.prompt, one.k): one for one in items_.load_rewards(conn, id_, round_)}
+        responses = items_.response_rows(conn, id_, round_)
         return {
             "id": item.id,
             "state": row.state,
             "reason": row.reason,
-            "round": row.round,
+            "round": round_,
             "question": item.question,
             "context_chars": len(item.context),
             "extraction": _extraction(item, scores, words),
@@ -41,7 +46,7 @@ def explain(ledger: Ledger, id_: int) -> dict[str, Any]:
                 }
                 for one in responses
             ],
-            "rows": [_row(one) for one in items_.load_rows(conn, id_, row.round)],
+            "rows": [_row(one) for one in items_.load_rows(conn, id_, round_)],
             "calls": [dict(call) for call in words.values()],
         }
 

@@ -26,6 +26,7 @@ from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue import broker
 from lrq.recipes import load_recipe
+from lrq.workers.frozen import schedule_of
 from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, names_up, unable
 
 _LOOK_EVERY = 0.3  # seconds
@@ -138,7 +139,8 @@ def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
     with ledger.reading() as conn:
         states = runs_.item_states(conn, run.id)
     needed = ["judge", "aggregator"] if load_recipe(run.recipe).steps else ["aggregator"]
-    if states.get("unsampled") or states.get("sampling"):
+    schedule = schedule_of(run.config["train"])
+    if states.get("unsampled") or states.get("sampling") or (schedule and schedule.rounds > 1):
         needed.append("sampler")
     if run.config["train"] is not None:
         needed.append("trainer")
@@ -213,9 +215,14 @@ class _Bars:
                 self._look_due = time.monotonic() + _PACE_EVERY
                 usage = runs_.usage_of(conn, run.id)
                 self._pace = pace_facts(ledger, conn, run, usage)
-                self._pairs, self._calls = count_rows(conn, run.id, run.round), sum(row.calls for row in usage)
+                self._pairs, self._calls = count_rows(conn, run.id), sum(row.calls for row in usage)
         ended = states.get("done", 0) + states.get("failed", 0)
-        self._bar("items", ended, sum(states.values()), ", ".join(self._figures(run)))
+        self._bar(
+            f"items, round {run.round}" if run.round else "items",
+            ended,
+            sum(states.values()),
+            ", ".join(self._figures(run)),
+        )
         if step is not None:
             self._bar("training", step["step"], step["of"], f"loss {step['loss']:.4f}")
         self._say_waiting(ledger)
@@ -225,7 +232,8 @@ class _Bars:
             trained = "" if step is None else f", training step {step['step']} of {step['of']}"
             figures = ", ".join([f"{self._calls:,} calls", *self._figures(run)])
             if not is_terminal:
-                echo(f"{run.name}: {ended} of {sum(states.values())} items, {figures}{trained}", err=True)
+                counted = f"{ended} of {sum(states.values())} items" + (f" in round {run.round}" if run.round else "")
+                echo(f"{run.name}: {counted}, {figures}{trained}", err=True)
             self._say_trouble()
 
     def _figures(self, run: Run) -> list[str]:
@@ -273,6 +281,8 @@ def _exit_code(ledger: Ledger, run: Run, scores_only: bool) -> int:
         return _HALTED.get(run.halt, EXIT_ERROR)
     facts = run_facts(ledger, run)
     wants_pairs = not scores_only and count_unpairable(ledger, run) < sum(facts["items"].values())
+    if run.reason:
+        echo(f"run {run.name}: {run.reason}", err=True)
     missing = not_made(facts, wants_pairs)
     for said in (*missing, *(shortfalls(facts) if missing else ())):
         echo(f"run {run.name}: {said}", err=True)

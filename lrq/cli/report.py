@@ -11,7 +11,7 @@ from rich.text import Text
 from lrq.cli.common import console, echo_json, json_option, settings_options
 from lrq.cli.facts import run_facts
 from lrq.cli.side_by_side import compared
-from lrq.cli.status import caching, cut_off, spent, table
+from lrq.cli.status import caching, cut_off, in_round, round_tables, spent, table
 from lrq.config import Settings
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
@@ -55,7 +55,7 @@ def _find(ledger: Ledger, name: str) -> Run:
 def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
     """What `status` knows, summed by dimension, with spreads, servers and what stood before rescoring."""
     facts = run_facts(ledger, run)
-    names = ("run", "recipe", "state", "reason", "items", "set_aside", "no_pair", "failed", "calls", "money")
+    names = ("run", "recipe", "state", "reason", "items", "set_aside", "no_pair", "failed", "calls", "money", "rounds")
     with ledger.reading() as conn:
         return {
             **{name: facts[name] for name in names},
@@ -112,7 +112,7 @@ def _spread(
 
 
 def _mean_margin(conn: sa.Connection, run: Run) -> float | None:
-    query = sa.select(sa.func.avg(rows.c.margin)).where(rows.c.run_id == run.id, rows.c.round == run.round)
+    query = sa.select(sa.func.avg(rows.c.margin)).where(rows.c.run_id == run.id)
     return _rounded(conn.execute(query).scalar())
 
 
@@ -138,6 +138,7 @@ def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     )
     yield _score_table(facts)
     yield _call_table(facts)
+    yield from round_tables(list(facts["rounds"]))
     yield from map(Text, _sentences(facts))
     if "compared" in facts:
         yield from _compared_parts(facts["run"], facts["compared"])
@@ -172,7 +173,10 @@ def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"no pair for {number} items: {reason}" for reason, number in facts["no_pair"].items())
     if len(facts["servers"]) > 1:
         yield "replies by server: " + ", ".join(f"{name} {number:,}" for name, number in facts["servers"].items())
-    yield from (f"training of {one['rows']} rows: {one['state']} {one['reason']}" for one in facts["trainings"])
+    for one in facts["trainings"]:
+        yield f"training of {one['rows']} rows{in_round(one, facts['rounds'])}: {one['state']} {one['reason']}"
+    if facts["state"] == "done" and facts["reason"]:
+        yield str(facts["reason"])
 
 
 def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableType]:

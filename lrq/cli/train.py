@@ -97,7 +97,7 @@ def _of_run(name: str, model: Path | None = None) -> dict[str, Any]:
         raise UsageError(f"run {name} is {run.state}: its pairs are not complete; `lrq resume {name}` goes on")
     pairs = next(path for path in write_results(ledger, settings, run, model) if path.stem == "pairs")
     policy = run.config["policy"]["path"]
-    own = train_settings(run.config) if run.config["train"] else dict(load_recipe(run.recipe).loss)
+    own = train_settings(run.config["train"] or load_recipe(run.recipe).loss)
     output = run_folder(settings.home, name) / "model"
     known = {**own, "about": about(name, run.config)}
     return {"model": Path(policy) if policy else None, "rows": pairs, "output": output, **known}

@@ -68,7 +68,7 @@ items = sa.Table(
     sa.Column("body", sa.Text, nullable=False),  # question, answer and further fields, JSON
     sa.Column(
         "state", sa.String(16), nullable=False
-    ),  # unsampled, sampling, unjudged, judging, aggregating, done, failed
+    ),  # waiting (for its round), unsampled, sampling, unjudged, judging, aggregating, done, failed
     _text("reason"),
     _count("round"),
     _count("open_steps"),

@@ -40,6 +40,7 @@ class TrainingRow:
     """A row with its texts; most have one turn."""
 
     item: Item
+    round: int
     turns: Sequence[TrainingTurn]
     margin: float | None
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -67,18 +68,20 @@ def training_rows(
     ledger: Ledger,
     frozen: Frozen,
     run: int,
-    round_: int,
+    round_: int | None,
     *,
     window: int | None = None,
     scores: bool = False,
     rates: bool = False,
 ) -> Iterator[TrainingRow]:
-    """The rows of a training's window, or all, in the order they were made; one item in memory at a time.
+    """The rows of a training's window, or of a round, or of all, by round and item; one item in memory at a time.
 
-    `scores`: with what the responses were rewarded for. `rates`: with win rates, which are made from the rewards of the
-    prompt's responses where the recipe brings none.
+    Their order is the items', for that in which they were made is chance. `scores`: with what the responses were
+    rewarded for. `rates`: with win rates, which are made from the rewards of the prompt's responses where the recipe
+    brings none.
     """
-    query = sa.select(rows).where(rows.c.run_id == run, rows.c.round == round_).order_by(rows.c.id)
+    query = sa.select(rows).where(rows.c.run_id == run).order_by(rows.c.round, rows.c.item_id, rows.c.place)
+    query = query if round_ is None else query.where(rows.c.round == round_)
     with ledger.reading() as conn:
         found = conn.execute(query if window is None else query.where(rows.c.window == window)).all()
     for row in found:
@@ -93,7 +96,7 @@ def _row(conn: sa.Connection, frozen: Frozen, stored: sa.Row[Any]) -> TrainingRo
     row = items_.read_row(stored)
     place = stored.item_id, stored.round
     turns = [_turn(conn, frozen, case, place, turn) for turn in row.turns]
-    return TrainingRow(item=case.item, turns=turns, margin=row.margin, figures=row.figures)
+    return TrainingRow(item=case.item, round=stored.round, turns=turns, margin=row.margin, figures=row.figures)
 
 
 def _turn(conn: sa.Connection, frozen: Frozen, case: Case, place: tuple[int, int], turn: Turn) -> TrainingTurn:

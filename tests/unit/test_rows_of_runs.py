@@ -53,7 +53,7 @@ def read(row: TrainingRow) -> PreferenceRow:
 
 def test_a_conversation_holds_its_long_prompt_once() -> None:
     """Later turns bring their question alone; each turn's reference is its short prompt; tokens are those drawn."""
-    row = read(TrainingRow(item=Item(id="1"), turns=[turn(0), turn(1)], margin=None))
+    row = read(TrainingRow(round=0, item=Item(id="1"), turns=[turn(0), turn(1)], margin=None))
     assert [part.prompt[0]["content"] for part in (row, *row.later)] == ["document, question 0", "question 1"]
     assert [part.prompt[0]["content"] for part in row.reference] == ["chunk, question 0", "chunk, question 1"]
     assert [part.ids and (part.ids.prompt, part.ids.chosen, part.ids.rejected) for part in (row, *row.later)] == [
@@ -64,7 +64,7 @@ def test_a_conversation_holds_its_long_prompt_once() -> None:
 
 def test_one_answer_without_tokens_leaves_a_conversation_to_its_texts() -> None:
     """Tokens go along only where all of them are known."""
-    row = read(TrainingRow(item=Item(id="1"), turns=[turn(0), turn(1, known=False)], margin=None))
+    row = read(TrainingRow(round=0, item=Item(id="1"), turns=[turn(0), turn(1, known=False)], margin=None))
     assert [part.ids for part in (row, *row.later, *row.reference)] == [None] * 4
 
 
