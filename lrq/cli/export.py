@@ -16,6 +16,7 @@ from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
+from lrq.reports.labels import label_lines
 from lrq.workers.frozen import thaw
 from lrq.workers.rows import TrainingRow, renderer_of, training_rows, trl_row
 from lrq.workers.trainer import run_folder
@@ -37,7 +38,9 @@ _FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {  # beside TRL's, 
 
 @click.command()
 @click.argument("run")
-@click.option("--format", "form", type=click.Choice(["trl", *_FORMS, "scores"]), default="trl", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["trl", *_FORMS, "scores", "labels"]), default="trl", show_default=True
+)
 @click.option(
     "--output",
     "-o",
@@ -47,7 +50,7 @@ _FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {  # beside TRL's, 
 )
 @settings_options
 def export(run: str, form: str, output: str, settings: Settings) -> None:
-    """Write the pairs of a run, or the scores of all its responses, as JSON lines or Parquet.
+    """Write the pairs of a run, the scores of all its responses or the labels of people, as JSON lines or Parquet.
 
     Beside what each format's tool reads, a pair has id, reward, margin and scores.
 
@@ -56,7 +59,8 @@ def export(run: str, form: str, output: str, settings: Settings) -> None:
     ledger = open_ledger(settings)
     with ledger.reading() as conn:
         found = runs_.get_run(conn, run)
-    lines = scores(ledger, found) if form == "scores" else pairs(ledger, found, form)
+    other = {"scores": scores, "labels": label_lines}
+    lines = other[form](ledger, found) if form in other else pairs(ledger, found, form)
     differing: list[str] = []
     if output.endswith(".parquet"):
         count = write_parquet(_noting(lines, differing), Path(output))

@@ -20,9 +20,9 @@ from lrq.ledger import open_ledger
 def label(run: str, who: str | None, port: int, opens: bool, settings: Settings) -> None:
     """Compare two responses at a time in the browser: 1 left, 2 right, 0 a tie, space skips, u takes back.
 
-    The pairs that say most come first: rewards that lie close together, and dimensions that contradict the reward. Which
-    one the run prefers is hidden, and sides are drawn at random. `lrq agreement RUN` compares labels with rewards,
-    `lrq export RUN --format labels` writes them.
+    The pairs that say most come first: rewards that lie close together, and dimensions that contradict the reward.
+    Which one the run prefers is hidden, and sides are drawn at random. `lrq agreement RUN` compares labels with
+    rewards, `lrq export RUN --format labels` writes them.
 
     Example: lrq label my-run --who ada --open
     """

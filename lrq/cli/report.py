@@ -1,6 +1,7 @@
 """lrq report: a run in numbers, and two runs on the same items beside each other."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,23 +12,37 @@ from lrq.cli.common import console, echo_json, json_option, settings_options
 from lrq.cli.side_by_side import compared
 from lrq.cli.status import caching, cut_off, spent, table
 from lrq.config import Settings
+from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
 from lrq.reports.run import summary
+from lrq.view.file import MOST_ITEMS, write_page
 
 
 @click.command()
 @click.argument("run")
 @click.option("--compare", metavar="RUN", help="Another run on the same items, e.g. with another judge.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the viewer's pages as one HTML file.")
+@click.option("--items", "most", type=click.IntRange(1), default=MOST_ITEMS, show_default=True, help="At most, in it.")
 @json_option
 @settings_options
-def report(run: str, compare: str | None, as_json: bool, settings: Settings) -> None:
+def report(run: str, compare: str | None, output: str | None, most: int, as_json: bool, settings: Settings) -> None:
     """Sum a run up: scores, rewards, pairs, and what they took; with --compare, how far two runs agree.
 
-    Example: lrq report one-by-one --compare batched
+    With -o, what `lrq view` shows of the run becomes one file that opens without lrq and asks the network for nothing.
+
+    Examples: lrq report one-by-one --compare batched; lrq report my-run -o my-run.html
     """
+    if output is not None and (compare is not None or as_json):
+        raise UsageError("-o writes the pages of one run: leave --compare and --json out")
     ledger = open_ledger(settings)
+    if output is not None:
+        written = write_page(ledger, _find(ledger, run), Path(output), most_items=most)
+        left = f" of {written['of']:,}; --items raises that" if written["items"] < written["of"] else ""
+        size = Path(output).stat().st_size / 1e6
+        click.echo(f"{output}: {written['items']:,} items{left}, {size:,.1f} MB", err=True)
+        return
     facts = summary(ledger, _find(ledger, run))
     if compare is not None:
         facts["compared"] = compared(ledger, _find(ledger, run), _find(ledger, compare))

@@ -12,6 +12,7 @@ from lrq.ledger.runs import Run
 from lrq.ledger.schema import calls, items, responses, rewards, rows, scores
 
 PAGE = 50  # items
+_CLOSE = 1e-6  # bounds were written with few digits
 _EXCERPT = 240  # characters of a question
 OPERATORS = {
     "<": "__lt__",
@@ -32,6 +33,15 @@ class Condition:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Range:
+    """Bounds between which a value of some response of the item lies: of a dimension, reward or margin."""
+
+    name: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ItemQuery:
     """Which items of a run, in which order, and which page of them."""
 
@@ -39,6 +49,7 @@ class ItemQuery:
     state: str = ""
     reason: str = ""  # part of it; of the item, or of one of its scores
     conditions: tuple[Condition, ...] = ()
+    ranges: tuple[Range, ...] = ()
     sort: str = "line"  # a figure's name, or "line" for the order of the dataset
     descending: bool = False
     offset: int = 0
@@ -82,6 +93,19 @@ def _plain(query: ItemQuery) -> Iterable[sa.ColumnElement[bool]]:
         of_score = sa.select(scores.c.id).where(scores.c.item_id == items.c.id, scores.c.round == items.c.round)
         of_score = of_score.where(scores.c.reason.icontains(query.reason, autoescape=True))
         yield items.c.reason.icontains(query.reason, autoescape=True) | of_score.exists()
+    yield from map(_within, query.ranges)
+
+
+def _within(one: Range) -> sa.ColumnElement[bool]:
+    """Whether a response of the item has a value between the bounds."""
+    tables: Mapping[str, tuple[sa.Table, sa.Column[Any]]] = {
+        "reward": (rewards, rewards.c.value),
+        "margin": (rows, rows.c.margin),
+    }
+    table, value = tables.get(one.name, (scores, scores.c.value))
+    query = sa.select(sa.literal(1)).select_from(table).where(value.between(one.low - _CLOSE, one.high + _CLOSE))
+    query = query.where(table.c.item_id == items.c.id, table.c.round == items.c.round)
+    return (query.where(scores.c.dimension == one.name) if table is scores else query).exists()
 
 
 def _figure(run: Run, name: str) -> sa.Select[Any]:
@@ -181,12 +205,16 @@ def _question(body: str) -> str:
 
 
 def read_query(told: Mapping[str, str]) -> ItemQuery:
-    """Read a query as the viewer sends it; `where` is JSON, a list of [name, operator, number]. Raises UsageError."""
+    """Read a query as the viewer sends it; `where` and `ranges` are JSON lists. Raises UsageError."""
     try:
         conditions = tuple(
             Condition(name=str(name), operator=operator, number=float(number))
             for name, operator, number in orjson.loads(told.get("where") or "[]")
             if operator in OPERATORS
+        )
+        ranges = tuple(
+            Range(name=str(name), low=float(low), high=float(high))
+            for name, low, high in orjson.loads(told.get("ranges") or "[]")
         )
         offset, limit = int(told.get("offset") or 0), int(told.get("limit") or PAGE)
     except (ValueError, TypeError) as wrong:
@@ -196,6 +224,7 @@ def read_query(told: Mapping[str, str]) -> ItemQuery:
         state=told.get("state", ""),
         reason=told.get("reason", ""),
         conditions=conditions,
+        ranges=ranges,
         sort=told.get("sort") or "line",
         descending=told.get("descending") == "1",
         offset=max(0, offset),

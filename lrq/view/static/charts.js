@@ -4,35 +4,36 @@ import { h, svg } from "./dom.js";
 import { count, figure, short } from "./format.js";
 import { t } from "./strings.js";
 
-const WIDTH = 320;
-const HEIGHT = 128;
+const NARROW = { width: 320, height: 128 };
+const WIDE = { width: 560, height: 236 };
 const FRAME = { left: 34, right: 8, top: 8, bottom: 22 };
 
-function frame(label, ...children) {
-  return svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img", "aria-label": label }, ...children);
+function frame(label, size, ...children) {
+  return svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, class: "chart", role: "img", "aria-label": label }, ...children);
 }
 
-function scales(low, high, bottom, top) {
-  const [wide, tall] = [WIDTH - FRAME.left - FRAME.right, HEIGHT - FRAME.top - FRAME.bottom];
+function scales(low, high, bottom, top, size = NARROW) {
+  const [wide, tall] = [size.width - FRAME.left - FRAME.right, size.height - FRAME.top - FRAME.bottom];
   return {
+    size,
     x: (value) => FRAME.left + (wide * (value - low)) / (high - low || 1),
-    y: (value) => HEIGHT - FRAME.bottom - (tall * (value - bottom)) / (top - bottom || 1),
+    y: (value) => size.height - FRAME.bottom - (tall * (value - bottom)) / (top - bottom || 1),
   };
 }
 
 function axes(scale, [low, high], [bottom, top], words = short) {
   const across = [low, (low + high) / 2, high].map((value, n) =>
-    svg("text", { x: scale.x(value), y: HEIGHT - 6, class: "tick", "text-anchor": ["start", "middle", "end"][n] }, words(value)),
+    svg("text", { x: scale.x(value), y: scale.size.height - 6, class: "tick", "text-anchor": ["start", "middle", "end"][n] }, words(value)),
   );
   const up = [bottom, top].map((value) =>
     svg("text", { x: FRAME.left - 5, y: scale.y(value) + 4, class: "tick", "text-anchor": "end" }, compact(value)),
   );
-  const base = svg("line", { x1: FRAME.left, x2: WIDTH - FRAME.right, y1: scale.y(bottom), y2: scale.y(bottom), class: "axis" });
+  const base = svg("line", { x1: FRAME.left, x2: scale.size.width - FRAME.right, y1: scale.y(bottom), y2: scale.y(bottom), class: "axis" });
   return [base, ...across, ...up];
 }
 
 function compact(value) {
-  if (Math.abs(value) >= 10_000) return `${short(Math.round(value / 1000))}k`;
+  if (Math.abs(value) >= 1_000) return `${short(Math.round(value / 100) / 10)}k`;
   return Math.abs(value) > 0 && Math.abs(value) < 0.01 ? value.toExponential(0) : short(Math.round(100 * value) / 100);
 }
 
@@ -55,7 +56,7 @@ export function histogram(name, data, pick = null) {
   const [first, middle, third] = data.quartiles;
   const box = svg("line", { x1: scale.x(first), x2: scale.x(third), y1: scale.y(0) + 3, y2: scale.y(0) + 3, class: "quartiles" });
   const words = t("{0}: mean {1}, median {2}, {3} values", name, figure(data.mean), figure(middle), count(data.values));
-  return frame(words, ...bars, line, box, ...axes(scale, [data.low, data.high], [0, top]));
+  return frame(words, NARROW, ...bars, line, box, ...axes(scale, [data.low, data.high], [0, top]));
 }
 
 // Points as [x, y, …]; `pick(point)` for the one that was chosen.
@@ -63,12 +64,12 @@ export function scatter(label, points, pick) {
   const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
   const [low, high] = [Math.min(...xs), Math.max(...xs)];
   const [bottom, top] = [Math.min(0, ...ys), Math.max(...ys)];
-  const scale = scales(low, high, bottom, top);
+  const scale = scales(low, high, bottom, top, WIDE);
   const dots = points.map((point) =>
     svg("circle", { cx: scale.x(point[0]), cy: scale.y(point[1]), r: 2.6, class: "dot", onclick: () => pick(point) },
       svg("title", {}, `${count(point[0])} · ${figure(point[1])}`)),
   );
-  return frame(label, ...axes(scale, [low, high], [bottom, top], count), ...dots);
+  return frame(label, WIDE, ...axes(scale, [low, high], [bottom, top], count), ...dots);
 }
 
 // Lines as {name: [[x, y], …]}.
@@ -83,7 +84,7 @@ export function lines(label, series) {
     const end = svg("circle", { cx: scale.x(last[0]), cy: scale.y(last[1]), r: 2.6, class: `end line-${n % 4}` });
     return svg("g", {}, svg("path", { d: path, class: `line line-${n % 4}` }), end, svg("title", {}, `${name}: ${short(last[1])}`));
   });
-  return frame(label, ...axes(scale, [low, high], [bottom, top], count), ...paths);
+  return frame(label, NARROW, ...axes(scale, [low, high], [bottom, top], count), ...paths);
 }
 
 // A table of numbers between `low` and `high`, tinted; below the middle in another colour where `isSigned`.

@@ -20,7 +20,9 @@ const humane = (name) => t(name.replaceAll("_", " "));
 
 // `scene`: {calls: Map of key → call, excerpts: Map of "start-end" → text, reader}
 export function drawEvidence(evidence, scene) {
-  return Object.entries(evidence).filter(([name]) => !QUIET.has(name)).map(([name, value]) => drawPart(name, value, scene, evidence));
+  const parts = Object.entries(evidence).filter(([name]) => !QUIET.has(name));
+  const [tables, others] = [parts.filter(([, value]) => isSquare(value)), parts.filter(([, value]) => !isSquare(value))];
+  return [...tables, ...others].map(([name, value]) => drawPart(name, value, scene, evidence));
 }
 
 function drawPart(name, value, scene, whole = {}) {
@@ -30,7 +32,7 @@ function drawPart(name, value, scene, whole = {}) {
   if (isSquare(value)) return square(name, value, whole);
   if (Array.isArray(value)) return list(name, value, scene);
   if (isObject(value)) return h("div", { class: "part" }, h("h5", {}, humane(name)), finding(value, scene));
-  return h("p", { class: "pair" }, h("span", { class: "name" }, humane(name)), " ", typeof value === "number" ? figure(value) : String(value));
+  return h("p", { class: "pair" }, h("span", { class: "name" }, humane(name)), " ", typeof value === "number" && !Number.isInteger(value) ? figure(value) : String(value));
 }
 
 function list(name, values, scene) {
@@ -39,7 +41,8 @@ function list(name, values, scene) {
   }
   const drawn = values.map((value) => h("li", {}, isObject(value) ? finding(value, scene) : Array.isArray(value) ? value.join(", ") : String(value)));
   const many = values.length > 12;
-  const body = h("ol", { class: "findings" }, drawn);
+  const isDense = values.every((value) => isObject(value) && isSpan(value.order));
+  const body = h("ol", { class: isDense ? "findings dense" : "findings" }, drawn);
   const heading = `${humane(name)} (${values.length})`;
   return many ? h("details", { class: "part" }, h("summary", {}, heading), body) : h("div", { class: "part" }, h("h5", {}, heading), body);
 }
@@ -53,7 +56,7 @@ function finding(value, scene) {
     h("div", { class: "finding-head" }, verdict(value), textName ? h("span", { class: "finding-text", dir: "auto" }, value[textName]) : null,
       isSpan(value.order) ? h("span", {}, t("{0} against {1}", value.order[0], value.order[1])) : null),
     value.reason ? h("p", { class: "note" }, value.reason) : null,
-    drawEvidence(rest, scene));
+    drawEvidence(rest, { ...scene, text: textName ? value[textName] : "" }));
 }
 
 function verdict(value) {
@@ -73,7 +76,7 @@ function quotations(spans, scene) {
     const text = scene.excerpts.get(`${start}-${end}`);
     if (text === undefined) return null;
     const label = t("show in the document, {0} to {1}", start, end);
-    return h("li", {}, h("button", { type: "button", class: "quote", title: label, onclick: () => scene.reader.open([start, end]) }, h("span", { class: "quote-text", dir: "auto" }, text.length > 600 ? `${text.slice(0, 600)}…` : text)));
+    return h("li", {}, h("button", { type: "button", class: "quote", title: label, onclick: () => scene.reader.open([start, end], spans.filter(isSpan), scene.text) }, h("span", { class: "quote-text", dir: "auto" }, text.length > 600 ? `${text.slice(0, 600)}…` : text)));
   };
   const quotes = spans.filter(isSpan).map(quote);
   return h("details", { class: "part" }, h("summary", {}, t("passages ({0})", quotes.length)), h("ul", { class: "quotes" }, quotes));
@@ -85,7 +88,8 @@ function words(keys, scene) {
   if (!call) return null;
   const reasoning = call.reasoning.length ? h("details", {}, h("summary", {}, t("the judge's reasoning")), prose(call.reasoning.join("\n"), "judge")) : null;
   const again = keys.length > 1 ? chip(t("asked {0} times", keys.length), "half") : null;
-  return h("details", { class: "part words" }, h("summary", {}, t("the judge's words"), " ", again, " ", h("a", { href: "#", class: "call-link", onclick: (event) => showCall(event, call.key) }, `#${call.key.slice(0, 6)}`)), reasoning, prose(call.reply.join("\n"), "judge"));
+  const isShort = call.reply.join("").length <= 280;
+  return h("details", { class: "part words", open: isShort }, h("summary", {}, t("the judge's words"), " ", again, " ", h("a", { href: "#", class: "call-link", onclick: (event) => showCall(event, call.key) }, `#${call.key.slice(0, 6)}`)), reasoning, prose(call.reply.join("\n"), "judge"));
 }
 
 function showCall(event, key) {

@@ -15,7 +15,7 @@ function number(value, digits, least = 0) {
 
 export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 export const count = (value) => (isNumber(value) ? number(value, 0) : "–");
-export const figure = (value) => (isNumber(value) ? number(value, 2, Number.isInteger(value) ? 0 : 2) : "–");
+export const figure = (value) => (isNumber(value) ? number(value, 2, 2) : "–");
 export const percent = (value) => (isNumber(value) ? `${number(100 * value, 0)} %` : "–");
 export const short = (value) => (Math.abs(value) >= 1e-3 || value === 0 ? number(value, 4) : value.toExponential(2));
 

@@ -164,7 +164,7 @@ function column(response, parts, roles, scene) {
   const role = roles.get(nameOf(response));
   const text = response.text === null ? h("p", { class: "note" }, t("no text"), ": ", response.reason) : h("div", { class: "prose answer", dir: "auto" }, parts.map(([words, only]) => (only ? h("mark", { class: "only" }, words) : words)));
   const missing = response.missing_points.length
-    ? h("div", { class: "part missing" }, h("h4", {}, t("points it has hardly a word of")), h("ul", {}, response.missing_points.map((point) => h("li", { dir: "auto" }, point))), h("p", { class: "note" }, t("Found by comparing words, not by the judge.")))
+    ? h("div", { class: "part missing" }, h("h4", {}, t("points it hardly mentions")), h("ul", {}, response.missing_points.map((point) => h("li", { dir: "auto" }, point))), h("p", { class: "note" }, t("Found by comparing words, not by the judge.")))
     : null;
   const written = response.written ? h("details", {}, h("summary", {}, t("all that was written")), prose(response.written, "judge")) : null;
   return h("article", { class: `card column ${role || ""}` },

@@ -16,7 +16,7 @@ export function listOf(parameters) {
   return { query: parseQuery(q), sort, descending: down === "1" };
 }
 
-export async function showItems(route, keys) {
+export async function showItems(route, keys, about) {
   const { run, parameters } = route;
   const offset = Math.max(0, Number(parameters.from || 0));
   const list = await load("items", { run, ...listOf(parameters), offset, limit: PAGE });
@@ -30,7 +30,7 @@ export async function showItems(route, keys) {
   keys.p = () => offset > 0 && goTo({ run, page: "items", ...parameters, from: Math.max(0, offset - PAGE) });
   if (parameters.find) setTimeout(keys["/"], 0);
   return h("div", {},
-    h("div", { class: "heading" }, h("h1", {}, t("Items")), h("span", { class: "note", role: "status" }, t("{0} found", count(list.total)))),
+    h("div", { class: "heading" }, h("h1", {}, t("Items")), h("span", { class: "note", role: "status" }, t("{0} found", count(list.total)), about.items < about.of ? ` · ${t("this file holds {0} of {1} items", count(about.items), count(about.of))}` : "")),
     search,
     list.items.length ? itemTable(run, parameters, names, rows) : h("p", { class: "card" }, t("No item is like this.")),
     pager(run, parameters, offset, list.total));

@@ -50,7 +50,7 @@ function section(title, ...content) {
 const rounded = (value) => String(Math.round(1000 * value) / 1000);
 
 function distributions(run, charts, facts) {
-  const pick = (name) => (low, high) => goTo({ run, page: "items", q: `${name}>=${rounded(low)} ${name}<=${rounded(high)}` });
+  const pick = (name) => (low, high) => goTo({ run, page: "items", q: `${name}:${rounded(low)}..${rounded(high)}` });
   const note = (data) => t("mean {0}, median {1}, {2} values", figure(data.mean), figure(data.quartiles[1]), count(data.values));
   const states = (name) => {
     const one = facts.dimensions[name] || {};
@@ -64,7 +64,7 @@ function distributions(run, charts, facts) {
     ...(charts.margin ? [card(t("margin of chosen over rejected"), note(charts.margin), histogram(t("margin"), charts.margin, pick("margin")))] : []),
   ];
   if (!cards.length) return section(t("Scores"), h("p", { class: "note" }, t("Nothing is scored yet.")));
-  return section(t("Scores"), h("p", { class: "note" }, t("Each bar counts responses; a bar opens the items whose mean lies there.")), h("div", { class: "grid" }, cards));
+  return section(t("Scores"), h("p", { class: "note" }, t("Each bar counts responses, and opens the items that they belong to.")), h("div", { class: "grid" }, cards));
 }
 
 function relations(run, charts) {

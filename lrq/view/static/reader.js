@@ -13,6 +13,7 @@ export class Reader {
     this.spans = spans; // [[start, end], …] that evidence names
     this.start = 0;
     this.focus = null;
+    this.words = null; // of the finding whose passages are shown
     this.body = h("div", { class: "prose document", tabindex: 0, role: "region", "aria-label": t("document") });
     this.element = h("aside", { class: "reader", "aria-label": t("document"), hidden: true },
       h("div", { class: "reader-head" }, h("h2", {}, t("Document")), h("span", { class: "note" }, t("{0} characters", count(item.context_chars))),
@@ -22,16 +23,14 @@ export class Reader {
 
   async toggle(isOpen = this.element.hidden) {
     this.element.hidden = !isOpen;
-    document.documentElement.classList.toggle("reading", isOpen);
     if (isOpen && !this.body.childNodes.length) await this.draw();
   }
 
-  // Opens the document where a passage is.
-  async open(span) {
-    this.focus = span;
+  // Opens the document where a passage is; `group`: all passages of the finding, `text`: what it says.
+  async open(span, group, text) {
+    [this.focus, this.spans, this.words] = [span, group, wordsOf(text)];
     if (!(span[0] >= this.start && span[1] <= this.start + WINDOW)) this.start = Math.max(0, span[0] - WINDOW / 4);
     this.element.hidden = false;
-    document.documentElement.classList.add("reading");
     await this.draw();
     const mark = this.body.querySelector("mark.focus");
     if (mark) mark.scrollIntoView({ block: "center" });
@@ -48,12 +47,22 @@ export class Reader {
     const end = this.start + WINDOW;
     this.body.replaceChildren(
       ...(this.start > 0 ? [turn(this.start - WINDOW, t("↑ earlier"))] : []),
-      ...markedText(part.text, part.start, this.spans, this.focus),
+      ...markedText(part.text, part.start, this),
       ...(end < part.length ? [turn(end, t("↓ later"))] : []));
   }
 }
 
-function markedText(text, start, spans, focus) {
+// The words by which a passage may bear a statement out; short ones are in every passage.
+function wordsOf(text) {
+  const words = [...new Set((text || "").match(/[\p{L}\p{N}]{4,}|\p{N}+|\p{Script=Han}{2,4}/gu) || [])];
+  return words.length ? new RegExp(`(${words.map((word) => word.replace(/[^\p{L}\p{N}]/gu, "")).join("|")})`, "giu") : null;
+}
+
+function stressed(text, words) {
+  return words ? text.split(words).map((part, n) => (n % 2 ? h("b", {}, part) : part)) : text;
+}
+
+function markedText(text, start, { spans, focus, words: stress }) {
   const points = /[\ud800-\udfff]/.test(text) ? Array.from(text) : null;
   const length = points ? points.length : text.length;
   const slice = (a, b) => (points ? points.slice(a, b).join("") : text.slice(a, b));
@@ -64,7 +73,7 @@ function markedText(text, start, spans, focus) {
   return cuts.slice(0, -1).map((a, n) => {
     const b = cuts[n + 1];
     const words = slice(a, b);
-    if (isFocus(a, b)) return h("mark", { class: "focus" }, words);
-    return inside.some(([from, to]) => from <= a && to >= b) ? h("mark", {}, words) : words;
+    const isInside = inside.some(([from, to]) => from <= a && to >= b);
+    return isInside ? h("mark", { class: isFocus(a, b) ? "focus" : "" }, stressed(words, stress)) : words;
   });
 }

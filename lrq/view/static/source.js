@@ -50,6 +50,7 @@ async function fromServer(name, parameters, method = "GET", body = null) {
   if (query) {
     Object.assign(plain, { text: query.text, state: query.state, reason: query.reason });
     plain.where = JSON.stringify(query.where);
+    plain.ranges = JSON.stringify(query.ranges);
     plain.descending = plain.descending ? "1" : "";
   }
   const options = { method, headers: { Accept: "application/json" } };
