@@ -43,7 +43,7 @@ def guard(token: str) -> Middleware:
             return _refused(reason)
         name = cookie_name(request)
         if request.method == "GET" and _is_equal(request.query.get("token", ""), token):
-            answer: web.StreamResponse = web.HTTPSeeOther(quote(request.path))
+            answer: web.StreamResponse = web.Response(status=303, headers={"Location": quote(request.path)})
             answer.set_cookie(name, token, httponly=True, samesite="Strict", path="/")
             answer.headers.update(HEADERS)
             return answer

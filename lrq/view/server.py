@@ -1,7 +1,7 @@
 """The viewer's server: its pages, and the ledger as JSON. It listens on the loopback alone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -96,37 +96,38 @@ class Viewer:
     def _agreement(self, request: web.Request) -> dict[str, Any]:
         return label_agreement(self._ledger, self._find(request)) or {"labels": 0}
 
-    def _add_label(self, request: web.Request) -> dict[str, Any]:
-        run, label = self._find(request), self._read_label(request)
+    def _add_label(self, request: web.Request, body: Mapping[str, Any]) -> dict[str, Any]:
+        run, label = self._find(request), self._read_label(body)
         with self._ledger.writing() as conn:
             add_label(self._ledger, conn, run.id, label)
         return {"kept": True}
 
-    def _remove_label(self, request: web.Request) -> dict[str, Any]:
-        run, label = self._find(request), self._read_label(request)
+    def _remove_label(self, request: web.Request, body: Mapping[str, Any]) -> dict[str, Any]:
+        run, label = self._find(request), self._read_label(body)
         with self._ledger.writing() as conn:
             return {"removed": remove_label(conn, run.id, label)}
 
-    def _read_label(self, request: web.Request) -> Label:
+    def _read_label(self, body: Mapping[str, Any]) -> Label:
         if not self._who:
             raise web.HTTPForbidden(reason="this viewer only reads; `lrq label RUN` takes labels")
-        told = request["body"]
-        numbers = {name: number_of(told.get(name)) for name in ("item", "round", "prompt", "left", "right")}
-        return Label(**numbers, choice=str(told.get("choice", "")), who=self._who)
+        numbers = {name: number_of(body.get(name)) for name in ("item", "round", "prompt", "left", "right")}
+        return Label(**numbers, choice=str(body.get("choice", "")), who=self._who)
 
     def _find(self, request: web.Request) -> runs_.Run:
         with self._ledger.reading() as conn:
             return runs_.get_run(conn, request.query.get("run", ""))
 
 
-def answering(read: Callable[[web.Request], Any]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return the handler that asks the ledger in a thread and answers with JSON, or with a line that says why not."""
+def answering(ask: Callable[..., Any]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Return the handler that asks the ledger in a thread and answers with JSON, or with a line that says why not.
+
+    `ask` gets the request and, of one that writes, the object that it brings.
+    """
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            if request.method in {"POST", "DELETE"}:
-                request["body"] = await _body(request)
-            facts = await asyncio.to_thread(read, request)
+            body = [await _body(request)] if request.method in {"POST", "DELETE"} else []
+            facts = await asyncio.to_thread(ask, request, *body)
         except UsageError as wrong:
             return web.json_response({"error": str(wrong)}, status=400)
         except sa.exc.NoResultFound:

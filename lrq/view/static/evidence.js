@@ -89,11 +89,12 @@ function words(keys, scene) {
   const reasoning = call.reasoning.length ? h("details", {}, h("summary", {}, t("the judge's reasoning")), prose(call.reasoning.join("\n"), "judge")) : null;
   const again = keys.length > 1 ? chip(t("asked {0} times", keys.length), "half") : null;
   const isShort = call.reply.join("").length <= 280;
-  return h("details", { class: "part words", open: isShort }, h("summary", {}, t("the judge's words"), " ", again, " ", h("a", { href: "#", class: "call-link", onclick: (event) => showCall(event, call.key) }, `#${call.key.slice(0, 6)}`)), reasoning, prose(call.reply.join("\n"), "judge"));
+  return h("details", { class: "part words", open: isShort }, h("summary", {}, t("the judge's words"), " ", again),
+    reasoning, prose(call.reply.join("\n"), "judge"),
+    h("button", { type: "button", class: "call-link", onclick: () => showCall(call.key) }, t("call"), ` ${call.key.slice(0, 6)}`));
 }
 
-function showCall(event, key) {
-  event.preventDefault();
+function showCall(key) {
   const row = document.getElementById(`call-${key}`);
   if (!row) return;
   row.closest("details").open = true;

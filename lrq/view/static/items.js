@@ -70,7 +70,7 @@ function itemRow(run, item, names, place) {
   const top = means.some((value) => value > 5) ? 10 : means.some((value) => value > 1) ? 5 : 1;
   const tinted = (value) => h("td", { class: value === null || value === undefined ? "heat none" : "heat", "--v": ((value || 0) / top).toFixed(3) }, figure(value));
   return h("tr", {},
-    h("th", { scope: "row" }, h("a", { href }, item.id), state, h("span", { class: "question", dir: "auto" }, item.question || item.reason)),
+    h("th", { scope: "row" }, h("div", {}, h("a", { href }, item.id), state), h("span", { class: "question", dir: "auto" }, item.question || item.reason)),
     FIGURES.map((name) => h("td", {}, figure(item[name]))),
     names.map((name) => tinted(item.dimensions[name])),
     h("td", {}, item.unscored ? chip(count(item.unscored), "failed") : "–"));
