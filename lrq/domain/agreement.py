@@ -105,4 +105,5 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     share, square = successes / count, z * z / count
     middle = (share + square / 2) / (1 + square)
     half = z / (1 + square) * (share * (1 - share) / count + square / (4 * count)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low, high = middle - half, middle + half
+    return 0.0 if successes == 0 else low, 1.0 if successes == count else high

@@ -343,6 +343,7 @@ def _migrate(ledger: Ledger) -> None:
     if _revision(ledger) == _head():
         return
     with _migration_lock(ledger), ledger.engine.connect() as conn, conn.begin():
+        conn.info["alone"] = set()
         ledger.alone(conn, MIGRATING)
         found = MigrationContext.configure(conn).get_current_revision()
         if found is not None and found not in {each.revision for each in _scripts().walk_revisions()}:

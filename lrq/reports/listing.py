@@ -55,12 +55,35 @@ class ItemQuery:
     offset: int = 0
     limit: int = PAGE
 
+    @property
+    def is_costly(self) -> bool:
+        """Whether every score of the run may have to be read for it."""
+        return bool(self.conditions or self.ranges or self.sort != "line")
 
-def list_items(conn: sa.Connection, run: Run, query: ItemQuery) -> dict[str, Any]:
+
+def list_items(
+    conn: sa.Connection, run: Run, query: ItemQuery, matching: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Return a page of items with their figures, and how many there are on all pages.
 
-    A condition on a figure that an item does not have leaves it out.
+    `matching`: the answer of `find_items` to this query, where it is known. A condition on a figure that an item does
+    not have leaves it out; in an order by figures such items are last.
     """
+    if matching is None:
+        found = _matching(run, query)
+        total = int(conn.execute(sa.select(sa.func.count()).select_from(found.subquery())).scalar_one())
+        ids = list(conn.execute(found.offset(query.offset).limit(query.limit)).scalars())
+    else:
+        total, ids = len(matching), list(matching[query.offset : query.offset + query.limit])
+    return {"total": total, "offset": query.offset, "items": item_figures(conn, run, ids)}
+
+
+def find_items(conn: sa.Connection, run: Run, query: ItemQuery) -> list[int]:
+    """Return the numbers of all items of a query in its order, whatever its page."""
+    return list(conn.execute(_matching(run, query)).scalars())
+
+
+def _matching(run: Run, query: ItemQuery) -> sa.Select[Any]:
     names = list(dict.fromkeys([*(one.name for one in query.conditions), *_sorted_by(query)]))
     tables = {name: _figure(run, name).subquery() for name in names}
     matching = sa.select(items.c.id).select_from(items).where(items.c.run_id == run.id, *_plain(query))
@@ -69,13 +92,10 @@ def list_items(conn: sa.Connection, run: Run, query: ItemQuery) -> dict[str, Any
     for one in query.conditions:
         column = tables[one.name].c.figure
         matching = matching.where(getattr(column, OPERATORS[one.operator])(one.number))
-    total = int(conn.execute(sa.select(sa.func.count()).select_from(matching.subquery())).scalar_one())
     order = [tables[name].c.figure for name in _sorted_by(query)]
     ordered = [sa.nulls_last(column.desc() if query.descending else column) for column in order]
     last = items.c.id.desc() if query.descending and not order else items.c.id
-    page = matching.order_by(*ordered, last).offset(query.offset).limit(query.limit)
-    ids = list(conn.execute(page).scalars())
-    return {"total": total, "offset": query.offset, "items": item_figures(conn, run, ids)}
+    return matching.order_by(*ordered, last)
 
 
 def _sorted_by(query: ItemQuery) -> list[str]:

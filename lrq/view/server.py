@@ -1,8 +1,10 @@
 """The viewer's server: its pages, and the ledger as JSON. It listens on the loopback alone."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,14 @@ from lrq.ledger.labels import Label, add_label, remove_label
 from lrq.reports.charts import run_charts
 from lrq.reports.item import document_part, view_item
 from lrq.reports.labels import Candidate, label_agreement, label_candidates, next_pair
-from lrq.reports.listing import list_items, read_query
+from lrq.reports.listing import PAGE, ItemQuery, find_items, list_items, read_query
 from lrq.reports.run import list_runs, summary
 from lrq.view.access import guard, new_token
 
 STATIC = Path(__file__).parent / "static"
 MODULES = tuple(sorted(path.name for path in STATIC.iterdir() if path.suffix in {".js", ".css"}))
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
+_KEPT_SECONDS, _LONG_SECONDS = 60.0, 0.5
 _MOST_BODY = 64 * 1024  # bytes of a label
 
 
@@ -34,6 +37,9 @@ class Viewer:
     def __init__(self, ledger: Ledger, *, who: str = "") -> None:
         self._ledger, self._who = ledger, who
         self._candidates: dict[str, Sequence[Candidate]] = {}  # by run: weighed once, then worked off
+        self._lists: dict[
+            tuple[int, ItemQuery], tuple[float, Sequence[int]]
+        ] = {}  # when they were found, and the items
 
     def app(self, token: str) -> web.Application:
         """Return the application that answers to who has the token."""
@@ -77,7 +83,19 @@ class Viewer:
     def _items(self, request: web.Request) -> dict[str, Any]:
         run, query = self._find(request), read_query(request.query)
         with self._ledger.reading() as conn:
-            return list_items(conn, run, query)
+            return list_items(conn, run, query, self._matching(conn, run, query) if query.is_costly else None)
+
+    def _matching(self, conn: sa.Connection, run: runs_.Run, query: ItemQuery) -> Sequence[int]:
+        """Find a query's items once for all its pages; the answer is kept for a minute where it took long."""
+        name = run.id, replace(query, offset=0, limit=PAGE)
+        began = time.monotonic()
+        self._lists = {key: kept for key, kept in self._lists.items() if began - kept[0] < _KEPT_SECONDS}
+        if name in self._lists:
+            return self._lists[name][1]
+        found = find_items(conn, run, query)
+        if time.monotonic() - began > _LONG_SECONDS:
+            self._lists[name] = time.monotonic(), found
+        return found
 
     def _item(self, request: web.Request) -> dict[str, Any]:
         return view_item(self._ledger, number_of(request.query.get("id")))

@@ -89,7 +89,7 @@ function words(keys, scene) {
   const reasoning = call.reasoning.length ? h("details", {}, h("summary", {}, t("the judge's reasoning")), prose(call.reasoning.join("\n"), "judge")) : null;
   const again = keys.length > 1 ? chip(t("asked {0} times", keys.length), "half") : null;
   const isShort = call.reply.join("").length <= 280;
-  return h("details", { class: "part words", open: isShort }, h("summary", {}, t("the judge's words"), " ", again),
+  return h("details", { class: "part words", open: isShort && !scene.text }, h("summary", {}, t("the judge's words"), " ", again),
     reasoning, prose(call.reply.join("\n"), "judge"),
     h("button", { type: "button", class: "call-link", onclick: () => showCall(call.key) }, t("call"), ` ${call.key.slice(0, 6)}`));
 }

@@ -9,13 +9,25 @@ import { t } from "./strings.js";
 
 const CURVES = { loss: "loss", margin: "margin", accuracy: "accuracy", reward_chosen: "reward of chosen", reward_rejected: "reward of rejected", grad_norm: "gradient norm", learning_rate: "learning rate", tokens_per_second: "tokens a second" };
 
+const PATIENCE = 1_500; // milliseconds
+
 export async function showOverview(route, keys) {
   const { run } = route;
   runKeys(keys, run, {});
   keys["/"] = () => goTo({ run, page: "items", find: "1" });
-  const [facts, charts] = await Promise.all([load("run", { run }), load("charts", { run })]);
-  const agreement = await load("agreement", { run });
-  return h("div", { class: "overview" },
+  const sums = load("run", { run }); // of a large run these take long: charts do not wait for them
+  const [charts, agreement] = await Promise.all([load("charts", { run }), load("agreement", { run })]);
+  const soon = await Promise.race([sums, new Promise((resolve) => setTimeout(resolve, PATIENCE, null))]);
+  const page = h("div", { class: "overview" }, draw(run, soon || null, charts, agreement));
+  if (!soon) sums.then((facts) => page.replaceChildren(draw(run, facts, charts, agreement)));
+  return page;
+}
+
+function draw(run, facts, charts, agreement) {
+  if (!facts) {
+    return h("div", {}, h("h1", {}, run), h("p", { class: "note", role: "status" }, t("Summing up …")), distributions(run, charts, { dimensions: {} }), relations(run, charts));
+  }
+  return h("div", {},
     h("div", { class: "heading" }, h("h1", {}, run), chip(t(facts.state), facts.state), h("span", { class: "note" }, facts.recipe), isFile() ? null : h("button", { type: "button", onclick: () => print() }, t("Print"))),
     facts.reason ? h("p", { class: "note" }, facts.reason) : null,
     headline(run, facts),

@@ -2,7 +2,7 @@
 
 const CHINESE = {
   "Overview": "概览", "Items": "条目", "Label": "标注", "All runs": "全部运行", "Pages of the run": "本次运行的页面",
-  "language": "语言", "light or dark": "明暗主题", "keys": "快捷键", "Keys": "快捷键", "Close": "关闭", "Loading …": "加载中…",
+  "language": "语言", "light or dark": "明暗主题", "keys": "快捷键", "Keys": "快捷键", "Close": "关闭", "Summing up …": "汇总中…", "Loading …": "加载中…",
   "This page cannot be shown": "无法显示此页", "next and previous": "下一个、上一个", "open": "打开", "search": "搜索",
   "put this response on the right; with Shift on the left": "将该回答放到右侧；加 Shift 放到左侧",
   "document": "文档", "overview, items": "概览、条目", "one level up": "返回上一级", "theme, language": "主题、语言",

@@ -14,11 +14,12 @@ depends_on = None
 
 
 def upgrade() -> None:
+    id_ = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.create_table(
         "labels",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("run_id", sa.BigInteger(), nullable=False),
-        sa.Column("item_id", sa.BigInteger(), nullable=False),
+        sa.Column("id", id_, nullable=False),
+        sa.Column("run_id", id_, nullable=False),
+        sa.Column("item_id", id_, nullable=False),
         sa.Column("round", sa.Integer(), server_default="0", nullable=False),
         sa.Column("prompt", sa.Integer(), server_default="0", nullable=False),
         sa.Column("left", sa.Integer(), nullable=False),
