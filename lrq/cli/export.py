@@ -17,6 +17,7 @@ from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
+from lrq.reports.labels import label_lines
 from lrq.workers.frozen import schedule_of, thaw
 from lrq.workers.rows import TrainingRow, renderer_of, training_rows, trl_row
 from lrq.workers.trainer import run_folder
@@ -38,7 +39,9 @@ _FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {  # beside TRL's, 
 
 @click.command()
 @click.argument("run")
-@click.option("--format", "form", type=click.Choice(["trl", *_FORMS, "scores"]), default="trl", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["trl", *_FORMS, "scores", "labels"]), default="trl", show_default=True
+)
 @click.option(
     "--output",
     "-o",
@@ -49,7 +52,7 @@ _FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {  # beside TRL's, 
 @click.option("--round", "round_", type=click.IntRange(min=0), help="This round alone, from 0; by default all.")
 @settings_options
 def export(run: str, form: str, output: str, round_: int | None, settings: Settings) -> None:
-    """Write the pairs of a run, or the scores of all its responses, as JSON lines or Parquet.
+    """Write the pairs of a run, the scores of all its responses or the labels of people, as JSON lines or Parquet.
 
     Beside what each format's tool reads, a pair has id, reward, margin and scores, and where a run has several rounds
     the round that it was made in.
@@ -61,7 +64,10 @@ def export(run: str, form: str, output: str, round_: int | None, settings: Setti
         found = runs_.get_run(conn, run)
     if round_ is not None and round_ > found.round:
         raise UsageError(f"run {run!r} has no round {round_}: its latest is {found.round}")
-    lines = scores(ledger, found, round_) if form == "scores" else pairs(ledger, found, form, round_)
+    if form == "labels":
+        lines = label_lines(ledger, found)
+    else:
+        lines = scores(ledger, found, round_) if form == "scores" else pairs(ledger, found, form, round_)
     differing: list[str] = []
     if output.endswith(".parquet"):
         count = write_parquet(_noting(lines, differing), Path(output))

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
 from lrq.cli.common import console, echo, echo_json, seconds
 from lrq.cli.export import write_results
-from lrq.cli.facts import pace_facts, process_facts, run_facts
 from lrq.cli.pairable import count_unpairable
 from lrq.cli.status import because, pace_lines, run_tables, shortfalls
 from lrq.config import Settings
@@ -26,6 +25,7 @@ from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue import broker
 from lrq.recipes import load_recipe
+from lrq.reports.facts import pace_facts, process_facts, run_facts
 from lrq.workers.frozen import schedule_of
 from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, names_up, unable
 

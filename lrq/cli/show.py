@@ -5,13 +5,13 @@ from typing import Any
 import click
 
 from lrq.cli.common import echo, echo_json, json_option, settings_options
-from lrq.cli.explain import explain
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
+from lrq.reports.item import explain
 
 _SHORT = 300  # characters of a text before it is cut, without --full
 

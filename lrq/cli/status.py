@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lrq.cli.common import console, echo, echo_json, json_option, seconds, settings_options
-from lrq.cli.facts import lane_facts, learned_facts, process_facts, run_facts
 from lrq.config import Settings
 from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
+from lrq.reports.facts import lane_facts, learned_facts, process_facts, run_facts
 
 MOST_REASONS = 20  # shown; --json has all
 

@@ -339,3 +339,19 @@ metrics = sa.Table(
     sa.Column("step", sa.Integer, primary_key=True, autoincrement=False),
     _text("body"),  # JSON
 )
+
+labels = sa.Table(  # which of two responses a person prefers
+    "labels",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("item_id", sa.ForeignKey("items.id"), nullable=False),
+    _count("round"),
+    _count("prompt"),
+    sa.Column("left", sa.Integer, nullable=False),  # the k that stood on the left
+    sa.Column("right", sa.Integer, nullable=False),
+    sa.Column("choice", sa.String(8), nullable=False),  # left, right, tie
+    sa.Column("who", sa.String(100), nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Index(None, "run_id", "item_id"),
+)
