@@ -51,7 +51,7 @@ class Expectation:
         return max(self._base + self._slope * item.chars, _LEAST * self._mean)
 
     def still(self, item: Sized) -> float:
-        """What is to come of an item at work."""
+        """What is to come of an item, which may be at work or have been."""
         return max(self.of(item) - item.taken, _LEAST * self.of(item))
 
 
@@ -66,7 +66,7 @@ def count_covered(left: float, begun: Sequence[Sized], ended: Sequence[Sized], w
     needed = sum(expected.still(item) for item in begun)
     count = 0
     for item in waiting:
-        needed += expected.of(item)
+        needed += expected.still(item)  # in a later round it has taken the earlier ones
         doubt = expected.deviation * sqrt(len(begun) + count + 1) if begun or count else 0.0
         if needed + doubt > left:
             break
@@ -92,12 +92,11 @@ def covered(conn: sa.Connection, run: int, waiting: Sequence[int]) -> Sequence[i
     count = min(count_covered(left[name], *(_of(name, each) for each in (begun, ended, asked))) for name in left)
     if count or begun or not ended:
         return waiting[:count]
-    smallest = _smallest(conn, run)
+    smallest = _sized(conn, of_run.where(items.c.id == _smallest(conn, run)))
     may_do = (
-        _ENOUGH * Expectation(_of(name, ended)).of(Sized(chars=smallest.chars)) <= amount
-        for name, amount in left.items()
+        _ENOUGH * Expectation(_of(name, ended)).still(_of(name, smallest)[0]) <= amount for name, amount in left.items()
     )
-    return [smallest.id] if all(may_do) else []
+    return [smallest[0].id] if all(may_do) else []
 
 
 def _of(what: str, rows: Sequence[sa.Row[Any]]) -> list[Sized]:
@@ -118,12 +117,12 @@ def _sized(conn: sa.Connection, which: sa.Select[Any]) -> list[sa.Row[Any]]:
     return list(conn.execute(sa.select(items.c.id, chars, *taken).select_from(joined)))
 
 
-def _smallest(conn: sa.Connection, run: int) -> Any:
-    """The item that waits with the shortest document, and its length: looked for once, near the end of a budget."""
+def _smallest(conn: sa.Connection, run: int) -> int:
+    """The item that waits with the shortest document: looked for once, near the end of a budget."""
     chars = sa.func.coalesce(contexts.c.chars, 0).label("chars")
-    query = sa.select(items.c.id, chars).outerjoin(contexts, contexts.c.hash == items.c.context_hash)
+    query = sa.select(items.c.id).outerjoin(contexts, contexts.c.hash == items.c.context_hash)
     query = query.where(items.c.run_id == run, items.c.state.in_(_WAITING))
-    return conn.execute(query.order_by(chars, items.c.id).limit(1)).one()
+    return int(conn.execute(query.order_by(chars, items.c.id).limit(1)).scalar_one())
 
 
 def stop_short(conn: sa.Connection, run: int) -> None:

@@ -216,7 +216,7 @@ def test_tasks_of_a_queue_that_nobody_knows_any_more_are_routed_anew(
     """Of a release with other queues: the work goes where it is done today, beside that of another run."""
     old = make(ledger, 1, "old")
     with ledger.writing() as conn:
-        backlog.start_items(ledger, conn, old, {name: f"steps.{name}" for name in STEPS}, 8)
+        backlog.start_items(ledger, conn, old, {name: f"steps.{name}" for name in STEPS}, EIGHT)
     make(ledger, 1, "whole")
     assert feed(ledger) == 2 * len(STEPS)
     with ledger.reading() as conn:

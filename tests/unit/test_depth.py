@@ -34,3 +34,9 @@ def test_long_documents_are_expected_to_take_more() -> None:
     assert Expectation(ended[:1]).of(Sized(chars=4000)) == 15
     waiting = [Sized(chars=1000), Sized(chars=9000), Sized(chars=100)]
     assert count_covered(100, [], ended, waiting) == 1, "no smaller one overtakes while others are at work"
+
+
+def test_a_further_round_is_expected_to_take_what_the_earlier_ones_did_not() -> None:
+    """Two rounds took 20 of those that ended; of one that waits for its second, having taken 10, as much is to come."""
+    waiting = [Sized(chars=1, taken=10)] * 6
+    assert count_covered(40, [], [Sized(chars=1, taken=20)] * 2, waiting) == 4
