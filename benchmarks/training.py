@@ -142,6 +142,7 @@ def ours(folder: Path, checks: list[float], *, lora: bool) -> dict[str, Any]:
     tokenize(read_rows(wanted.rows), chat["processing_class"], wanted, model="this", target=job.rows)
     return {
         "kind": timed(checks),
+        "job": wanted,
         "folder": job,
         "store": ReferenceStore(job.reference),
         "progress": Progress(job, speaks=False),

@@ -56,7 +56,7 @@ def rows() -> list[dict[str, Any]]:
         {f"{side}_ids": [draw.randrange(6, VOCABULARY) for _ in range(length)] for side, length in sides}
         for _ in range(STEPS * PAIRS)
     ]
-    return [{**row, "chosen_key": f"c{n}", "rejected_key": f"r{n}"} for n, row in enumerate(made)]
+    return [{**row, "chosen_keys": [f"c{n}"], "rejected_keys": [f"r{n}"]} for n, row in enumerate(made)]
 
 
 class StockTrainer(DPOTrainer):  # type: ignore[misc]
@@ -82,6 +82,7 @@ def figures(policy: Path, *, ours: bool) -> tuple[list[list[float]], str]:
     else:
         folder = JobFolder(policy)
         trainer = PreferenceTrainer(
+            job=job,
             folder=folder,
             store=ReferenceStore(folder.reference),
             progress=Progress(folder, speaks=False),

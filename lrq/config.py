@@ -325,6 +325,28 @@ class SampleSettings(_Part):
     seed: int = setting("Seed of the sampling noise", example=1, default=0)
 
 
+class TrainSchedule(_Part):
+    """When a run trains, and how often it goes round: what of the train section is not the trainer's."""
+
+    every_rows: int = setting(
+        "Train as soon as there are so many rows; 0: when the round's rows are complete",
+        unit="rows",
+        example=1000,
+        default=0,
+        ge=0,
+    )
+    rounds: int = setting(
+        "Rounds of sampling, judging and training, each from the model of the one before",
+        unit="rounds",
+        example=3,
+        default=1,
+        ge=1,
+    )
+    round_items: Literal["all", "split"] = setting(
+        "Items of a round: all, or a share that no other round has", example="split", default="all"
+    )
+
+
 def runtime_folder(name: str) -> Path:
     """Where sockets and locks of that name lie: the same for a shell, a service and a cron job of one user, which a
     folder of the session would not be; and short, for a socket's path has 104 bytes at most."""
@@ -516,11 +538,11 @@ def parse_flag(text: str) -> dict[str, Any]:
 
 
 def merge_flags(texts: tuple[str, ...], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All --set flags as nested settings, and `more` over them."""
-    merged: dict[str, Any] = {}
+    """All --set flags as nested settings, over `more`, what shorter flags stand for."""
+    merged: dict[str, Any] = dict(more or {})
     for text in texts:
         merged = _merge(merged, parse_flag(text))
-    return _merge(merged, more or {})
+    return merged
 
 
 def _from_file(env: Mapping[str, str]) -> dict[str, Any]:

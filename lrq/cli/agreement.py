@@ -16,6 +16,7 @@ from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
 from lrq.recipes import Case
+from lrq.reports.labels import label_agreement
 from lrq.workers.cases import load_case
 from lrq.workers.frozen import Frozen, thaw
 
@@ -27,7 +28,10 @@ Compared = tuple[dict[str, int], dict[str, int]]  # of one item: reference and p
 @json_option
 @settings_options
 def agreement(run: str, as_json: bool, settings: Settings) -> None:
-    """Compare a run's rubric scores with the reference scores that its items bring as their answers.
+    """Compare a run's rewards with people's labels, and its rubric scores with the reference scores of its items.
+
+    Labels (`lrq label RUN`): how often the reward, and each dimension, prefers what a person preferred, with a 95 %
+    interval; apart for small and large margins, since the pairs were chosen for being close.
 
     Items count as accurate (all criteria equal), partly accurate (some), acceptable (each within 1, in one direction)
     or inaccurate; beside it stand the mean deviation, the quadratic weighted kappa of each criterion, and what a judge
@@ -38,10 +42,19 @@ def agreement(run: str, as_json: bool, settings: Settings) -> None:
     ledger = open_ledger(settings)
     with ledger.reading() as conn:
         found = runs_.get_run(conn, run)
-    facts = compare_scores(ledger, found)
+    labels = label_agreement(ledger, found)
+    try:
+        facts = compare_scores(ledger, found)
+    except UsageError:
+        if labels is None:
+            raise
+        facts = {"run": run}
     if as_json:
-        echo_json(facts)
-    else:
+        echo_json(facts | ({"labels": labels} if labels else {}))
+        return
+    if labels is not None:
+        _print_labels(labels)
+    if "criteria" in facts:
         _print(facts)
 
 
@@ -50,7 +63,10 @@ def compare_scores(ledger: Ledger, run: Run) -> dict[str, Any]:
     frozen = thaw(run.recipe, run.config)
     compared = list(_compared(ledger, frozen, run))
     if not compared:
-        raise UsageError(f"no item of run {run.name!r} has scores and reference scores: answers like {{'GV': 3}}")
+        raise UsageError(
+            f"no item of run {run.name!r} has scores and reference scores (answers like {{'GV': 3}}), "
+            "and it has no labels (`lrq label`)"
+        )
     names = list(compared[0][0])
     alike = [pair for pair in compared if list(pair[0]) == names]
     references, predictions = ([[one[name] for name in names] for one in side] for side in zip(*alike, strict=True))
@@ -89,7 +105,7 @@ def _compared(ledger: Ledger, frozen: Frozen, run: Run) -> Iterator[Compared]:
         with ledger.reading() as conn:
             page = items_.item_ids(conn, run.id, after=after)
             for id_ in page:
-                _, case = load_case(conn, frozen, id_, run.round, with_scores=True)
+                _, case = load_case(conn, frozen, id_, items_.round_of(conn, id_), with_scores=True)
                 predicted = {one.dimension: round(one.value) for one in reversed(case.scores) if one.value is not None}
                 reference = _reference(frozen, case)
                 if reference and predicted.keys() >= reference.keys():
@@ -121,3 +137,24 @@ def _print(facts: dict[str, Any]) -> None:
     said = ", ".join(f"{name} {score}" for name, score in constant["scores"].items())
     left = f"; {facts['left_out']} items with other criteria are left out" if facts["left_out"] else ""
     out.print(f"{facts['items']} items; always the same: {said}{left}", soft_wrap=True)
+
+
+def _print_labels(facts: dict[str, Any]) -> None:
+    out = console()
+    made = table("", "agree", "95 % interval", "labels")
+    parts = [("reward", facts)]
+    parts += [(f"  margin {part['low']:.2f} to {part['high']:.2f}", part) for part in facts["by_margin"]]
+    parts += list(facts["dimensions"].items())
+    if len(facts["people"]) > 1:
+        parts += [(f"reward, {who}", part) for who, part in facts["people"].items()]
+    for name, part in parts:
+        interval = part["interval"]
+        words = f"{interval[0]:.0%} to {interval[1]:.0%}" if interval else "–"
+        made.add_row(name, "–" if part["agree"] is None else f"{part['agree']:.0%}", words, str(part["decided"]))
+    out.print(made)
+    counted = f"{facts['labels']} labels: {facts['ties']} ties, {facts['undecided']} on equal rewards"
+    both = facts["between_people"]
+    people = f"; two people agree on {both['agree']:.0%} of {both['pairs']} pairs" if both["pairs"] else ""
+    left = facts["left_chosen"]
+    sides = "" if left is None else f"; the left one was chosen in {left:.0%}"
+    out.print(f"{counted}{people}{sides}", soft_wrap=True)

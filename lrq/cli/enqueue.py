@@ -11,6 +11,7 @@ from lrq.cli.pairable import check_pairable
 from lrq.cli.reckoning import print_facts
 from lrq.config import merge_flags
 from lrq.ledger import open_ledger
+from lrq.recipes import load_recipe
 from lrq.workers.frozen import freeze
 
 
@@ -32,7 +33,7 @@ def enqueue(
 
     Example: lrq enqueue dataset.jsonl --responses sampled.jsonl --no-train
     """
-    settings = apply_settings(config, merge_flags(flags, _own_flags(options)))
+    settings = apply_settings(config, merge_flags(flags, flags_of(options)))
     intent = intent_of(options)
     note_probe(settings, freeze(settings, train=intent.train))
     ledger = open_ledger(settings, create=True)
@@ -49,15 +50,11 @@ def enqueue(
             echo(said, err=True)
         if estimate is not None:
             print_facts(console(), estimate)
-        if not settings.endpoints("judge"):
+        if load_recipe(intake.run.recipe).steps and not settings.endpoints("judge"):
             echo("no judge is named yet: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL, then `lrq resume`", err=True)
         if intake.set_aside:
             echo(f"`lrq status {intake.run.name} --failed` says why", err=True)
     return exit_code(intake)
-
-
-def _own_flags(options: dict[str, Any]) -> dict[str, Any]:
-    return flags_of(options["recipe"], options["loss"], options["price"])
 
 
 def intent_of(options: dict[str, Any]) -> Intent:

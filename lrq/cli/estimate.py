@@ -61,7 +61,7 @@ def estimate(
 
     Example: lrq estimate dataset.jsonl --price 0.15,0.6 --pilot 5
     """
-    own = flags_of(options["recipe"], options["loss"], options["price"])
+    own = flags_of(options)
     settings = apply_settings(config, merge_flags(flags, own))
     intent = intent_of(options)
     if pilot and intent.file == "-":

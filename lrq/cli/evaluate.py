@@ -25,7 +25,8 @@ _SEED = 0
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--policy", "policies", multiple=True, required=True, metavar="LABEL=FOLDER", help="Repeatable.")
+@click.option("--policy", "policies", multiple=True, metavar="LABEL=FOLDER", help="Repeatable.")
+@click.option("--rounds-of", metavar="RUN", help="The policy that a run began with, and its model of each round.")
 @click.option("--name", metavar="RUN", help="What the runs' names begin with; by default the file's name.")
 @click.option("--responses", type=click.IntRange(min=1), default=4, show_default=True, help="Sampled for each item.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Settings file instead of ./lrq.yaml.")
@@ -34,6 +35,7 @@ _SEED = 0
 def evaluate(
     file: str,
     policies: tuple[str, ...],
+    rounds_of: str | None,
     name: str | None,
     responses: int,
     config: str | None,
@@ -51,7 +53,10 @@ def evaluate(
     flagged = merge_flags(flags)
     means: dict[str, dict[str, float]] = {}
     code = 0
-    for label, folder in [*map(_parse, policies)]:  # all are looked at before the first is judged
+    asked = [*map(_parse, policies), *(_of_rounds(rounds_of, config, flagged) if rounds_of else ())]
+    if not asked:
+        raise UsageError("name what is to be evaluated: --policy LABEL=FOLDER, or --rounds-of RUN")
+    for label, folder in asked:  # all are looked at before the first is judged
         own = {**flagged, "policy": {**flagged.get("policy", {}), "path": folder}}
         own["sample"] = {**flagged.get("sample", {}), "responses": responses}
         settings = apply_settings(config, own)
@@ -65,6 +70,19 @@ def evaluate(
     compared = _compare(means)
     _print(compared, as_json)
     return code if code != EXIT_PARTLY else 0
+
+
+def _of_rounds(name: str, config: str | None, flags: dict[str, Any]) -> list[tuple[str, str]]:
+    """Label and folder of the policy before a run and after each of its rounds. Raises UsageError."""
+    ledger = open_ledger(apply_settings(config, flags))
+    with ledger.reading() as conn:
+        run = runs_.get_run(conn, name)
+        models = [(f"round_{one['round']}", one["model"]) for one in runs_.round_facts(conn, run.id) if one["model"]]
+    ledger.close()
+    if not models:
+        raise UsageError(f"run {name!r} has made no model yet")
+    before = run.config["policy"]["path"]
+    return [(label, str(find(str(folder)).resolve())) for label, folder in [("before", before), *models]]
 
 
 def _parse(text: str) -> tuple[str, str]:

@@ -17,7 +17,8 @@ from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
-from lrq.workers.frozen import thaw
+from lrq.reports.labels import label_lines
+from lrq.workers.frozen import schedule_of, thaw
 from lrq.workers.rows import TrainingRow, renderer_of, training_rows, trl_row
 from lrq.workers.trainer import run_folder
 
@@ -38,7 +39,9 @@ _FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {  # beside TRL's, 
 
 @click.command()
 @click.argument("run")
-@click.option("--format", "form", type=click.Choice(["trl", *_FORMS, "scores"]), default="trl", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["trl", *_FORMS, "scores", "labels"]), default="trl", show_default=True
+)
 @click.option(
     "--output",
     "-o",
@@ -46,18 +49,25 @@ _FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {  # beside TRL's, 
     default="-",
     help="A file, in Parquet if it ends in .parquet; - is standard output.",
 )
+@click.option("--round", "round_", type=click.IntRange(min=0), help="This round alone, from 0; by default all.")
 @settings_options
-def export(run: str, form: str, output: str, settings: Settings) -> None:
-    """Write the pairs of a run, or the scores of all its responses, as JSON lines or Parquet.
+def export(run: str, form: str, output: str, round_: int | None, settings: Settings) -> None:
+    """Write the pairs of a run, the scores of all its responses or the labels of people, as JSON lines or Parquet.
 
-    Beside what each format's tool reads, a pair has id, reward, margin and scores.
+    Beside what each format's tool reads, a pair has id, reward, margin and scores, and where a run has several rounds
+    the round that it was made in.
 
     Example: lrq export my-run --format longreward -o pairs.jsonl
     """
     ledger = open_ledger(settings)
     with ledger.reading() as conn:
         found = runs_.get_run(conn, run)
-    lines = scores(ledger, found) if form == "scores" else pairs(ledger, found, form)
+    if round_ is not None and round_ > found.round:
+        raise UsageError(f"run {run!r} has no round {round_}: its latest is {found.round}")
+    if form == "labels":
+        lines = label_lines(ledger, found)
+    else:
+        lines = scores(ledger, found, round_) if form == "scores" else pairs(ledger, found, form, round_)
     differing: list[str] = []
     if output.endswith(".parquet"):
         count = write_parquet(_noting(lines, differing), Path(output))
@@ -73,13 +83,19 @@ def export(run: str, form: str, output: str, settings: Settings) -> None:
         echo(f"for dataset_info.json: {orjson.dumps(entry).decode()}", err=True)
 
 
-def pairs(ledger: Ledger, run: Run, form: str = "trl", model: Path | None = None) -> Iterator[dict[str, Any]]:
+def pairs(
+    ledger: Ledger, run: Run, form: str = "trl", round_: int | None = None, model: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a round, or of all, in a form; `model` renders prompts where the run names no folder."""
     frozen = thaw(run.recipe, run.config)
     renderer = renderer_of(frozen, model) if form == "trl" else None
-    for row in training_rows(ledger, frozen, run.id, run.round, scores=True):
+    for row in training_rows(ledger, frozen, run.id, round_, scores=True, rates=form == "trl"):
         if form == "longreward" and row.rejected is None:
             raise UsageError("this run has demonstrations, not pairs: export it with --format trl")
+        if form != "trl" and len(row.turns) > 1:
+            raise UsageError("this run has rows of several turns: export it with --format trl")
         known = exports.pair_scores(row.item, row.margin, row.rewards, row.scores)
+        known |= {"round": row.round} if _has_rounds(run) else {}
         yield (trl_row(row, renderer) if form == "trl" else _FORMS[form](row)) | known
 
 
@@ -90,14 +106,21 @@ def _noting(lines: Iterator[dict[str, Any]], differing: list[str]) -> Iterator[d
         yield line
 
 
-def scores(ledger: Ledger, run: Run) -> Iterator[dict[str, Any]]:
-    """One line per response, in the order of items and responses."""
+def _has_rounds(run: Run) -> bool:
+    schedule = schedule_of(run.config.get("train"))
+    return schedule is not None and schedule.rounds > 1
+
+
+def scores(ledger: Ledger, run: Run, round_: int | None = None) -> Iterator[dict[str, Any]]:
+    """One line per response, in the order of items, rounds and responses."""
+    has_rounds = _has_rounds(run)
     after = 0
     while True:
         with ledger.reading() as conn:
             page = items_.item_ids(conn, run.id, after=after)
             for id_ in page:
-                yield from items_.score_lines(conn, id_)
+                for line in items_.score_lines(conn, id_, round_):
+                    yield {"id": line["id"], "round": 0} | line if has_rounds else line
         if not page:
             return
         after = page[-1]

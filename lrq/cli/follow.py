@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
 from lrq.cli.common import console, echo, echo_json, seconds
 from lrq.cli.export import write_results
-from lrq.cli.facts import pace_facts, process_facts, run_facts
 from lrq.cli.pairable import count_unpairable
 from lrq.cli.status import because, pace_lines, run_tables, shortfalls
 from lrq.config import Settings
@@ -25,6 +24,9 @@ from lrq.ledger.items import count_rows
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue import broker
+from lrq.recipes import load_recipe
+from lrq.reports.facts import pace_facts, process_facts, run_facts
+from lrq.workers.frozen import schedule_of
 from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, names_up, unable
 
 _LOOK_EVERY = 0.3  # seconds
@@ -136,8 +138,9 @@ def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
     """The processes this run needs, the broker first."""
     with ledger.reading() as conn:
         states = runs_.item_states(conn, run.id)
-    needed = ["judge", "aggregator"]
-    if states.get("unsampled") or states.get("sampling"):
+    needed = ["judge", "aggregator"] if load_recipe(run.recipe).steps else ["aggregator"]
+    schedule = schedule_of(run.config["train"])
+    if states.get("unsampled") or states.get("sampling") or (schedule and schedule.rounds > 1):
         needed.append("sampler")
     if run.config["train"] is not None:
         needed.append("trainer")
@@ -152,7 +155,7 @@ def _check_able(settings: Settings, needed: Sequence[str]) -> None:
     for name in needed:
         if name in missing:
             raise LrqError(f"this run needs a {name}, which cannot run here: {missing[name]}{_or_else(name)}")
-    if not settings.endpoints("judge"):
+    if "judge" in needed and not settings.endpoints("judge"):
         raise LrqError("no judge is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL (`lrq judge-sim` is an offline one)")
 
 
@@ -212,9 +215,14 @@ class _Bars:
                 self._look_due = time.monotonic() + _PACE_EVERY
                 usage = runs_.usage_of(conn, run.id)
                 self._pace = pace_facts(ledger, conn, run, usage)
-                self._pairs, self._calls = count_rows(conn, run.id, run.round), sum(row.calls for row in usage)
+                self._pairs, self._calls = count_rows(conn, run.id), sum(row.calls for row in usage)
         ended = states.get("done", 0) + states.get("failed", 0)
-        self._bar("items", ended, sum(states.values()), ", ".join(self._figures(run)))
+        self._bar(
+            f"items, round {run.round}" if run.round else "items",
+            ended,
+            sum(states.values()),
+            ", ".join(self._figures(run)),
+        )
         if step is not None:
             self._bar("training", step["step"], step["of"], f"loss {step['loss']:.4f}")
         self._say_waiting(ledger)
@@ -224,7 +232,8 @@ class _Bars:
             trained = "" if step is None else f", training step {step['step']} of {step['of']}"
             figures = ", ".join([f"{self._calls:,} calls", *self._figures(run)])
             if not is_terminal:
-                echo(f"{run.name}: {ended} of {sum(states.values())} items, {figures}{trained}", err=True)
+                counted = f"{ended} of {sum(states.values())} items" + (f" in round {run.round}" if run.round else "")
+                echo(f"{run.name}: {counted}, {figures}{trained}", err=True)
             self._say_trouble()
 
     def _figures(self, run: Run) -> list[str]:
@@ -272,6 +281,8 @@ def _exit_code(ledger: Ledger, run: Run, scores_only: bool) -> int:
         return _HALTED.get(run.halt, EXIT_ERROR)
     facts = run_facts(ledger, run)
     wants_pairs = not scores_only and count_unpairable(ledger, run) < sum(facts["items"].values())
+    if run.reason:
+        echo(f"run {run.name}: {run.reason}", err=True)
     missing = not_made(facts, wants_pairs)
     for said in (*missing, *(shortfalls(facts) if missing else ())):
         echo(f"run {run.name}: {said}", err=True)

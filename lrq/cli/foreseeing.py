@@ -51,8 +51,11 @@ class Foreseer:
         return replace(scaled, bill=less_cached(scaled.bill, self._counter.missed))
 
     def notes(self) -> list[str]:
-        kinds = ", ".join(sorted(self._counter.guessed))
-        return [f"replies to prompts of kind {kinds} are guessed"] if kinds else []
+        kinds, schedule = ", ".join(sorted(self._counter.guessed)), self._frozen.schedule
+        notes = [f"replies to prompts of kind {kinds} are guessed"] if kinds else []
+        if schedule and schedule.rounds > 1 and schedule.round_items == "all":
+            notes.append(f"this is the first of {schedule.rounds} rounds; each of the others judges all items anew")
+        return notes
 
     @property
     def _sampled(self) -> int:

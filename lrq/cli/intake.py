@@ -4,7 +4,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -25,8 +25,9 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import settle_run
 from lrq.ledger.runs import Run
 from lrq.recipes import load_recipe
+from lrq.trainer.loss_names import loss_settings
 from lrq.workers.feeder import feed
-from lrq.workers.frozen import EVERY_ROWS, PRICED, freeze, price_name, thaw
+from lrq.workers.frozen import PRICED, SCHEDULE, check_rounds, freeze, price_name, schedule_of, thaw
 
 _BATCH_ITEMS = 200
 _BATCH_CHARS = 8_000_000  # of contexts in one transaction
@@ -67,9 +68,12 @@ def intake_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--max-cost", metavar="MONEY", help="Stop at this amount, e.g. 12.50; needs a known price."),
         click.option("--price", metavar="IN,OUT[,CACHED]", help="The judge's price per million tokens."),
         click.option("--no-train", is_flag=True, help="Stop at the pairs."),
+        click.option(
+            "--rounds", type=click.IntRange(min=1), help="Sample, judge and train so many times, each from the last."
+        ),
         click.option("--strict", is_flag=True, help="Stop at the first line that cannot be used."),
         click.option("--scores-only", is_flag=True, help="Go on where no item can make a pair: scores are wanted."),
-        click.option("--loss", metavar="NAME", help="Train with this loss instead of the recipe's, e.g. sppo."),
+        click.option("--loss", metavar="NAME", help="Train with this loss and its defaults, e.g. sppo."),
         click.option("--recipe", metavar="NAME", help="longreward (default), or my_recipe.py:NAME."),
         click.option(
             "--responses", type=click.Path(exists=True, dir_okay=False), help="A second file, of sampled responses."
@@ -88,13 +92,18 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, file: str)
     return file
 
 
-def flags_of(recipe: str | None, loss: str | None, price: str | None) -> dict[str, Any]:
-    """These options as settings."""
+def flags_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `intake_options` that stand for settings, as settings. Raises UsageError."""
+    recipe, loss, price, rounds = (options[name] for name in ("recipe", "loss", "price", "rounds"))
     flags: dict[str, Any] = {}
+    if rounds is not None:
+        if options["no_train"]:
+            raise UsageError("--rounds goes on from what each round trains: leave out --no-train, or --rounds")
+        flags["train"] = {"rounds": rounds}
     if recipe:
         flags["recipe"] = recipe
     if loss:
-        flags["train"] = {"loss_type": loss.split(","), "loss_weights": [1.0] * len(loss.split(","))}
+        flags["train"] = flags.get("train", {}) | loss_settings(loss)
     if price is not None:
         flags["judge"] = {"price": _price(price)}
     return flags
@@ -147,7 +156,7 @@ def _end_intake(ledger: Ledger, run: Run, *, is_whole: bool) -> None:
     with ledger.writing() as conn:
         runs_.set_taking_in(conn, run.id, False)
         if is_whole or not runs_.delete_empty(conn, run.id):
-            settle_run(ledger, conn, run.id, thaw(run.recipe, run.config).train_every)
+            settle_run(ledger, conn, run.id, thaw(run.recipe, run.config).schedule)
 
 
 def _left_out(dataset: Dataset) -> list[str]:
@@ -191,9 +200,10 @@ def _check_train(config: dict[str, Any]) -> None:
     train = config["train"]
     if train is None:
         return
+    check_rounds(config)
     from lrq.trainer.job import make_job  # noqa: PLC0415
 
-    asked = {name: value for name, value in train.items() if name != EVERY_ROWS}
+    asked = {name: value for name, value in train.items() if name not in SCHEDULE}
     make_job({"model": ".", "rows": ".", "output": ".", **asked})
 
 
@@ -225,12 +235,15 @@ class _Taken:
 
     def __init__(self, ledger: Ledger, run: Run, intent: Intent) -> None:
         self._ledger, self._run, self._intent = ledger, run, intent
+        schedule = schedule_of(run.config["train"])
+        self._rounds = schedule.rounds if schedule and schedule.round_items == "split" else 1  # that items go to
         self._batch: list[tuple[int, Entry]] = []
         self._rejected: list[tuple[str, int, str]] = []
         self._source = ""
         self._chars = 0
         self.added = self.known = 0
         self.count = 0
+        self._brings_responses = False
 
     def take(self, line: Line[Entry]) -> None:
         if line.source != self._source:
@@ -255,10 +268,13 @@ class _Taken:
 
     def flush(self) -> None:
         lines = [(number, entry.item, _given(entry)) for number, entry in self._batch]
+        self._brings_responses |= any(given for *_, given in lines)
         with self._ledger.writing() as conn:
             for source, number, reason in self._rejected:
                 items_.add_set_aside(self._ledger, conn, self._run.id, source, number, reason)
-            added, known = items_.add_items(self._ledger, conn, self._run.id, lines, source=self._source)
+            added, known = items_.add_items(
+                self._ledger, conn, self._run.id, lines, source=self._source, rounds=self._rounds
+            )
         self.added += added
         self.known += known
         self._batch, self._rejected, self._chars = [], [], 0
@@ -266,6 +282,8 @@ class _Taken:
     def result(self, dropped: Sequence[str]) -> Intake:
         with self._ledger.reading() as conn:
             rejected = runs_.count_rejected(conn, self._run.id)
+        if self._brings_responses and (self._rounds > 1 or self._run.round):
+            dropped = [*dropped, "responses that items of later rounds bring are left out: their round samples its own"]
         return Intake(run=self._run, added=self.added, known=self.known, set_aside=rejected, dropped=dropped)
 
 

@@ -23,7 +23,13 @@ _SAMPLE = Item(
     context="The harbour froze on Friday. Pell left on Sunday with nine crates of tea.",
     question="When did the harbour freeze, and what did Pell take?",
     answer="It froze on Friday; Pell took nine crates of tea.",
-    fields={"system": ["Be brief.", "Be kind."], "rubrics": [{"criteria": "Is it exact?"}], "turns": ["A: Hello."]},
+    fields={
+        "system": ["Be brief.", "Be kind."],
+        "rubrics": [{"criteria": "Is it exact?"}],
+        "turns": ["A: Hello."],
+        "questions": ["When did the harbour freeze?"],
+        "short_contexts": ["The harbour froze on Friday."],
+    },
 )
 
 

@@ -10,11 +10,11 @@ import orjson
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lrq.config import OTHER_VARIABLES, Endpoint, Price, RoleSettings, Settings, variable_of
+from lrq.config import OTHER_VARIABLES, Endpoint, Price, RoleSettings, Settings, TrainSchedule, variable_of
 from lrq.domain.records import ROLES
 from lrq.recipes import RECIPES
 from lrq.trainer.job import TrainJob
-from lrq.workers.frozen import EVERY_ROWS, TRAINING
+from lrq.workers.frozen import TRAINING
 
 ROLE = "ROLE"  # stands for judge, teacher, embedding and policy, which have the same settings
 
@@ -89,19 +89,13 @@ def _recipes() -> Iterator[Section]:
 
 
 def _training() -> Section:
-    every = Entry(
-        key=f"train.{EVERY_ROWS}",
-        description="Train as soon as there are so many rows; 0: when the run's rows are complete",
-        default="0",
-        unit="rows",
-        example=f"train.{EVERY_ROWS}=1000",
-    )
     fields = {name: field for name, field in TrainJob.model_fields.items() if name in TRAINING}
+    schedule = TrainSchedule.model_fields
     intro = (
         "Under `train`, and for `lrq train` without that word (`--set beta=0.1`). A recipe has defaults of its own "
         "for some of them, which are LongReward's here."
     )
-    return Section(title="Training", intro=intro, entries=(*_entries(("train",), fields), every))
+    return Section(title="Training", intro=intro, entries=_entries(("train",), fields | schedule))
 
 
 def _entries(path: tuple[str, ...], fields: Mapping[str, FieldInfo]) -> tuple[Entry, ...]:

@@ -1,38 +1,48 @@
 """lrq report: a run in numbers, and two runs on the same items beside each other."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
-import sqlalchemy as sa
 from rich.console import RenderableType
 from rich.text import Text
 
-from lrq.cli.common import console, echo_json, json_option, settings_options
-from lrq.cli.facts import run_facts
+from lrq.cli.common import console, echo, echo_json, json_option, settings_options
 from lrq.cli.side_by_side import compared
-from lrq.cli.status import caching, cut_off, spent, table
+from lrq.cli.status import caching, cut_off, in_round, round_tables, spent, table
 from lrq.config import Settings
+from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
-from lrq.ledger.rescoring import past_means
 from lrq.ledger.runs import Run
-from lrq.ledger.schema import calls, items, rewards, rows, scores
-
-_COUNTS = ("calls", "reused", "prompt_tokens", "cached_tokens", "completion_tokens", "unpriced")
+from lrq.reports.run import summary
+from lrq.view.file import MOST_ITEMS, write_page
 
 
 @click.command()
 @click.argument("run")
 @click.option("--compare", metavar="RUN", help="Another run on the same items, e.g. with another judge.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the viewer's pages as one HTML file.")
+@click.option("--items", "most", type=click.IntRange(1), default=MOST_ITEMS, show_default=True, help="At most, in it.")
 @json_option
 @settings_options
-def report(run: str, compare: str | None, as_json: bool, settings: Settings) -> None:
+def report(run: str, compare: str | None, output: str | None, most: int, as_json: bool, settings: Settings) -> None:
     """Sum a run up: scores, rewards, pairs, and what they took; with --compare, how far two runs agree.
 
-    Example: lrq report one-by-one --compare batched
+    With -o, what `lrq view` shows of the run becomes one file that opens without lrq and asks the network for nothing.
+
+    Examples: lrq report one-by-one --compare batched; lrq report my-run -o my-run.html
     """
+    if output is not None and (compare is not None or as_json):
+        raise UsageError("-o writes the pages of one run: leave --compare and --json out")
     ledger = open_ledger(settings)
+    if output is not None:
+        written = write_page(ledger, _find(ledger, run), Path(output), most_items=most)
+        left = f" of {written['of']:,}; --items raises that" if written["items"] < written["of"] else ""
+        size = Path(output).stat().st_size / 1e6
+        echo(f"{output}: {written['items']:,} items{left}, {size:,.1f} MB", err=True)
+        return
     facts = summary(ledger, _find(ledger, run))
     if compare is not None:
         facts["compared"] = compared(ledger, _find(ledger, run), _find(ledger, compare))
@@ -49,84 +59,6 @@ def _find(ledger: Ledger, name: str) -> Run:
         return runs_.get_run(conn, name)
 
 
-# ----- one run
-
-
-def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
-    """What `status` knows, summed by dimension, with spreads, servers and what stood before rescoring."""
-    facts = run_facts(ledger, run)
-    names = ("run", "recipe", "state", "reason", "items", "set_aside", "no_pair", "failed", "calls", "money")
-    with ledger.reading() as conn:
-        return {
-            **{name: facts[name] for name in names},
-            "responses": facts["responses"]["count"],
-            "cut_responses": facts["responses"]["cut"],
-            "dimensions": _dimensions(conn, run, facts),
-            "reward": _spread(conn, rewards.c.value, rewards, run),
-            "pairs": {"count": facts["pairs"], "margin": _mean_margin(conn, run)},
-            "servers": _servers(conn, run),
-            "trainings": facts["trainings"],
-        }
-
-
-def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Scores and calls of each dimension; of a step's calls for no dimension, under the step's name."""
-    named: dict[str, list[Mapping[str, Any]]] = {name: [] for name in facts["scores"]}
-    for row in facts["usage"]:
-        named.setdefault(row["dimension"] or row["step"], []).append(row)
-    count = max(1, facts["items"].get("done", 0))
-    past = past_means(conn, run.id)
-    found = {}
-    for name, usage in named.items():
-        spread = _spread(conn, scores.c.value, scores, run, scores.c.dimension == name)
-        states = facts["scores"].get(name, {"not_applicable": 0, "unscored": 0})
-        sums = {count_: sum(row[count_] for row in usage) for count_ in _COUNTS}
-        money = {part: sum(row[part] for row in usage) for part in ("cost", "saved")}
-        is_priced = sums["calls"] > sums["unpriced"]
-        found[name] = {
-            **spread,
-            "not_applicable": states["not_applicable"],
-            "unscored": states["unscored"],
-            **sums,
-            **{part: amount if is_priced else None for part, amount in money.items()},
-            "calls_per_item": round((sums["calls"] + sums["reused"]) / count, 2),
-            "before": [
-                {"revision": row.revision, "values": row.values_, "mean": _rounded(row.mean)}
-                for row in past
-                if row.dimension == name
-            ],
-        }
-    return found
-
-
-def _spread(
-    conn: sa.Connection, value: sa.ColumnElement[Any], of: sa.Table, run: Run, *more: sa.ColumnElement[bool]
-) -> dict[str, Any]:
-    """Count, mean and standard deviation of the values of the current round."""
-    figures = sa.func.count(value), sa.func.avg(value), sa.func.avg(value * value)
-    query = sa.select(*figures).select_from(of).join(items, items.c.id == of.c.item_id)
-    query = query.where(items.c.run_id == run.id, of.c.round == items.c.round, *more)
-    count, mean, square = conn.execute(query).one()
-    deviation = None if mean is None else max(0.0, square - mean * mean) ** 0.5
-    return {"values": count, "mean": _rounded(mean), "deviation": _rounded(deviation)}
-
-
-def _mean_margin(conn: sa.Connection, run: Run) -> float | None:
-    query = sa.select(sa.func.avg(rows.c.margin)).where(rows.c.run_id == run.id, rows.c.round == run.round)
-    return _rounded(conn.execute(query).scalar())
-
-
-def _servers(conn: sa.Connection, run: Run) -> dict[str, int]:
-    """Replies by who gave them."""
-    query = sa.select(calls.c.server, sa.func.count().label("number")).where(calls.c.run_id == run.id)
-    query = query.where(calls.c.state == "done").group_by(calls.c.server).order_by(calls.c.server)
-    return {row.server: row.number for row in conn.execute(query)}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
-
-
 # ----- for people
 
 
@@ -138,6 +70,7 @@ def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     )
     yield _score_table(facts)
     yield _call_table(facts)
+    yield from round_tables(list(facts["rounds"]))
     yield from map(Text, _sentences(facts))
     if "compared" in facts:
         yield from _compared_parts(facts["run"], facts["compared"])
@@ -172,7 +105,10 @@ def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"no pair for {number} items: {reason}" for reason, number in facts["no_pair"].items())
     if len(facts["servers"]) > 1:
         yield "replies by server: " + ", ".join(f"{name} {number:,}" for name, number in facts["servers"].items())
-    yield from (f"training of {one['rows']} rows: {one['state']} {one['reason']}" for one in facts["trainings"])
+    for one in facts["trainings"]:
+        yield f"training of {one['rows']} rows{in_round(one, facts['rounds'])}: {one['state']} {one['reason']}"
+    if facts["state"] == "done" and facts["reason"]:
+        yield str(facts["reason"])
 
 
 def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -9,7 +9,6 @@ import click
 
 from lrq.cli.common import echo, echo_json, json_option, settings_options
 from lrq.cli.export import write_results
-from lrq.cli.facts import run_facts
 from lrq.cli.follow import finish, follow_options, work_on
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
@@ -19,6 +18,7 @@ from lrq.ledger.rescoring import reopen_step, revise
 from lrq.ledger.runs import Run
 from lrq.queue.routes import step_queue
 from lrq.recipes.templates import load_prompts
+from lrq.reports.facts import run_facts
 from lrq.workers.frozen import Frozen, prices, thaw
 from lrq.workers.revising import revised
 

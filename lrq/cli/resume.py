@@ -63,7 +63,7 @@ def resume(
             reopened = backlog.reopen_unscored(ledger, conn, found.id, frozen.step_of, frozen.steps)
             trainings = backlog.reopen_trainings(conn, found.id)
             echo(f"{reopened} items are asked again, {trainings} trainings started again", err=True)
-        backlog.settle_run(ledger, conn, found.id, frozen.train_every)
+        backlog.settle_run(ledger, conn, found.id, frozen.schedule)
     if detach:
         return 0
     return work_on(ledger, settings, run, judges=judges, samplers=samplers, as_json=as_json)

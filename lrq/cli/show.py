@@ -5,13 +5,13 @@ from typing import Any
 import click
 
 from lrq.cli.common import echo, echo_json, json_option, settings_options
-from lrq.cli.explain import explain
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
+from lrq.reports.item import explain
 
 _SHORT = 300  # characters of a text before it is cut, without --full
 
@@ -19,10 +19,11 @@ _SHORT = 300  # characters of a text before it is cut, without --full
 @click.command()
 @click.argument("item")
 @click.option("--response", "-k", type=int, help="Only this response.")
+@click.option("--round", "round_", type=click.IntRange(min=0), help="This round, from 0; by default the latest.")
 @click.option("--full", is_flag=True, help="Whole texts, the judge's words and the passages.")
 @json_option
 @settings_options
-def show(item: str, response: int | None, full: bool, as_json: bool, settings: Settings) -> None:
+def show(item: str, response: int | None, round_: int | None, full: bool, as_json: bool, settings: Settings) -> None:
     """Explain an item: its responses, and each score down to the judge's words and the passages it saw.
 
     ITEM is an item's id, or RUN:ID where several runs have it.
@@ -30,7 +31,7 @@ def show(item: str, response: int | None, full: bool, as_json: bool, settings: S
     Example: lrq show my-run:11 -k 3 --full
     """
     ledger = open_ledger(settings)
-    facts = explain(ledger, _find(ledger, item))
+    facts = explain(ledger, _find(ledger, item), round_)
     if response is not None:
         ks = [one["k"] for one in facts["responses"]]
         facts["responses"] = [one for one in facts["responses"] if one["k"] == response]
@@ -59,6 +60,8 @@ def _find(ledger: Ledger, name: str) -> int:
 
 def _print(facts: dict[str, Any], full: bool) -> None:
     echo(f"item {facts['id']}: {facts['state']} {one_line(facts['reason'] or '')}".rstrip(), bold=True)
+    if facts["round"]:
+        echo(f"round: {facts['round']}")
     echo(f"question: {one_line(facts['question'] or '')}")
     echo(f"context: {facts['context_chars']:,} characters")
     for row in facts["rows"]:

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lrq.cli.common import console, echo, echo_json, json_option, seconds, settings_options
-from lrq.cli.facts import lane_facts, learned_facts, process_facts, run_facts
 from lrq.config import Settings
 from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
+from lrq.reports.facts import lane_facts, learned_facts, process_facts, run_facts
 
 MOST_REASONS = 20  # shown; --json has all
 
@@ -167,11 +167,29 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
         calls.add_row(where, *(figure(one[name]) for name in counts), cost)
     said = [*caching(run), *in_doubt(run), *cut_off(run["responses"]), *pace_lines(run["pace"]), *shortfalls(run)]
     said += [f"no pair for {number} items: {reason}" for reason, number in [*run["no_pair"].items()][:MOST_REASONS]]
-    lines: list[RenderableType] = [scores, calls, *map(Text, said)]
+    lines: list[RenderableType] = [scores, calls, *round_tables(run["rounds"]), *map(Text, said)]
     trained = (
-        f"training of {one['rows']} rows: {one['state']} {one['reason']}{one['model']}" for one in run["trainings"]
+        f"training of {one['rows']} rows{in_round(one, run['rounds'])}: {one['state']} {one['reason']}{one['model']}"
+        for one in run["trainings"]
     )
     return [*lines, *map(Text, trained)]
+
+
+def round_tables(rounds: list[dict[str, Any]]) -> list[RenderableType]:
+    """What each round brought, where there are several; they are counted from 0."""
+    if not rounds:
+        return []
+    made = table("round", "rewarded", "mean reward", "pairs", "mean margin")
+    for one in rounds:
+        means = ("–" if one[name] is None else f"{one[name]:.3f}" for name in ("reward", "margin"))
+        reward, margin = means
+        made.add_row(str(one["round"]), f"{one['rewards']:,}", reward, f"{one['pairs']:,}", margin)
+    return [made]
+
+
+def in_round(one: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
+    """Name the round of a training where there are several."""
+    return f" of round {one['round']}" if rounds else ""
 
 
 def caching(run: dict[str, Any]) -> list[str]:

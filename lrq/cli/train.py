@@ -17,9 +17,10 @@ from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
 from lrq.ledger.runs import get_run
 from lrq.recipes import load_recipe
-from lrq.trainer.files import is_file_of_rows
+from lrq.trainer.files import find_rows, is_file_of_rows
 from lrq.trainer.job import Preflight, Result, make_job, prepare
 from lrq.trainer.launch import run
+from lrq.trainer.loss_names import loss_settings
 from lrq.workers.trainer import about, run_folder, train_settings
 
 STATUS = {"done": 0, "nothing": 0, "failed": 1, "stopped": 130}
@@ -41,6 +42,7 @@ ROWS_SET_ASIDE = 3
     "--job", type=click.Path(path_type=Path), help="Folder for checkpoints and metrics.  [default: OUTPUT.job]"
 )
 @click.option("--adapter", type=click.Choice(["lora"]), help="Train low-rank matrices beside the weights.")
+@click.option("--loss", metavar="NAME", help="With this loss and its defaults, e.g. sft, sppo, nll:1,sigmoid:0.01.")
 @click.option("--merge", is_flag=True, help="Save a whole model, the adapter added to its base.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the training; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -50,6 +52,7 @@ def train(
     output: Path | None,
     job: Path | None,
     adapter: str | None,
+    loss: str | None,
     settings: tuple[str, ...],
     *,
     merge: bool,
@@ -61,8 +64,11 @@ def train(
     set in the local hub cache. Interrupted, the same command goes on from the last checkpoint.
     """
     found: dict[str, Any] = {"model": model, "rows": Path(source), "output": output}
-    if not is_file_of_rows(source):
+    if is_file_of_rows(source):
+        find_rows(Path(source))
+    else:
         found = _of_run(source, model) | {name: value for name, value in found.items() if value and name != "rows"}
+    found |= loss_settings(loss) if loss else {}
     found |= {name: value for name, value in (("adapter", adapter), ("merge", merge)) if value}
     for name in ("model", "output"):
         if found[name] is None:
@@ -91,7 +97,7 @@ def _of_run(name: str, model: Path | None = None) -> dict[str, Any]:
         raise UsageError(f"run {name} is {run.state}: its pairs are not complete; `lrq resume {name}` goes on")
     pairs = next(path for path in write_results(ledger, settings, run, model) if path.stem == "pairs")
     policy = run.config["policy"]["path"]
-    own = train_settings(run.config) if run.config["train"] else dict(load_recipe(run.recipe).loss)
+    own = train_settings(run.config["train"] or load_recipe(run.recipe).loss)
     output = run_folder(settings.home, name) / "model"
     known = {**own, "about": about(name, run.config)}
     return {"model": Path(policy) if policy else None, "rows": pairs, "output": output, **known}
@@ -128,9 +134,7 @@ class TrainBar:
         )
 
     def metric(self, metric: Mapping[str, Any]) -> None:
-        figures = (
-            f"loss {metric['loss']:.3f} margin {metric['margin']:+.2f} {metric['tokens_per_second']:,.0f} tokens/s"
-        )
+        figures = f"{_figures(metric)}, {metric['tokens_per_second']:,.0f} tokens/s"
         self._progress.update(
             self._task, description="train", completed=metric["step"], total=metric["of"], figures=figures
         )
@@ -150,8 +154,13 @@ def _bar() -> Iterator[TrainBar]:
         yield TrainBar(progress)
 
 
-def _figures(figures: Mapping[str, float]) -> str:
-    return f"loss {figures['loss']:.4f}, margin {figures['margin']:+.3f}, pairs in order {figures['accuracy']:.0%}"
+def _figures(figures: Mapping[str, Any]) -> str:
+    if figures.get("margin") is None:  # nothing is rejected
+        return f"loss {figures['loss']:.4f}"
+    share = f" ({figures['sppo_share']:.4f} of (½/β)²)" if "sppo_share" in figures else ""
+    return (
+        f"loss {figures['loss']:.4f}{share}, margin {figures['margin']:+.3f}, pairs in order {figures['accuracy']:.0%}"
+    )
 
 
 def _summary(result: Result) -> str:
@@ -165,10 +174,8 @@ def _summary(result: Result) -> str:
     if rows.shared_prefix not in {"", "yes"}:
         lines.append(f"Prompts were encoded twice, not shared: {rows.shared_prefix}")
     if result.state == "done":
-        last = result.metrics
         lines.append(
-            f"Trained {result.steps} steps in {result.seconds:.0f} s: last loss {last['loss']:.4f}, "
-            f"margin {last['margin']:+.3f}, pairs in order {last['accuracy']:.0%}, "
+            f"Trained {result.steps} steps in {result.seconds:.0f} s: last {_figures(result.metrics)}, "
             f"{result.tokens / max(result.seconds, 0.1):,.0f} tokens/s"
         )
         lines += [f"Held out, {name}: {_figures(figures)}" for name, figures in result.held_out.items()]

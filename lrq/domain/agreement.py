@@ -97,3 +97,13 @@ def bootstrap_interval(
         values.append(figure(compare([references[n] for n in drawn], [predictions[n] for n in drawn])))
     values.sort()
     return values[int(0.025 * resamples)], values[min(resamples - 1, int(0.975 * resamples))]
+
+
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927): honest for few trials and for shares near 0 and 1."""
+    z = 1.959964
+    share, square = successes / count, z * z / count
+    middle = (share + square / 2) / (1 + square)
+    half = z / (1 + square) * (share * (1 - share) / count + square / (4 * count)) ** 0.5
+    low, high = middle - half, middle + half
+    return 0.0 if successes == 0 else low, 1.0 if successes == count else high

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations
 from math import exp
 from statistics import fmean
+from typing import TypeVar
 
+K = TypeVar("K")
 Matrix = Sequence[Sequence[float]]  # K × K; [i][j] is the probability, in [0, 1], that response i beats response j
 
 DECIMALS = 9  # probabilities that differ further behind the point are equal
@@ -61,6 +63,11 @@ def sigmoid(logit: float) -> float:
 def reward_matrix(rewards: Sequence[float]) -> list[list[float]]:
     """Return the matrix in which the higher reward beats the lower, and equal ones tie."""
     return [[0.5 if a == b else float(a > b) for b in rewards] for a in rewards]
+
+
+def rates_by_reward(rewards: Mapping[K, float]) -> dict[K, float]:
+    """Return the win rate of each of a prompt's responses among all of them, itself included, by their rewards."""
+    return dict(zip(rewards, win_rates(reward_matrix(list(rewards.values()))), strict=True))
 
 
 def cycles(matrix: Matrix) -> list[tuple[int, int, int]]:

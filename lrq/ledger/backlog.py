@@ -4,12 +4,13 @@ A task's row lives from the start of its work to its end. Ending it is deleting 
 right to write the effects, so a task that is delivered twice has its effects once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from lrq.config import TrainSchedule
 from lrq.domain.errors import UsageError
 from lrq.domain.records import NOT_FINITE, UNFINISHED_THOUGHT, NoRow, Reward, Row
 from lrq.ledger import items as items_
@@ -186,6 +187,13 @@ def put_back(conn: sa.Connection, ids: Sequence[int]) -> None:
     conn.execute(tasks.update().where(tasks.c.id.in_(ids), tasks.c.state == "sent").values(state="ready"))
 
 
+def reroute(conn: sa.Connection, run: int, queues: Sequence[str], route: Callable[[str], str]) -> None:
+    """Give the run's ready tasks that are for none of these queues the one that `route` names for them."""
+    lost = tasks.c.run_id == run, tasks.c.queue.not_in(queues), tasks.c.state == "ready"
+    for name in conn.execute(sa.select(tasks.c.name).where(*lost).distinct()).scalars().all():
+        conn.execute(tasks.update().where(*lost, tasks.c.name == name).values(queue=route(name)))
+
+
 def put_back_all(conn: sa.Connection, run: int) -> None:
     """Have every open task of a run sent again, wherever its message may be; effects happen once all the same."""
     conn.execute(tasks.update().where(tasks.c.run_id == run, tasks.c.state == "sent").values(state="ready"))
@@ -254,25 +262,61 @@ def _end_item(conn: sa.Connection, task: Task, state: str, reason: str) -> None:
     conn.execute(runs.update().where(runs.c.id == task.run).values(open_items=runs.c.open_items - 1))
 
 
-def settle_run(ledger: Ledger, conn: sa.Connection, run: int, train_every: int | None) -> None:
-    """After the end of a task: open the trainings that are due; a run with neither open items nor tasks is done.
+def settle_run(ledger: Ledger, conn: sa.Connection, run: int, schedule: TrainSchedule | None) -> None:
+    """After the end of a task: open the trainings that are due; with neither open items nor tasks a round is done.
 
     The run's row is locked: of two ends at once the second sees what the first has done.
 
-    train_every: rows a training's window holds, 0 for all in one, None for no training.
+    schedule: None for a run that is not trained.
     """
     locked = sa.select(runs).where(runs.c.id == run).with_for_update(key_share=True)
     row = conn.execute(locked).one()
     at_end = row.open_items == 0 and row.taking_in == 0
-    if not (train_every or at_end):
+    if not ((schedule and schedule.every_rows) or at_end):
         return  # at once: judges wait for the run's row
-    while train_every is not None and _open_training(ledger, conn, row, train_every, at_end):
+    while schedule is not None and _open_training(ledger, conn, row, schedule.every_rows, at_end):
         pass
-    if not at_end:
+    _send_training(conn, run)
+    if not at_end or row.state != "active":
         return
     open_tasks = sa.select(tasks.c.id).where(tasks.c.run_id == run).limit(1)
     if conn.execute(open_tasks).first() is None:
-        conn.execute(runs.update().where(runs.c.id == run, runs.c.state == "active").values(state="done"))
+        _end_round(conn, row, schedule)
+
+
+def _end_round(conn: sa.Connection, row: sa.Row[Any], schedule: TrainSchedule | None) -> None:
+    """Begin the run's next round; after the last one, or where there can be none, the run is done."""
+    following, reason = row.round + 1, ""
+    if schedule is not None and following < schedule.rounds:
+        reason = _why_no_model(conn, row.id, row.round)
+        if not reason and _begin_round(conn, row.id, following, schedule):
+            return
+        reason = reason or f"no item is left for round {following}"
+    conn.execute(runs.update().where(runs.c.id == row.id).values(state="done", reason=reason[:1000]))
+
+
+def _why_no_model(conn: sa.Connection, run: int, round_: int) -> str:
+    """Say why a round has no model that the next could begin with; empty: it has one, and no training failed."""
+    of_round = trainings.c.run_id == run, trainings.c.round == round_
+    ended = conn.execute(sa.select(trainings).where(*of_round).order_by(trainings.c.window)).all()
+    failed = [row for row in ended if row.state == "failed"]
+    if failed:
+        return f"round {round_} is the last, for a training of its failed: {failed[0].reason}"
+    if any(row.model for row in ended):
+        return ""
+    return f"round {round_} is the last, for it made no model: {ended[-1].reason if ended else 'nothing was trained'}"
+
+
+def _begin_round(conn: sa.Connection, run: int, round_: int, schedule: TrainSchedule) -> int:
+    """Open the items of a round, none of which has failed before; how many they are."""
+    due: sa.ColumnElement[bool] = items.c.state == "done"
+    if schedule.round_items == "split":
+        due = sa.and_(items.c.state == "waiting", items.c.round == round_)
+    again = items.update().where(items.c.run_id == run, due)
+    count = conn.execute(again.values(round=round_, state="unsampled", reason="", open_steps=0)).rowcount
+    if count:
+        conn.execute(runs.update().where(runs.c.id == run).values(round=round_, open_items=count))
+    return count
 
 
 def _open_training(ledger: Ledger, conn: sa.Connection, row: sa.Row[Any], every: int, at_end: bool) -> bool:
@@ -293,25 +337,29 @@ def _open_training(ledger: Ledger, conn: sa.Connection, row: sa.Row[Any], every:
     if not ledger.add_new(conn, trainings, values):
         return False
     conn.execute(rows.update().where(rows.c.id.in_(taken)).values(window=window))
-    _open_train_task(conn, run, row.round, window)
     return True
 
 
-def _open_train_task(conn: sa.Connection, run: int, round_: int, window: int) -> None:
-    task = {"run_id": run, "item_id": 0, "round": round_, "name": f"train.{window}", "queue": "train"}
+def _send_training(conn: sa.Connection, run: int) -> None:
+    """Open the task of the first training that waits, unless one is open: each goes on from the model before it."""
+    of_run = sa.select(trainings.c.round, trainings.c.window).where(trainings.c.run_id == run)
+    waiting = of_run.where(trainings.c.state == "waiting").order_by(trainings.c.round, trainings.c.window)
+    row = conn.execute(waiting.limit(1)).one_or_none()
+    open_tasks = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.queue == "train").limit(1)
+    if row is None or conn.execute(open_tasks).first() is not None:
+        return
+    task = {"run_id": run, "item_id": 0, "round": row.round, "name": f"train.{row.window}", "queue": "train"}
     conn.execute(tasks.insert().values(state="ready", **task))
 
 
 def reopen_trainings(conn: sa.Connection, run: int) -> int:
-    """Open the trainings that failed once more; how many."""
+    """Have the trainings that failed wait for another try, the first of which is opened; how many."""
     failed = trainings.c.run_id == run, trainings.c.state == "failed"
-    again = conn.execute(sa.select(trainings.c.round, trainings.c.window).where(*failed)).all()
-    for row in again:
-        _open_train_task(conn, run, row.round, row.window)
-    conn.execute(trainings.update().where(*failed).values(state="waiting", reason="", ended_at=None))
-    if again:
+    count = conn.execute(trainings.update().where(*failed).values(state="waiting", reason="", ended_at=None)).rowcount
+    if count:
         _activate(conn, run)
-    return len(again)
+        _send_training(conn, run)
+    return count
 
 
 def _activate(conn: sa.Connection, run: int, **more: Any) -> None:
@@ -365,15 +413,21 @@ def reopen_unscored(
         by_item.setdefault(row.item_id, {})[name] = steps[name]
     for id_, names in by_item.items():
         _open_tasks(ledger, conn, run, id_, names, was="done", state="judging")
-    failed = sa.select(items.c.id, items.c.given).where(items.c.run_id == run, items.c.state == "failed")
-    again = list(conn.execute(failed.where(items.c.reason != LEFT_OUT)))
-    for row in again:
-        has_text = conn.execute(
-            sa.select(responses.c.id).where(responses.c.item_id == row.id, responses.c.text.is_not(None)).limit(1)
-        )
-        state = "unjudged" if has_text.first() is not None else "unsampled"
-        conn.execute(items.update().where(items.c.id == row.id).values(state=state, reason=""))
-    count = unsampled + len(by_item) + len(again)
+    again = _reopen_failed(conn, run)
+    count = unsampled + len(by_item) + again
     if count:
         _activate(conn, run, open_items=runs.c.open_items + count, series=runs.c.series + 1)
     return count
+
+
+def _reopen_failed(conn: sa.Connection, run: int) -> int:
+    """Start the items that failed from their beginning, in the round where the run is; how many."""
+    round_ = conn.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar_one()
+    failed = sa.select(items.c.id).where(items.c.run_id == run, items.c.state == "failed", items.c.reason != LEFT_OUT)
+    ids = conn.execute(failed).scalars().all()
+    for id_ in ids:
+        texts = sa.select(responses.c.id).where(responses.c.item_id == id_, responses.c.round == round_)
+        has_text = conn.execute(texts.where(responses.c.text.is_not(None)).limit(1)).first() is not None
+        state = "unjudged" if has_text else "unsampled"
+        conn.execute(items.update().where(items.c.id == id_).values(state=state, reason="", round=round_))
+    return len(ids)

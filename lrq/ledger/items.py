@@ -48,10 +48,12 @@ def add_items(
     batch: Sequence[tuple[int, Item, Sequence[tuple[int, str | None]]]],  # as NewLine
     *,
     source: str = "",
+    rounds: int = 1,
 ) -> tuple[int, int]:
     """Add the items that are new to the run; returns how many were added, how many it had.
 
-    A line whose id stands in the run already, from another line or with other words, is rejected.
+    A line whose id stands in the run already, from another line or with other words, is rejected. New items join the
+    round where the run is, or are dealt out over it and the later of so many `rounds`; given responses are round 0's.
     """
     lines = [NewLine(*line) for line in batch]
     stands = _standing(conn, run, [line.item.id for line in lines])
@@ -66,11 +68,12 @@ def add_items(
             add_set_aside(ledger, conn, run, source, line.number, reason)
         else:
             known += 1
-    added = _add(ledger, conn, new)
+    _deal_out(conn, run, [row for _, row in new], rounds)
+    added, open_ = _add(ledger, conn, new)
     repaired = set_aside.c.line.in_([line.number for line, _ in new])  # torn when the file was shorter
     conn.execute(set_aside.delete().where(set_aside.c.run_id == run, set_aside.c.source == source[:200], repaired))
-    conn.execute(runs.update().where(runs.c.id == run).values(open_items=runs.c.open_items + added))
-    if added:
+    conn.execute(runs.update().where(runs.c.id == run).values(open_items=runs.c.open_items + open_))
+    if open_:
         conn.execute(runs.update().where(runs.c.id == run, runs.c.state == "done").values(state="active", reason=""))
     return added, known + len(new) - added
 
@@ -96,6 +99,19 @@ def _row(run: int, line: NewLine) -> dict[str, Any]:
     }
 
 
+def _deal_out(conn: sa.Connection, run: int, new: Sequence[dict[str, Any]], rounds: int) -> None:
+    """Name the round of each new item, in turn; later rounds sample what they judge."""
+    current = conn.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar_one()
+    left = max(1, rounds - current)
+    before = sa.select(items.c.round).where(items.c.run_id == run).order_by(items.c.id.desc()).limit(1)
+    last = conn.execute(before).scalar() if left > 1 else None
+    first = 0 if last is None else last + 1 - current
+    for place, row in enumerate(new):
+        row["round"] = current + (first + place) % left
+        if row["round"] > 0:
+            row |= {"state": "waiting" if row["round"] > current else "unsampled", "given": 0}
+
+
 def _why_aside(row: Mapping[str, Any], stands: Mapping[str, Any]) -> str:
     """Why a line with an id that stands already cannot be used; empty where it is the very same."""
     if row["line"] != stands["line"]:
@@ -106,22 +122,22 @@ def _why_aside(row: Mapping[str, Any], stands: Mapping[str, Any]) -> str:
     return "" if is_same else f"its id {row['key']!r} was enqueued with other words, which stand; give it another id"
 
 
-def _add(ledger: Ledger, conn: sa.Connection, new: Sequence[tuple[NewLine, Mapping[str, Any]]]) -> int:
-    """Insert contexts, items and given responses; how many nobody else has added meanwhile."""
+def _add(ledger: Ledger, conn: sa.Connection, new: Sequence[tuple[NewLine, Mapping[str, Any]]]) -> tuple[int, int]:
+    """Insert contexts, items and given responses; how many nobody else has added meanwhile, and are open now."""
     if not new:
-        return 0
+        return 0, 0
     _keep_contexts(ledger, conn, {row["context_hash"]: line.item.context for line, row in new if line.item.context})
     insert = ledger.insert(items).on_conflict_do_nothing().returning(items.c.id, items.c.key)
     ids = {row.key: row.id for row in conn.execute(insert, [row for _, row in new])}
     given = [
         {"item_id": ids[line.item.id], "k": k, "text": text, "reason": "empty" if text is None else ""}
-        for line, _ in new
-        if line.item.id in ids
+        for line, row in new
+        if line.item.id in ids and row["round"] == 0
         for k, text in line.given
     ]
     if given:
         conn.execute(responses.insert(), given)
-    return len(ids)
+    return len(ids), sum(row["key"] in ids and row["state"] != "waiting" for _, row in new)
 
 
 def _keep_contexts(ledger: Ledger, conn: sa.Connection, texts: Mapping[str, str]) -> None:
@@ -169,6 +185,11 @@ def load_item(
     if documents is not None and known is None:
         documents[row.context_hash] = item
     return row, item
+
+
+def round_of(conn: sa.Connection, id_: int) -> int:
+    """Return the latest round of an item."""
+    return int(conn.execute(sa.select(items.c.round).where(items.c.id == id_)).scalar_one())
 
 
 def load_context(conn: sa.Connection, digest: str) -> str:
@@ -344,7 +365,8 @@ def set_rows(conn: sa.Connection, run: int, item: int, round_: int, found: Seque
     """The item's rows. What is made again after a rescore is for no further training, but for `lrq train`."""
     old = rows.c.item_id == item, rows.c.round == round_
     window = conn.execute(sa.select(sa.func.max(rows.c.window)).where(*old)).scalar_one()
-    if window is None and conn.execute(sa.select(past_scores.c.id).where(past_scores.c.item_id == item)).first():
+    rescored = sa.select(past_scores.c.id).where(past_scores.c.item_id == item, past_scores.c.round == round_)
+    if window is None and conn.execute(rescored).first():
         past = sa.select(sa.func.max(trainings.c.window)).where(trainings.c.run_id == run, trainings.c.round == round_)
         window = conn.execute(past).scalar_one()
     conn.execute(rows.delete().where(*old))
@@ -376,9 +398,9 @@ def load_rows(conn: sa.Connection, item: int, round_: int) -> list[sa.Row[Any]]:
     return list(conn.execute(sa.select(rows).where(rows.c.item_id == item, rows.c.round == round_)))
 
 
-def count_rows(conn: sa.Connection, run: int, round_: int) -> int:
-    counted = sa.select(sa.func.count()).where(rows.c.run_id == run, rows.c.round == round_)
-    return int(conn.execute(counted).scalar_one())
+def count_rows(conn: sa.Connection, run: int) -> int:
+    """Count the training rows of all rounds of a run."""
+    return int(conn.execute(sa.select(sa.func.count()).where(rows.c.run_id == run)).scalar_one())
 
 
 def item_ids(conn: sa.Connection, run: int, *, after: int = 0, limit: int = 500) -> list[int]:
@@ -393,15 +415,18 @@ def find_items(conn: sa.Connection, key: str, run: int | None = None) -> list[sa
     return list(conn.execute(query if run is None else query.where(items.c.run_id == run)))
 
 
-def score_lines(conn: sa.Connection, id_: int) -> list[dict[str, Any]]:
-    """The scores of an item's responses in the form of the `scores` export."""
+def score_lines(conn: sa.Connection, id_: int, round_: int | None = None) -> list[dict[str, Any]]:
+    """The scores of an item's responses in the form of the `scores` export; of all its rounds, or of one."""
     row = conn.execute(sa.select(items.c.key, items.c.round).where(items.c.id == id_)).one()
+    rounds = range(row.round + 1) if round_ is None else (round_,)
+    return [line for one in rounds for line in _score_lines(conn, id_, row.key, one)]
+
+
+def _score_lines(conn: sa.Connection, id_: int, key: str, round_: int) -> list[dict[str, Any]]:
     by_response: dict[tuple[int, int], list[Score]] = defaultdict(list)
-    for score in load_scores(conn, id_, row.round):
+    for score in load_scores(conn, id_, round_):
         by_response[score.prompt, score.k].append(score)
-    reward_of = {(one.prompt, one.k): one for one in load_rewards(conn, id_, row.round)}
-    found = load_responses(conn, id_, row.round)
+    reward_of = {(one.prompt, one.k): one for one in load_rewards(conn, id_, round_)}
+    found = load_responses(conn, id_, round_)
     names = [(one.prompt, one.k) for one in found]
-    return [
-        score_row(row.key, one, by_response[name], reward_of.get(name)) for one, name in zip(found, names, strict=True)
-    ]
+    return [score_row(key, one, by_response[name], reward_of.get(name)) for one, name in zip(found, names, strict=True)]

@@ -10,7 +10,20 @@ import sqlalchemy as sa
 
 from lrq.domain.errors import LrqError, UsageError
 from lrq.ledger.engine import Ledger
-from lrq.ledger.schema import breakers, items, metrics, responses, runs, scores, set_aside, tasks, trainings, usage
+from lrq.ledger.schema import (
+    breakers,
+    items,
+    metrics,
+    responses,
+    rewards,
+    rows,
+    runs,
+    scores,
+    set_aside,
+    tasks,
+    trainings,
+    usage,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,22 +315,60 @@ def trainings_of(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
     return list(conn.execute(query.order_by(trainings.c.round, trainings.c.window)))
 
 
+def model_before(conn: sa.Connection, run: int, round_: int, window: int = 0) -> str:
+    """Return the folder of the last model that was made before a training; empty: there was none."""
+    earlier = sa.or_(trainings.c.round < round_, sa.and_(trainings.c.round == round_, trainings.c.window < window))
+    query = sa.select(trainings.c.model).where(trainings.c.run_id == run, trainings.c.model != "", earlier)
+    ordered = query.order_by(trainings.c.round.desc(), trainings.c.window.desc())
+    return conn.execute(ordered.limit(1)).scalar() or ""
+
+
+def round_facts(conn: sa.Connection, run: int) -> list[dict[str, Any]]:
+    """Return what each round brought so far: rewarded responses and their mean, rows and their margin, its model."""
+    rewarded = sa.select(rewards.c.round, sa.func.count(rewards.c.value).label("rewards"))
+    rewarded = rewarded.add_columns(sa.func.avg(rewards.c.value).label("mean"))
+    rewarded = rewarded.join(items, items.c.id == rewards.c.item_id).where(items.c.run_id == run)
+    of_rewards = {row.round: row for row in conn.execute(rewarded.group_by(rewards.c.round))}
+    made = sa.select(rows.c.round, sa.func.count().label("number"), sa.func.avg(rows.c.margin).label("margin"))
+    of_rows = {row.round: row for row in conn.execute(made.where(rows.c.run_id == run).group_by(rows.c.round))}
+    models = {row.round: row.model for row in trainings_of(conn, run) if row.model}
+    last = conn.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar_one()
+    return [
+        {
+            "round": round_,
+            "rewards": of_rewards[round_].rewards if round_ in of_rewards else 0,
+            "reward": of_rewards[round_].mean if round_ in of_rewards else None,
+            "pairs": of_rows[round_].number if round_ in of_rows else 0,
+            "margin": of_rows[round_].margin if round_ in of_rows else None,
+            "model": models.get(round_, ""),
+        }
+        for round_ in range(last + 1)
+    ]
+
+
 def failures(conn: sa.Connection, run: Run) -> list[dict[str, str]]:
     """Every line rejected, item or training failed, response without text, score unscored, with its reason."""
     found = [{"what": f"{row.source}, line {row.line}", "reason": row.reason} for row in lines_set_aside(conn, run.id)]
     failed = sa.select(items.c.key, items.c.reason).where(items.c.run_id == run.id, items.c.state == "failed")
     found += [{"what": f"item {row.key}", "reason": row.reason} for row in conn.execute(failed.order_by(items.c.id))]
-    empty = sa.select(items.c.key, responses.c.k, responses.c.reason).join(items, items.c.id == responses.c.item_id)
+    empty = sa.select(items.c.key, responses.c.round, responses.c.k, responses.c.reason).join(
+        items, items.c.id == responses.c.item_id
+    )
     empty = empty.where(items.c.run_id == run.id, responses.c.text.is_(None)).order_by(responses.c.id)
-    found += [{"what": f"item {row.key}, response {row.k}", "reason": row.reason} for row in conn.execute(empty)]
-    missing = sa.select(items.c.key, scores.c.k, scores.c.dimension, scores.c.reason)
+    found += [{"what": _response(row), "reason": row.reason} for row in conn.execute(empty)]
+    missing = sa.select(items.c.key, scores.c.round, scores.c.k, scores.c.dimension, scores.c.reason)
     missing = missing.join(items, items.c.id == scores.c.item_id).where(items.c.run_id == run.id)
     missing = missing.where(scores.c.state == "unscored").order_by(scores.c.id)
     for row in conn.execute(missing):
-        found.append({"what": f"item {row.key}, response {row.k}, {row.dimension}", "reason": row.reason})
+        found.append({"what": f"{_response(row)}, {row.dimension}", "reason": row.reason})
     trained = [row for row in trainings_of(conn, run.id) if row.state == "failed"]
     found += [{"what": f"training of {row.rows} rows", "reason": row.reason} for row in trained]
     return [{"run": run.name, **failure} for failure in found]
+
+
+def _response(row: Any) -> str:
+    """Name a response of an item, with its round where it is not the first."""
+    return f"item {row.key}, " + (f"round {row.round}, " if row.round else "") + f"response {row.k}"
 
 
 def last_metric(conn: sa.Connection, run: int) -> dict[str, Any] | None:

@@ -68,7 +68,7 @@ items = sa.Table(
     sa.Column("body", sa.Text, nullable=False),  # question, answer and further fields, JSON
     sa.Column(
         "state", sa.String(16), nullable=False
-    ),  # unsampled, sampling, unjudged, judging, aggregating, done, failed
+    ),  # waiting (for its round), unsampled, sampling, unjudged, judging, aggregating, done, failed
     _text("reason"),
     _count("round"),
     _count("open_steps"),
@@ -338,4 +338,20 @@ metrics = sa.Table(
     sa.Column("window", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("step", sa.Integer, primary_key=True, autoincrement=False),
     _text("body"),  # JSON
+)
+
+labels = sa.Table(  # which of two responses a person prefers
+    "labels",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("item_id", sa.ForeignKey("items.id"), nullable=False),
+    _count("round"),
+    _count("prompt"),
+    sa.Column("left", sa.Integer, nullable=False),  # the k that stood on the left
+    sa.Column("right", sa.Integer, nullable=False),
+    sa.Column("choice", sa.String(8), nullable=False),  # left, right, tie
+    sa.Column("who", sa.String(100), nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Index(None, "run_id", "item_id"),
 )

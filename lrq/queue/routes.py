@@ -20,6 +20,12 @@ def step_queue(step: str) -> str:
     return f"{_JUDGE}.{step}" if step in _STEPS else _JUDGE
 
 
+def task_queue(task: str) -> str:
+    """Return the queue of a task by its name: sample, aggregate, train.<window>, or a step's."""
+    kind = task.partition(".")[0]
+    return kind if kind in {"sample", "aggregate", "train"} else step_queue(task)
+
+
 def task_name(queue: str) -> str:
     """The Celery task of a queue: `lrq.judge.faithfulness` of `judge.faithfulness`."""
     return f"lrq.{queue}"

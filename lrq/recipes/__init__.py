@@ -8,6 +8,7 @@ from pathlib import Path
 from lrq.domain.errors import UsageError
 from lrq.recipes.janus import JANUS
 from lrq.recipes.judge import Judge, Kind
+from lrq.recipes.longpo import LONGPO
 from lrq.recipes.longreward import LONGREWARD
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step, simple
@@ -18,6 +19,7 @@ __all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "load_recipe", 
 
 RECIPES: Mapping[str, Recipe] = {
     "longreward": LONGREWARD,
+    "longpo": LONGPO,
     "janus": JANUS,
     "rubric": RUBRIC,
     "sppo": SPPO,

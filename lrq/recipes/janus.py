@@ -138,4 +138,5 @@ JANUS = Recipe(
     steps=(Step(name="rubric", procedure=rubrics, dimensions=RUBRIC_STEP.dimensions, kinds=RUBRIC_STEP.kinds),),
     rows=rows,
     loss=LOSS,
+    carries=lambda settings: ("rejected", "p_w") if settings["pair_by"] == "rubric" else ("rejected",),
 )

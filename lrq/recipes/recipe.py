@@ -3,7 +3,7 @@
 >>> WIT = Recipe(name="wit", steps=(simple("wit"),), texts={"en/wit": "How witty is it? {{answer}} Close with [[n]]."})
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -120,7 +120,16 @@ class Recipe:
     # The scores that an item brings itself, by dimension, where it brings any; raises Unreadable.
     references: Callable[[Case], Mapping[str, int]] | None = None
     described: Mapping[str, str] = field(default_factory=dict)  # what each of its settings does, for the reference
-    loss: Mapping[str, Any] = field(default_factory=dict)  # the trainer's settings with this recipe's defaults
+    loss: Mapping[str, Any] = field(default_factory=dict)  # the train section with this recipe's defaults
+    # What its rows carry beside the chosen response, under these settings: "rejected", and "p_w" where they have win
+    # rates or the responses to a prompt have rewards. None: pairs, of responses with rewards where there are steps.
+    carries: Callable[[Mapping[str, Any]], Collection[str]] | None = None
+
+    def carried(self, settings: Mapping[str, Any]) -> Collection[str]:
+        """Return what the rows carry under these settings: of "rejected" and "p_w"."""
+        if self.carries is not None:
+            return self.carries(settings)
+        return ("rejected", "p_w") if self.steps else ("rejected",)
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:

@@ -170,4 +170,5 @@ RUBRIC = Recipe(
     rows=rows,
     references=reference_scores,
     loss=LOSS,
+    carries=lambda _: (),  # demonstrations
 )

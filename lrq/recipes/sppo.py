@@ -33,7 +33,9 @@ DESCRIBED: Mapping[str, str] = {
     "passages": "Passages of the document nearest to each answer that the judge is shown; 0: none",
     "passage_chunk_tokens": "Length in tokens of these passages",
 }
-LOSS: Mapping[str, Any] = {  # section 5: beta is 1/eta
+LOSS: Mapping[str, Any] = {  # section 5: beta is 1/eta, and each third of the items has a round of its own
+    "rounds": 3,
+    "round_items": "split",
     "loss_type": ["sppo"],
     "loss_weights": [1.0],
     "beta": 1e-3,

@@ -21,7 +21,7 @@ tags: [{", ".join(["lrq", "trl", "dpo", *(["lora"] if job.adapter else [])])}]
 # {job.output.name}
 
 Trained from `{job.model.name}` (SHA-256 of configuration and weights `{rows.model}`)
-on preference pairs, with lrq {version("lrq")}: Direct Preference Optimization (arXiv 2305.18290) in TRL, {
+on {"demonstrations" if job.is_one_sided else "preference pairs"}, with lrq {version("lrq")}: {_method(job)} in TRL, {
         _engine(job)
     }.
 
@@ -41,6 +41,7 @@ on preference pairs, with lrq {version("lrq")}: Direct Preference Optimization (
                 "in the file": rows.rows,
                 "trained on": rows.kept - rows.held_out,
                 "held out": rows.held_out,
+                **_also(job, rows),
                 "of these with a cut prompt": rows.cut,
                 "dropped as too long": rows.dropped,
                 "set aside as unreadable": rows.set_aside,
@@ -87,6 +88,31 @@ def _before_and_after(result: Result) -> str:
     return "\n".join(lines)
 
 
+def _method(job: TrainJob) -> str:
+    """The methods that have names of their own; the rest stands under the settings."""
+    losses = set(job.loss_type)
+    for name, (terms, words) in _METHODS.items():
+        if terms <= losses:
+            return f"{words} ({name})"
+    return "fine-tuning" if job.is_one_sided else "preference optimization"
+
+
+_METHODS = {
+    "arXiv 2502.13922": ({"nll", "sigmoid"}, "LongPO"),
+    "arXiv 2305.18290": ({"sigmoid"}, "Direct Preference Optimization"),
+    "arXiv 2405.00675": ({"sppo"}, "Self-Play Preference Optimization"),
+    "arXiv 2403.07691": ({"orpo"}, "Odds Ratio Preference Optimization"),
+    "arXiv 2405.14734": ({"simpo"}, "Simple Preference Optimization"),
+}
+
+
+def _also(job: TrainJob, rows: Preflight) -> dict[str, object]:
+    if job.also is None:
+        return {}
+    share = rows.also / rows.kept if rows.kept else 0
+    return {f"ordinary pairs mixed in, of {job.also.name}": f"{rows.also} ({share:.1%})"}
+
+
 def _engine(job: TrainJob) -> str:
     return f"under DeepSpeed ZeRO-{job.zero_stage}" if job.zero_stage else "without DeepSpeed"
 
@@ -96,6 +122,8 @@ def _settings(job: TrainJob, rows: Preflight) -> dict[str, object]:
     return {
         "loss": losses,
         "β": job.beta,
+        **({"γ": job.gamma} if "simpo" in job.loss_type else {}),
+        **({"base of rotary positions": f"{job.rope_theta:g}"} if job.rope_theta else {}),
         "learning rate": f"{job.learning_rate:g}, {job.scheduler}, warm-up {job.warmup:g}",
         "pairs in a step": job.batch_size,
         "length": f"{job.max_steps} steps" if job.max_steps else f"{job.epochs:g} epochs",
@@ -116,7 +144,12 @@ def _trained(job: TrainJob) -> str:
 
 
 def _figures(result: Result) -> dict[str, object]:
-    names = {"loss": "last loss", "margin": "last margin of rewards", "accuracy": "last share of pairs in order"}
+    names = {
+        "sppo_share": "last squared loss in units of (½/β)²",
+        "loss": "last loss",
+        "margin": "last margin of rewards",
+        "accuracy": "last share of pairs in order",
+    }
     figures = {text: f"{value:.4g}" for name, text in names.items() if (value := result.metrics.get(name)) is not None}
     return {**figures, "tokens per second": f"{result.tokens / result.seconds:,.0f}" if result.seconds else ""}
 

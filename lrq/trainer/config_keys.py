@@ -24,6 +24,18 @@ def for_all_readers(base: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[s
     return merged
 
 
+def with_rope_theta(base: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
+    """Return the base's configuration with another base of rotary positions, wherever it names one; None: its own."""
+    if theta is None:
+        return dict(base)
+    changed = {name: with_rope_theta(part, theta) for name, part in base.items() if _has_rope(name, part)}
+    return {**base, **({"rope_theta": theta} if "rope_theta" in base else {}), **changed}
+
+
+def _has_rope(name: str, part: Any) -> bool:
+    return isinstance(part, dict) and (name == "rope_parameters" or name.endswith("_config"))
+
+
 def _of_rope(saved: Mapping[str, Any]) -> dict[str, Any]:
     return {"rope_parameters": saved["rope_parameters"]} if saved.get("rope_parameters") else {}
 

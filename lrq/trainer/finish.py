@@ -11,7 +11,7 @@ import torch
 
 from lrq.policy.folder import ADAPTER, base_of
 from lrq.trainer.card import model_card
-from lrq.trainer.config_keys import for_all_readers
+from lrq.trainer.config_keys import for_all_readers, with_rope_theta
 from lrq.trainer.job import NOTE, JobFolder, PreparedJob, Result, identity, write_json
 from lrq.trainer.models import architecture
 from lrq.trainer.weights import write_as_base
@@ -40,7 +40,7 @@ def publish(trainer: Any, folder: JobFolder, job: PreparedJob, result: Result) -
     if is_adapter:
         restore_adapter(job.model, temporary)
     else:
-        restore_base(job.model, temporary, tied=tied_weights(model))
+        restore_base(job.model, temporary, tied=tied_weights(model), rope_theta=job.rope_theta)
     if temporary != folder.adapter:
         seal(temporary, folder, job, result)
 
@@ -55,7 +55,7 @@ def merge(folder: JobFolder, job: PreparedJob, result: Result) -> None:
     whole = architecture(base).from_pretrained(base, dtype=torch.float32, local_files_only=True, use_safetensors=True)
     merged = PeftModel.from_pretrained(whole, folder.adapter).merge_and_unload()
     merged.save_pretrained(temporary)
-    restore_base(base, temporary, tied=tied_weights(merged))
+    restore_base(base, temporary, tied=tied_weights(merged), rope_theta=job.rope_theta)
     seal(temporary, folder, job, result)
 
 
@@ -68,8 +68,8 @@ def tied_weights(model: Any) -> Collection[str]:
     return set(getattr(model, "all_tied_weights_keys", None) or ())
 
 
-def restore_base(base: Path, saved: Path, tied: Collection[str] = ()) -> None:
-    """Make a saved model the base's folder but for the values of its weights."""
+def restore_base(base: Path, saved: Path, tied: Collection[str] = (), rope_theta: float | None = None) -> None:
+    """Make a saved model the base's folder but for the values of its weights, and `rope_theta` where it was set."""
     kept = {path.name for path in base.iterdir() if path.suffix in _TEXTS} - _WRITTEN_ANEW
     for path in saved.iterdir():  # what the library wrote in its own words, and a pickle of this machine's settings
         if path.is_file() and path.suffix in (*_TEXTS, ".bin") and path.name not in _WRITTEN_ANEW:
@@ -77,6 +77,7 @@ def restore_base(base: Path, saved: Path, tied: Collection[str] = ()) -> None:
     for name in kept:
         shutil.copyfile(base / name, saved / name)
     configs = [orjson.loads((folder / "config.json").read_bytes()) for folder in (base, saved)]
+    configs[0] = with_rope_theta(configs[0], rope_theta)
     (saved / "config.json").write_bytes(orjson.dumps(for_all_readers(*configs), option=orjson.OPT_INDENT_2) + b"\n")
     write_as_base(base, saved, tied)
 

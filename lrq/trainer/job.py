@@ -18,11 +18,11 @@ from lrq.config import setting
 from lrq.domain.errors import UsageError
 from lrq.policy import folder as policies
 from lrq.trainer.files import data_files, find_rows
+from lrq.trainer.loss_names import DEFAULT_LOSS, expand, is_known, is_one_sided, names, reads
+from lrq.trainer.rows import no_rows
 
 Losses = tuple[str, ...]
 State = Literal["done", "nothing", "stopped", "failed"]
-
-SPPO = "sppo"  # the loss that is ours, not TRL's: squared, with win rates
 
 # Where figures can go, and the beginning of the environment variables that each reads.
 REPORTERS = {"trackio": "TRACKIO_", "wandb": "WANDB_", "tensorboard": "TENSORBOARD_", "mlflow": "MLFLOW_"}
@@ -62,11 +62,18 @@ class TrainJob(_Record):
     rows: Path  # a TRL preference file, or a folder of them
     output: Path  # the folder of the trained model; must not exist yet
 
+    also: Path | None = setting(
+        "A further file of pairs, ordinary short ones, mixed with the rows", example="short_pairs.jsonl"
+    )
+
     loss_type: Losses = setting(
-        "Losses, by their names in TRL's DPOConfig, and sppo", example=["sigmoid"], default=("sigmoid", "sft")
+        "Losses: dpo, sft, nll, sppo, longpo, orpo, simpo, and those of TRL's DPOConfig by their names",
+        example=["sigmoid"],
+        default=DEFAULT_LOSS,
     )
     loss_weights: tuple[float, ...] = setting("Weight of each loss", example=[1.0], default=(1.0, 0.1))
     beta: float = setting("Strength of the tie to the reference", example=0.1, default=0.15, gt=0)
+    gamma: float = setting("Margin of SimPO", example=0.5, default=1.0, ge=0)
     learning_rate: float = setting("Peak learning rate", example=5e-7, default=1e-6, gt=0)
     batch_size: int = setting("Pairs in one step, over all processes", unit="pairs", example=32, default=16, gt=0)
     micro_batch: int = setting("Pairs in one forward pass of one process", unit="pairs", example=2, default=1, gt=0)
@@ -104,6 +111,11 @@ class TrainJob(_Record):
     gradient_checkpointing: bool = setting("Save memory by computing twice", example=False, default=True)
     shared_prefix: bool = setting(
         "Read the prompt once for chosen and rejected, where the model allows it", example=False, default=True
+    )
+    rope_theta: float | None = setting(
+        "Base of the policy's rotary positions, for longer contexts than it was made for; the reference keeps its own",
+        example=1e7,
+        gt=0,
     )
     reference: Path | None = setting(
         "File of reference log-probabilities that trainings share; unset: the training's own", example="reference.jsonl"
@@ -147,6 +159,32 @@ class TrainJob(_Record):
             raise ValueError(f"{min(unknown)} is none of {', '.join(REPORTERS)}")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _terms(cls, settings: Any) -> Any:
+        """Write sums of losses as their terms."""
+        if not isinstance(settings, dict) or "loss_type" not in settings:
+            return settings
+        losses = settings["loss_type"]
+        losses = [losses] if isinstance(losses, str) else losses
+        weights = settings.get("loss_weights", cls.model_fields["loss_weights"].default)
+        if not isinstance(losses, list | tuple) or not isinstance(weights, list | tuple) or len(losses) != len(weights):
+            return {**settings, "loss_type": losses}
+        if unknown := [name for name in losses if not is_known(name)]:
+            raise ValueError(f"no loss {unknown[0]!r}; there is {', '.join(names())}")
+        losses, weights = expand(losses, weights)
+        return {**settings, "loss_type": losses, "loss_weights": weights}
+
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether the chosen responses are all that is read."""
+        return is_one_sided(self.loss_type)
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether any loss reads the model at the start."""
+        return any(reads(name).reference for name in self.loss_type)
+
     @model_validator(mode="after")
     def _weights_match(self) -> Self:
         if len(self.loss_type) != len(self.loss_weights):
@@ -183,6 +221,7 @@ class PreparedJob(TrainJob):
 
     content_of_model: str = ""  # as sampling knows a policy: tokenizer and all, and little is read of large weights
     content_of_rows: str = ""
+    content_of_also: str = ""
 
 
 class Spread(_Record):
@@ -204,6 +243,7 @@ class Preflight(_Record):
     reasons: tuple[str, ...] = ()  # of the first rows dropped or set aside, with their line numbers
     notes: tuple[str, ...] = ()  # what befell rows that are kept
     held_out: int = 0  # of the kept ones: measured, not trained on
+    also: int = 0  # of the kept ones: from the further file
     prompt: Spread = Spread()
     chosen: Spread = Spread()
     rejected: Spread = Spread()
@@ -272,9 +312,10 @@ def prepare(path: Path, job: TrainJob) -> JobFolder:
     Raises UsageError if the folder holds another training that took steps, or the job's files cannot be used.
     """
     check_settings(job)
-    paths = {"model": find_model(job.model), "rows": find_rows(job.rows)}
+    paths = {"model": find_model(job.model), "rows": find_rows(job.rows), "also": job.also and find_rows(job.also)}
     job = job.model_copy(update={**paths, "output": job.output.absolute()})
     contents = {"content_of_model": policies.fingerprint(job.model), "content_of_rows": _hashed(job.rows)}
+    contents |= {"content_of_also": _hashed(job.also)} if job.also else {}
     prepared = PreparedJob.model_validate({**job.model_dump(), **contents})
     folder = JobFolder(path.absolute())
     if folder.job.exists() and _goes_on(folder, prepared):
@@ -302,6 +343,10 @@ def check_settings(job: TrainJob) -> None:
         raise UsageError("adapter.quantize needs bitsandbytes and a GPU: pip install bitsandbytes, or leave it out")
     if job.adapter and find_spec("peft") is None:
         raise UsageError("adapter needs peft: pip install 'lrq[train]'")
+    if job.also and (reason := no_rows(find_rows(job.also), job.loss_type)):
+        raise UsageError(f"also={job.also.name}: {reason}")
+    if job.rope_theta and (job.adapter or policies.base_of(job.model)) and not job.merge:
+        raise UsageError("rope_theta with an adapter needs merge: the base that it is loaded on has another")
     if job.adapter and job.adapter.quantize and job.zero_stage == 3:
         raise UsageError("adapter.quantize does not go with zero_stage=3: set zero_stage=2 or 0")
 

@@ -82,7 +82,7 @@ def run(
     if result := finished(folder, job):
         look()
         return result
-    if reason := no_rows(job.rows):
+    if reason := no_rows(job.rows, job.loss_type):
         write_json(folder.result, result := Result(state="nothing", reason=reason))
         return result
     check_installed()

@@ -120,14 +120,16 @@ def share_prefix(model: PreTrainedModel) -> Callable[[], None]:
     """Make the model's fused forward pass compute each pair of a TRL preference batch with a shared prefix.
 
     The model must carry TRL's fused head. Callers see no difference: they pass [2B, L] token ids, chosen first, and
-    receive [2B, L - 1] per-token figures. Returns what makes the model plain again.
+    receive [2B, L - 1] per-token figures. `prompts`, tokens of each pair's prompt, goes with labels that prompts have
+    too. Returns what makes the model plain again.
     """
     plain, attention = model.forward, model.config._attn_implementation
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if args or not kwargs.get("fused_lm_head") or not _has_prompts(kwargs["labels"]):
+        prompts = kwargs.pop("prompts", None)
+        if args or not kwargs.get("fused_lm_head") or not (prompts or _has_prompts(kwargs["labels"])):
             return plain(*args, **kwargs)
-        return _forward_pairs(plain, **kwargs)
+        return _forward_pairs(plain, prompts=prompts, **kwargs)
 
     def undo() -> None:
         model.forward = plain
@@ -148,9 +150,10 @@ def _forward_pairs(
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
     labels: torch.Tensor,
+    prompts: Sequence[int] | None,
     **kwargs: Any,
 ) -> Any:
-    pairs = layouts(attention_mask, labels)
+    pairs = layouts(attention_mask, labels, prompts)
     width = max(pair.end for pair in pairs)
     packed = plain(
         input_ids=_pack(input_ids, pairs, width, fill=0),
@@ -167,9 +170,14 @@ def _forward_pairs(
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 
 
-def layouts(attention_mask: torch.Tensor, labels: torch.Tensor) -> list[PairLayout]:
-    """Read the layout of each pair off a right-padded batch; both arguments are [2B, L], labels -100 on prompts."""
-    prompts = (labels != -100).int().argmax(dim=1).tolist()
+def layouts(
+    attention_mask: torch.Tensor, labels: torch.Tensor, prompts: Sequence[int] | None = None
+) -> list[PairLayout]:
+    """Read the layout of each pair off a right-padded batch; both arguments are [2B, L], labels -100 on prompts.
+
+    `prompts`: their lengths, where labels do not tell.
+    """
+    prompts = prompts or (labels != -100).int().argmax(dim=1).tolist()
     lengths = attention_mask.sum(dim=1).tolist()
     half = len(lengths) // 2
     return [_layout(prompts[i], lengths[i], lengths[half + i], labels.device) for i in range(half)]

@@ -68,6 +68,7 @@ _SMALL: dict[str, Any] = {
     "held_out": 0.0,
     "report_to": (),
     "reference": None,
+    "also": None,
     "save_steps": 1 << 30,
 }
 

@@ -104,7 +104,8 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
         figures = {"loss": "eval_loss", "margin": "eval_rewards/margins", "accuracy": "eval_rewards/accuracies"}
-        self._progress.held_out(state.global_step, {name: metrics[key] for name, key in figures.items()})
+        known = {name: metrics[key] for name, key in figures.items() if key in metrics}
+        self._progress.held_out(state.global_step, known)
 
     def on_log(
         self,
@@ -132,10 +133,11 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
             "of": state.max_steps,
             "epoch": state.epoch,
             "loss": logs["loss"],
-            "margin": logs["rewards/margins"],
-            "accuracy": logs["rewards/accuracies"],
-            "reward_chosen": logs["rewards/chosen"],
-            "reward_rejected": logs["rewards/rejected"],
+            "margin": logs.get("rewards/margins"),  # none of these where nothing is rejected
+            "accuracy": logs.get("rewards/accuracies"),
+            "reward_chosen": logs.get("rewards/chosen"),
+            "reward_rejected": logs.get("rewards/rejected"),
+            **({"sppo_share": logs["sppo/share"]} if "sppo/share" in logs else {}),  # of (1/2 / beta)^2
             "learning_rate": logs["learning_rate"],
             "grad_norm": logs.get("grad_norm"),
             "tokens": tokens,  # prompt and response of both sides

@@ -8,10 +8,15 @@ from pathlib import Path
 import orjson
 
 
-def response_key(model: str, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
-    """Name of log π_ref(response | prompt); `model` is the reference's fingerprint."""
+def response_key(
+    model: str, prompt_ids: Sequence[int], response_ids: Sequence[int], mask: Sequence[int] | None = None
+) -> str:
+    """Name of log π_ref(response | prompt); `model` is the reference's fingerprint.
+
+    `mask` is 0 on tokens of a response of several turns that the user wrote; None: there are none.
+    """
     digest = hashlib.sha256(model.encode())
-    for ids in (prompt_ids, response_ids):
+    for ids in (prompt_ids, response_ids, *([mask] if mask else [])):
         digest.update(len(ids).to_bytes(8, "little"))
         digest.update(array("i", ids).tobytes())
     return digest.hexdigest()[:32]

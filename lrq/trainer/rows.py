@@ -5,17 +5,25 @@ beginning of the two is the prompt. Of lrq's own fields, `cut` says that the pro
 `p_l` are the win rates of the two responses, `chosen_finish` and `rejected_finish` say "length" of a response that was
 cut off, and `prompt_ids`, `chosen_ids`, `rejected_ids` are the tokens as they were drawn with the tokenizer
 `tokenizer`.
+
+Without `rejected` a row is a demonstration; TRL's `completion`, and the last message of its `messages`, are read as
+`chosen`. LongReward's published pairs (`context`, `query`, `win_response`, `lose_response`) are read as they are.
+
+A row of several turns holds them as `turns`, each with `prompt` (after the first what the user says then), `chosen`,
+`rejected`, and in all or none of them `reference`: the messages that the reference model sees instead of all that
+stands before the answers, with `reference_ids`.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from lrq.trainer.files import read_records
+from lrq.trainer.loss_names import lack
 
 Text = str | list[dict[str, Any]]  # a plain text, or messages
 
@@ -43,45 +51,75 @@ class TokenIds:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceRow:
-    """One pair; the three are all texts or all messages."""
+    """One pair, or a demonstration; the three are all texts or all messages."""
 
-    line: int
+    line: int | str  # its number, with the file's name where there are two
     prompt: Any  # None: the row has token ids alone
     chosen: Any
-    rejected: Any
+    rejected: Any = None  # None: a demonstration, unless the row has token ids alone
     cut: bool = False  # before it came here
     p_w: float | None = None  # win rates in [0, 1]
     p_l: float | None = None
     template: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the chat template
     ids: TokenIds | None = None
     unended: tuple[str, ...] = ()  # the sides whose response was cut off: no end token follows it
+    later: "tuple[PreferenceRow, ...]" = ()  # the turns after this one; their prompts are what the user says then
+    reference: "tuple[PreferenceRow, ...]" = ()  # what the reference sees, for each turn; empty: what the policy sees
+    is_also: bool = False  # from the further file of ordinary pairs
 
     @property
     def conversational(self) -> bool:
         return isinstance(self.prompt, list)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Chosen and, of a pair, rejected."""
+        has_rejected = self.rejected is not None or (self.prompt is None and self.ids and self.ids.rejected)
+        return SIDES if has_rejected else SIDES[:1]
+
+    def lacks(self, losses: Collection[str]) -> str:
+        """Say what the row has not and a loss reads; empty: nothing."""
+        rates = {"p_w"} if self.p_w is not None and self.p_l is not None else set[str]()
+        lacking = lack(losses, {*self.sides, *rates})
+        return f"has {lacking}" if lacking else ""
+
+    def demonstration(self) -> "PreferenceRow":
+        """Return the row without what is rejected, and without what a reference sees."""
+        ids = self.ids and replace(self.ids, rejected=[])
+        later = tuple(turn.demonstration() for turn in self.later)
+        return replace(self, rejected=None, ids=ids, later=later, reference=())
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadRow:
     """A line that is no preference row, and why."""
 
-    line: int
+    line: int | str
     reason: str
 
 
-def read_rows(path: Path) -> Iterator[PreferenceRow | BadRow]:
-    """Yield one record per row of the file or folder, in order; raises LrqError where a file cannot be read."""
+def read_rows(path: Path, also: Path | None = None) -> Iterator[PreferenceRow | BadRow]:
+    """Yield one record per row of the file or folder, in order; raises LrqError where a file cannot be read.
+
+    `also`: a further file, whose rows come after and say so.
+    """
     for number, record in read_records(path):
         yield read_row(record, number)
+    if also is None:
+        return
+    for number, record in read_records(also):
+        row = replace(read_row(record, number), line=f"{number} of {also.name}")
+        yield replace(row, is_also=True) if isinstance(row, PreferenceRow) else row
 
 
-def no_rows(path: Path) -> str | None:
-    """Why nothing can be trained on, without reading past the first good row; None if there is one."""
+def no_rows(path: Path, losses: Collection[str] = ()) -> str | None:
+    """Why nothing can be trained on with these losses; None if it can. Reads up to the first good row."""
     bad: list[BadRow] = []
     for row in read_rows(path):
-        if isinstance(row, PreferenceRow):
+        reason = row.reason if isinstance(row, BadRow) else row.lacks(losses)
+        if not reason:
             return None
-        bad.append(row)
+        bad.append(BadRow(line=row.line, reason=reason))
     return (
         f"none of {len(bad)} rows can be read; line {bad[0].line} {bad[0].reason}" if bad else "the file holds no rows"
     )
@@ -101,6 +139,9 @@ def read_row(record: bytes | dict[str, Any], number: int) -> PreferenceRow | Bad
 def _row(data: Any, number: int) -> PreferenceRow:
     if not isinstance(data, dict):
         raise ValueError("is no JSON object")  # noqa: TRY004 - one kind of error for one kind of trouble
+    if data.get("turns") is not None:
+        return _several(data, number)
+    data = _in_our_names(data)
     ids = _ids(data)
     texts = not ids or any(data.get(name) is not None for name in SIDES)
     prompt, chosen, rejected = _texts(data) if texts else (None, None, None)
@@ -119,8 +160,58 @@ def _row(data: Any, number: int) -> PreferenceRow:
     )
 
 
-def _texts(data: dict[str, Any]) -> tuple[Text, Text, Text]:
-    chosen, rejected = _text(data, "chosen"), _text(data, "rejected")
+def _in_our_names(data: dict[str, Any]) -> dict[str, Any]:
+    """Read the forms in which others write rows."""
+    if data.get("win_response") is not None:
+        asked = f"{data.get('context') or ''}\n\n{data.get('query') or ''}".strip()
+        texts = {"prompt": asked, "chosen": data["win_response"], "rejected": data.get("lose_response")}
+        roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+        return {name: [{"role": roles[name], "content": text}] for name, text in texts.items() if text is not None}
+    if data.get("chosen") is None and data.get("completion") is not None:
+        return {**data, "chosen": data["completion"]}
+    messages = data.get("messages")
+    if data.get("chosen") is None and data.get("prompt") is None and isinstance(messages, list) and messages:
+        return {**data, "prompt": messages[:-1], "chosen": messages[-1:]}
+    return data
+
+
+def _several(data: dict[str, Any], number: int) -> PreferenceRow:
+    """A row of turns; the fields beside them hold for all."""
+    turns = data["turns"]
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
+        raise ValueError("has 'turns' that are no list of turns")
+    shared = {name: value for name, value in data.items() if name != "turns"}
+    first, *later = (_turn({**shared, **turn}, number) for turn in turns)
+    if len({turn.sides for turn in (first, *later)}) > 1:
+        raise ValueError("has turns with 'rejected' and turns without")
+    seen = [_seen_by_reference({**shared, **turn}, number) for turn in turns]
+    reference = tuple(row for row in seen if row)
+    if len(reference) not in {0, len(turns)}:
+        raise ValueError("has turns with 'reference' and turns without")
+    cut = any(turn.cut for turn in (first, *later))
+    return replace(first, later=tuple(later), reference=reference, cut=cut)
+
+
+def _turn(data: dict[str, Any], number: int) -> PreferenceRow:
+    """After the first, a turn's prompt is rendered: its ids are those of its answers."""
+    has_answers = all(data.get(f"{side}_ids") is not None for side in SIDES if data.get(side) is not None)
+    row = _row({**data, **({"prompt_ids": data.get("prompt_ids") or []} if has_answers else {})}, number)
+    if not row.conversational:
+        raise ValueError("has turns that are no messages")
+    return row
+
+
+def _seen_by_reference(data: dict[str, Any], number: int) -> PreferenceRow | None:
+    if data.get("reference") is None:
+        return None
+    return _row({**data, "prompt": data["reference"], "prompt_ids": data.get("reference_ids")}, number)
+
+
+def _texts(data: dict[str, Any]) -> tuple[Text, Text, Text | None]:
+    chosen = _text(data, "chosen")
+    if data.get("rejected") is None:
+        return _demonstrated(_text(data, "prompt"), chosen)
+    rejected = _text(data, "rejected")
     if type(chosen) is not type(rejected):
         raise ValueError("mixes a text and messages")
     implicit = data.get("prompt") is None
@@ -129,12 +220,23 @@ def _texts(data: dict[str, Any]) -> tuple[Text, Text, Text]:
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
     if type(prompt) is not type(chosen):
         raise ValueError("mixes a text and messages")
-    for name, value in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
-        if not value:
-            raise ValueError(f"has an empty {name!r}")
+    _check_filled(prompt=prompt, chosen=chosen, rejected=rejected)
     if chosen == rejected:
         raise ValueError("has the same text as 'chosen' and 'rejected'")
     return prompt, chosen, rejected
+
+
+def _demonstrated(prompt: Text, chosen: Text) -> tuple[Text, Text, None]:
+    if type(prompt) is not type(chosen):
+        raise ValueError("mixes a text and messages")
+    _check_filled(prompt=prompt, chosen=chosen)
+    return prompt, chosen, None
+
+
+def _check_filled(**parts: Text) -> None:
+    for name, value in parts.items():
+        if not value:
+            raise ValueError(f"has an empty {name!r}")
 
 
 def _text(data: dict[str, Any], name: str) -> Text:
@@ -170,6 +272,9 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
 
 def _ids(data: dict[str, Any]) -> TokenIds | None:
     lists = [data.get(f"{name}_ids") for name in ("prompt", *SIDES)]
+    is_demonstration = data.get("chosen") is not None and data.get("rejected") is None
+    if lists[2] is None and is_demonstration:
+        lists[2] = []
     if any(value is None for value in lists):
         return None
     for value in lists:

@@ -9,95 +9,44 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from statistics import median_low
 from typing import Any
 
 import pyarrow as pa
 
-from lrq.domain.errors import UsageError
 from lrq.domain.time_limit import time_limit
 from lrq.policy.fingerprint import tokenizer_fingerprint
 from lrq.policy.rendering import LONGEST_RENDERING, Rendering
-from lrq.trainer.job import SPPO, Preflight, Spread, TrainJob
+from lrq.trainer.conversation import Ids, Opening, join, opening, parts
+from lrq.trainer.job import TrainJob
 from lrq.trainer.reference import response_key
-from lrq.trainer.rows import BadRow, PreferenceRow, TokenIds
+from lrq.trainer.rows import SIDES, BadRow, PreferenceRow, TokenIds
+from lrq.trainer.tally import Tally
 from lrq.trainer.turns import TurnEnd, change_by_template, turn_end
 
+IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+_TOKENS = pa.list_(pa.int32())
 SCHEMA = pa.schema(
     {
-        "prompt_ids": pa.list_(pa.int32()),
-        "chosen_ids": pa.list_(pa.int32()),
-        "rejected_ids": pa.list_(pa.int32()),
-        "chosen_key": pa.string(),  # names the reference log-probability
-        "rejected_key": pa.string(),
+        **dict.fromkeys(IDS, _TOKENS),  # of several turns: the first prompt, and all that follows it on each side
+        "chosen_mask": pa.list_(pa.int8()),  # of several turns: 1 on answers; else null
+        "rejected_mask": pa.list_(pa.int8()),
+        "reference": pa.list_(pa.struct(dict.fromkeys(IDS, _TOKENS))),  # turn by turn; empty: it sees the same
+        "chosen_keys": pa.list_(pa.string()),  # name the reference log-probabilities, whose sum counts
+        "rejected_keys": pa.list_(pa.string()),
         "p_w": pa.float64(),  # win rates, for the squared loss
         "p_l": pa.float64(),
+        "length": pa.int32(),  # tokens of both sides, for batches of like rows
     }
 )
 ROWS_AT_ONCE = 16  # the tokenizer works on these in parallel; 16 documents of 100 KB stay small in memory
-REASONS_KEPT = 20
 LONGEST_TOKENIZING = 1800.0  # seconds for these rows
 SANITIZE = "sanitize_control_tokens"  # a template's argument: control tokens in messages stay plain text
 _MOVED = "a token reaches over the border of prompt and response"
 SHORTEST_PROMPT = 16  # tokens; with less left beside the response there is nothing to answer from
-
-
-@dataclass
-class Tally:
-    """Counts what becomes of the rows."""
-
-    rows: int = 0
-    cut: int = 0
-    dropped: int = 0
-    set_aside: int = 0
-    reasons: list[str] = field(default_factory=list)
-    lengths: list[tuple[int, int, int]] = field(default_factory=list)  # prompt, chosen, rejected
-    remarks: dict[str, list[int]] = field(default_factory=dict)  # what befell rows that are kept, and their lines
-
-    def set_aside_row(self, line: int, reason: str) -> None:
-        self.set_aside += 1
-        self._explain(line, reason)
-
-    def drop_row(self, line: int, reason: str) -> None:
-        self.dropped += 1
-        self._explain(line, reason)
-
-    def _explain(self, line: int, reason: str) -> None:
-        if len(self.reasons) < REASONS_KEPT:
-            self.reasons.append(f"line {line} {reason}")
-
-    def remark(self, line: int, words: str) -> None:
-        self.remarks.setdefault(words, []).append(line)
-
-    def notes(self) -> Iterator[str]:
-        for words, lines in self.remarks.items():
-            where = f"line {lines[0]}" if len(lines) == 1 else f"{len(lines)} rows (line {lines[0]} first)"
-            yield f"{where}: {words}"
-
-    def preflight(self, **known: Any) -> Preflight:
-        prompts, chosen, rejected = zip(*self.lengths, strict=True) if self.lengths else ((), (), ())
-        return Preflight(
-            rows=self.rows,
-            kept=len(self.lengths),
-            cut=self.cut,
-            dropped=self.dropped,
-            set_aside=self.set_aside,
-            reasons=tuple(self.reasons),
-            notes=tuple(self.notes()),
-            prompt=_spread(prompts),
-            chosen=_spread(chosen),
-            rejected=_spread(rejected),
-            total=_spread([p + max(c, r) for p, c, r in self.lengths]),
-            **known,
-        )
-
-
-def _spread(lengths: Sequence[int]) -> Spread:
-    return Spread(min=min(lengths), median=median_low(lengths), max=max(lengths)) if lengths else Spread()
 
 
 @dataclass(frozen=True)
@@ -118,6 +67,10 @@ class Chat:
     @cached_property
     def rendering(self) -> Rendering:
         return Rendering(tokenizer=self.tokenizer, template={})
+
+    @cached_property
+    def opening(self) -> Opening:
+        return opening(self.tokenizer)
 
     @cached_property
     def _names(self) -> frozenset[str] | None:
@@ -152,22 +105,35 @@ def tokenize(
     """
     tally, chat = Tally(), Chat(tokenizer, ends)
     temporary = target.with_suffix(".part")
+    if job.is_one_sided:
+        rows = (row if isinstance(row, BadRow) else row.demonstration() for row in rows)
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         rendered = _rendered(rows, chat, tally)
         while chunk := list(islice(rendered, ROWS_AT_ONCE)):
             with _watched(chunk, give_up):
-                encoded = zip(chunk, encode(chunk, chat), strict=True)
-            kept = [(row, ids) for row, ids in encoded if fits(row.row, ids, job, tally)]
-            for row, _ in kept:
-                _remark(row, chat, tally)
-            records = [_record(row.row, ids, model) for row, ids in kept]
+                encoded = list(_encoded(chunk, chat, tally))
+            records = [_record(plan.row, ids, model) for plan, ids in encoded if fits(plan.row, ids, job, tally)]
             writer.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
     temporary.replace(target)
     return tally
 
 
+def _encoded(plans: Sequence["Plan"], chat: Chat, tally: Tally) -> Iterator[tuple["Plan", Ids]]:
+    encoded = iter(encode([part for plan in plans for part in plan.parts], chat))
+    for plan in plans:
+        own = list(islice(encoded, len(plan.parts)))
+        try:
+            ids = join(plan.row, own, chat.opening if plan.row.later else None)
+        except ValueError as error:
+            tally.set_aside_row(plan.row.line, f"does not fit the chat template: {error}")
+            continue
+        for part in plan.parts:
+            _remark(part, chat, tally)
+        yield plan, ids
+
+
 @contextmanager
-def _watched(chunk: Sequence["Rendered"], give_up: Callable[[str], None]) -> Iterator[None]:
+def _watched(chunk: Sequence["Plan"], give_up: Callable[[str], None]) -> Iterator[None]:
     """Give up where the tokenizer, which nothing can interrupt, does not end."""
     lines = f"lines {chunk[0].row.line} to {chunk[-1].row.line}"
     reason = f"the tokenizer did not end within {LONGEST_TOKENIZING:g} s on {lines}"
@@ -180,11 +146,23 @@ def _watched(chunk: Sequence["Rendered"], give_up: Callable[[str], None]) -> Ite
         timer.cancel()
 
 
-def _record(row: PreferenceRow, ids: dict[str, list[int]], model: str) -> dict[str, Any]:
+def _record(row: PreferenceRow, ids: Ids, model: str) -> dict[str, Any]:
+    seen = ids.get("reference") or [ids]
     keys = {
-        f"{side}_key": response_key(model, ids["prompt_ids"], ids[f"{side}_ids"]) for side in ("chosen", "rejected")
+        f"{side}_keys": [
+            response_key(model, part["prompt_ids"], part[f"{side}_ids"], part.get(f"{side}_mask")) for part in seen
+        ]
+        for side in row.sides
     }
-    return {**ids, **keys, "p_w": row.p_w, "p_l": row.p_l}
+    return {**ids, **keys, "p_w": row.p_w, "p_l": row.p_l, "length": sum(len(ids[name]) for name in IDS)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A row as the texts and tokens that are rendered for it: one part, or one for each turn and its reference."""
+
+    row: PreferenceRow
+    parts: "list[Rendered]"
 
 
 @dataclass(kw_only=True)
@@ -199,37 +177,51 @@ class Rendered:
     change: str = ""  # what the template does to it that its policy never saw
 
 
-def _rendered(rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally) -> Iterator[Rendered]:
+def _rendered(rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally) -> Iterator[Plan]:
     for row in rows:
         tally.rows += 1
         if isinstance(row, BadRow):
             tally.set_aside_row(row.line, row.reason)
             continue
+        known = _with_own_ids(row, chat, tally)
+        if known.prompt is None and not known.ids:
+            tally.set_aside_row(row.line, "has token ids of another tokenizer and no texts")
+            continue
         try:
             with time_limit(LONGEST_RENDERING):
-                rendered = _as_drawn(row, chat, tally) or render(row, chat)
+                plan = Plan(row=known, parts=[_render_part(part, chat) for part in parts(known)])
         except Exception as error:  # a template is a program: it raises what it likes
             tally.set_aside_row(row.line, f"does not fit the chat template: {error}")
             continue
-        if row.prompt is None and not rendered.drawn:
-            tally.set_aside_row(row.line, "has token ids of another tokenizer and no texts")
-            continue
-        yield rendered
+        yield plan
 
 
-def _as_drawn(row: PreferenceRow, chat: Chat, tally: Tally) -> Rendered | None:
-    """Take the row's own token ids where they are this tokenizer's; where they are not, its texts are rendered."""
-    if not row.ids:
-        return None
-    largest = max(map(max, filter(None, (row.ids.prompt, row.ids.chosen, row.ids.rejected))), default=0)
-    known = largest < len(chat.tokenizer)
-    unnamed = row.prompt is None and not row.ids.tokenizer
-    if known and (unnamed or row.ids.tokenizer == chat.fingerprint):
-        return Rendered(row=row, drawn=row.ids)
-    if row.prompt is None:
-        return Rendered(row=row)
-    tally.remark(row.line, "its token ids are another tokenizer's, so its texts are rendered")
-    return None
+def _render_part(row: PreferenceRow, chat: Chat) -> "Rendered":
+    return Rendered(row=row, drawn=row.ids) if row.ids else render(row, chat)
+
+
+def _with_own_ids(row: PreferenceRow, chat: Chat, tally: Tally) -> PreferenceRow:
+    """Keep a row's token ids where all are this tokenizer's; else its texts are rendered."""
+    turns = (row, *row.later, *row.reference)
+    if not any(turn.ids for turn in turns):
+        return row
+    is_known = [_is_of(chat, turn) for turn in turns if turn.ids]
+    prompts = [turn.ids.prompt for turn in (row, *row.reference) if turn.ids]  # later turns' are rendered
+    has_prompts = not row.later or all(prompts)
+    if all(turn.ids for turn in turns) and all(is_known) and has_prompts:
+        return row
+    if not all(is_known) and row.prompt is not None:
+        tally.remark(row.line, "its token ids are another tokenizer's, so its texts are rendered")
+    later, reference = (tuple(replace(turn, ids=None) for turn in part) for part in (row.later, row.reference))
+    return replace(row, ids=None, later=later, reference=reference)
+
+
+def _is_of(chat: Chat, row: PreferenceRow) -> bool:
+    """Whether a row's token ids are those of this tokenizer, as far as can be told."""
+    ids = row.ids or TokenIds(prompt=[], chosen=[], rejected=[])
+    largest = max(map(max, filter(None, (ids.prompt, ids.chosen, ids.rejected))), default=0)
+    unnamed = row.prompt is None and not ids.tokenizer
+    return largest < len(chat.tokenizer) and (unnamed or ids.tokenizer == chat.fingerprint)
 
 
 def _remark(rendered: Rendered, chat: Chat, tally: Tally) -> None:
@@ -254,28 +246,30 @@ def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
         end = tokenizer.eos_token or ""
         sides = [
             text if side in row.unended else text.removesuffix(end) + end
-            for side, text in (("chosen", row.chosen), ("rejected", row.rejected))
+            for side, text in ((side, getattr(row, side)) for side in row.sides)
         ]
         return Rendered(row=row, texts=(row.prompt, *(row.prompt + text for text in sides)))
     kwargs = {name: value for name, value in row.template.items() if name != SANITIZE and chat.reads(name)}
     template = partial(tokenizer.apply_chat_template, **kwargs)
-    texts = _three(row, chat, partial(template, tokenize=False))
+    texts = _applied(row, chat, partial(template, tokenize=False))
     change = change_by_template(row, texts[0], texts[1:], tokenizer)
     rule = row.template.get(SANITIZE)
     letters = partial(template, tokenize=True, return_dict=False, **{SANITIZE: True})
     if rule is None and _holds_control_tokens([one for one in row.prompt if one["role"] != "assistant"], chat):
         messages = [chat.rendering.message(message) for message in row.prompt]
         return Rendered(row=row, texts=texts, change=change, letters=letters(messages, add_generation_prompt=True))
-    if not rule or not _holds_control_tokens([*row.prompt, *row.chosen, *row.rejected], chat):
+    said = [*row.prompt, *(message for side in row.sides for message in getattr(row, side))]
+    if not rule or not _holds_control_tokens(said, chat):
         return Rendered(row=row, texts=texts, change=change)
     # The tokenizer must know what came from where: that is lost in the text.
-    ids = _three(row, chat, letters)
+    ids = _applied(row, chat, letters)
     return Rendered(row=row, ids=ids, change=change)
 
 
-def _three(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
-    """Apply the template to prompt, prompt and chosen, prompt and rejected; contents in the form that it reads."""
-    prompt, *sides = ([chat.rendering.message(m) for m in part] for part in (row.prompt, row.chosen, row.rejected))
+def _applied(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
+    """Apply the template to the prompt, and to the prompt with each response; contents in the form that it reads."""
+    responses = (getattr(row, side) for side in row.sides)
+    prompt, *sides = ([chat.rendering.message(m) for m in part] for part in (row.prompt, *responses))
     whole = [template(prompt + response) for response in sides]
     return (template(prompt, add_generation_prompt=True), *whole)
 
@@ -287,7 +281,7 @@ def _holds_control_tokens(messages: Sequence[Mapping[str, Any]], chat: Chat) -> 
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[int]]]:
-    """Token ids of each row: prompt_ids, chosen_ids, rejected_ids."""
+    """Token ids of each row: prompt_ids, chosen_ids, rejected_ids; of a demonstration the last are empty."""
     chat = as_chat(tokenizer)
     encoded = {place: _parted(*row.ids) for place, row in enumerate(rendered) if row.ids}
     for plain in (False, True):  # a chat template brings its special tokens itself
@@ -295,8 +289,9 @@ def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[
         texts = [text for place in places for text in rendered[place].texts]
         ids = chat.tokenizer(texts, add_special_tokens=plain)["input_ids"] if texts else []
         ids = [_without_doubles(each, chat.tokenizer) for each in ids] if plain else ids
-        for n, place in enumerate(places):
-            rendered[place].ids = tuple(ids[3 * n : 3 * n + 3])
+        remaining = iter(ids)
+        for place in places:
+            rendered[place].ids = tuple(islice(remaining, len(rendered[place].texts)))
             encoded[place] = _parted(*rendered[place].ids)
     for place, row in enumerate(rendered):
         end = len(encoded[place]["prompt_ids"]) if row.ids else 0
@@ -328,7 +323,7 @@ def _without_doubles(ids: list[int], tokenizer: Any) -> list[int]:
 
 def _end_turns(ids: dict[str, list[int]], row: PreferenceRow, end: TurnEnd) -> None:
     """End each response once, and leave one open that was cut off."""
-    for side in ("chosen", "rejected"):
+    for side in row.sides:
         response = ids[f"{side}_ids"]
         if side in row.unended and end.is_written and end.token in response:
             last = len(response) - 1 - response[::-1].index(end.token)
@@ -337,10 +332,11 @@ def _end_turns(ids: dict[str, list[int]], row: PreferenceRow, end: TurnEnd) -> N
             ids[f"{side}_ids"] = [*response, end.token]
 
 
-def _parted(prompt: list[int], with_chosen: list[int], with_rejected: list[int]) -> dict[str, list[int]]:
-    """Cut where the three part: a template may end a prompt in a way that no conversation goes on."""
-    part = min(_same(prompt, with_chosen), _same(prompt, with_rejected))
-    return {"prompt_ids": prompt[:part], "chosen_ids": with_chosen[part:], "rejected_ids": with_rejected[part:]}
+def _parted(prompt: list[int], *wholes: list[int]) -> dict[str, list[int]]:
+    """Cut where all part: a template may end a prompt in a way that no conversation goes on."""
+    part = min(_same(prompt, whole) for whole in wholes)
+    sides = {f"{side}_ids": whole[part:] for side, whole in zip(SIDES, wholes, strict=False)}
+    return {"prompt_ids": prompt[:part], "rejected_ids": [], **sides}
 
 
 def _same(left: list[int], right: list[int]) -> int:
@@ -349,47 +345,44 @@ def _same(left: list[int], right: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
-def fits(row: PreferenceRow, ids: dict[str, list[int]], job: TrainJob, tally: Tally) -> bool:
+def fits(row: PreferenceRow, ids: Ids, job: TrainJob, tally: Tally) -> bool:
     """Whether the row can be trained on; its prompt is shortened in place if it must be, and it is counted."""
     if reason := _unusable(row, ids, job):
         tally.set_aside_row(row.line, reason)
         return False
-    room = (job.max_length or _length(ids)) - max(len(ids["chosen_ids"]), len(ids["rejected_ids"]))
-    too_long = len(ids["prompt_ids"]) > room
-    if too_long and (job.overlong == "drop" or room < SHORTEST_PROMPT):
-        tally.drop_row(row.line, f"has {_length(ids)} tokens, more than max_length {job.max_length}")
+    sequences = [ids, *ids.get("reference", ())]
+    rooms = [(job.max_length or _length(each)) - _longer(each) for each in sequences]
+    too_long = [len(each["prompt_ids"]) > room for each, room in zip(sequences, rooms, strict=True)]
+    if any(too_long) and (job.overlong == "drop" or min(rooms) < SHORTEST_PROMPT):
+        tally.drop_row(row.line, f"has {max(map(_length, sequences))} tokens, more than max_length {job.max_length}")
         return False
-    if too_long:
-        ids["prompt_ids"] = cut_middle(ids["prompt_ids"], room)
-    tally.cut += too_long or row.cut
+    for each, room in zip(sequences, rooms, strict=True):
+        if len(each["prompt_ids"]) > room:
+            each["prompt_ids"] = cut_middle(each["prompt_ids"], room)
+    tally.cut += any(too_long) or row.cut
+    tally.also += row.is_also
     tally.lengths.append((len(ids["prompt_ids"]), len(ids["chosen_ids"]), len(ids["rejected_ids"])))
     return True
 
 
-def _unusable(row: PreferenceRow, ids: dict[str, list[int]], job: TrainJob) -> str | None:
-    if SPPO in job.loss_type and (row.p_w is None or row.p_l is None):
-        return f"has no 'p_w' and 'p_l', which the loss {SPPO!r} needs"
-    empty = [name.removesuffix("_ids") for name, part in ids.items() if not part]
+def _unusable(row: PreferenceRow, ids: Ids, job: TrainJob) -> str | None:
+    if lacking := row.lacks(job.loss_type):
+        return lacking
+    empty = [side for side in ("prompt", *row.sides) if not ids[f"{side}_ids"]]
     if empty:
         return f"has no tokens in {empty[0]!r}"
     return "has the same tokens as 'chosen' and 'rejected'" if ids["chosen_ids"] == ids["rejected_ids"] else None
 
 
-def _length(ids: dict[str, list[int]]) -> int:
-    return len(ids["prompt_ids"]) + max(len(ids["chosen_ids"]), len(ids["rejected_ids"]))
+def _longer(ids: Ids) -> int:
+    return max(len(ids["chosen_ids"]), len(ids["rejected_ids"]))
+
+
+def _length(ids: Ids) -> int:
+    return len(ids["prompt_ids"]) + _longer(ids)
 
 
 def cut_middle(ids: list[int], room: int) -> list[int]:
     """Keep the beginning and the end, where instructions and questions stand."""
     head = room // 2
     return ids[:head] + ids[len(ids) - (room - head) :]
-
-
-def check_dropped(preflight: Preflight, job: TrainJob) -> None:
-    """Raises UsageError with the remedy if too many rows are too long."""
-    if preflight.dropped > job.max_dropped * preflight.rows:
-        remedy = "set overlong=cut, or raise max_length" if job.overlong == "drop" else "raise max_length"
-        raise UsageError(
-            f"{preflight.dropped} of {preflight.rows} rows are longer than max_length {job.max_length} and would be "
-            f"dropped, more than {job.max_dropped:.0%}: {remedy}, or allow it with max_dropped"
-        )

@@ -8,7 +8,7 @@ import orjson
 
 from lrq.trainer.rows import PreferenceRow
 
-_ANSWER = "Q7Z"  # letters that no template writes
+ANSWER = "Q7Z"  # letters that no template writes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class TurnEnd:
 
 def turn_end(tokenizer: Any, ends: Collection[int] = ()) -> TurnEnd:
     """Ask the template; where it ends a turn only by opening the next (GLM), that token or the tokenizer's end."""
-    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}]
     end = getattr(tokenizer, "eos_token_id", None)
     alone = _tokens_after_answer(tokenizer, chat)
     if alone is None:
@@ -39,7 +39,7 @@ def _tokens_after_answer(tokenizer: Any, chat: Sequence[dict[str, str]]) -> list
         text = tokenizer.apply_chat_template(chat, tokenize=False)
     except Exception:  # a template is a program: it raises what it likes
         return None
-    _, answer, tail = text.rpartition(_ANSWER)
+    _, answer, tail = text.rpartition(ANSWER)
     if not answer:
         return None
     control = {getattr(tokenizer, "eos_token_id", None), *getattr(tokenizer, "added_tokens_decoder", ())}
@@ -60,7 +60,7 @@ def change_by_template(row: PreferenceRow, prompt: str, wholes: Sequence[str], t
 
     `prompt` is the rendered prompt, `wholes` prompt and response rendered, chosen then rejected.
     """
-    for side, whole in zip(("chosen", "rejected"), wholes, strict=True):
+    for side, whole in zip(row.sides, wholes, strict=True):
         message = getattr(row, side)[0]
         if not whole.startswith(prompt):
             return "the prompt is rendered otherwise once it is answered"

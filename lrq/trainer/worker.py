@@ -24,7 +24,8 @@ from lrq.trainer.prefix_check import PrefixCheck
 from lrq.trainer.progress import Progress, StepCallback, stop_on_signals
 from lrq.trainer.reference import ReferenceStore
 from lrq.trainer.rows import read_rows
-from lrq.trainer.tokens import check_dropped, tokenize
+from lrq.trainer.tally import check_dropped
+from lrq.trainer.tokens import tokenize
 from lrq.trainer.turns import end_tokens_of
 
 log = logging.getLogger("lrq.trainer")
@@ -125,7 +126,7 @@ def make_rows(
         reference = f"{model}:{'bf16' if place.bf16 else 'fp32'}"
         ends = end_tokens_of(job.model, tokenizer)
         tally = tokenize(
-            read_rows(job.rows), tokenizer, job, model=reference, target=folder.rows, ends=ends,
+            read_rows(job.rows, job.also), tokenizer, job, model=reference, target=folder.rows, ends=ends,
             give_up=partial(_give_up, folder),
         )  # fmt: skip
         write_json(folder.preflight, tally.preflight(model=model, shared_prefix=_asked(job)))
@@ -143,9 +144,7 @@ def _give_up(folder: JobFolder, reason: str) -> None:
 
 def _asked(job: PreparedJob) -> str:
     """Why prefixes are not shared before anything is tried; empty: the model is asked."""
-    if not job.shared_prefix:
-        return "not asked for"
-    return ""
+    return "" if job.shared_prefix or job.is_one_sided else "not asked for"
 
 
 def _with_prefix(folder: JobFolder, preflight: Preflight, check: PrefixCheck | None, place: Place) -> Preflight:
@@ -204,6 +203,7 @@ def make_trainer(
     model = load_model(job, bf16=place.bf16, gpu=place.gpu, config=config)
     rows, held_out = split(Dataset.from_file(str(folder.rows)), job.held_out)
     return PreferenceTrainer(
+        job=job,
         folder=folder,
         store=ReferenceStore(job.reference or folder.reference),
         progress=progress,

@@ -22,6 +22,7 @@ from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue.celery import is_redis
 from lrq.queue.messages import BrokerDown, present, send
+from lrq.queue.routes import QUEUES, task_queue
 from lrq.workers.frozen import thaw
 
 LEAST = 64  # tasks of a run that are open, whoever lives: the first workers find work, and what ends is aggregated
@@ -44,9 +45,9 @@ def window_of(ledger: Ledger, conn: sa.Connection) -> backlog.Window:
 
 
 def feed(ledger: Ledger, *, window: backlog.Window | None = None) -> int:
-    """Send what the windows of all active runs have room for; how many messages. Raises BrokerDown.
+    """Send what the windows of all active runs have room for; how many messages. Raises BrokerDown and AWAY.
 
-    A run whose recipe cannot be loaded is paused, so that the others go on.
+    A run that cannot be fed, whatever the reason, is paused with it, so that the others go on.
     """
     with ledger.reading() as conn:
         window = window or window_of(ledger, conn)
@@ -57,13 +58,24 @@ def feed(ledger: Ledger, *, window: backlog.Window | None = None) -> int:
 
 def _feed_run(ledger: Ledger, run: Run, window: backlog.Window) -> int:
     try:
-        steps = thaw(run.recipe, run.config).steps
+        return _send_work(ledger, run, window)
+    except (BrokerDown, *AWAY):
+        raise  # no run's fault
     except LrqError as error:
-        with ledger.writing() as conn:
-            runs_.halt(conn, run.id, state="paused", by="settings", reason=f"{error}; then `lrq resume`")
-        return 0
+        reason = str(error)
+    except Exception as error:
+        log.exception("run %s cannot be fed", run.name)
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    with ledger.writing() as conn:
+        runs_.halt(conn, run.id, state="paused", by="settings", reason=f"{reason}; then `lrq resume`")
+    return 0
+
+
+def _send_work(ledger: Ledger, run: Run, window: backlog.Window) -> int:
+    steps = thaw(run.recipe, run.config).steps
     with ledger.writing() as conn:
         ledger.alone(conn, FEEDING)  # `enqueue` may feed beside the leading feeder: one window holds for both
+        backlog.reroute(conn, run.id, QUEUES, task_queue)
         backlog.start_items(ledger, conn, run.id, steps, window)
         taken = backlog.take_ready(ledger, conn, run.id, window)
     sent = 0

@@ -6,7 +6,9 @@ from functools import cache, cached_property
 from hashlib import sha256
 from typing import Any
 
-from lrq.config import Price, Settings
+from pydantic import ValidationError
+
+from lrq.config import Price, Settings, TrainSchedule
 from lrq.config_errors import unknown_setting
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, Prompt, Response, Role, Score
@@ -17,10 +19,11 @@ from lrq.recipes import load_recipe
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
 from lrq.trainer.job import TrainJob
+from lrq.trainer.loss_names import DEFAULT_LOSS, SUMS, lack
 
 _OF_MODEL = ("endpoint", "model", "extra", "identity")  # a run frozen by an earlier release has no identity
-EVERY_ROWS = "every_rows"  # of the train section: ours, the rest is the trainer's
-TRAINING = (TrainJob.model_fields.keys() - {"model", "rows", "output"}) | {EVERY_ROWS}  # what it may hold
+SCHEDULE = TrainSchedule.model_fields.keys()  # of the train section: ours, the rest is the trainer's
+TRAINING = (TrainJob.model_fields.keys() - {"model", "rows", "output"}) | SCHEDULE  # what it may hold
 PRICED: tuple[Role, ...] = ("judge", "teacher", "embedding", "policy")
 
 
@@ -35,6 +38,10 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         _check_value(name, value, recipe.settings[name])
     _check_dimensions(settings, recipe)
     own = {**recipe.settings, **settings.settings}
+    loss = {**recipe.loss, **settings.train} if train else None
+    schedule_of(loss)
+    if loss is not None:
+        _check_loss(recipe, own, loss)
     sample = settings.sample.model_dump()
     sample["responses"] = sample["responses"] or own.get("responses", 1)
     sample["choose_cut"] = sample["choose_cut"] or None  # as in runs of before that know no such setting
@@ -45,9 +52,30 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         "tokens": TOKEN_RULE,
         "embedding": _models(settings, "embedding"),
         "sample": sample,
-        "train": {**recipe.loss, **settings.train} if train else None,
+        "train": loss,
         **named(settings),
     }
+
+
+def schedule_of(train: Mapping[str, Any] | None) -> TrainSchedule | None:
+    """Return when a train section trains, and how often; None for no training. Raises UsageError."""
+    if train is None:
+        return None
+    try:
+        return TrainSchedule(**{name: value for name, value in train.items() if name in SCHEDULE})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"train.{first['loc'][0]}: {first['msg']}, not {first['input']!r}") from None
+
+
+def check_rounds(config: Mapping[str, Any]) -> None:
+    """Refuse rounds whose policy nobody could sample: no server knows the model of the round before. UsageError."""
+    schedule, policy = schedule_of(config["train"]), config["policy"]
+    if schedule and schedule.rounds > 1 and policy["models"] and not policy["path"]:
+        raise UsageError(
+            f"{schedule.rounds} rounds are asked for, and the policy is behind a URL, where no server has the model "
+            "that a round makes: set policy.path (LRQ_POLICY) to its folder, or --rounds 1 and --no-train"
+        )
 
 
 _SORTS = {bool: "yes or no", int: "a whole number", float: "a number", str: "a text"}
@@ -63,6 +91,15 @@ def _check_value(name: str, value: Any, default: Any) -> None:
     if not fits or (least is not None and value < least):
         what = _SORTS.get(sort, f"a {sort.__name__}") + ("" if least is None else f" from {least:g}")
         raise UsageError(f"settings.{name} is {what}, not {value!r}")
+
+
+def _check_loss(recipe: Recipe, own: Mapping[str, Any], loss: Mapping[str, Any]) -> None:
+    """What a loss reads the rows must carry: found out now, not after all has been paid."""
+    named = loss.get("loss_type", DEFAULT_LOSS)
+    losses = [named] if isinstance(named, str) else list(named)
+    terms = [term for name in losses for term in SUMS.get(name, {name: 1.0})]
+    if lacking := lack(terms, recipe.carried(own)):
+        raise UsageError(f"rows of recipe {recipe.name} have {lacking}")
 
 
 def _check_dimensions(settings: Settings, recipe: Recipe) -> None:
@@ -150,11 +187,10 @@ class Frozen:
         """Dimension → name of the step that scores it."""
         return {dimension.name: step.name for step in self.recipe.steps for dimension in step.dimensions}
 
-    @property
-    def train_every(self) -> int | None:
-        """Rows in a training's window, 0 for all at the end, None for no training."""
-        train = self.config["train"]
-        return None if train is None else int(train.get(EVERY_ROWS, 0))
+    @cached_property
+    def schedule(self) -> TrainSchedule | None:
+        """When the run is trained, and how often it goes round; None for no training."""
+        return schedule_of(self.config["train"])
 
     @cached_property
     def prices(self) -> dict[str, Price]:

@@ -15,6 +15,7 @@ import orjson
 from lrq.domain.errors import UsageError
 from lrq.policy.folder import find, fingerprint
 from lrq.trainer import launch
+from lrq.workers.frozen import SCHEDULE
 
 _NEEDED = ("torch", "transformers")
 _COUNTED = (*_NEEDED, "trl", "deepspeed", "lrq")  # whose versions a verdict holds for
@@ -101,6 +102,6 @@ def _line(found: Mapping[str, Any]) -> str:
 def _training(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Let the trainer take one step, where it offers to."""
     can_train = getattr(launch, "can_train", None)
-    own = {name: value for name, value in settings.items() if name != "every_rows"}
+    own = {name: value for name, value in settings.items() if name not in SCHEDULE}
     reason = can_train(folder, own) if can_train is not None else ""
     return {"refusal": f"it cannot be trained: {reason}"} if reason else {}

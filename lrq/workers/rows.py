@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from lrq.domain import exports
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Chunk, Item, Message, Prompt, Ref, Reward, Score, Turn
+from lrq.domain.win_rates import rates_by_reward
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.items import DrawnResponse
@@ -30,6 +31,8 @@ class TrainingTurn:
     drawn: DrawnPair
     is_cut: bool  # the prompt, when it was sampled
     reference: Sequence[Message] | None = None  # what the reference model sees instead
+    reference_drawn: DrawnPair | None = None  # the same answers behind that prompt
+    followup: str = ""  # what the user says, where the turn is not the first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class TrainingRow:
     """A row with its texts; most have one turn."""
 
     item: Item
+    round: int
     turns: Sequence[TrainingTurn]
     margin: float | None
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -61,19 +65,30 @@ class TrainingRow:
 
 
 def training_rows(
-    ledger: Ledger, frozen: Frozen, run: int, round_: int, *, window: int | None = None, scores: bool = False
+    ledger: Ledger,
+    frozen: Frozen,
+    run: int,
+    round_: int | None,
+    *,
+    window: int | None = None,
+    scores: bool = False,
+    rates: bool = False,
 ) -> Iterator[TrainingRow]:
-    """The rows of a training's window, or all, in the order they were made; one item in memory at a time.
+    """The rows of a training's window, or of a round, or of all, by round and item; one item in memory at a time.
 
-    `scores`: with what the responses were rewarded for.
+    Their order is the items', for that in which they were made is chance. `scores`: with what the responses were
+    rewarded for. `rates`: with win rates, which are made from the rewards of the prompt's responses where the recipe
+    brings none.
     """
-    query = sa.select(rows).where(rows.c.run_id == run, rows.c.round == round_).order_by(rows.c.id)
+    query = sa.select(rows).where(rows.c.run_id == run).order_by(rows.c.round, rows.c.item_id, rows.c.place)
+    query = query if round_ is None else query.where(rows.c.round == round_)
     with ledger.reading() as conn:
         found = conn.execute(query if window is None else query.where(rows.c.window == window)).all()
     for row in found:
         with ledger.reading() as conn:
             found_row = _row(conn, frozen, row)
-            yield replace(found_row, **_scores(conn, row)) if scores else found_row
+            found_row = replace(found_row, **_scores(conn, row)) if scores else found_row
+            yield replace(found_row, figures={**_rates(conn, row), **found_row.figures}) if rates else found_row
 
 
 def _row(conn: sa.Connection, frozen: Frozen, stored: sa.Row[Any]) -> TrainingRow:
@@ -81,7 +96,7 @@ def _row(conn: sa.Connection, frozen: Frozen, stored: sa.Row[Any]) -> TrainingRo
     row = items_.read_row(stored)
     place = stored.item_id, stored.round
     turns = [_turn(conn, frozen, case, place, turn) for turn in row.turns]
-    return TrainingRow(item=case.item, turns=turns, margin=row.margin, figures=row.figures)
+    return TrainingRow(item=case.item, round=stored.round, turns=turns, margin=row.margin, figures=row.figures)
 
 
 def _turn(conn: sa.Connection, frozen: Frozen, case: Case, place: tuple[int, int], turn: Turn) -> TrainingTurn:
@@ -93,10 +108,21 @@ def _turn(conn: sa.Connection, frozen: Frozen, case: Case, place: tuple[int, int
         prompt_tokens=items_.prompt_tokens(conn, *place, turn.prompt),
     )
     messages, is_cut = sampled_messages(frozen, case, turn.prompt, stored)
-    reference = None
-    if turn.reference is not None:
-        reference, _ = sampled_messages(frozen, case, turn.reference, items_.load_prompt(conn, *place, turn.reference))
-    return TrainingTurn(messages=messages, drawn=drawn, is_cut=is_cut, reference=reference)
+    seen = _seen_by_reference(conn, frozen, case, place, turn, drawn)
+    followup = _prompt(frozen, case, turn.prompt).followup
+    return TrainingTurn(messages=messages, drawn=drawn, is_cut=is_cut, followup=followup, **seen)
+
+
+def _seen_by_reference(
+    conn: sa.Connection, frozen: Frozen, case: Case, place: tuple[int, int], turn: Turn, drawn: DrawnPair
+) -> dict[str, Any]:
+    if turn.reference is None:
+        return {}
+    stored = items_.load_prompt(conn, *place, turn.reference)
+    reference, _ = sampled_messages(frozen, case, turn.reference, stored)
+    tokens = items_.prompt_tokens(conn, *place, turn.reference)
+    behind = replace(drawn, rendering=(stored or {}).get("rendering") or {}, prompt_tokens=tokens)
+    return {"reference": reference, "reference_drawn": behind}
 
 
 def _drawn(conn: sa.Connection, place: tuple[int, int], choice: Ref | str) -> DrawnResponse:
@@ -119,6 +145,20 @@ def _scores(conn: sa.Connection, stored: sa.Row[Any]) -> dict[str, Any]:
     }
 
 
+def _rates(conn: sa.Connection, stored: sa.Row[Any]) -> dict[str, float]:
+    """Win rates of a row's two responses among all of their prompt that have a reward; nothing where that has none."""
+    turns = items_.read_row(stored).turns
+    chosen, rejected = turns[0].chosen, turns[0].rejected
+    if len(turns) > 1 or not isinstance(chosen, tuple) or not isinstance(rejected, tuple):
+        return {}
+    rewards = items_.load_rewards(conn, stored.item_id, stored.round)
+    known = {(one.prompt, one.k): one.value for one in rewards if one.prompt == chosen[0] and one.value is not None}
+    if not known.keys() >= {chosen, rejected}:
+        return {}
+    rates = rates_by_reward(known)
+    return {"p_w": rates[chosen], "p_l": rates[rejected]}
+
+
 def sampled_messages(frozen: Frozen, case: Case, number: int, stored: Any) -> tuple[Sequence[Message], bool]:
     """Return the chat messages of a prompt as it was sampled, and whether its context was cut then."""
     prompt = _prompt(frozen, case, number)
@@ -137,9 +177,12 @@ def _prompt(frozen: Frozen, case: Case, number: int) -> Prompt:
 def trl_row(row: TrainingRow, renderer: Renderer | None = None) -> dict[str, Any]:
     """Return the row in TRL's form, as the trainer reads it, with the tokens that were drawn where they are known.
 
-    `trl_differs` says why stock TRL, which knows only the messages, would train other tokens.
+    `trl_differs` says why stock TRL, which knows only the messages, would train other tokens. A row of several turns,
+    or one whose reference sees another prompt, is no row of TRL: its `turns` are as `lrq.trainer.rows` reads them.
     """
     turn = row.turns[0]
+    if len(row.turns) > 1 or turn.reference is not None:
+        return _several(row, renderer)
     pair = turn.drawn
     opened = pair.rendering.get("opened", "")
     sides = {side: [message(one, opened)] for side, one in pair.sides.items()}
@@ -153,6 +196,44 @@ def trl_row(row: TrainingRow, renderer: Renderer | None = None) -> dict[str, Any
     tokens = token_fields(pair, turn.messages, renderer)
     kwargs = {"chat_template_kwargs": template_arguments(pair)}
     return made | kwargs | {name: value for name, value in known.items() if value is not None} | tokens
+
+
+def _several(row: TrainingRow, renderer: Renderer | None) -> dict[str, Any]:
+    """A row of turns: the first has its whole prompt, each later one what the user says then."""
+    has_reference = any(turn.reference is not None for turn in row.turns)
+    turns = [_turn_fields(turn, number, has_reference=has_reference) for number, turn in enumerate(row.turns)]
+    tokens = [_turn_tokens(turn, number, renderer, has_reference) for number, turn in enumerate(row.turns)]
+    known: dict[str, Any] = {"cut": True} if any(turn.is_cut for turn in row.turns) else {}
+    if all(tokens):
+        known["tokenizer"] = tokens[0]["tokenizer"]
+        turns = [fields | ids for fields, ids in zip(turns, tokens, strict=True)]
+    kwargs = {"chat_template_kwargs": template_arguments(row.turns[0].drawn)}
+    return {"turns": turns, **row.figures, **kwargs, **known, "trl_differs": "TRL knows no rows of several turns"}
+
+
+def _turn_fields(turn: TrainingTurn, number: int, *, has_reference: bool) -> dict[str, Any]:
+    pair = turn.drawn
+    opened = pair.rendering.get("opened", "")
+    prompt = [{"role": "user", "content": turn.followup}] if number and turn.followup else list(turn.messages)
+    fields: dict[str, Any] = {"prompt": prompt}
+    if has_reference:
+        fields["reference"] = list(turn.messages if turn.reference is None else turn.reference)
+    for side, one in pair.sides.items():
+        fields[side] = [message(one, opened)]
+        fields |= {f"{side}_finish": "length"} if one.is_cut else {}
+    return fields
+
+
+def _turn_tokens(turn: TrainingTurn, number: int, renderer: Renderer | None, has_reference: bool) -> dict[str, Any]:
+    """The tokens that were drawn, of a later turn the answers' alone; nothing where any is not known."""
+    ids: dict[str, Any] = {f"{side}_ids": list(one.ids) for side, one in turn.drawn.sides.items()}
+    if not number or (has_reference and turn.reference_drawn is None):
+        ids = token_fields(turn.drawn, turn.messages, renderer)
+    if not has_reference or not all(ids.values()):
+        return ids if all(ids.values()) else {}
+    behind = turn.reference_drawn
+    seen = ids if behind is None else token_fields(behind, turn.reference, renderer)
+    return ids | {"reference_ids": seen["prompt_ids"]} if ids and seen else {}
 
 
 def _as_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,11 +17,13 @@ from lrq.domain.records import Call, Prompt, Purpose, Reply, Role
 from lrq.judge.asking import in_series
 from lrq.ledger import Ledger, backlog
 from lrq.ledger import items as items_
+from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.token_ids import pack_ids
 from lrq.policy import Policy, Samples, Sampling, open_policy
 from lrq.policy import Prompt as Request
+from lrq.policy.server import ServerPolicy
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.cases import load_case
@@ -28,6 +31,8 @@ from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
 
 _opening = threading.Lock()
+_at_work = threading.Lock()  # held while a policy in this process samples
+_LOOK_EVERY = 1.0  # seconds, of an idle sampler that a training may wait for
 _policies: dict[bytes, Policy] = {}  # one: a process holds the weights of one policy
 _accelerator: Accelerator | None = None
 _asked_for: ContextVar[tuple[Purpose, int]] = ContextVar("asked_for")  # a sample's paid calls: for whom, what series
@@ -97,9 +102,10 @@ def _open_prompts(engine: Engine, task: Task, frozen: Frozen) -> list[_OpenPromp
 def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, asked: _OpenPrompt) -> _Drawn:
     prompt = asked.prompt
     _asked_for.set((Purpose(run=task.run, item=task.item, step="sample", kind=prompt.name or "sample"), run.series))
-    model = _policy(engine, frozen) if prompt.by == "policy" else _paid_model(engine, frozen, prompt.by)
-    if _accelerator is not None and prompt.by == "policy":
-        _share(model, _accelerator)
+    if prompt.by == "policy":
+        model = _policy(engine, frozen, _round_model(engine, task))
+    else:
+        model = _paid_model(engine, frozen, prompt.by)
     request = Request(
         item=asked.item,
         messages=prompt.render(asked.context),
@@ -108,20 +114,39 @@ def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, asked: _Op
         round=task.round,
         at=run.created_at,
     )
-    samples = loop.run(model.sample(request, _sampling(frozen, prompt), should_stop=loop.stopping.is_set))
+    with _at_accelerator(model) if prompt.by == "policy" else nullcontext():
+        samples = loop.run(model.sample(request, _sampling(frozen, prompt), should_stop=loop.stopping.is_set))
     if samples.seconds > 0:
         engine.notes["tokens_per_second"] = round(samples.completion_tokens / samples.seconds, 1)
     return _Drawn(number=asked.number, prompt=prompt, samples=samples, fingerprint=model.fingerprint)
 
 
-def _share(policy: Policy, accelerator: Accelerator) -> None:
-    """Let a waiting training have the accelerator before we go on."""
-    if accelerator.is_wanted():
-        policy.release()
-        accelerator.give_up()
-    if not accelerator.share(loop.stopping):
-        raise Stopping
-    policy.restore()
+@contextmanager
+def _at_accelerator(policy: Policy) -> Iterator[None]:
+    """Sample with the accelerator, where a machine has one alone; a training that waits for it has it first."""
+    if _accelerator is None or isinstance(policy, ServerPolicy):
+        yield
+        return
+    with _at_work:
+        if _accelerator.is_wanted():
+            policy.release()
+            _accelerator.give_up()
+        if not _accelerator.share(loop.stopping):
+            raise Stopping
+        policy.restore()
+        yield
+
+
+def _yield_when_idle(accelerator: Accelerator) -> None:
+    """Let a training have the accelerator while nothing is sampled: at a round's end no further item comes by."""
+    while not loop.stopping.wait(_LOOK_EVERY):
+        if accelerator.is_wanted() and _at_work.acquire(blocking=False):
+            try:
+                for policy in list(_policies.values()):
+                    policy.release()
+                accelerator.give_up()
+            finally:
+                _at_work.release()
 
 
 def _sampling(frozen: Frozen, prompt: Prompt) -> Sampling:
@@ -131,7 +156,7 @@ def _sampling(frozen: Frozen, prompt: Prompt) -> Sampling:
 
 
 def _spec(settings: Settings, frozen: Frozen) -> str:
-    """The policy of the run: a folder or name as frozen, or the server that this worker's settings name."""
+    """The policy as the run began: a folder or name as frozen, or the server that this worker's settings name."""
     path = frozen.config["policy"]["path"]
     endpoints = settings.endpoints("policy")
     if path:
@@ -141,9 +166,18 @@ def _spec(settings: Settings, frozen: Frozen) -> str:
     raise LrqError("no policy to sample from: set LRQ_POLICY to a model folder or a server's URL")
 
 
-def _policy(engine: Engine, frozen: Frozen) -> Policy:
+def _round_model(engine: Engine, task: Task) -> str:
+    """The folder of the policy of the task's round; empty in the first, whose policy is the run's."""
+    if not task.round:
+        return ""
+    with engine.ledger.reading() as conn:
+        return runs_.model_before(conn, task.run, task.round)
+
+
+def _policy(engine: Engine, frozen: Frozen, model: str = "") -> Policy:
+    """The policy in the folder `model`, without one that of the run."""
     global _accelerator
-    spec, own = _spec(engine.settings, frozen), frozen.config["policy"]
+    spec, own = model or _spec(engine.settings, frozen), frozen.config["policy"]
     name = orjson.dumps(
         [spec, own["models"], own["dtype"], own.get("template")]
     )  # one server may have the models of several runs
@@ -152,7 +186,9 @@ def _policy(engine: Engine, frozen: Frozen) -> Policy:
             _policies.clear()
             _policies[name] = _open(engine, frozen, spec)
             local = not spec.startswith(("http://", "https://"))
-            _accelerator = Accelerator() if local and is_single(engine.settings.policy.device) else None
+            if local and _accelerator is None and is_single(engine.settings.policy.device):
+                _accelerator = Accelerator()
+                threading.Thread(target=_yield_when_idle, args=(_accelerator,), daemon=True).start()
         return _policies[name]
 
 

@@ -89,11 +89,11 @@ def _pause(held: Engine, run: int, reason: str) -> None:
 
 
 def _fail(held: Engine, task: Task, run: Run, reason: str) -> None:
-    train_every = held.thawed(run).train_every
+    schedule = held.thawed(run).schedule
     with held.ledger.writing() as conn:
         held.ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
         backlog.fail_task(held.ledger, conn, task, reason)
-        backlog.settle_run(held.ledger, conn, task.run, train_every)
+        backlog.settle_run(held.ledger, conn, task.run, schedule)
 
 
 for _queue in QUEUES:

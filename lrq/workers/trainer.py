@@ -1,5 +1,6 @@
 """The trainer worker: one training of a window of rows, in processes of its own, resumed where it was killed."""
 
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,10 +19,11 @@ from lrq.ledger.writer import AWAY
 from lrq.policy.folder import find
 from lrq.trainer import launch
 from lrq.trainer.job import JobFolder, Result, check_settings, make_job, prepare
+from lrq.trainer.loss_names import reads
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.engine import Engine
-from lrq.workers.frozen import EVERY_ROWS, Frozen
+from lrq.workers.frozen import SCHEDULE, Frozen, check_rounds, schedule_of
 from lrq.workers.rows import renderer_of, training_rows, trl_row
 
 
@@ -33,10 +35,12 @@ def train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
         result = Result(state="failed", reason=str(error))
     if result.state == "stopped":
         raise Stopping
+    if result.model is not None:
+        _link_latest(run_folder(engine.settings.home, run.name), result.model)
     with engine.ledger.writing() as conn:
         ended = {"state": result.state, "reason": result.reason, "model": str(result.model or "")}
         backlog.end_training(conn, task, **ended, ended_at=engine.ledger.now(conn))
-        backlog.settle_run(engine.ledger, conn, run.id, frozen.train_every)
+        backlog.settle_run(engine.ledger, conn, run.id, frozen.schedule)
 
 
 def _train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> Result:
@@ -75,16 +79,35 @@ def _prepare(engine: Engine, task: Task, run: Run, frozen: Frozen) -> JobFolder 
     rows = path / "pairs.jsonl"
     if not rows.exists() and not _write_rows(engine, task, run, frozen, rows):
         return None
-    before = _model_before(engine, task)
-    output = home / "models" / name if before or task.round else home / "model"
-    model = before or _model(frozen)
-    settings = {**train_settings(frozen.config), "about": about(run.name, frozen.config)}
-    return prepare(path, make_job({"model": model, "rows": rows, "output": output, **settings}))
+    known = {"model": _model(engine, task, frozen), "rows": rows, "output": home / _output(task, frozen)}
+    settings = {**train_settings(frozen.config["train"]), "about": about(run.name, frozen.config, task.round)}
+    return prepare(path, make_job({**known, **settings}))
+
+
+def _output(task: Task, frozen: Frozen) -> str:
+    """The folder of a training's model, below the run's; where there are several, `model` is a link to the latest."""
+    schedule, window = frozen.schedule, backlog.window_of(task)
+    is_only = schedule is None or (schedule.rounds == 1 and not schedule.every_rows and not window)
+    return "model" if is_only else f"models/round-{task.round}" + (f"-window-{window}" if window else "")
+
+
+def _link_latest(home: Path, model: Path) -> None:
+    """Have `model` in the run's folder be this one; a reader sees the one before or this."""
+    link = home / "model"
+    if model == link or (link.exists() and not link.is_symlink()):
+        return
+    temporary = home / f".model.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(model.relative_to(home))
+    temporary.replace(link)
 
 
 def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path) -> int:
-    found = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task))
-    renderer = renderer_of(frozen)
+    rates = any(reads(name).rates for name in train_settings(frozen.config).get("loss_type", ()))
+    found = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task), rates=rates)
+    with engine.ledger.reading() as conn:
+        sampled_by = runs_.model_before(conn, task.run, task.round)
+    renderer = renderer_of(frozen, Path(sampled_by) if sampled_by else None)
     written = 0
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as stream:
@@ -96,17 +119,12 @@ def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path
     return written
 
 
-def _model_before(engine: Engine, task: Task) -> Path | None:
-    """A window goes on from the model of the window before it."""
-    with engine.ledger.reading() as conn:
-        done = [row for row in runs_.trainings_of(conn, task.run) if row.round == task.round and row.model]
-    before = [row.model for row in done if row.window < backlog.window_of(task)]
-    return Path(before[-1]) if before else None
-
-
-def _model(frozen: Frozen) -> Path:
+def _model(engine: Engine, task: Task, frozen: Frozen) -> Path:
+    """What a training starts from: the model of the one before it, the first from the policy."""
     check_trainable(frozen.config)
-    return find(frozen.config["policy"]["path"])
+    with engine.ledger.reading() as conn:
+        before = runs_.model_before(conn, task.run, task.round, backlog.window_of(task))
+    return find(before or frozen.config["policy"]["path"])
 
 
 def check_trainable(config: Mapping[str, Any]) -> None:
@@ -114,8 +132,9 @@ def check_trainable(config: Mapping[str, Any]) -> None:
     policy = config["policy"]
     if config["train"] is None:
         return
+    check_rounds(config)
     files = dict.fromkeys(("model", "rows", "output"), Path())
-    check_settings(make_job({**files, **train_settings(config)}))  # now, not when all has been paid
+    check_settings(make_job({**files, **train_settings(config["train"])}))  # now, not when all has been paid
     if not policy["path"]:
         what = "is behind a URL and cannot be trained from there" if policy["models"] else "to train is not named"
         raise UsageError(
@@ -123,14 +142,18 @@ def check_trainable(config: Mapping[str, Any]) -> None:
         )
 
 
-def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config["train"].items() if name != EVERY_ROWS}
+def train_settings(train: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a train section is the trainer's."""
+    return {name: value for name, value in train.items() if name not in SCHEDULE}
 
 
-def about(run: str, config: Mapping[str, Any]) -> dict[str, str]:
-    """What the model's card says of the run."""
+def about(run: str, config: Mapping[str, Any], round_: int | None = None) -> dict[str, str]:
+    """What the model's card says of the run, and of its round where it has several."""
     judges = [model["model"] for model in config["judge"]["models"]]
     known = {"run": run, "recipe": config["recipe"], "judge": ", ".join(judges)}
+    schedule = schedule_of(config["train"])
+    if round_ is not None and schedule and schedule.rounds > 1:
+        known["round"] = f"{round_ + 1} of {schedule.rounds}"
     told = (config["train"] or {}).get("about") or {}  # the licence of the data, say
     return {name: words for name, words in known.items() if words} | told
 

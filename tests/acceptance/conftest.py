@@ -47,6 +47,17 @@ def open_items() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
+def asked_items() -> list[dict[str, Any]]:
+    """Six documents with questions that examples/small_policy is made for."""
+    sys.path.insert(0, str(REPOSITORY / "examples"))
+    try:
+        from make_dataset import sampled_items  # noqa: PLC0415
+    finally:
+        sys.path.remove(str(REPOSITORY / "examples"))
+    return [dict(line) for line in sampled_items(random.Random("rounds"), "asked", 6)]
+
+
+@pytest.fixture(scope="session")
 def policy(tmp_path_factory: pytest.TempPathFactory, open_items: list[dict[str, Any]]) -> Path:
     """A random Llama of two layers that answers in the commonest words of these documents."""
     pytest.importorskip("torch")

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from ledgers import BOTH, opened, some_ledger
 
+from lrq.config import TrainSchedule
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, NoRow, Reward, Row, Score, Turn
 from lrq.ledger import Ledger, backlog, rescoring, runs
@@ -66,20 +67,25 @@ def end_step(ledger: Ledger, task: Task, state: str = "value") -> bool:
         return EndStep.apply(ledger, conn, [EndStep(task=task, found=scores(task.name, state))])[0]
 
 
-def aggregate(ledger: Ledger, task: Task, made: Sequence[Row | NoRow], train_every: int | None = None) -> bool:
+def schedule(every: int | None) -> TrainSchedule | None:
+    """Windows of so many rows, 0 for all in one; None for no training."""
+    return None if every is None else TrainSchedule(every_rows=every)
+
+
+def aggregate(ledger: Ledger, task: Task, made: Sequence[Row | NoRow], every: int | None = None) -> bool:
     rewards = [Reward(k=0, value=1.0), Reward(k=1, value=2.0)]
     with ledger.writing() as conn:
         ended = backlog.end_aggregate(ledger, conn, task, rewards, made)
-        backlog.settle_run(ledger, conn, task.run, train_every)
+        backlog.settle_run(ledger, conn, task.run, schedule(every))
         return ended
 
 
-def finish(ledger: Ledger, run: Run, train_every: int | None = None, state: str = "value") -> None:
+def finish(ledger: Ledger, run: Run, every: int | None = None, state: str = "value") -> None:
     """Do all steps and aggregations that are open."""
     while taken := start(ledger, run):
         for task in taken:
             if task.name == "aggregate":
-                aggregate(ledger, task, [PAIR], train_every)
+                aggregate(ledger, task, [PAIR], every)
             elif not task.name.startswith("train"):
                 end_step(ledger, task, state)
 
@@ -156,7 +162,7 @@ def test_an_aggregation_delivered_twice_ends_its_item_once(ledger: Ledger, run: 
     assert aggregate(ledger, second, [NoRow(reason="all rewards are equal")])
     assert state_of(ledger) == ("done", 0)
     with ledger.reading() as conn:
-        assert items_.count_rows(conn, run.id, 0) == 1
+        assert items_.count_rows(conn, run.id) == 1
         assert runs.item_reasons(conn, run.id, "done") == {"": 1, "all rewards are equal": 1}
 
 
@@ -266,21 +272,27 @@ def test_an_unforeseen_error_is_tried_three_times_and_costs_one_item(ledger: Led
         assert runs.failures(conn, run) == [{"run": "r", "what": "item i1", "reason": "ValueError: odd"}]
 
 
-def test_a_training_that_fails_leaves_the_others_alone(ledger: Ledger, run: Run) -> None:
-    """Two windows are due; the first fails three times, the second is still open."""
-    add(ledger, run, 4)
-    finish(ledger, run, train_every=2)
+def trainings(ledger: Ledger, run: Run) -> list[Task]:
+    """The trainings whose tasks are open."""
     with ledger.reading() as conn:
-        ids = list(conn.execute(sa.select(tasks.c.id).order_by(tasks.c.id)).scalars())
-        first, second = (backlog.find_task(conn, id_) for id_ in ids)
-    assert first is not None
-    assert second is not None
+        open_tasks = sa.select(tasks.c.id).where(tasks.c.run_id == run.id, tasks.c.queue == "train")
+        found = [backlog.find_task(conn, id_) for id_ in conn.execute(open_tasks.order_by(tasks.c.id)).scalars()]
+        return [task for task in found if task is not None]
+
+
+def test_a_training_that_fails_leaves_the_others_alone(ledger: Ledger, run: Run) -> None:
+    """Two windows are due; the first fails three times, and then comes the second."""
+    add(ledger, run, 4)
+    finish(ledger, run, every=2)
     for _ in range(3):
+        (first,) = trainings(ledger, run)
         with ledger.writing() as conn:
             backlog.fail_task(ledger, conn, first, "out of memory")
+            backlog.settle_run(ledger, conn, run.id, schedule(2))
+    (second,) = trainings(ledger, run)
     with ledger.writing() as conn:
         assert backlog.end_training(conn, second, state="done")
-        backlog.settle_run(ledger, conn, run.id, 2)
+        backlog.settle_run(ledger, conn, run.id, schedule(2))
         found = [(row.window, row.state, row.reason) for row in runs.trainings_of(conn, run.id)]
     assert found == [(0, "failed", "out of memory"), (1, "done", "")]
     assert state_of(ledger) == ("done", 0)
@@ -311,7 +323,7 @@ def test_each_training_is_opened_once(ledger: Ledger, run: Run, rows: int, every
     )
     with ledger.reading() as conn:
         assert [row.rows for row in runs.trainings_of(conn, run.id)] == sizes
-    assert names(ledger) == [f"train.{n}" for n in range(len(sizes))]
+    assert names(ledger) == ["train.0"] * bool(sizes), "a window waits for the one before it"
     assert state_of(ledger) == ("active" if sizes else "done", 0)
 
 
@@ -322,15 +334,12 @@ def sizes(ledger: Ledger, run: Run) -> list[tuple[str, int]]:
 
 
 def train(ledger: Ledger, run: Run, every: int, state: str = "done") -> None:
-    """Bring all trainings that are open to this end."""
-    with ledger.reading() as conn:
-        ids = conn.execute(sa.select(tasks.c.id).where(tasks.c.name.like("train.%"))).scalars().all()
-    for id_ in ids:
+    """Bring all trainings to this end, one after the other."""
+    while open_trainings := trainings(ledger, run):
+        (task,) = open_trainings
         with ledger.writing() as conn:
-            task = backlog.find_task(conn, id_)
-            assert task is not None
             assert backlog.end_training(conn, task, state=state)
-            backlog.settle_run(ledger, conn, run.id, every)
+            backlog.settle_run(ledger, conn, run.id, schedule(every))
 
 
 def trained(ledger: Ledger, run: Run) -> list[int]:
@@ -355,14 +364,14 @@ def test_the_last_training_and_the_last_item_may_end_at_once(ledger: Ledger, run
             assert backlog.end_training(conn, training, state="done")
             ended[0].set()
             ended[1].wait(1)  # on SQLite in vain: there the other waits for us
-            backlog.settle_run(ledger, conn, run.id, 1)
+            backlog.settle_run(ledger, conn, run.id, schedule(1))
 
     def end_item() -> None:
         with ledger.writing() as conn:
             assert backlog.end_aggregate(ledger, conn, second, [], [NoRow(reason="tie")])
             ended[1].set()
             ended[0].wait(1)
-            backlog.settle_run(ledger, conn, run.id, 1)
+            backlog.settle_run(ledger, conn, run.id, schedule(1))
 
     together(end_training, end_item)
     assert state_of(ledger) == ("done", 0)
@@ -404,7 +413,7 @@ def test_a_failed_training_is_opened_again(ledger: Ledger, run: Run) -> None:
     assert state_of(ledger) == ("done", 0)
     with ledger.writing() as conn:
         assert backlog.reopen_trainings(conn, run.id) == 1
-        backlog.settle_run(ledger, conn, run.id, 0)
+        backlog.settle_run(ledger, conn, run.id, schedule(0))
     assert names(ledger) == ["train.0"]
     assert state_of(ledger) == ("active", 0)
     train(ledger, run, 0)
@@ -433,12 +442,12 @@ def test_a_run_whose_lines_are_still_being_added_is_not_at_its_end(ledger: Ledge
     with ledger.writing() as conn:
         runs.set_taking_in(conn, run.id, True)
     add(ledger, run, 2)
-    finish(ledger, run, train_every=0)
+    finish(ledger, run, every=0)
     assert names(ledger) == []
     assert state_of(ledger) == ("active", 0)
     with ledger.writing() as conn:
         runs.set_taking_in(conn, run.id, False)
-        backlog.settle_run(ledger, conn, run.id, 0)
+        backlog.settle_run(ledger, conn, run.id, schedule(0))
     assert names(ledger) == ["train.0"]
 
 

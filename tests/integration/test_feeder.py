@@ -178,6 +178,52 @@ def test_a_run_whose_recipe_is_gone_is_paused_and_the_others_go_on(
     assert "\n" not in broken.reason
 
 
+BROKEN = """
+from lrq.recipes.recipe import Recipe
+
+raise ZeroDivisionError("by whoever wrote this")
+"""
+
+
+def test_whatever_breaks_one_run_the_others_are_fed(
+    ledger: Ledger, app: Celery, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors nobody foresaw, in the recipe's own code and in sending: each pauses its run, with one line."""
+    (tmp_path / "mine.py").write_text(BROKEN)
+    make(ledger, 2, "unloadable", recipe=f"{tmp_path}/mine.py:MINE")
+    unsent = make(ledger, 2, "unsent")
+    make(ledger, 2, "whole")
+
+    def start_items(ledger_: Ledger, conn: sa.Connection, run: int, *more: Any) -> None:
+        if run == unsent:
+            raise KeyError("odd")
+        start(ledger_, conn, run, *more)
+
+    start = backlog.start_items
+    monkeypatch.setattr(backlog, "start_items", start_items)
+    assert feed(ledger) == 2 * len(STEPS)
+    with ledger.reading() as conn:
+        found = {run.name: (run.state, run.halt, run.reason) for run in runs.all_runs(conn)}
+    assert found["whole"] == ("active", "", "")
+    assert found["unsent"] == ("paused", "settings", "KeyError: 'odd'; then `lrq resume`")
+    assert found["unloadable"][:2] == ("paused", "settings")
+    assert "by whoever wrote this" in found["unloadable"][2]
+
+
+def test_tasks_of_a_queue_that_nobody_knows_any_more_are_routed_anew(
+    ledger: Ledger, app: Celery, client: redis.Redis
+) -> None:
+    """Of a release with other queues: the work goes where it is done today, beside that of another run."""
+    old = make(ledger, 1, "old")
+    with ledger.writing() as conn:
+        backlog.start_items(ledger, conn, old, {name: f"steps.{name}" for name in STEPS}, 8)
+    make(ledger, 1, "whole")
+    assert feed(ledger) == 2 * len(STEPS)
+    with ledger.reading() as conn:
+        routed = conn.execute(sa.select(tasks.c.name, tasks.c.queue, tasks.c.state)).all()
+    assert {tuple(row) for row in routed} == {(name, f"judge.{name}", "sent") for name in STEPS}
+
+
 def test_nothing_is_marked_as_sent_while_the_broker_is_down(
     ledger: Ledger, app: Celery, redis_server: Any, client: redis.Redis
 ) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from calling import question
 from pydantic import SecretStr
 
-from lrq.config import Settings
+from lrq.config import Settings, TrainSchedule
 from lrq.domain.records import Item, Purpose, Reward, Row, Score, Turn, Usage
 from lrq.ledger import Ledger, Writer, backlog, items, open_ledger, runs
 from lrq.ledger.backlog import Task
@@ -104,7 +104,7 @@ def aggregate(url: str, home: Path, work: Work) -> None:
                 made = [Row(turns=(Turn(prompt=0, chosen=(0, 0), rejected=(0, 1)),))]
                 assert backlog.end_aggregate(ledger, conn, task, [Reward(k=0, value=1.0)], made)
                 time.sleep(BUSY)
-                backlog.settle_run(ledger, conn, task.run, 7)
+                backlog.settle_run(ledger, conn, task.run, TrainSchedule(every_rows=7))
     ledger.close()
 
 

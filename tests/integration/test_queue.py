@@ -239,7 +239,7 @@ def test_importing_the_queue_touches_nothing(tmp_path: Path):
     (tmp_path / "lrq.yaml").write_text("judge: 5")
     code = "import lrq.queue as q; print(q.app.main)\ntry: q.app.conf.broker_url\nexcept Exception as e: print(e)"
     found = _python(code, tmp_path)
-    assert found.stdout.startswith("lrq\nsetting judge"), found.stderr
+    assert found.stdout.startswith("lrq\nlrq.yaml, line 1: setting judge"), found.stderr
 
 
 def test_a_judge_never_loads_torch(tmp_path: Path):
@@ -267,7 +267,7 @@ def test_celerys_own_command_works(tmp_path: Path):
                 time.sleep(0.05)
             said = log.read_text()
             assert "ready." in said, said
-            assert "concurrency: 32 (thread)" in said
+            assert "concurrency: 1024 (thread)" in said
             assert ".> judge.faithfulness" in said
             assert ".> judge.helpfulness" not in said
             stop(worker, seconds=30)

@@ -103,8 +103,9 @@ def test_cut_responses_are_counted_and_never_chosen(sampled: World) -> None:
     assert "cut by max_new_tokens" in sampled("show", "cut:0").out
     ends = {(row.key, row.k): row.finish for row in drawn(sampled).values()}
     with sampled.ledger() as ledger, ledger.reading() as conn:
-        pairs = conn.execute(sa.select(schema.rows.c.chosen, schema.items.c.key).join(schema.items)).all()
-    assert all(ends[pair.key, pair.chosen] == "stop" for pair in pairs)
+        stored = conn.execute(sa.select(schema.rows, schema.items.c.key).join(schema.items)).all()
+    chosen = [(row.key, items_.read_row(row).turns[0].chosen[1]) for row in stored]
+    assert all(ends[response] == "stop" for response in chosen)
     allowed = sampled.run(file, *short, "--name", "allowed", "--set", "sample.choose_cut=true")
     assert allowed["pairs"] > facts["pairs"]
     rows = [json.loads(line) for line in sampled("export", "allowed").out.splitlines()]

@@ -58,7 +58,7 @@ def test_the_doctor_looks_for_the_policy(lrq: World, monkeypatch: pytest.MonkeyP
         (("show", "journal-0", "-k", "99"), 2, "has no response 99; it has 0, 1"),
         (("export", "items", "-o", "/nowhere/at/all.jsonl"), 1, "/nowhere/at/all.jsonl: No such file"),
         (("budget", "items", "--max-cost", "inf"), 2, "no amount of money"),
-        (("train", "nowhere.jsonl"), 2, "there is no file nowhere.jsonl"),
+        (("train", "nowhere.jsonl"), 2, "nowhere.jsonl is no file"),
         (("status", "--set", "judge.rpm=[1"), 2, "the value of --set judge.rpm is not YAML"),
         (("enqueue", "items.txt"), 2, "items.txt"),
         (("status", "--set", "foo.bar=1"), 2, "setting foo: there is no such setting"),

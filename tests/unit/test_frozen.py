@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from lrq.config import Endpoint, JudgeSettings, PolicySettings, Price, RoleSettings, Settings
+from lrq.config import Endpoint, JudgeSettings, PolicySettings, Price, RoleSettings, Settings, TrainSchedule
 from lrq.domain.errors import UsageError
 from lrq.domain.tokens import TOKEN_RULE
 from lrq.recipes import RECIPES
@@ -125,7 +125,7 @@ def test_own_values_go_over_the_recipe_s() -> None:
     own = settings(settings={"min_scored": 3}, sample={"responses": 4}, train={"beta": 0.3, "every_rows": 8})
     found = freeze(own, train=True)
     assert (found["settings"]["min_scored"], found["sample"]["responses"], found["train"]["beta"]) == (3, 4, 0.3)
-    assert thaw("longreward", found).train_every == 8
+    assert thaw("longreward", found).schedule == TrainSchedule(every_rows=8)
 
 
 def test_steps_know_their_queues_and_dimensions_their_steps() -> None:
@@ -133,7 +133,7 @@ def test_steps_know_their_queues_and_dimensions_their_steps() -> None:
     frozen = thaw("longreward", freeze(settings(), train=False))
     assert frozen.steps["faithfulness"] == "judge.faithfulness"
     assert frozen.step_of == {name: name for name in frozen.steps}
-    assert frozen.train_every is None
+    assert frozen.schedule is None
 
 
 def test_a_dimension_s_own_judge_is_asked_for_it_alone() -> None:

@@ -88,7 +88,7 @@ def row_of(policy, folder, chosen, rejected, *, ask=ASK):
         chosen=stored(policy, chosen), rejected=stored(policy, rejected), rendering=policy._rendered(messages, prompt)
     )
     turn = TrainingTurn(messages=messages, drawn=pair, is_cut=False)
-    row = TrainingRow(item=Item(id="a"), turns=[turn], margin=1.0)
+    row = TrainingRow(item=Item(id="a"), round=0, turns=[turn], margin=1.0)
     return prompt, trl_row(row, FolderRenderer(folder))
 
 

@@ -10,6 +10,7 @@ from lrq.recipes.recipe import Recipe
 from lrq.recipes.templates import placeholders
 from lrq.trainer.job import TrainJob
 from lrq.workers.frozen import freeze
+from lrq.workers.trainer import train_settings
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -21,7 +22,7 @@ def test_its_settings_and_loss_survive_being_frozen(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_its_loss_is_one_that_the_trainer_knows(recipe: Recipe) -> None:
-    job = TrainJob.model_validate({"model": "m", "rows": "r", "output": "o", **recipe.loss})
+    job = TrainJob.model_validate({"model": "m", "rows": "r", "output": "o", **train_settings(recipe.loss)})
     assert len(job.loss_type) == len(job.loss_weights)
 
 

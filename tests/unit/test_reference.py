@@ -12,6 +12,7 @@ from lrq.config import Settings, load_settings, merge_flags
 from lrq.domain.errors import UsageError
 from lrq.recipes import RECIPES
 from lrq.trainer.job import make_job
+from lrq.workers.frozen import SCHEDULE
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 ENTRIES = [entry for section in reference.sections() for entry in section.entries]
@@ -48,7 +49,7 @@ def test_every_example_can_be_used(entry: reference.Entry) -> None:
             flags[role]["price"]["input"] = 1
         loaded = load_settings(flags, env={})
         assert any(loaded.settings.keys() <= recipe.settings.keys() for recipe in RECIPES.values())
-        train = {name: value for name, value in loaded.train.items() if name != "every_rows"}
+        train = {name: value for name, value in loaded.train.items() if name not in SCHEDULE}
         if "loss_type" not in train and "loss_weights" not in train:
             make_job({"model": "m", "rows": "r", "output": "o", **train})
 

@@ -46,6 +46,7 @@ def facts(**other: Any) -> dict[str, Any]:
         "unscored": {"unreadable": 5},
         "failed": {"KeyError": 5},
         "pairs": 12_000,
+        "rounds": [],
         "no_pair": {"best and worst have the same reward, 7": 300},
         "calls": {"calls": 1_234_567, "cached_tokens": 0, "unknown": 0},
         "money": {"spent": 12_345.6789, "max_cost": 20_000.0, "unpriced_calls": 0, "unknown_outcome": 0.0},

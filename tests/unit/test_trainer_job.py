@@ -44,7 +44,7 @@ def test_a_step_that_cannot_be_shared_is_refused(batch_size: int, processes: int
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"learning_rat": 1}, "learning_rat is no setting of a training; there are: about, adapter, batch_size"),
+        ({"learning_rat": 1}, "learning_rat is no setting of a training; there are: about, adapter, also, batch_size"),
         ({"beta": -1}, "beta: Input should be greater than 0"),
         ({"zero_stage": 1}, "zero_stage: Input should be 0, 2 or 3"),
         ({"loss_type": ["sigmoid"]}, "loss_type names 1 losses and loss_weights has 2"),

@@ -65,7 +65,7 @@ def test_tools_may_be_given_as_text() -> None:
     [
         (b'{"prompt": "q", "chos', "is not JSON"),
         (b"[1]", "is no JSON object"),
-        (b'{"prompt": "q", "chosen": "a"}', "has no 'rejected'"),
+        (b'{"chosen": "a"}', "has no 'prompt'"),
         (b'{"prompt": "q", "chosen": "a", "rejected": 7}', "has no 'rejected'"),
         (b'{"prompt": "q", "chosen": [{"role": "assistant"}], "rejected": "b"}', "has no 'chosen'"),
         (b'{"prompt": "q", "chosen": "", "rejected": "b"}', "has an empty 'chosen'"),

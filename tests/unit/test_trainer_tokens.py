@@ -14,7 +14,8 @@ from lrq.trainer.reference import response_key
 pytest.importorskip("pyarrow")
 
 from lrq.trainer.rows import PreferenceRow
-from lrq.trainer.tokens import Tally, as_chat, check_dropped, cut_middle, encode, fits, render, tokenize
+from lrq.trainer.tally import Tally, check_dropped
+from lrq.trainer.tokens import as_chat, cut_middle, encode, fits, render, tokenize
 
 FILES = {"model": "m", "rows": "r", "output": "o"}
 

@@ -21,6 +21,7 @@ from lrq.ledger.pace import pace_of
 from lrq.ledger.runs import Run, UsageRow
 from lrq.ledger.schema import items, prompts, responses, rewards
 from lrq.queue.celery import prefix_of
+from lrq.workers.frozen import schedule_of
 
 
 def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
@@ -41,7 +42,9 @@ def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
             "sampling": _sampling(conn, run),
             "scores": _scores(conn, run),
             "rewards": _rewards(conn, run),
-            "pairs": count_rows(conn, run.id, run.round),
+            "round": run.round,
+            "rounds": _rounds(conn, run),
+            "pairs": count_rows(conn, run.id),
             "no_pair": {reason: n for reason, n in runs_.item_reasons(conn, run.id, "done").items() if reason},
             "failed": runs_.item_reasons(conn, run.id, "failed"),
             "queues": _queues(conn, run),
@@ -143,6 +146,14 @@ def _rewards(conn: sa.Connection, run: Run) -> dict[str, Any]:
     query = query.join(items, items.c.id == rewards.c.item_id).where(items.c.run_id == run.id)
     values, mean, total = conn.execute(query).one()
     return {"mean": None if mean is None else round(mean, 3), "values": values, "none": total - values}
+
+
+def _rounds(conn: sa.Connection, run: Run) -> list[dict[str, Any]]:
+    """What each round brought; nothing where the run has but one."""
+    schedule = schedule_of(run.config.get("train"))
+    if schedule is None or schedule.rounds == 1:
+        return []
+    return runs_.round_facts(conn, run.id)
 
 
 def _queues(conn: sa.Connection, run: Run) -> dict[str, dict[str, int]]:

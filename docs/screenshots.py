@@ -1,0 +1,123 @@
+"""Take the pictures of the documentation: `python docs/screenshots.py`.
+
+Journals of the examples are judged by judge-sim in a temporary LRQ_HOME; the machine's Chromium shows the run. Needs
+lrq[dev], Pillow and Chromium (apt-get install chromium).
+"""
+
+import asyncio
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from PIL import Image
+from playwright.async_api import Browser, async_playwright
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "examples"))
+
+import make_dataset  # noqa: E402
+
+from lrq.config import Settings  # noqa: E402
+from lrq.ledger import open_ledger  # noqa: E402
+from lrq.sim.options import Options  # noqa: E402
+from lrq.sim.server import serve as serve_judge  # noqa: E402
+from lrq.view.server import serve  # noqa: E402
+
+FOLDER = ROOT / "docs" / "images"
+SIZE = {"width": 1280, "height": 800}
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+RUN = "journals"
+COLOURS = 255  # of a picture: they stay small
+
+
+def write_dataset(path: Path) -> None:
+    """Write 60 English journals with ten responses each."""
+    rng = random.Random(4)
+    lines = [
+        dict(make_dataset.journal_item(rng, f"journal-{n:02d}", make_dataset.LANGUAGES[0], 6000, 24, 10))
+        for n in range(1, 61)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+async def judge(home: Path) -> None:
+    """Run the journals against a judge-sim of our own."""
+    write_dataset(home / f"{RUN}.jsonl")
+    lrq = shutil.which("lrq", path=str(Path(sys.executable).parent)) or "lrq"
+    async with serve_judge(Options(port=0, latency_ms=80, jitter_ms=60, faults={"unreadable": 0.03})) as running:
+        env = {**os.environ, "LRQ_HOME": str(home), "LRQ_JUDGE_URL": running.url, "LRQ_JUDGE_MODEL": "judge-sim"}
+        words = ["run", home / f"{RUN}.jsonl", "--no-train", "--price", "2.5,10,0.25"]
+        process = await asyncio.create_subprocess_exec(lrq, *map(str, words), env=env, stdout=subprocess.DEVNULL)
+        if await process.wait():
+            raise SystemExit("the run of the journals failed")
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    async with async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+async def shoot(browser: Browser, link: str, theme: str, name: str, place: str, *scripts: str) -> None:
+    """Take one picture; the scripts run before, in the page, one after the other."""
+    context = await browser.new_context(viewport=SIZE, color_scheme=theme, locale="en-US")
+    page = await context.new_page()
+    await page.goto(f"{link}{place}")
+    await page.wait_for_selector("html[data-ready] h1")
+    for script in scripts:
+        await page.evaluate(script)
+        await page.wait_for_timeout(600)
+    path = FOLDER / f"{name}.png"
+    picture = Image.open(io.BytesIO(await page.screenshot()))
+    picture.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+    await context.close()
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
+
+
+# The response with the least faithful statements comes to the right.
+LEAST_FAITHFUL = """
+const value = (row) => Number(row.cells[3].textContent) || 99;
+const rows = [...document.querySelectorAll('.responses tbody tr')];
+rows.sort((a, b) => value(a) - value(b))[0].querySelector('.place:last-child').click();
+"""
+# A finding that is borne out in part, its passage shown in the document.
+EVIDENCE = """
+const finding = [...document.querySelectorAll('.column:last-child .finding')]
+  .find((one) => one.querySelector('.quote') && !one.classList.contains('good'));
+const quotes = [...finding.querySelectorAll('.quote')];
+const words = finding.querySelector('.finding-text').innerText.match(/[A-Z]\\w+/g).slice(1);
+const rank = (quote) => words.filter((word) => quote.textContent.includes(word)).length;
+quotes.sort((a, b) => rank(b) - rank(a))[0].click();
+document.querySelector('.columns').scrollIntoView();
+window.scrollBy(0, -112);
+"""
+
+
+async def take_pictures(home: Path) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    await judge(home)
+    ledger = open_ledger(Settings(home=home))
+    async with serve(ledger, who="ada") as link, chromium() as browser:
+        await shoot(browser, link, "light", "overview-light", f"#/run/{RUN}")
+        await shoot(browser, link, "dark", "overview-dark", f"#/run/{RUN}")
+        await shoot(browser, link, "light", "items-light", f"#/run/{RUN}/items?sort=margin")
+        await shoot(browser, link, "light", "item-light", f"#/run/{RUN}/item/3", LEAST_FAITHFUL, EVIDENCE)
+        await shoot(browser, link, "dark", "item-dark", f"#/run/{RUN}/item/3", LEAST_FAITHFUL, EVIDENCE)
+        await shoot(browser, link, "light", "label-light", f"#/run/{RUN}/label")
+    ledger.close()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="lrq") as home:
+        asyncio.run(take_pictures(Path(home)))

@@ -1,0 +1,194 @@
+"""What the charts of a run show; of a large run, of a sample of its items."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import sqlalchemy as sa
+
+from lrq.ledger import Ledger
+from lrq.ledger.runs import Run
+from lrq.ledger.schema import calls, items, metrics, responses, rewards, rows, scores
+
+SAMPLE = 2_000  # items, spread evenly over the run: what is read for the charts does not grow with it
+BINS = 20
+_AT_ONCE = 500  # items in one question to the database
+_MOST_POINTS = 1_500  # in the chart of reward against length
+_MOST_STEPS = 400  # of a training, in its curves
+_FEW = 3  # pairs of values that a correlation needs
+
+Place = tuple[int, int, int]  # (item, prompt, k): a response
+
+
+def run_charts(ledger: Ledger, run: Run) -> dict[str, Any]:
+    """Return distributions, correlations, margins, calls by kind and training curves as plain data."""
+    with ledger.reading() as conn:
+        ids, of = sample_items(conn, run)
+        values = _values(conn, ids)
+        rewarded = _rewards(conn, ids)
+        lengths = _lengths(conn, ids)
+        margins = [row.margin for row in _margins(conn, ids) if row.margin is not None]
+        kinds = _kinds(conn, ids)
+        curves = _curves(conn, run)
+    return {
+        "items": len(ids),
+        "of": of,
+        "dimensions": {name: histogram(list(found.values())) for name, found in values.items()},
+        "reward": histogram(list(rewarded.values())),
+        "margin": histogram(margins),
+        "agreement": _agreement({**values, "reward": rewarded}),
+        "length": _against_length(rewarded, lengths),
+        "kinds": kinds,
+        "curves": curves,
+    }
+
+
+def sample_items(conn: sa.Connection, run: Run, most: int = SAMPLE) -> tuple[list[int], int]:
+    """Return the numbers of at most so many items, spread evenly over the run, and how many it has."""
+    ids = list(conn.execute(sa.select(items.c.id).where(items.c.run_id == run.id).order_by(items.c.id)).scalars())
+    if len(ids) <= most:
+        return ids, len(ids)
+    return [ids[n * len(ids) // most] for n in range(most)], len(ids)
+
+
+def histogram(values: Sequence[float], bins: int = BINS) -> dict[str, Any] | None:
+    """Return counts in equal bins over a round range, with mean and quartiles; None where there is no value."""
+    if not values:
+        return None
+    found = np.asarray(values, dtype=float)
+    low, high = _round_range(float(found.min()), float(found.max()))
+    counts, _ = np.histogram(found, bins=bins, range=(low, high))
+    quartiles = np.quantile(found, [0.25, 0.5, 0.75])
+    return {
+        "low": low,
+        "high": high,
+        "counts": counts.tolist(),
+        "values": len(values),
+        "mean": float(found.mean()),
+        "quartiles": quartiles.tolist(),
+    }
+
+
+def _round_range(low: float, high: float) -> tuple[float, float]:
+    """The range of a chart: 0 to 1, 0 to 5 or 0 to 10 where values lie there, else what they span."""
+    for top in (1.0, 5.0, 10.0):
+        if low >= 0 and high <= top:
+            return 0.0, top
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _agreement(values: Mapping[str, Mapping[Place, float]]) -> dict[str, Any]:
+    """Pearson's correlation of each two dimensions over the responses that have both; None where there is none."""
+    names = list(values)
+    matrix = [[_correlation(values[a], values[b]) for b in names] for a in names]
+    return {"names": names, "matrix": matrix}
+
+
+def _correlation(first: Mapping[Place, float], other: Mapping[Place, float]) -> float | None:
+    both = [(value, other[place]) for place, value in first.items() if place in other]
+    if len(both) < _FEW:
+        return None
+    a, b = np.asarray(both, dtype=float).T
+    if a.std() < 1e-12 or b.std() < 1e-12:
+        return None
+    return round(float(np.corrcoef(a, b)[0, 1]), 4)
+
+
+def _against_length(rewarded: Mapping[Place, float], lengths: Mapping[Place, float]) -> dict[str, Any]:
+    places = [place for place in rewarded if place in lengths]
+    step = max(1, len(places) // _MOST_POINTS)
+    points = [[lengths[place], rewarded[place], place[0], place[1], place[2]] for place in places[::step]]
+    return {"points": points, "correlation": _correlation(rewarded, lengths)}
+
+
+# ----- reading
+
+
+def _pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
+
+
+def _values(conn: sa.Connection, ids: Sequence[int]) -> dict[str, dict[Place, float]]:
+    """Values by dimension and response."""
+    found: dict[str, dict[Place, float]] = defaultdict(dict)
+    columns = (scores.c[name] for name in ("item_id", "prompt", "k", "dimension", "value"))
+    query = _current(sa.select(*columns), scores).where(scores.c.state == "value").order_by(scores.c.dimension)
+    for page in _pages(ids):
+        for row in conn.execute(query.where(scores.c.item_id.in_(page))):
+            found[row.dimension][row.item_id, row.prompt, row.k] = row.value
+    return dict(sorted(found.items()))
+
+
+def _rewards(conn: sa.Connection, ids: Sequence[int]) -> dict[Place, float]:
+    query = _current(sa.select(rewards), rewards).where(rewards.c.value.is_not(None))
+    stored = (row for page in _pages(ids) for row in conn.execute(query.where(rewards.c.item_id.in_(page))))
+    return {(row.item_id, row.prompt, row.k): row.value for row in stored}
+
+
+def _lengths(conn: sa.Connection, ids: Sequence[int]) -> dict[Place, float]:
+    """Characters of each response."""
+    length = sa.func.length(responses.c.text).label("chars")
+    query = _current(sa.select(responses.c.item_id, responses.c.prompt, responses.c.k, length), responses)
+    query = query.where(responses.c.text.is_not(None))
+    stored = (row for page in _pages(ids) for row in conn.execute(query.where(responses.c.item_id.in_(page))))
+    return {(row.item_id, row.prompt, row.k): row.chars for row in stored}
+
+
+def _margins(conn: sa.Connection, ids: Sequence[int]) -> Iterator[sa.Row[Any]]:
+    query = _current(sa.select(rows.c.margin), rows)
+    return (row for page in _pages(ids) for row in conn.execute(query.where(rows.c.item_id.in_(page))))
+
+
+def _current(query: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+    """Keep what belongs to the item's current round."""
+    return query.join(items, items.c.id == table.c.item_id).where(table.c.round == items.c.round)
+
+
+def _kinds(conn: sa.Connection, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Sum the calls made for these items by step and kind, with the quantiles of their seconds."""
+    names = ("role", "step", "kind", "state", "attempt", "cost", "latency_ms")
+    query = sa.select(*(calls.c[name] for name in names))
+    groups: dict[tuple[str, str, str], list[sa.Row[Any]]] = defaultdict(list)
+    for page in _pages(ids):
+        for row in conn.execute(query.where(calls.c.item_id.in_(page))):
+            groups[row.role, row.step, row.kind].append(row)
+    return [_kind(*name, group) for name, group in sorted(groups.items())]
+
+
+def _kind(role: str, step: str, kind: str, group: Sequence[sa.Row[Any]]) -> dict[str, Any]:
+    seconds = [row.latency_ms / 1000 for row in group if row.state == "done"]
+    costs = [row.cost for row in group if row.cost is not None]
+    quantiles = np.quantile(seconds, [0.5, 0.95]).tolist() if seconds else [None, None]
+    return {
+        "role": role,
+        "step": step,
+        "kind": kind,
+        "calls": len(group),
+        "reasks": sum(row.attempt > 0 for row in group),
+        "failed": sum(row.state in {"failed", "unknown"} for row in group),
+        "cost": sum(costs) / 1e6 if costs else None,
+        "seconds": sum(seconds),
+        "p50": quantiles[0],
+        "p95": quantiles[1],
+    }
+
+
+def _curves(conn: sa.Connection, run: Run) -> list[dict[str, Any]]:
+    """The metrics of each training by their names, as [step, value]."""
+    query = sa.select(metrics).where(metrics.c.run_id == run.id)
+    trainings: dict[tuple[int, int], list[tuple[int, dict[str, Any]]]] = defaultdict(list)
+    for row in conn.execute(query.order_by(metrics.c.round, metrics.c.window, metrics.c.step)):
+        trainings[row.round, row.window].append((row.step, orjson.loads(row.body or "{}")))
+    return [{"round": r, "window": w, "metrics": _series(steps)} for (r, w), steps in trainings.items()]
+
+
+def _series(steps: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, list[list[float]]]:
+    step = max(1, len(steps) // _MOST_STEPS)
+    found: dict[str, list[list[float]]] = defaultdict(list)
+    for number, body in steps[::step]:
+        for name, value in body.items():
+            if isinstance(value, int | float) and name not in {"step", "of", "epoch", "seconds"}:
+                found[name].append([number, value])
+    return dict(found)

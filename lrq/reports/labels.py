@@ -1,0 +1,225 @@
+"""What people are asked to label, and how far rewards agree with what they chose."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import combinations
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+
+from lrq.domain.agreement import wilson_interval
+from lrq.ledger import Ledger
+from lrq.ledger import items as items_
+from lrq.ledger.labels import labels_of
+from lrq.ledger.runs import Run
+from lrq.reports.charts import sample_items
+
+SAMPLE = 500  # items from which pairs are drawn: all pairs of their responses are weighed
+_PER_ITEM = 3  # pairs of one item, so that labels come from many documents
+_SIGN = {"left": 1, "right": -1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Two responses of a prompt that a person may compare."""
+
+    item: int
+    prompt: int
+    pair: tuple[int, int]  # k
+    information: float  # what a label is worth: 1 − margin over the run's widest, plus the share of contrary dimensions
+
+
+def label_candidates(ledger: Ledger, run: Run) -> list[Candidate]:
+    """Return the pairs that are worth a label, the most informative first; equal texts make none."""
+    with ledger.reading() as conn:
+        ids, _ = sample_items(conn, run, SAMPLE)
+        known = [(id_, *_judged(conn, id_, run.round)) for id_ in ids]
+    widest = max((max(r.values()) - min(r.values()) for _, r, _, _ in known if r), default=0.0) or 1.0
+    found: list[Candidate] = []
+    for id_, rewards, values, texts in known:
+        pairs = (pair for pair in combinations(sorted(rewards), 2) if pair[0][0] == pair[1][0])
+        weighed = [
+            Candidate(item=id_, prompt=a[0], pair=(a[1], b[1]), information=_information(a, b, rewards, values, widest))
+            for a, b in pairs
+            if texts[a] != texts[b]
+        ]
+        found += sorted(weighed, key=lambda one: -one.information)[:_PER_ITEM]
+    return sorted(found, key=lambda one: (-one.information, one.item, one.pair))
+
+
+_Ref = tuple[int, int]
+
+
+def _judged(
+    conn: sa.Connection, id_: int, round_: int
+) -> tuple[dict[_Ref, float], dict[_Ref, dict[str, float]], dict[_Ref, str]]:
+    """Rewards, values by dimension, and texts of an item's responses."""
+    values: dict[_Ref, dict[str, float]] = defaultdict(dict)
+    for score in items_.load_scores(conn, id_, round_):
+        if score.value is not None:
+            values[score.prompt, score.k][score.dimension] = score.value
+    texts = {(one.prompt, one.k): one.text for one in items_.load_responses(conn, id_, round_)}
+    stored = ((one.prompt, one.k, one.value) for one in items_.load_rewards(conn, id_, round_))
+    return {(p, k): value for p, k, value in stored if value is not None and (p, k) in texts}, values, texts
+
+
+def _information(
+    a: _Ref, b: _Ref, rewards: Mapping[_Ref, float], values: Mapping[_Ref, Mapping[str, float]], widest: float
+) -> float:
+    margin = rewards[a] - rewards[b]
+    shared = [name for name in values[a] if name in values[b]]
+    contrary = sum((values[a][name] - values[b][name]) * margin < 0 for name in shared)
+    return 1 - abs(margin) / widest + (contrary / len(shared) if shared else 0.0)
+
+
+def next_pair(
+    ledger: Ledger, run: Run, candidates: Sequence[Candidate], who: str, skipped: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the first pair that this person has neither labelled nor skipped, sides drawn at random; `pair` is None
+    where there is none left."""
+    with ledger.reading() as conn:
+        given = {_name(row.item_id, row.prompt, (row.left, row.right)) for row in labels_of(conn, run.id, who=who)}
+        passed = given | set(skipped)
+        open_ = [one for one in candidates if _name(one.item, one.prompt, one.pair) not in passed]
+        facts = {"who": who, "labelled": len(given), "left": len(open_), "pair": None}
+        return facts | {"pair": _shown(conn, run, open_[0])} if open_ else facts
+
+
+def _name(item: int, prompt: int, pair: tuple[int, int]) -> str:
+    return f"{item}.{prompt}.{min(pair)}.{max(pair)}"
+
+
+def _shown(conn: sa.Connection, run: Run, one: Candidate) -> dict[str, Any]:
+    row, item = items_.load_item(conn, one.item)
+    texts = {(r.prompt, r.k): r.text for r in items_.load_responses(conn, one.item, run.round)}
+    left, right = random.sample(one.pair, 2)
+    return {
+        "name": _name(one.item, one.prompt, one.pair),
+        "item": one.item,
+        "id": item.id,
+        "round": row.round,
+        "prompt": one.prompt,
+        "question": item.question,
+        "context_chars": len(item.context),
+        "left": {"k": left, "text": texts[one.prompt, left]},
+        "right": {"k": right, "text": texts[one.prompt, right]},
+    }
+
+
+# ----- what was labelled
+
+
+def label_lines(ledger: Ledger, run: Run) -> Iterator[dict[str, Any]]:
+    """Yield one line per label, in the order they were given, with the texts and rewards of both responses."""
+    with ledger.reading() as conn:
+        given = labels_of(conn, run.id)
+    for row in given:
+        with ledger.reading() as conn:
+            rewards, _, _ = _judged(conn, row.item_id, row.round)
+            texts = {(r.prompt, r.k): r.text for r in items_.load_responses(conn, row.item_id, row.round)}
+        left, right = (row.prompt, row.left), (row.prompt, row.right)
+        yield {
+            "id": row.key,
+            "round": row.round,
+            "prompt": row.prompt,
+            "left": row.left,
+            "right": row.right,
+            "choice": row.choice,
+            "who": row.who,
+            "at": datetime.fromtimestamp(row.at, UTC).isoformat(timespec="seconds"),
+            "left_answer": texts.get(left),
+            "right_answer": texts.get(right),
+            "left_reward": rewards.get(left),
+            "right_reward": rewards.get(right),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """A label beside what the run says of the same two responses; differences are left minus right."""
+
+    who: str
+    choice: str
+    winner: int | None  # k; None: a tie
+    pair: str
+    reward: float | None
+    dimensions: Mapping[str, float]
+
+
+def label_agreement(ledger: Ledger, run: Run) -> dict[str, Any] | None:
+    """Return how often rewards prefer what people prefer; None where nobody has labelled.
+
+    Ties of people and equal rewards decide nothing and are counted apart. `by_margin` has the decided labels in three
+    parts of equal size by their difference of rewards: pairs were chosen for being close, so the whole is no estimate
+    for other pairs.
+    """
+    compared = list(_compared(ledger, run))
+    if not compared:
+        return None
+    decided = [one for one in compared if one.choice in _SIGN and one.reward]
+    by_margin = sorted(decided, key=lambda one: abs(one.reward or 0.0))
+    thirds = [by_margin[n * len(by_margin) // 3 : (n + 1) * len(by_margin) // 3] for n in range(3)]
+    people = sorted({one.who for one in compared})
+    names = sorted({name for one in compared for name in one.dimensions})
+    of_reward = attrgetter("reward")
+    sided = [one for one in compared if one.choice in _SIGN]
+    return {
+        "labels": len(compared),
+        "ties": sum(one.choice == "tie" for one in compared),
+        "undecided": len(sided) - len(decided),  # rewards are equal, or there is none
+        **_share(decided, of_reward),
+        "by_margin": [_part(third) for third in thirds if third],
+        "dimensions": {name: _share(sided, partial(_difference, name)) for name in names},
+        "people": {who: _share([one for one in decided if one.who == who], of_reward) for who in people},
+        "between_people": _between(compared),
+        "left_chosen": sum(one.choice == "left" for one in sided) / len(sided) if sided else None,
+    }
+
+
+def _compared(ledger: Ledger, run: Run) -> Iterator[_Compared]:
+    with ledger.reading() as conn:
+        for row in labels_of(conn, run.id):
+            rewards, values, _ = _judged(conn, row.item_id, row.round)
+            left, right = (row.prompt, row.left), (row.prompt, row.right)
+            differences = {n: v - values[right][n] for n, v in values[left].items() if n in values[right]}
+            is_known = left in rewards and right in rewards
+            yield _Compared(
+                who=row.who,
+                choice=row.choice,
+                winner={"left": row.left, "right": row.right}.get(row.choice),
+                pair=_name(row.item_id, row.prompt, (row.left, row.right)),
+                reward=rewards[left] - rewards[right] if is_known else None,
+                dimensions=differences,
+            )
+
+
+def _share(compared: Sequence[_Compared], difference: Callable[[_Compared], float | None]) -> dict[str, Any]:
+    """How many labels are decided by a difference that is not 0, and how many agree, with a 95 % interval."""
+    signs = [(_SIGN[one.choice], value) for one in compared if (value := difference(one))]
+    agreeing = sum(sign * value > 0 for sign, value in signs)
+    if not signs:
+        return {"decided": 0, "agree": None, "interval": None}
+    return {"decided": len(signs), "agree": agreeing / len(signs), "interval": wilson_interval(agreeing, len(signs))}
+
+
+def _difference(dimension: str, one: _Compared) -> float | None:
+    return one.dimensions.get(dimension)
+
+
+def _part(third: Sequence[_Compared]) -> dict[str, Any]:
+    margins = [abs(one.reward or 0.0) for one in third]
+    return {"low": min(margins), "high": max(margins), **_share(third, attrgetter("reward"))}
+
+
+def _between(compared: Sequence[_Compared]) -> dict[str, Any]:
+    """How often two people who saw the same pair chose alike."""
+    by_pair: dict[str, list[_Compared]] = defaultdict(list)
+    for one in compared:
+        by_pair[one.pair].append(one)
+    both = [couple for group in by_pair.values() for couple in combinations(group, 2) if couple[0].who != couple[1].who]
+    return {"pairs": len(both), "agree": sum(a.winner == b.winner for a, b in both) / len(both) if both else None}

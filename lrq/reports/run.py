@@ -1,0 +1,128 @@
+"""A run in numbers: what `status` knows, summed by dimension."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from lrq.ledger import Ledger
+from lrq.ledger import runs as runs_
+from lrq.ledger.items import count_rows
+from lrq.ledger.rescoring import past_means
+from lrq.ledger.runs import Run
+from lrq.ledger.schema import calls, items, rewards, rows, scores
+from lrq.reports.facts import run_facts
+
+_COUNTS = ("calls", "reused", "prompt_tokens", "cached_tokens", "completion_tokens", "unpriced")
+
+
+def list_runs(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return every run with its items, pairs, calls and money, the newest first."""
+    with ledger.reading() as conn:
+        return [_listed(conn, run) for run in reversed(runs_.all_runs(conn))]
+
+
+def _listed(conn: sa.Connection, run: Run) -> dict[str, Any]:
+    usage = runs_.usage_of(conn, run.id)
+    is_priced = not usage or any(row.calls > row.unpriced for row in usage)
+    return {
+        "run": run.name,
+        "recipe": run.recipe,
+        "state": run.state,
+        "reason": run.reason,
+        "created_at": run.created_at,
+        "round": run.round,
+        "items": runs_.item_states(conn, run.id),
+        "pairs": count_rows(conn, run.id),
+        "calls": sum(row.calls for row in usage),
+        "spent": run.spent_cost / 1e6 if is_priced else None,
+    }
+
+
+def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
+    """Return what `status` knows, summed by dimension, with spreads, servers and what stood before rescoring."""
+    facts = run_facts(ledger, run)
+    names = (
+        "run",
+        "recipe",
+        "state",
+        "reason",
+        "items",
+        "set_aside",
+        "no_pair",
+        "failed",
+        "calls",
+        "money",
+        "rounds",
+        "unscored",
+        "rejected",
+    )
+    with ledger.reading() as conn:
+        return {
+            **{name: facts[name] for name in names},
+            "responses": facts["responses"]["count"],
+            "cut_responses": facts["responses"]["cut"],
+            "dimensions": _dimensions(conn, run, facts),
+            "reward": _spread(conn, rewards.c.value, rewards, run),
+            "pairs": {"count": facts["pairs"], "margin": _mean_margin(conn, run)},
+            "servers": _servers(conn, run),
+            "trainings": facts["trainings"],
+        }
+
+
+def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Scores and calls of each dimension; of a step's calls for no dimension, under the step's name."""
+    named: dict[str, list[Mapping[str, Any]]] = {name: [] for name in facts["scores"]}
+    for row in facts["usage"]:
+        named.setdefault(row["dimension"] or row["step"], []).append(row)
+    count = max(1, facts["items"].get("done", 0))
+    past = past_means(conn, run.id)
+    found = {}
+    for name, usage in named.items():
+        spread = _spread(conn, scores.c.value, scores, run, scores.c.dimension == name)
+        states = facts["scores"].get(name, {"not_applicable": 0, "unscored": 0})
+        sums = {count_: sum(row[count_] for row in usage) for count_ in _COUNTS}
+        money = {part: sum(row[part] for row in usage) for part in ("cost", "saved")}
+        is_priced = sums["calls"] > sums["unpriced"]
+        found[name] = {
+            **spread,
+            "not_applicable": states["not_applicable"],
+            "unscored": states["unscored"],
+            **sums,
+            **{part: amount if is_priced else None for part, amount in money.items()},
+            "calls_per_item": round((sums["calls"] + sums["reused"]) / count, 2),
+            "before": [
+                {"revision": row.revision, "values": row.values_, "mean": _rounded(row.mean)}
+                for row in past
+                if row.dimension == name
+            ],
+        }
+    return found
+
+
+def _spread(
+    conn: sa.Connection, value: sa.ColumnElement[Any], of: sa.Table, run: Run, *more: sa.ColumnElement[bool]
+) -> dict[str, Any]:
+    """Count, mean and standard deviation of the values of the current round."""
+    figures = sa.func.count(value), sa.func.avg(value), sa.func.avg(value * value)
+    query = sa.select(*figures).select_from(of).join(items, items.c.id == of.c.item_id)
+    query = query.where(items.c.run_id == run.id, of.c.round == items.c.round, *more)
+    count, mean, square = conn.execute(query).one()
+    deviation = None if mean is None else max(0.0, square - mean * mean) ** 0.5
+    return {"values": count, "mean": _rounded(mean), "deviation": _rounded(deviation)}
+
+
+def _mean_margin(conn: sa.Connection, run: Run) -> float | None:
+    query = sa.select(sa.func.avg(rows.c.margin)).where(rows.c.run_id == run.id)
+    return _rounded(conn.execute(query).scalar())
+
+
+def _servers(conn: sa.Connection, run: Run) -> dict[str, int]:
+    """Replies by who gave them."""
+    query = sa.select(calls.c.server, sa.func.count().label("number")).where(calls.c.run_id == run.id)
+    query = query.where(calls.c.state == "done").group_by(calls.c.server).order_by(calls.c.server)
+    return {row.server: row.number for row in conn.execute(query)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,197 @@
+"""The viewer's server: its pages, and the ledger as JSON. It listens on the loopback alone."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from aiohttp import web
+
+from lrq.domain.errors import LrqError, UsageError
+from lrq.ledger import Ledger
+from lrq.ledger import runs as runs_
+from lrq.ledger.labels import Label, add_label, remove_label
+from lrq.reports.charts import run_charts
+from lrq.reports.item import document_part, view_item
+from lrq.reports.labels import Candidate, label_agreement, label_candidates, next_pair
+from lrq.reports.listing import PAGE, ItemQuery, find_items, list_items, read_query
+from lrq.reports.run import list_runs, summary
+from lrq.view.access import guard, new_token
+
+STATIC = Path(__file__).parent / "static"
+MODULES = tuple(sorted(path.name for path in STATIC.iterdir() if path.suffix in {".js", ".css"}))
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
+_KEPT_SECONDS, _LONG_SECONDS = 60.0, 0.5
+_MOST_BODY = 64 * 1024  # bytes of a label
+
+
+class Viewer:
+    """What the pages ask for. `who` labels; where it is empty nothing can be written."""
+
+    def __init__(self, ledger: Ledger, *, who: str = "") -> None:
+        self._ledger, self._who = ledger, who
+        self._candidates: dict[str, Sequence[Candidate]] = {}  # by run: weighed once, then worked off
+        self._lists: dict[
+            tuple[int, ItemQuery], tuple[float, Sequence[int]]
+        ] = {}  # when they were found, and the items
+
+    def app(self, token: str) -> web.Application:
+        """Return the application that answers to who has the token."""
+        app = web.Application(middlewares=[guard(token)], client_max_size=_MOST_BODY)
+        app.router.add_get("/", partial(self._file, name="index.html"))
+        for name in MODULES:
+            app.router.add_get(f"/{name}", partial(self._file, name=name))
+        reads: dict[str, Callable[[web.Request], Any]] = {
+            "about": self._about,
+            "runs": self._runs,
+            "run": self._run,
+            "charts": self._charts,
+            "items": self._items,
+            "item": self._item,
+            "document": self._document,
+            "label": self._label,
+            "agreement": self._agreement,
+        }
+        for name, read in reads.items():
+            app.router.add_get(f"/api/{name}", answering(read))
+        app.router.add_post("/api/label", answering(self._add_label))
+        app.router.add_delete("/api/label", answering(self._remove_label))
+        return app
+
+    async def _file(self, _request: web.Request, *, name: str) -> web.Response:
+        kind = _TYPES[Path(name).suffix]
+        return web.Response(body=(STATIC / name).read_bytes(), content_type=kind, charset="utf-8")
+
+    def _about(self, _request: web.Request) -> dict[str, Any]:
+        return {"who": self._who, "ledger": self._ledger.place}
+
+    def _runs(self, _request: web.Request) -> list[dict[str, Any]]:
+        return list_runs(self._ledger)
+
+    def _run(self, request: web.Request) -> dict[str, Any]:
+        return summary(self._ledger, self._find(request))
+
+    def _charts(self, request: web.Request) -> dict[str, Any]:
+        return run_charts(self._ledger, self._find(request))
+
+    def _items(self, request: web.Request) -> dict[str, Any]:
+        run, query = self._find(request), read_query(request.query)
+        with self._ledger.reading() as conn:
+            return list_items(conn, run, query, self._matching(conn, run, query) if query.is_costly else None)
+
+    def _matching(self, conn: sa.Connection, run: runs_.Run, query: ItemQuery) -> Sequence[int]:
+        """Find a query's items once for all its pages; the answer is kept for a minute where it took long."""
+        name = run.id, replace(query, offset=0, limit=PAGE)
+        began = time.monotonic()
+        self._lists = {key: kept for key, kept in self._lists.items() if began - kept[0] < _KEPT_SECONDS}
+        if name in self._lists:
+            return self._lists[name][1]
+        found = find_items(conn, run, query)
+        if time.monotonic() - began > _LONG_SECONDS:
+            self._lists[name] = time.monotonic(), found
+        return found
+
+    def _item(self, request: web.Request) -> dict[str, Any]:
+        return view_item(self._ledger, number_of(request.query.get("id")))
+
+    def _document(self, request: web.Request) -> dict[str, Any]:
+        id_, start, end = (number_of(request.query.get(name)) for name in ("id", "start", "end"))
+        return document_part(self._ledger, id_, start, end)
+
+    def _label(self, request: web.Request) -> dict[str, Any]:
+        run = self._find(request)
+        if run.name not in self._candidates:
+            self._candidates[run.name] = label_candidates(self._ledger, run)
+        skipped = request.query.get("skipped", "").split(",")
+        return next_pair(self._ledger, run, self._candidates[run.name], self._who, skipped)
+
+    def _agreement(self, request: web.Request) -> dict[str, Any]:
+        return label_agreement(self._ledger, self._find(request)) or {"labels": 0}
+
+    def _add_label(self, request: web.Request, body: Mapping[str, Any]) -> dict[str, Any]:
+        run, label = self._find(request), self._read_label(body)
+        with self._ledger.writing() as conn:
+            add_label(self._ledger, conn, run.id, label)
+        return {"kept": True}
+
+    def _remove_label(self, request: web.Request, body: Mapping[str, Any]) -> dict[str, Any]:
+        run, label = self._find(request), self._read_label(body)
+        with self._ledger.writing() as conn:
+            return {"removed": remove_label(conn, run.id, label)}
+
+    def _read_label(self, body: Mapping[str, Any]) -> Label:
+        if not self._who:
+            raise web.HTTPForbidden(reason="this viewer only reads; `lrq label RUN` takes labels")
+        numbers = {name: number_of(body.get(name)) for name in ("item", "round", "prompt", "left", "right")}
+        return Label(**numbers, choice=str(body.get("choice", "")), who=self._who)
+
+    def _find(self, request: web.Request) -> runs_.Run:
+        with self._ledger.reading() as conn:
+            return runs_.get_run(conn, request.query.get("run", ""))
+
+
+def answering(ask: Callable[..., Any]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Return the handler that asks the ledger in a thread and answers with JSON, or with a line that says why not.
+
+    `ask` gets the request and, of one that writes, the object that it brings.
+    """
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            sent = [await _body(request)] if request.method in {"POST", "DELETE"} else []
+            facts = await asyncio.to_thread(ask, request, *sent)
+        except UsageError as wrong:
+            return web.json_response({"error": str(wrong)}, status=400)
+        except sa.exc.NoResultFound:
+            return web.json_response({"error": "there is no such item"}, status=404)
+        except (LrqError, sa.exc.DBAPIError) as wrong:
+            return web.json_response({"error": f"the ledger does not answer: {wrong}"}, status=503)
+        body = orjson.dumps(facts, option=orjson.OPT_NON_STR_KEYS)
+        answer = web.Response(body=body, content_type="application/json")
+        answer.enable_compression()
+        return answer
+
+    return handle
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    """Read the JSON object of a write; a form of another site can send none."""
+    if request.content_type != "application/json":
+        raise UsageError("what is written here comes as JSON")
+    try:
+        told = orjson.loads(await request.read())
+    except orjson.JSONDecodeError:
+        told = None
+    if not isinstance(told, dict):
+        raise UsageError("what is written here is a JSON object")
+    return told
+
+
+def number_of(value: Any) -> int:
+    """Read a whole number that a page sends. Raises UsageError."""
+    if isinstance(value, bool) or not str(value).isdecimal():
+        raise UsageError(f"{value!r} is no number")
+    return int(value)
+
+
+@asynccontextmanager
+async def serve(ledger: Ledger, *, port: int = 0, who: str = "") -> AsyncIterator[str]:
+    """Serve until the context ends; yields the URL, token included. Raises UsageError where the port is taken."""
+    token = new_token()
+    runner = web.AppRunner(Viewer(ledger, who=who).app(token), access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise UsageError(f"cannot listen on port {port} ({error.strerror}); choose another --port") from None
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/?token={token}"
+    finally:
+        await runner.cleanup()
