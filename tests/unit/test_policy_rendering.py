@@ -12,6 +12,7 @@ pytest.importorskip("trl")
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
 
+from lrq.domain.errors import UsageError  # noqa: E402
 from lrq.domain.records import Item  # noqa: E402
 from lrq.ledger.items import DrawnResponse  # noqa: E402
 from lrq.policy.decoding import Drawn  # noqa: E402
@@ -237,3 +238,14 @@ def test_the_hash_of_ids_knows_their_order():
     """Two prompts of the same tokens in another order are not the same."""
     assert ids_hash([1, 2, 300_000]) == ids_hash((1, 2, 300_000))
     assert ids_hash([1, 2]) != ids_hash([2, 1])
+
+
+def test_a_template_that_does_not_end_is_stopped(monkeypatch):
+    """The task fails with the reason; its worker goes on to the next."""
+    monkeypatch.setattr("lrq.policy.rendering.LONGEST_RENDERING", 0.2)
+    endless = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
+    text = "{% if messages[0].content == 'loop' %}" + endless + "{% endif %}{{ messages[0].content }}"
+    rendering = Rendering(tokenizer=tokenizer(NAMES[0]), template={"chat_template": text})
+    with pytest.raises(UsageError, match=r"did not end within 0\.2 s"):
+        rendering.text([{"role": "user", "content": "loop"}])
+    assert rendering.text([{"role": "user", "content": "on"}]) == "on"
