@@ -1,5 +1,6 @@
 """What tests of every floor share: a real PostgreSQL, ledgers on both databases, a folder of one's own."""
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -18,6 +19,14 @@ import sqlalchemy as sa
 
 from lrq.config import Settings
 from lrq.ledger import Ledger, open_ledger
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs lrq[train] where that is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="lrq[train] is not installed"))
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 import uuid
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,7 @@ class Ledger:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._id: str | None = None
+        weakref.finalize(self, engine.dispose)  # a command that ends lets its ledger go, and its connections with it
 
     @property
     def id(self) -> str:

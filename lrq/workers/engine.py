@@ -97,13 +97,11 @@ app.steps["worker"].add(Opened)
 class TasksAtOnce(Prefetch):
     """Prefetch as the engine's room has it."""
 
-    def __init__(self, consumer: Any, **options: object) -> None:
+    def open(self, most: int) -> Room:
         opened = engine()
-        opened.room = Room(opened.settings.judge_memory_mb * 2**20, consumer.pool.limit)
-        super().__init__(consumer, **options)
-
-    def room(self) -> Room:
-        return engine().room
+        if self.room is None:
+            opened.room = Room(opened.settings.judge_memory_mb * 2**20, most)
+        return opened.room
 
     def load(self) -> tuple[int, int]:
         return engine().caller.load()

@@ -73,19 +73,23 @@ class Room:
 
 
 class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Lets Celery take as many messages as there is room for; the pool makes threads when they are needed."""
+    """Lets Celery take as many messages as there is room for; the pool makes threads when they are needed.
+
+    A subclass has `open`, which makes the room of a process with so many threads, and `load`, as `Room.look` wants it.
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
-    room: Callable[[], Room]
+    open: Callable[[int], Room]
     load: Callable[[], tuple[int, int]]
 
-    def __init__(self, consumer: Any, **_: object) -> None:
+    def __init__(self, _consumer: Any, **_: object) -> None:
         self.timer: Any = None
-        consumer.initial_prefetch_count = self.room().limit
+        self.room: Room | None = None
 
     def start(self, consumer: Any) -> None:
-        """After each connecting."""
-        self._set(consumer, self.room().limit)
+        """After each connecting, and before anything is consumed."""
+        self.room = self.open(consumer.pool.limit)
+        self._set(consumer, self.room.limit)
         if consumer.hub is not None:
             self.timer = consumer.timer.call_repeatedly(_LOOK_EVERY, self._look, (consumer,))
 
@@ -95,7 +99,8 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]
             self.timer = None
 
     def _look(self, consumer: Any) -> None:
-        self._set(consumer, self.room().look(*self.load()))
+        if self.room is not None:
+            self._set(consumer, self.room.look(*self.load()))
 
     def _set(self, consumer: Any, limit: int) -> None:
         qos = consumer.qos  # its loop hands a new value on to the channel

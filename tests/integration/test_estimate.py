@@ -226,6 +226,7 @@ def test_a_pilot_foresees_the_bill_and_wastes_nothing(lrq: World, judge: Judge) 
     assert again["pilot"] == pilot
 
 
+@pytest.mark.torch
 def test_a_pilot_trains_nothing(lrq: World) -> None:
     """The run is only begun: its trainings wait for all its lines, and `lrq run` with the same options goes on."""
     file = lrq.write("items", journals(4, 6))

@@ -24,6 +24,8 @@ from lrq.workers import engine as engine_
 from lrq.workers import tasks as tasks_
 from lrq.workers import trainer
 
+ONE = backlog.Window(tasks=1, sampling=1)
+
 
 @pytest.fixture
 def ledger(home: Path) -> Iterator[Ledger]:
@@ -111,8 +113,8 @@ def start(ledger: Ledger) -> backlog.Task:
     with ledger.writing() as conn:
         run = runs.create_run(ledger, conn, "r", {"recipe": "longreward"})
         items_.add_items(ledger, conn, run.id, [(1, Item(id="i", context="c", question="q"), [(0, "a")])])
-        backlog.start_items(ledger, conn, run.id, {"helpfulness": "judge.helpfulness"}, 1)
-        (task,) = backlog.take_ready(ledger, conn, run.id, 1)
+        backlog.start_items(ledger, conn, run.id, {"helpfulness": "judge.helpfulness"}, ONE)
+        (task,) = backlog.take_ready(ledger, conn, run.id, ONE)
     return task
 
 
@@ -134,7 +136,7 @@ def test_a_task_that_met_an_outage_goes_back_and_is_no_failure(
         with ledger.writing() as conn:
             row = conn.execute(sa.select(tasks)).one()
             assert (row.state, row.failures) == ("ready", 0)
-            backlog.take_ready(ledger, conn, task.run, 1)
+            backlog.take_ready(ledger, conn, task.run, ONE)
 
 
 def test_figures_of_a_training_wait_for_the_database(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

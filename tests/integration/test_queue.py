@@ -20,6 +20,7 @@ from lrq.ledger import open_ledger
 from lrq.queue import BrokerDown, broker, connect, present, send
 from lrq.queue.celery import VISIBILITY_SECONDS
 from lrq.queue.leases import renew
+from lrq.queue.routes import MOST_TASKS
 
 
 @pytest.fixture
@@ -255,10 +256,11 @@ def test_a_judge_never_loads_torch(tmp_path: Path):
 
 
 def test_celerys_own_command_works(tmp_path: Path):
-    """`celery -A lrq.queue worker -Q judge.faithfulness` needs no other flag: threads, as many as a judge has."""
+    """`celery -A lrq.queue worker -Q judge.faithfulness` needs no other flag: threads, as a judge has them."""
     argv = [sys.executable, "-m", "celery", "-A", "lrq.queue", "worker", "-Q", "judge.faithfulness", "-l", "INFO"]
     settings, log = Settings(home=tmp_path / ".lrq"), tmp_path / "log"
-    with short_runtime(), open_ledger(settings, create=True).engine.connect(), broker.running(settings):
+    open_ledger(settings, create=True).close()
+    with short_runtime(), broker.running(settings):
         with log.open("wb") as out:
             worker = subprocess.Popen(argv, cwd=tmp_path, stdout=out, stderr=out)
         try:
@@ -267,7 +269,7 @@ def test_celerys_own_command_works(tmp_path: Path):
                 time.sleep(0.05)
             said = log.read_text()
             assert "ready." in said, said
-            assert "concurrency: 1024 (thread)" in said
+            assert f"concurrency: {MOST_TASKS} (thread)" in said
             assert ".> judge.faithfulness" in said
             assert ".> judge.helpfulness" not in said
             stop(worker, seconds=30)

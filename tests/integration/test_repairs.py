@@ -5,7 +5,7 @@ import socket
 
 import pytest
 from calling import SOON
-from inline import Judge, World
+from inline import WINDOW, Judge, World
 from journals import journals
 
 from lrq.calls import client
@@ -75,8 +75,8 @@ def turn(lrq: World) -> int:
             if run.state != "active":
                 return 0
             backlog.put_back_all(conn, run.id)  # what the command has sent itself
-            backlog.start_items(ledger, conn, run.id, thaw(run.recipe, run.config).steps, 64)
-            taken = backlog.take_ready(ledger, conn, run.id, 64)
+            backlog.start_items(ledger, conn, run.id, thaw(run.recipe, run.config).steps, WINDOW)
+            taken = backlog.take_ready(ledger, conn, run.id, WINDOW)
         for task in taken:
             tasks.work(task.id, task.delivery)
         return len(taken)
