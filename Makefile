@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_HOME ?= .demo
 
-.PHONY: settings help env demo test check unit integration acceptance clean
+.PHONY: settings help env demo test check unit integration acceptance browser clean
 
 help:
 	@echo "make demo        sample, judge, pair and train on a small dataset, offline"
 	@echo "make test        environment, style, types, layers, unit and integration tests"
 	@echo "make acceptance  the longer tests: whole runs with kills at every stage"
+	@echo "make browser     the viewer's pages in Chromium, where it is installed"
 	@echo "make settings    write docs/settings.md again, after a setting was changed"
 	@echo "make clean       remove the environment and what the demo made"
 
@@ -44,6 +45,9 @@ check: env
 
 acceptance: env
 	$(BIN)/pytest tests/acceptance
+
+browser: env
+	$(BIN)/pytest tests/browser
 
 clean:
 	rm -rf $(VENV) $(DEMO_HOME) build dist *.egg-info

@@ -94,7 +94,7 @@ rows.sort((a, b) => value(a) - value(b))[0].querySelector('.place:last-child').c
 # A finding that is borne out in part, its passage shown in the document.
 EVIDENCE = """
 const finding = [...document.querySelectorAll('.column:last-child .finding')]
-  .find((one) => one.querySelector('.quote') && !one.classList.contains('good'));
+  .filter((one) => one.querySelector('.quote')).sort((a, b) => b.matches('.half') - a.matches('.half'))[0];
 const quotes = [...finding.querySelectorAll('.quote')];
 const words = finding.querySelector('.finding-text').innerText.match(/[A-Z]\\w+/g).slice(1);
 const rank = (quote) => words.filter((word) => quote.textContent.includes(word)).length;

@@ -152,8 +152,8 @@ def answering(ask: Callable[..., Any]) -> Callable[[web.Request], Awaitable[web.
             return web.json_response({"error": "there is no such item"}, status=404)
         except (LrqError, sa.exc.DBAPIError) as wrong:
             return web.json_response({"error": f"the ledger does not answer: {wrong}"}, status=503)
-        body = orjson.dumps(facts, option=orjson.OPT_NON_STR_KEYS)
-        answer = web.Response(body=body, content_type="application/json")
+        text = orjson.dumps(facts, option=orjson.OPT_NON_STR_KEYS)
+        answer = web.Response(body=text, content_type="application/json")
         answer.enable_compression()
         return answer
 

@@ -1,11 +1,16 @@
 """The viewer's server: who may read, who may write, and what its lists hold."""
 
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
 
+from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, Reward, Row, Score, Turn
 from lrq.ledger import Ledger
@@ -198,3 +203,18 @@ async def test_a_port_that_is_taken_is_one_line(link: str, ledger: Ledger) -> No
     with pytest.raises(UsageError, match="choose another --port"):
         async with serve(ledger, port=port):
             pass
+
+
+def test_the_command_prints_the_link_and_ends_in_order(ledger_settings: Settings, run: runs_.Run) -> None:
+    """`lrq view RUN` until SIGTERM; a run that there is not is one line."""
+    environment = {"LRQ_HOME": str(ledger_settings.home), "LRQ_DATABASE_URL": ledger_settings.ledger_url()}
+    words = [sys.executable, "-c", "from lrq.cli import main; main()", "view"]
+    refused = subprocess.run([*words, "none"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "no run named 'none'" in refused.stderr
+    with subprocess.Popen([*words, run.name], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert re.match(r"open http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}#/run/r ", line), line
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0

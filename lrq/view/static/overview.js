@@ -15,11 +15,11 @@ export async function showOverview(route, keys) {
   const { run } = route;
   runKeys(keys, run, {});
   keys["/"] = () => goTo({ run, page: "items", find: "1" });
-  const sums = load("run", { run }); // of a large run these take long: charts do not wait for them
   const [charts, agreement] = await Promise.all([load("charts", { run }), load("agreement", { run })]);
+  const sums = load("run", { run }); // of a large run these take long: charts do not wait for them
   const soon = await Promise.race([sums, new Promise((resolve) => setTimeout(resolve, PATIENCE, null))]);
   const page = h("div", { class: "overview" }, draw(run, soon || null, charts, agreement));
-  if (!soon) sums.then((facts) => page.replaceChildren(draw(run, facts, charts, agreement)));
+  if (!soon) sums.then((facts) => page.replaceChildren(draw(run, facts, charts, agreement)), (error) => page.append(h("p", { class: "card error", role: "alert" }, error.message)));
   return page;
 }
 
