@@ -240,10 +240,11 @@ def test_a_ledger_that_cannot_be_read_is_said_on_the_page(env: dict[str, str]):
 
 
 def test_what_cannot_be_served_is_refused_in_one_line(env: dict[str, str], tmp_path: Path):
-    """Open doors, unreadable options, and a ledger that is not there."""
+    """Open doors, unreadable options, and a ledger that cannot be made."""
     assert "set FLOWER_BASIC_AUTH=user:password" in refused(env, "--address", "0.0.0.0")
     assert "a FLOWER_ variable cannot be read" in refused(env | {"FLOWER_PORT": "many"})
-    assert "no ledger at" in refused(env | {"LRQ_HOME": str(tmp_path / "nowhere")})
+    (tmp_path / "file").touch()
+    assert "File exists" in refused(env | {"LRQ_HOME": str(tmp_path / "file")})
 
 
 def test_pages_of_other_sites_are_refused(env: dict[str, str]):
