@@ -73,6 +73,7 @@ def intake_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--strict", is_flag=True, help="Stop at the first line that cannot be used."),
         click.option("--scores-only", is_flag=True, help="Go on where no item can make a pair: scores are wanted."),
+        click.option("--adapter", type=click.Choice(["lora"]), help="Train low-rank matrices beside the weights."),
         click.option("--loss", metavar="NAME", help="Train with this loss and its defaults, e.g. sppo."),
         click.option("--recipe", metavar="NAME", help="longreward (default), or my_recipe.py:NAME."),
         click.option(
@@ -94,7 +95,7 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, file: str)
 
 def flags_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `intake_options` that stand for settings, as settings. Raises UsageError."""
-    recipe, loss, price, rounds = (options[name] for name in ("recipe", "loss", "price", "rounds"))
+    recipe, loss, price, rounds, adapter = (options[name] for name in ("recipe", "loss", "price", "rounds", "adapter"))
     flags: dict[str, Any] = {}
     if rounds is not None:
         if options["no_train"]:
@@ -104,6 +105,8 @@ def flags_of(options: Mapping[str, Any]) -> dict[str, Any]:
         flags["recipe"] = recipe
     if loss:
         flags["train"] = flags.get("train", {}) | loss_settings(loss)
+    if adapter:
+        flags["train"] = flags.get("train", {}) | {"adapter": adapter}
     if price is not None:
         flags["judge"] = {"price": _price(price)}
     return flags

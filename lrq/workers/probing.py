@@ -100,8 +100,7 @@ def _line(found: Mapping[str, Any]) -> str:
 
 
 def _training(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Let the trainer take one step, where it offers to."""
-    can_train = getattr(launch, "can_train", None)
+    """Let the trainer take one step."""
     own = {name: value for name, value in settings.items() if name not in SCHEDULE}
-    reason = can_train(folder, own) if can_train is not None else ""
+    reason = launch.can_train(folder, own)
     return {"refusal": f"it cannot be trained: {reason}"} if reason else {}
