@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "view": "runs, items and scores in the browser",
     "report": "a run in numbers or as one page, or two runs side by side",
     "label": "compare responses by hand, in the browser",
-    "agreement": "a judge's scores against reference scores",
+    "agreement": "rewards against people's labels, scores against reference scores",
     "export": "write pairs and scores in other tools' forms",
     "resume": "go on with a run, and repair it",
     "pause": "let a run take no further calls",

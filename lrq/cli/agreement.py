@@ -1,4 +1,4 @@
-"""lrq agreement: how far a judge's scores agree with reference scores."""
+"""lrq agreement: how far rewards agree with labels of people, and scores with reference scores."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -32,7 +32,7 @@ def report(run: str, compare: str | None, output: str | None, most: int, as_json
 
     With -o, what `lrq view` shows of the run becomes one file that opens without lrq and asks the network for nothing.
 
-    Examples: lrq report one-by-one --compare batched; lrq report my-run -o my-run.html
+    Example: lrq report one-by-one --compare batched, or lrq report my-run -o my-run.html
     """
     if output is not None and (compare is not None or as_json):
         raise UsageError("-o writes the pages of one run: leave --compare and --json out")

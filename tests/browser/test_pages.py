@@ -93,6 +93,7 @@ def test_evidence_is_marked_in_the_document(page: Page, items: Items) -> None:
     page.go(f"#/run/journals/item/{items['evidence']}")
     finding = page.page.locator(".column").first.locator(".finding").first
     assert finding.locator(".chip").first.inner_text() == "Fully supported"
+    finding.locator("summary", has_text="words").click()
     assert "The passage says so." in finding.inner_text()
     assert page.texts(".column:last-child .missing li") == ["The cargo of Sirius is coal."]
     finding.locator("summary", has_text="passages").click()
