@@ -134,7 +134,7 @@ def test_without_a_change_nothing_is_done(lrq: World) -> None:
     before = lrq.status("items")
     said = lrq("rescore", "items", "-d", "completeness")
     assert "nothing has changed for completeness" in said.out
-    assert lrq.status("items") == before
+    assert lrq.status("items") | {"pace": before["pace"]} == before  # the pace is the clock's
 
 
 def test_a_revised_run_takes_new_lines_by_the_new_words(lrq: World) -> None:
