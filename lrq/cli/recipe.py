@@ -35,7 +35,10 @@ _SAMPLE = Item(
 
 @click.group()
 def recipe() -> None:
-    """Work on recipes of your own."""
+    """Work on recipes of your own.
+
+    Example: lrq recipe check my_recipe.py:NAME
+    """
 
 
 @recipe.command()
