@@ -32,7 +32,7 @@ unit: env
 	$(BIN)/pytest tests/unit
 
 integration: env
-	$(BIN)/pytest -n 2 --dist loadfile tests/integration
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow' tests/integration
 
 settings: env
 	$(BIN)/lrq settings --markdown > docs/settings.md
@@ -45,6 +45,7 @@ check: env
 
 acceptance: env
 	$(BIN)/pytest tests/acceptance
+	$(BIN)/pytest -n 2 --dist loadfile -m slow tests/integration
 
 browser: env
 	$(BIN)/pytest tests/browser

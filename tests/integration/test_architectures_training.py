@@ -16,7 +16,7 @@ with warnings.catch_warnings():  # the libraries warn about each other when impo
 
     from lrq.trainer.tiny import make_tokenizer
 
-pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 # One for each way through: shared, with windows, with a vision tower, with experts, capped scores, states, sinks.
 PATHS = {

@@ -20,6 +20,8 @@ from lrq.domain.errors import CallFailed
 from lrq.domain.records import Call
 from lrq.ledger import Ledger
 
+pytestmark = pytest.mark.slow
+
 MOST = 400 << 20  # bytes of a process that is sent a bomb
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "hidden")
 # A title, a position, a colour in eight bits, a bell, a backspace, an override, a tag, a blank without width.
 HOSTILE = f"\x1b]0;taken\x07\x1b[66;6H\x9b35m\x07\x08\u202eevil\u202c{TAGS}\u200b\x7f"

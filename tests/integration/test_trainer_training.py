@@ -29,7 +29,7 @@ with warnings.catch_warnings():  # the libraries warn about each other when impo
     from lrq.trainer.tokens import encode, render
     from lrq.trainer.worker import _padding
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 ANSWER = """
 import sys
