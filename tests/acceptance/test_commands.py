@@ -203,7 +203,7 @@ def test_all_commands_are_listed(lrq: Lrq):
 def test_errors_are_one_line(lrq: Lrq, journal_items: Items, tmp_path: Path):
     """Whatever is wrong, one line says so and what to do, without a traceback."""
     file = write_lines(tmp_path / "items.jsonl", journal_items(1, 5))
-    for words in (("status",), ("show", "1"), ("pause", "x"), ("export", "x"), ("worker", "judge")):
+    for words in (("status",), ("show", "1"), ("pause", "x"), ("export", "x")):
         assert_one_line(lrq(*words, code=1), "no ledger at")
     lrq("enqueue", file, "--no-train")
     judge = {"LRQ_JUDGE_URL": "http://127.0.0.1:9/v1", "LRQ_JUDGE_MODEL": "any"}
