@@ -283,7 +283,7 @@ def _exit_code(ledger: Ledger, run: Run, scores_only: bool) -> int:
     wants_pairs = not scores_only and count_unpairable(ledger, run) < sum(facts["items"].values())
     if run.reason:
         echo(f"run {run.name}: {run.reason}", err=True)
-    missing = not_made(facts, wants_pairs)
+    missing = not_made(facts, wants_pairs=wants_pairs, wants_scores=bool(load_recipe(run.recipe).dimensions))
     for said in (*missing, *(shortfalls(facts) if missing else ())):
         echo(f"run {run.name}: {said}", err=True)
     if any(training["state"] == "failed" for training in facts["trainings"]):
@@ -294,11 +294,11 @@ def _exit_code(ledger: Ledger, run: Run, scores_only: bool) -> int:
     return EXIT_PARTLY if left or missing else 0
 
 
-def not_made(facts: dict[str, Any], wants_pairs: bool) -> list[str]:
-    """Say which of its results a run has none of; reasons that are no shortfall of their own stand beside it."""
+def not_made(facts: dict[str, Any], *, wants_pairs: bool, wants_scores: bool) -> list[str]:
+    """Say which of the wanted results a run has none of; reasons that are no shortfall of their own stand beside it."""
     if not facts["items"]:
         return ["no line could be read"]
-    if not any(one["value"] for one in facts["scores"].values()):
+    if wants_scores and not any(one["value"] for one in facts["scores"].values()):
         return ["no score was made"]
     if not facts["pairs"] and wants_pairs:
         return [f"no pair was made{because(facts['no_pair'])}"]

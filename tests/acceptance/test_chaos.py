@@ -180,12 +180,12 @@ def test_what_stays_unscored_is_asked_again_on_request(
     lrq: Lrq, sim: Callable[..., Sim], journal_items: Items, tmp_path: Path
 ):
     """A judge that talks nonsense leaves reasons, exit code 3; `resume --failed` with a better one scores all of it."""
-    bad = sim("--fault-unreadable", "0.3", "--fault-empty", "0.45")
+    bad = sim("--fault-unreadable", "0.25", "--fault-empty", "0.3")  # far from 20 in a row, which pause the run
     lrq.judged_by(bad)
     file = write_lines(tmp_path / "items.jsonl", journal_items(4, 6))
     done = lrq("run", file, "--no-train", code=3)
     unscored = assert_all_scored(lrq, "items", 24)
-    assert unscored > 5
+    assert unscored
     failed = lrq("status", "items", "--failed").stdout.splitlines()
     assert len(failed) == unscored
     assert all("no readable reply in 5 attempts" in line for line in failed), failed

@@ -112,6 +112,7 @@ def test_of_many_reasons_the_commonest_are_shown():
     ],
 )
 def test_a_result_of_which_there_is_none_is_named(other: dict[str, Any], said: list[str]):
-    """Pairs only where they are wanted."""
-    assert not_made(facts(**other), wants_pairs=True) == said
-    assert not_made(facts(pairs=0), wants_pairs=False) == []
+    """Pairs and scores only where they are wanted."""
+    assert not_made(facts(**other), wants_pairs=True, wants_scores=True) == said
+    assert not_made(facts(pairs=0), wants_pairs=False, wants_scores=True) == []
+    assert not_made(facts(scores={}), wants_pairs=True, wants_scores=False) == []
