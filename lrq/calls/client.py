@@ -11,8 +11,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
-import sqlalchemy as sa
-
 from lrq.calls import replies
 from lrq.calls.adapting import Adapting
 from lrq.calls.breaker import Breaker, WarmUp, is_read
@@ -34,7 +32,7 @@ from lrq.ledger.calls import Claim, Claimed, ClaimResult, Ended, Fail, Known, Re
 from lrq.ledger.engine import Ledger
 from lrq.ledger.learned import Fact, Keep, all_facts
 from lrq.ledger.money import Charge, Held
-from lrq.ledger.schema import runs as runs_table
+from lrq.ledger.runs import halted_runs
 from lrq.ledger.writer import AWAY, Together
 
 T = TypeVar("T")
@@ -487,6 +485,5 @@ def _facts(ledger: Ledger) -> list[Fact]:
 
 
 def _halted(ledger: Ledger, runs_: set[int]) -> set[int]:
-    query = sa.select(runs_table.c.id).where(runs_table.c.id.in_(runs_), runs_table.c.state != "active")
     with ledger.reading() as conn:
-        return set(conn.execute(query).scalars())
+        return halted_runs(conn, runs_)

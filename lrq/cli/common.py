@@ -1,9 +1,12 @@
-"""What commands share: settings from flags, the terminal, numbers for people."""
+"""What commands share: options, settings from flags, numbers for people."""
 
 import functools
+import math
 import os
 import resource
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -11,19 +14,28 @@ import orjson
 
 from lrq.cli.terminal import console, echo, echo_json
 from lrq.config import OVERRIDES, Settings, load_settings, merge_flags
+from lrq.datasets.dataset import Dataset
+from lrq.datasets.sources import find_files
+from lrq.domain.errors import UsageError
+from lrq.operations.ingest import Intent
+from lrq.trainer.loss_names import loss_settings
 from lrq.workers.probing import check_policy
 
 __all__ = [
     "apply_settings",
     "concurrency_option",
     "console",
+    "dataset_options",
     "echo",
     "echo_json",
+    "flags_of",
+    "intent_of",
     "json_option",
     "money",
     "note_probe",
     "parse_money",
     "raise_file_limit",
+    "reading_bar",
     "seconds",
     "settings_options",
     "with_concurrency",
@@ -110,3 +122,91 @@ def seconds(value: float) -> str:
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s" if minutes else f"{value:.1f}s"
+
+
+def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that reads a dataset."""
+    for option in (
+        click.option("--max-tokens", type=click.IntRange(min=1), help="Stop at this many tokens."),
+        click.option("--max-cost", metavar="MONEY", help="Stop at this amount, e.g. 12.50; needs a known price."),
+        click.option("--price", metavar="IN,OUT[,CACHED]", help="The judge's price per million tokens."),
+        click.option("--no-train", is_flag=True, help="Stop at the pairs."),
+        click.option(
+            "--rounds", type=click.IntRange(min=1), help="Sample, judge and train so many times, each from the last."
+        ),
+        click.option("--strict", is_flag=True, help="Stop at the first line that cannot be used."),
+        click.option("--scores-only", is_flag=True, help="Go on where no item can make a pair: scores are wanted."),
+        click.option("--adapter", type=click.Choice(["lora"]), help="Train low-rank matrices beside the weights."),
+        click.option("--loss", metavar="NAME", help="Train with this loss and its defaults, e.g. sppo."),
+        click.option("--recipe", metavar="NAME", help="longreward (default), or my_recipe.py:NAME."),
+        click.option(
+            "--responses", type=click.Path(exists=True, dir_okay=False), help="A second file, of sampled responses."
+        ),
+        click.option("--name", metavar="RUN", help="The run's name; by default the file's."),
+        click.argument("file", callback=_check_file),
+    ):
+        command = option(command)
+    return command
+
+
+def _check_file(_context: click.Context, _parameter: click.Parameter, file: str) -> str:
+    """Refuse a name, folder or pattern of no file before anything else is looked at."""
+    if file != "-":
+        find_files(file)
+    return file
+
+
+def flags_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of `dataset_options` that stand for settings, as settings. Raises UsageError."""
+    recipe, loss, price, rounds, adapter = (options[name] for name in ("recipe", "loss", "price", "rounds", "adapter"))
+    flags: dict[str, Any] = {}
+    if rounds is not None:
+        if options["no_train"]:
+            raise UsageError("--rounds goes on from what each round trains: leave out --no-train, or --rounds")
+        flags["train"] = {"rounds": rounds}
+    if recipe:
+        flags["recipe"] = recipe
+    if loss:
+        flags["train"] = flags.get("train", {}) | loss_settings(loss)
+    if adapter:
+        flags["train"] = flags.get("train", {}) | {"adapter": adapter}
+    if price is not None:
+        flags["judge"] = {"price": _price(price)}
+    return flags
+
+
+def _price(text: str) -> dict[str, float]:
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in {2, 3} or not all(map(math.isfinite, numbers)):
+        raise UsageError(
+            f"--price wants IN,OUT or IN,OUT,CACHED per million tokens, for example 0.15,0.6, not {text!r}"
+        )
+    return dict(zip(("input", "output", "cached"), numbers, strict=False))
+
+
+def intent_of(options: dict[str, Any]) -> Intent:
+    """Return what `dataset_options` ask for. Raises click.BadParameter for an amount that is none."""
+    return Intent(
+        file=options["file"],
+        name=options["name"],
+        responses=options["responses"],
+        strict=options["strict"],
+        train=not options["no_train"],
+        max_cost=parse_money(options["max_cost"]),
+        max_tokens=options["max_tokens"],
+        scores_only=options["scores_only"],
+    )
+
+
+@contextmanager
+def reading_bar(dataset: Dataset) -> Iterator[Callable[[], None]]:
+    """Show how many of a file's bytes are read; silent where the output is no terminal or the size is unknown."""
+    source = dataset.source
+    if not source.total or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with click.progressbar(length=source.total, label="reading", file=sys.stderr) as bar:
+        yield lambda: bar.update(source.position - bar.pos)

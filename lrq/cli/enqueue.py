@@ -4,19 +4,31 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings, console, echo, echo_json, json_option, note_probe, parse_money
-from lrq.cli.intake import Intent, exit_code, flags_of, intake_options, report, take_in
-from lrq.cli.outlook import announce, last_item
-from lrq.cli.pairable import check_pairable
-from lrq.cli.reckoning import print_facts
+from lrq.cli import EXIT_PARTLY
+from lrq.cli.common import (
+    apply_settings,
+    console,
+    dataset_options,
+    echo,
+    echo_json,
+    flags_of,
+    intent_of,
+    json_option,
+    note_probe,
+    reading_bar,
+)
+from lrq.cli.estimate import preview_if_possible, print_facts
 from lrq.config import merge_flags
 from lrq.ledger import open_ledger
+from lrq.operations.ingest import ingest
+from lrq.operations.pairable import check_pairable
 from lrq.recipes import load_recipe
+from lrq.reports.sizes import last_item
 from lrq.workers.frozen import freeze
 
 
 @click.command()
-@intake_options
+@dataset_options
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Settings file instead of ./lrq.yaml.")
 @click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting, e.g. judge.rpm=500; repeatable.")
 @json_option
@@ -39,32 +51,23 @@ def enqueue(
     ledger = open_ledger(settings, create=True)
     check_pairable(settings, intent)
     before = last_item(ledger)
-    intake = take_in(ledger, settings, intent)
-    estimate = announce(ledger, settings, intake, before)
+    ingested = ingest(ledger, settings, intent, watch=reading_bar)
+    estimate = preview_if_possible(ledger, settings, ingested, before)
     ledger.close()
+    if ingested.unsent:
+        echo(ingested.unsent, err=True)
+    run = ingested.run
     if as_json:
-        echo_json(report(intake) | {"estimate": estimate})
+        facts = {"run": run.name, "added": ingested.added, "known": ingested.known, "set_aside": ingested.set_aside}
+        echo_json(facts | {"dropped": list(ingested.dropped), "estimate": estimate})
     else:
-        echo(f"run {intake.run.name}: {intake.added} items added, {intake.known} known, {intake.set_aside} rejected")
-        for said in intake.dropped:
-            echo(said, err=True)
+        echo(f"run {run.name}: {ingested.added} items added, {ingested.known} known, {ingested.set_aside} rejected")
+        for note in ingested.dropped:
+            echo(note, err=True)
         if estimate is not None:
             print_facts(console(), estimate)
-        if load_recipe(intake.run.recipe).steps and not settings.endpoints("judge"):
+        if load_recipe(run.recipe).steps and not settings.endpoints("judge"):
             echo("no judge is named yet: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL, then `lrq resume`", err=True)
-        if intake.set_aside:
-            echo(f"`lrq status {intake.run.name} --failed` says why", err=True)
-    return exit_code(intake)
-
-
-def intent_of(options: dict[str, Any]) -> Intent:
-    return Intent(
-        file=options["file"],
-        name=options["name"],
-        responses=options["responses"],
-        strict=options["strict"],
-        train=not options["no_train"],
-        max_cost=parse_money(options["max_cost"]),
-        max_tokens=options["max_tokens"],
-        scores_only=options["scores_only"],
-    )
+        if ingested.set_aside:
+            echo(f"`lrq status {run.name} --failed` says why", err=True)
+    return EXIT_PARTLY if ingested.set_aside else 0

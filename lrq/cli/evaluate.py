@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from lrq.cli import EXIT_PARTLY
-from lrq.cli.common import apply_settings, echo, echo_json, json_option
-from lrq.cli.follow import finish
-from lrq.cli.intake import Intent, take_in
+from lrq.cli.common import apply_settings, echo, echo_json, json_option, reading_bar
+from lrq.cli.progress import finish
 from lrq.config import OVERRIDES, merge_flags
 from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
+from lrq.operations.ingest import Intent, ingest
 from lrq.policy.folder import find
 
 _RESAMPLES = 2000  # of the items, for the interval
@@ -62,7 +62,7 @@ def evaluate(
         settings = apply_settings(config, own)
         ledger = open_ledger(settings, create=True)
         run = f"{name or Path(file).stem}-{label}"
-        take_in(ledger, settings, Intent(file=file, name=run, train=False, anew=True), send=False)
+        ingest(ledger, settings, Intent(file=file, name=run, train=False, anew=True), send=False, watch=reading_bar)
         code = max(code, finish(ledger, settings, run))
         means[label] = _mean_by_item(ledger, run)
         ledger.close()

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from lrq.cli.common import apply_settings, echo, echo_json, json_option
-from lrq.cli.foreseeing import Foreseer
-from lrq.cli.reading import Dataset
+from lrq.datasets.dataset import Dataset
 from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import Entry
 from lrq.domain.records import Item, NoRow, Row
+from lrq.estimate.dry_run import DryRun
 from lrq.recipes import Case, load_recipe
 from lrq.workers.frozen import Frozen, freeze, thaw
 
@@ -55,9 +55,9 @@ def check(name: str, items: Path | None, as_json: bool) -> None:
     settings = apply_settings(None, {"recipe": name})
     made = load_recipe(name)
     frozen = thaw(name, freeze(settings, train=False))
-    foreseer = Foreseer(frozen)
+    dry_run = DryRun(frozen)
     entries = [Entry(item=_SAMPLE)] if items is None else _entries(items, made.needs)
-    facts = [_facts(_play(foreseer, entry), frozen) for entry in entries]
+    facts = [_facts(_play(dry_run, entry), frozen) for entry in entries]
     if as_json:
         echo_json({"recipe": made.name, "steps": [step.name for step in made.steps], "items": facts})
         return
@@ -76,9 +76,9 @@ def _entries(path: Path, needs: Sequence[str]) -> list[Entry]:
     return found
 
 
-def _play(foreseer: Foreseer, entry: Entry) -> Case:
+def _play(dry_run: DryRun, entry: Entry) -> Case:
     try:
-        return asyncio.run(foreseer.play(entry))
+        return asyncio.run(dry_run.play(entry))
     except Exception as error:  # whatever a recipe does wrong, one line says what
         raise LrqError(f"item {entry.item.id!r}: {type(error).__name__} in its prompts or steps: {error}") from error
 

@@ -9,13 +9,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from lrq.cli.common import console, echo, echo_json, json_option, settings_options
-from lrq.cli.side_by_side import compared
 from lrq.cli.status import caching, cut_off, in_round, round_tables, spent, table
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
+from lrq.reports.comparison import compared
 from lrq.reports.run import summary
 from lrq.view.file import MOST_ITEMS, write_page
 

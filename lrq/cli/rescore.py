@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from lrq.cli.common import echo, echo_json, json_option, settings_options
-from lrq.cli.export import write_results
-from lrq.cli.follow import finish, follow_options, work_on
+from lrq.cli.progress import finish, process_options, work_on
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.rescoring import reopen_step, revise
 from lrq.ledger.runs import Run
+from lrq.operations.results import write_results
 from lrq.queue.routes import step_queue
 from lrq.recipes.templates import load_prompts
 from lrq.reports.facts import run_facts
@@ -33,7 +33,7 @@ from lrq.workers.revising import revised
     help="With these prompt texts: a folder of en/support.txt and the like.",
 )
 @click.option("--detach", is_flag=True, help="Only mark the work; `lrq up` does it.")
-@follow_options
+@process_options
 @json_option
 @settings_options
 def rescore(

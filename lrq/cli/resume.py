@@ -8,7 +8,7 @@ import click
 import orjson
 
 from lrq.cli.common import echo, json_option, settings_options
-from lrq.cli.follow import follow_options, work_on
+from lrq.cli.progress import process_options, work_on
 from lrq.config import OVERRIDES, Settings, load_settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import backlog, open_ledger
@@ -27,7 +27,7 @@ from lrq.workers.frozen import freeze, named, thaw
     "--skip", multiple=True, metavar="ITEM", help="Leave an item out: it fails, and costs no more; repeatable."
 )
 @click.option("--detach", is_flag=True, help="Only mark the work; `lrq up` does it.")
-@follow_options
+@process_options
 @json_option
 @settings_options
 def resume(

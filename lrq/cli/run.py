@@ -4,27 +4,37 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings, concurrency_option, echo, json_option, note_probe, with_concurrency
-from lrq.cli.enqueue import intent_of
-from lrq.cli.follow import follow_options, work_on
-from lrq.cli.intake import Intake, flags_of, intake_options, take_in
-from lrq.cli.outlook import announce, last_item
-from lrq.cli.pairable import check_pairable, check_run_pairable
-from lrq.cli.reckoning import sentence
+from lrq.cli.common import (
+    apply_settings,
+    concurrency_option,
+    dataset_options,
+    echo,
+    flags_of,
+    intent_of,
+    json_option,
+    note_probe,
+    reading_bar,
+    with_concurrency,
+)
+from lrq.cli.estimate import preview_if_possible, sentence
+from lrq.cli.progress import process_options, work_on
 from lrq.config import Settings, merge_flags
 from lrq.ledger import Ledger, open_ledger
+from lrq.operations.ingest import Ingested, ingest
+from lrq.operations.pairable import check_pairable, check_run_pairable
 from lrq.queue.diagnosis import check_servers
+from lrq.reports.sizes import last_item
 from lrq.workers.frozen import freeze
 from lrq.workers.supervisor import is_up
 from lrq.workers.trainer import check_trainable
 
 
 @click.command()
-@intake_options
+@dataset_options
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Settings file instead of ./lrq.yaml.")
 @click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting, e.g. judge.rpm=500; repeatable.")
 @concurrency_option
-@follow_options
+@process_options
 @json_option
 def run(
     config: str | None,
@@ -54,14 +64,14 @@ def run(
     ledger = open_ledger(settings, create=True)
     check_pairable(settings, intent)
     before = last_item(ledger)
-    intake = take_in(ledger, settings, intent, send=False)
-    _announce(ledger, settings, intake, before, as_json)
+    ingested = ingest(ledger, settings, intent, send=False, watch=reading_bar)
+    _announce(ledger, settings, ingested, before, as_json)
     if not intent.scores_only:
-        check_run_pairable(ledger, intake.run)
+        check_run_pairable(ledger, ingested.run)
     return work_on(
         ledger,
         settings,
-        intake.run.name,
+        ingested.run.name,
         judges=judges,
         samplers=samplers,
         as_json=as_json,
@@ -69,15 +79,13 @@ def run(
     )
 
 
-def _announce(ledger: Ledger, settings: Settings, intake: Intake, before: int, as_json: bool) -> None:
-    """Say what was taken in and what it will take, before anything is paid."""
-    name = intake.run.name
-    if intake.set_aside:
-        echo(f"{intake.set_aside} lines rejected: `lrq status {name} --failed` says why", err=True)
-    for said in intake.dropped:
-        echo(said, err=True)
-    estimate = announce(ledger, settings, intake, before) if settings.endpoints("judge") else None
-    if estimate is not None:
-        echo(f"estimate: {sentence(estimate)}", err=as_json)
-        for said in estimate["notes"]:
-            echo(said, err=as_json)
+def _announce(ledger: Ledger, settings: Settings, ingested: Ingested, before: int, as_json: bool) -> None:
+    """Say what was read and what it will take, before anything is paid."""
+    name = ingested.run.name
+    if ingested.set_aside:
+        echo(f"{ingested.set_aside} lines rejected: `lrq status {name} --failed` says why", err=True)
+    for note in ingested.dropped:
+        echo(note, err=True)
+    estimate = preview_if_possible(ledger, settings, ingested, before) if settings.endpoints("judge") else None
+    for line in () if estimate is None else (f"estimate: {sentence(estimate)}", *estimate["notes"]):
+        echo(line, err=as_json)

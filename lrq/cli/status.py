@@ -17,6 +17,7 @@ from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.reports.facts import lane_facts, learned_facts, process_facts, run_facts
+from lrq.reports.outcome import shortfalls
 
 MOST_REASONS = 20  # shown; --json has all
 
@@ -108,27 +109,6 @@ def _runs_table(runs: list[dict[str, Any]]) -> Table:
         figures = (items, f"{run['pairs']:,}", f"{run['calls']['calls']:,}", spent(run["money"]))
         made.add_row(run["run"], run["state"], *figures)
     return made
-
-
-def shortfalls(run: dict[str, Any]) -> list[str]:
-    """Say what a run did not make, each with its commonest reasons; nothing where all is well."""
-    failed, unscored = run["items"].get("failed", 0), sum(one["unscored"] for one in run["scores"].values())
-    without = run["responses"]["without_text"]
-    counted = (
-        (run["set_aside"], "lines rejected", run["rejected"]),
-        (failed, "items failed", run["failed"]),
-        (sum(without.values()), "responses have no text", without),
-        (unscored, "scores missing", run["unscored"]),
-    )
-    return [f"{number:,} {what}{because(reasons)}" for number, what, reasons in counted if number]
-
-
-def because(reasons: dict[str, int], most: int = 3) -> str:
-    """The commonest reasons in words, after a colon."""
-    ordered = sorted(reasons.items(), key=lambda one: -one[1])[:most]
-    words = "; ".join(f"{number:,} × {reason or 'no reason given'}" for reason, number in ordered)
-    more = f" and {len(reasons) - most} other reasons" if len(reasons) > most else ""
-    return f": {words}{more}" if words else ""
 
 
 def pace_lines(pace: dict[str, Any]) -> list[str]:

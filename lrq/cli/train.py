@@ -10,12 +10,12 @@ import click
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lrq.cli.export import write_results
 from lrq.cli.terminal import console, echo, echo_json
 from lrq.config import load_settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
 from lrq.ledger.runs import get_run
+from lrq.operations.results import write_results
 from lrq.recipes import load_recipe
 from lrq.trainer.files import find_rows, is_file_of_rows
 from lrq.trainer.job import Preflight, Result, make_job, prepare

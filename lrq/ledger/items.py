@@ -398,6 +398,15 @@ def load_rows(conn: sa.Connection, item: int, round_: int) -> list[sa.Row[Any]]:
     return list(conn.execute(sa.select(rows).where(rows.c.item_id == item, rows.c.round == round_)))
 
 
+def load_run_rows(
+    conn: sa.Connection, run: int, *, round_: int | None = None, window: int | None = None
+) -> Sequence[sa.Row[Any]]:
+    """Return the training rows of a run, or of a round or a window of it, in the order of rounds and items."""
+    query = sa.select(rows).where(rows.c.run_id == run).order_by(rows.c.round, rows.c.item_id, rows.c.place)
+    query = query if round_ is None else query.where(rows.c.round == round_)
+    return conn.execute(query if window is None else query.where(rows.c.window == window)).all()
+
+
 def count_rows(conn: sa.Connection, run: int) -> int:
     """Count the training rows of all rounds of a run."""
     return int(conn.execute(sa.select(sa.func.count()).where(rows.c.run_id == run)).scalar_one())
@@ -407,6 +416,11 @@ def item_ids(conn: sa.Connection, run: int, *, after: int = 0, limit: int = 500)
     """The numbers of a run's items in their order, a page at a time."""
     query = sa.select(items.c.id).where(items.c.run_id == run, items.c.id > after)
     return list(conn.execute(query.order_by(items.c.id).limit(limit)).scalars())
+
+
+def ids_of(conn: sa.Connection, run: int, keys: Sequence[str]) -> list[int]:
+    """Return the numbers of the run's items that have these ids."""
+    return list(conn.execute(sa.select(items.c.id).where(items.c.run_id == run, items.c.key.in_(keys))).scalars())
 
 
 def find_items(conn: sa.Connection, key: str, run: int | None = None) -> list[sa.Row[Any]]:

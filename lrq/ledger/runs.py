@@ -1,6 +1,6 @@
 """Runs: one dataset under one recipe and one frozen configuration, with its budget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -377,3 +377,13 @@ def last_metric(conn: sa.Connection, run: int) -> dict[str, Any] | None:
     ordered = query.order_by(metrics.c.round.desc(), metrics.c.window.desc(), metrics.c.step.desc())
     body = conn.execute(ordered.limit(1)).scalar()
     return None if body is None else dict(orjson.loads(body))
+
+
+def add_metrics(ledger: Ledger, conn: sa.Connection, values: Sequence[Mapping[str, Any]]) -> None:
+    """Keep steps of a training: run, round, window, step and body; those that are known stay as they are."""
+    conn.execute(ledger.insert(metrics).on_conflict_do_nothing(), values)
+
+
+def halted_runs(conn: sa.Connection, ids: Collection[int]) -> set[int]:
+    """Return those of the runs that are worked on no more."""
+    return set(conn.execute(sa.select(runs.c.id).where(runs.c.id.in_(ids), runs.c.state != "active")).scalars())

@@ -250,3 +250,23 @@ def read_query(told: Mapping[str, str]) -> ItemQuery:
         offset=max(0, offset),
         limit=max(1, min(limit, 500)),
     )
+
+
+def item_values(conn: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Return by item all values of its responses, by dimension, reward and margin, and its distinct reasons."""
+    found: dict[int, dict[str, Any]] = {id_: {"values": {}, "reasons": []} for id_ in ids}
+    for table, name, value in (
+        (scores, scores.c.dimension, scores.c.value),
+        (rewards, sa.literal("reward"), rewards.c.value),
+        (rows, sa.literal("margin"), rows.c.margin),
+    ):
+        reason = sa.literal("") if table is rows else table.c.reason
+        query = sa.select(table.c.item_id, name.label("name"), value.label("number"), reason.label("reason"))
+        query = query.join(items, items.c.id == table.c.item_id).where(table.c.round == items.c.round)
+        for row in conn.execute(query.where(table.c.item_id.in_(ids))):
+            one = found[row.item_id]
+            if row.number is not None:
+                one["values"].setdefault(row.name, []).append(row.number)
+            if row.reason and row.reason not in one["reasons"]:
+                one["reasons"].append(row.reason)
+    return found

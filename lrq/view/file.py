@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import sqlalchemy as sa
 
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.runs import Run
-from lrq.ledger.schema import items, rewards, rows, scores
 from lrq.reports.charts import run_charts, sample_items
 from lrq.reports.item import view_item
 from lrq.reports.labels import label_agreement
-from lrq.reports.listing import item_figures
+from lrq.reports.listing import item_figures, item_values
 from lrq.reports.run import list_runs, summary
 from lrq.view.server import STATIC
 
@@ -91,29 +89,10 @@ def _index(ledger: Ledger, run: Run, ids: list[int]) -> Iterator[dict[str, Any]]
         page = ids[start : start + _AT_ONCE]
         with ledger.reading() as conn:
             figures = item_figures(conn, run, page)
-            values = _values(conn, page)
+            values = item_values(conn, page)
         for one in figures:
             its = values.get(one["number"], {"values": {}, "reasons": []})
             yield {**one, **its}
-
-
-def _values(conn: sa.Connection, ids: list[int]) -> dict[int, dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {id_: {"values": {}, "reasons": []} for id_ in ids}
-    for table, name, value in (
-        (scores, scores.c.dimension, scores.c.value),
-        (rewards, sa.literal("reward"), rewards.c.value),
-        (rows, sa.literal("margin"), rows.c.margin),
-    ):
-        reason = sa.literal("") if table is rows else table.c.reason
-        query = sa.select(table.c.item_id, name.label("name"), value.label("number"), reason.label("reason"))
-        query = query.join(items, items.c.id == table.c.item_id).where(table.c.round == items.c.round)
-        for row in conn.execute(query.where(table.c.item_id.in_(ids))):
-            one = found[row.item_id]
-            if row.number is not None:
-                one["values"].setdefault(row.name, []).append(row.number)
-            if row.reason and row.reason not in one["reasons"]:
-                one["reasons"].append(row.reason)
-    return found
 
 
 def _block(name: str, value: Any) -> str:

@@ -14,7 +14,6 @@ from lrq.domain.win_rates import rates_by_reward
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.items import DrawnResponse
-from lrq.ledger.schema import rows
 from lrq.policy.cut import without
 from lrq.policy.folder import find
 from lrq.recipes import Case
@@ -80,10 +79,8 @@ def training_rows(
     rewarded for. `rates`: with win rates, which are made from the rewards of the prompt's responses where the recipe
     brings none.
     """
-    query = sa.select(rows).where(rows.c.run_id == run).order_by(rows.c.round, rows.c.item_id, rows.c.place)
-    query = query if round_ is None else query.where(rows.c.round == round_)
     with ledger.reading() as conn:
-        found = conn.execute(query if window is None else query.where(rows.c.window == window)).all()
+        found = items_.load_run_rows(conn, run, round_=round_, window=window)
     for row in found:
         with ledger.reading() as conn:
             found_row = _row(conn, frozen, row)

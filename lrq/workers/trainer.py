@@ -14,7 +14,6 @@ from lrq.ledger import backlog
 from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
-from lrq.ledger.schema import metrics
 from lrq.ledger.writer import AWAY
 from lrq.policy.folder import find
 from lrq.trainer import launch
@@ -64,7 +63,7 @@ def _follow(engine: Engine, task: Task, folder: JobFolder) -> Result:
         unkept.append({**known, "step": metric["step"], "body": orjson.dumps(metric).decode()})
         with suppress(*AWAY):
             with engine.ledger.writing() as conn:
-                conn.execute(engine.ledger.insert(metrics).on_conflict_do_nothing(), unkept)
+                runs_.add_metrics(engine.ledger, conn, unkept)
             unkept.clear()
 
     return launch.run(folder, on_metric=keep, cancel=loop.stopping)

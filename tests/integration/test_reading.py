@@ -15,8 +15,8 @@ import orjson
 import pytest
 import zstandard
 
-from lrq.cli import parquet, sources
-from lrq.cli.reading import MAX_NAMES, Dataset, ResponsesFile
+from lrq.datasets import parquet, sources
+from lrq.datasets.dataset import MAX_NAMES, Dataset, ResponsesFile
 from lrq.domain.errors import UsageError
 
 LONGREWARD = {"context", "question"}
@@ -410,7 +410,7 @@ def test_indexing_says_how_far_it_is(tmp_path: Path):
 PEAK = """
 import sys
 from pathlib import Path
-from lrq.cli.reading import Dataset, ResponsesFile
+from lrq.datasets.dataset import Dataset, ResponsesFile
 
 def peak():  # KiB; of this program alone, unlike getrusage's, which a child inherits
     status = Path("/proc/self/status").read_text()

@@ -6,7 +6,7 @@ import pytest
 from inline import World
 from journals import journals
 
-from lrq.cli.comparing import agreement, spearman
+from lrq.domain.comparison import agreement, spearman
 
 DIMENSIONS = ["completeness", "faithfulness", "helpfulness", "logicality"]
 

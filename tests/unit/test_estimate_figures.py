@@ -7,10 +7,10 @@ from statistics import variance
 
 import pytest
 
-from lrq.cli.foreseeing import Reservoir, stand_ins
 from lrq.domain.lines import Entry
 from lrq.domain.records import Call, Item, Purpose, Response
 from lrq.domain.tokens import count_tokens
+from lrq.estimate.dry_run import Reservoir, stand_ins
 from lrq.judge.estimate import (
     Amount,
     Bill,

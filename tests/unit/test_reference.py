@@ -6,10 +6,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from lrq.cli import reference
 from lrq.cli.settings import settings as command
 from lrq.config import Settings, load_settings, merge_flags
 from lrq.domain.errors import UsageError
+from lrq.operations import settings_reference as reference
 from lrq.recipes import RECIPES
 from lrq.trainer.job import make_job
 from lrq.workers.frozen import SCHEDULE

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lrq.cli.spread import split_objects
+from lrq.datasets.json_arrays import split_objects
 
 ROWS = [{"a": 'x "{[" \\ y'}, {"b": ["}", {"c": "]\\"}]}, {"d": "文\n"}]
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console, Group
 
-from lrq.cli.follow import not_made
-from lrq.cli.status import _runs_table, because, figure, pace_lines, run_tables, shortfalls
+from lrq.cli.status import _runs_table, figure, pace_lines, run_tables
+from lrq.reports.outcome import because, missing_results, shortfalls
 
 PACE = {
     "calls": 2000,
@@ -113,6 +113,6 @@ def test_of_many_reasons_the_commonest_are_shown():
 )
 def test_a_result_of_which_there_is_none_is_named(other: dict[str, Any], said: list[str]):
     """Pairs and scores only where they are wanted."""
-    assert not_made(facts(**other), wants_pairs=True, wants_scores=True) == said
-    assert not_made(facts(pairs=0), wants_pairs=False, wants_scores=True) == []
-    assert not_made(facts(scores={}), wants_pairs=True, wants_scores=False) == []
+    assert missing_results(facts(**other), wants_pairs=True, wants_scores=True) == said
+    assert missing_results(facts(pairs=0), wants_pairs=False, wants_scores=True) == []
+    assert missing_results(facts(scores={}), wants_pairs=True, wants_scores=False) == []

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from lrq.cli.sources import Line, Source
+from lrq.datasets.sources import Line, Source
 from lrq.domain.lines import ALIASES, BadLine, Entry, Given, parse_entry, parse_response
 from lrq.domain.records import Response
 

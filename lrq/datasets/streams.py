@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import zstandard
 
-from lrq.cli import formats
+from lrq.datasets import formats
 from lrq.domain.errors import UsageError
 
 BUFFER = 1 << 20  # bytes read ahead
@@ -22,7 +22,7 @@ class Text(io.RawIOBase):
     """A file's bytes, unpacked and in UTF-8.
 
     `head` are the first ones, which are read too. `position`: bytes taken from disk. `problem`: why it ended early,
-    once it has. `packing`: as lrq.cli.formats has it; the bytes of Parquet are left as they are.
+    once it has. `packing`: as lrq.datasets.formats has it; the bytes of Parquet are left as they are.
     """
 
     def __init__(self, path: str) -> None:

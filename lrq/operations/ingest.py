@@ -1,22 +1,17 @@
-"""A file into the ledger: what `enqueue` and `run` do first."""
+"""Put a file into the ledger: what `enqueue` and `run` do first."""
 
-import math
 import os
 import re
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import click
-
-from lrq.cli import EXIT_PARTLY
-from lrq.cli.reading import Dataset, ResponsesFile
-from lrq.cli.sources import DATA, Line, find_files
-from lrq.cli.terminal import echo
 from lrq.config import Settings
+from lrq.datasets.dataset import Dataset, ResponsesFile
+from lrq.datasets.sources import DATA, Line
 from lrq.domain.errors import UsageError
 from lrq.domain.lines import Entry
 from lrq.ledger import Ledger
@@ -25,7 +20,6 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import settle_run
 from lrq.ledger.runs import Run
 from lrq.recipes import load_recipe
-from lrq.trainer.loss_names import loss_settings
 from lrq.workers.feeder import feed
 from lrq.workers.frozen import PRICED, SCHEDULE, check_rounds, freeze, price_name, schedule_of, thaw
 
@@ -35,7 +29,7 @@ _SHOWN_FIELDS = 8  # names of fields that nobody reads
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intake:
+class Ingested:
     """What became of a file's lines."""
 
     run: Run
@@ -43,11 +37,12 @@ class Intake:
     known: int
     set_aside: int  # lines rejected
     dropped: Sequence[str] = ()  # what was left out of lines that were kept, in words
+    unsent: str = ""  # why nothing went to the queues yet, where nothing could
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """How a file is to be worked on."""
+    """How a file is to be worked on; money in millionths of the currency's unit."""
 
     file: str
     name: str | None = None
@@ -61,71 +56,22 @@ class Intent:
     anew: bool = False  # responses that lines bring are left out: the policy is to answer
 
 
-def intake_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that takes a file in."""
-    for option in (
-        click.option("--max-tokens", type=click.IntRange(min=1), help="Stop at this many tokens."),
-        click.option("--max-cost", metavar="MONEY", help="Stop at this amount, e.g. 12.50; needs a known price."),
-        click.option("--price", metavar="IN,OUT[,CACHED]", help="The judge's price per million tokens."),
-        click.option("--no-train", is_flag=True, help="Stop at the pairs."),
-        click.option(
-            "--rounds", type=click.IntRange(min=1), help="Sample, judge and train so many times, each from the last."
-        ),
-        click.option("--strict", is_flag=True, help="Stop at the first line that cannot be used."),
-        click.option("--scores-only", is_flag=True, help="Go on where no item can make a pair: scores are wanted."),
-        click.option("--adapter", type=click.Choice(["lora"]), help="Train low-rank matrices beside the weights."),
-        click.option("--loss", metavar="NAME", help="Train with this loss and its defaults, e.g. sppo."),
-        click.option("--recipe", metavar="NAME", help="longreward (default), or my_recipe.py:NAME."),
-        click.option(
-            "--responses", type=click.Path(exists=True, dir_okay=False), help="A second file, of sampled responses."
-        ),
-        click.option("--name", metavar="RUN", help="The run's name; by default the file's."),
-        click.argument("file", callback=_check_file),
-    ):
-        command = option(command)
-    return command
+Watch = Callable[[Dataset], AbstractContextManager[Callable[[], None]]]  # enters with what is called at each line
 
 
-def _check_file(_context: click.Context, _parameter: click.Parameter, file: str) -> str:
-    """Refuse a name, folder or pattern of no file before anything else is looked at."""
-    if file != "-":
-        find_files(file)
-    return file
+@contextmanager
+def watch_nothing(_dataset: Dataset) -> Iterator[Callable[[], None]]:
+    """Show nobody how far a file is read."""
+    yield lambda: None
 
 
-def flags_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `intake_options` that stand for settings, as settings. Raises UsageError."""
-    recipe, loss, price, rounds, adapter = (options[name] for name in ("recipe", "loss", "price", "rounds", "adapter"))
-    flags: dict[str, Any] = {}
-    if rounds is not None:
-        if options["no_train"]:
-            raise UsageError("--rounds goes on from what each round trains: leave out --no-train, or --rounds")
-        flags["train"] = {"rounds": rounds}
-    if recipe:
-        flags["recipe"] = recipe
-    if loss:
-        flags["train"] = flags.get("train", {}) | loss_settings(loss)
-    if adapter:
-        flags["train"] = flags.get("train", {}) | {"adapter": adapter}
-    if price is not None:
-        flags["judge"] = {"price": _price(price)}
-    return flags
+def ingest(
+    ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = True, watch: Watch = watch_nothing
+) -> Ingested:
+    """Validate each line, write it to the ledger, hand the first work to the queues if a broker is up.
 
-
-def _price(text: str) -> dict[str, float]:
-    try:
-        numbers = [float(number) for number in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in {2, 3} or not all(map(math.isfinite, numbers)):
-        raise UsageError(
-            f"--price wants IN,OUT or IN,OUT,CACHED per million tokens, for example 0.15,0.6, not {text!r}"
-        )
-    return dict(zip(("input", "output", "cached"), numbers, strict=False))
-
-
-def take_in(ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = True) -> Intake:
-    """Validate each line, write it to the ledger, hand the first work to the queues if a broker is up."""
+    Raises UsageError for a file that cannot be read, and for settings that no run can begin with.
+    """
     recipe = load_recipe(settings.recipe)
     given = ResponsesFile(intent.responses) if intent.responses else None
     dataset = Dataset(intent.file, recipe.needs, given)  # of a file that cannot be read no run is begun
@@ -136,7 +82,7 @@ def take_in(ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = 
     run = _open_run(ledger, settings, intent)
     taken = _Taken(ledger, run, intent)
     try:
-        with progress(dataset) as advance:
+        with watch(dataset) as advance:
             for line in chain([first], lines):
                 if intent.limit is not None and taken.count >= intent.limit:
                     break
@@ -149,9 +95,8 @@ def take_in(ledger: Ledger, settings: Settings, intent: Intent, *, send: bool = 
         _end_intake(ledger, run, is_whole=False)
         raise
     _end_intake(ledger, run, is_whole=True)
-    if send:
-        _send_first(ledger, settings)
-    return taken.result(_left_out(dataset))
+    unsent = _send_first(ledger, settings) if send else ""
+    return replace(taken.result(_left_out(dataset)), unsent=unsent)
 
 
 def _end_intake(ledger: Ledger, run: Run, *, is_whole: bool) -> None:
@@ -221,7 +166,8 @@ def _check_priced(settings: Settings, told: Collection[str]) -> None:
                 raise UsageError(f"the price of {endpoint.model} is unknown: {how}, or cap --max-tokens")
 
 
-def _send_first(ledger: Ledger, settings: Settings) -> None:
+def _send_first(ledger: Ledger, settings: Settings) -> str:
+    """Hand the first work to the queues; returns why none went out, where no broker is up."""
     from lrq.queue.diagnosis import broker_problem  # noqa: PLC0415
     from lrq.queue.messages import BrokerDown  # noqa: PLC0415
 
@@ -230,7 +176,8 @@ def _send_first(ledger: Ledger, settings: Settings) -> None:
     except BrokerDown:
         problem = None if settings.redis_url is settings.broker_url is None else broker_problem(settings)
         why = f"no broker is up: {problem or 'none is started'}"
-        echo(f"{why}; the items are recorded and go out when one starts (`lrq up`)", err=True)
+        return f"{why}; the items are recorded and go out when one starts (`lrq up`)"
+    return ""
 
 
 class _Taken:
@@ -282,48 +229,14 @@ class _Taken:
         self.known += known
         self._batch, self._rejected, self._chars = [], [], 0
 
-    def result(self, dropped: Sequence[str]) -> Intake:
+    def result(self, dropped: Sequence[str]) -> Ingested:
         with self._ledger.reading() as conn:
             rejected = runs_.count_rejected(conn, self._run.id)
         if self._brings_responses and (self._rounds > 1 or self._run.round):
             dropped = [*dropped, "responses that items of later rounds bring are left out: their round samples its own"]
-        return Intake(run=self._run, added=self.added, known=self.known, set_aside=rejected, dropped=dropped)
+        return Ingested(run=self._run, added=self.added, known=self.known, set_aside=rejected, dropped=dropped)
 
 
 def _given(entry: Entry) -> list[tuple[int, str | None]]:
     """Return the responses of an item as (k, text), those without a text too."""
     return [*((one.k, one.text) for one in entry.responses), *((k, None) for k in entry.blank)]
-
-
-class progress:  # noqa: N801 - reads as the function it stands for
-    """A bar over the file's bytes; silent where the output is no terminal or the size is unknown."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        total = dataset.source.total
-        self._source = dataset.source
-        self._shown = bool(total) and sys.stderr.isatty()
-        self._bar = click.progressbar(length=total or 1, label="reading", file=sys.stderr) if self._shown else None
-        self._last = 0
-
-    def __enter__(self) -> Callable[[], None]:
-        if self._bar is not None:
-            self._bar.__enter__()
-        return self._advance
-
-    def _advance(self) -> None:
-        if self._bar is not None:
-            self._bar.update(self._source.position - self._last)
-            self._last = self._source.position
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.render_finish()
-
-
-def report(intake: Intake) -> dict[str, Any]:
-    facts = {"run": intake.run.name, "added": intake.added, "known": intake.known, "set_aside": intake.set_aside}
-    return facts | {"dropped": list(intake.dropped)}
-
-
-def exit_code(intake: Intake) -> int:
-    return EXIT_PARTLY if intake.set_aside else 0

@@ -5,10 +5,10 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from lrq.cli.reckoning import Foreseen
 from lrq.domain.lines import Entry
 from lrq.domain.records import Call, Item, Passage, Prompt, Purpose, Response, Score
 from lrq.domain.tokens import chunk, count_tokens
+from lrq.estimate.cost import Estimate
 from lrq.judge.asking import Asker, JudgeModel
 from lrq.judge.estimate import Amount, Bill, Scaled, Size, less_cached, merged, scale
 from lrq.judge.passages import Embedder, PassageCache
@@ -22,7 +22,7 @@ _MOST_PHASES = 8  # of prompts that are made from the answers to earlier ones
 _NOBODY = JudgeModel(endpoint="(none)", model="(none)")  # judges where no endpoint is named yet
 
 
-class Foreseer:
+class DryRun:
     """Counts what items would ask.
 
     response_tokens: of responses that the items do not bring. simulated: endpoints that are simulators.
@@ -175,17 +175,17 @@ class Reservoir:
         return self.kept[:count]
 
 
-def foresee(foreseer: Foreseer, reservoir: Reservoir, most_chars: int) -> Foreseen:
+def estimate_items(dry_run: DryRun, reservoir: Reservoir, most_chars: int) -> Estimate:
     """The bill of all items from a closer look at some."""
     taken, total = reservoir.sample(most_chars), reservoir.total
-    scaled = foreseer.bill([entry for _, entry in taken], [size for size, _ in taken], total)
+    scaled = dry_run.bill([entry for _, entry in taken], [size for size, _ in taken], total)
     without = round(total.items) - reservoir.with_responses
     said = f"{without} items bring no responses: as many as are sampled are taken for granted, as long as their answers"
-    return Foreseen(
+    return Estimate(
         items=round(total.items),
         responses=reservoir.responses,
         looked_at=len(taken),
         bill=scaled.bill,
         uncertainty=scaled.uncertainty,
-        notes=[*foreseer.notes(), *([said] if without else [])],
+        notes=[*dry_run.notes(), *([said] if without else [])],
     )

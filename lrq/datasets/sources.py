@@ -12,10 +12,10 @@ from typing import IO, Any, Generic, TypeVar
 
 import orjson
 
-from lrq.cli import formats
-from lrq.cli.parquet import ParquetRows, UnreadableRow
-from lrq.cli.spread import split_objects
-from lrq.cli.streams import BUFFER, Text, buffered, open_text
+from lrq.datasets import formats
+from lrq.datasets.json_arrays import split_objects
+from lrq.datasets.parquet import ParquetRows, UnreadableRow
+from lrq.datasets.streams import BUFFER, Text, buffered, open_text
 from lrq.domain.errors import UsageError
 from lrq.domain.lines import ALIASES
 

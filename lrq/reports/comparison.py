@@ -6,14 +6,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lrq.cli.bill import bill_of
-from lrq.cli.comparing import Agreement, Response, agreement
+from lrq.domain.comparison import Agreement, Response, agreement
 from lrq.domain.errors import UsageError
 from lrq.judge.estimate import FIELDS, Amount
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import items
+from lrq.reports.usage import bill_of
 
 
 def compared(ledger: Ledger, run: Run, other: Run) -> dict[str, Any]:

@@ -4,24 +4,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rich.console import Console
-
 from lrq.calls.prices import Rates, rates_of
-from lrq.cli.bill import known_usage
-from lrq.cli.common import seconds
-from lrq.cli.status import table
 from lrq.config import Endpoint, Settings
 from lrq.domain.records import ROLES, Usage
 from lrq.judge.estimate import FIELDS, Amount, Bill, Capacity, Group, Known, duration, replied
 from lrq.ledger import Ledger
 from lrq.recipes import load_recipe
+from lrq.reports.usage import known_usage
 from lrq.sim.counting import is_simulator
 
 SECONDS_PER_TOKEN, FIRST_SECONDS = 1 / 50, 1.0  # of a call nobody has timed yet: what hosted models do
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreseen:
+class Estimate:
     """A bill that nobody has paid."""
 
     items: int
@@ -33,7 +29,7 @@ class Foreseen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Means:
+class Pricing:
     """What turns calls into money and hours: the settings, and what was counted before."""
 
     settings: Settings
@@ -41,7 +37,7 @@ class Means:
     simulated: Collection[str] = ()  # names of endpoints
 
     @classmethod
-    def of(cls, settings: Settings, ledger: Ledger | None) -> "Means":
+    def of(cls, settings: Settings, ledger: Ledger | None) -> "Pricing":
         known = {} if ledger is None else known_usage(ledger)
         return cls(settings=settings, known=known, simulated=simulated(settings))
 
@@ -75,23 +71,23 @@ def simulated(settings: Settings) -> set[str]:
     return {one.name for role in ROLES for one in settings.endpoints(role) if is_simulator(one.url)}
 
 
-def facts_of(foreseen: Foreseen, means: Means) -> dict[str, Any]:
+def estimate_facts(estimate: Estimate, pricing: Pricing) -> dict[str, Any]:
     """Calls, tokens, money (null: unpriced) and hours (null: no limit is known); by dimension and by kind."""
-    bill = foreseen.bill.items()
-    kinds = [{**group._asdict(), **_numbers(amount), **_money(group, amount, means)} for group, amount in bill]
+    bill = estimate.bill.items()
+    kinds = [{**group._asdict(), **_numbers(amount), **_money(group, amount, pricing)} for group, amount in bill]
     dimensions: dict[str, list[dict[str, Any]]] = {}
     for kind in kinds:
         dimensions.setdefault(kind["dimension"] or kind["step"], []).append(kind)
     return {
-        "items": foreseen.items,
-        "responses": foreseen.responses,
-        "looked_at": foreseen.looked_at,
+        "items": estimate.items,
+        "responses": estimate.responses,
+        "looked_at": estimate.looked_at,
         **_sum(kinds),
-        "uncertainty": round(foreseen.uncertainty, 4),
-        **_hours(foreseen.bill, means),
+        "uncertainty": round(estimate.uncertainty, 4),
+        **_hours(estimate.bill, pricing),
         "dimensions": {name: _sum(found) for name, found in dimensions.items()},
         "kinds": kinds,
-        "notes": list(foreseen.notes),
+        "notes": list(estimate.notes),
     }
 
 
@@ -99,8 +95,8 @@ def _numbers(amount: Amount) -> dict[str, int]:
     return {name: round(getattr(amount, name)) for name in FIELDS} | {"tokens": round(amount.tokens)}
 
 
-def _money(group: Group, amount: Amount, means: Means) -> dict[str, float | None]:
-    rates = means.rates(group)
+def _money(group: Group, amount: Amount, pricing: Pricing) -> dict[str, float | None]:
+    rates = pricing.rates(group)
     if rates is None or not amount.calls:
         return {"cost": None, "cost_uncached": None}
     mean = Amount(**{name: getattr(amount, name) / amount.calls for name in FIELDS})
@@ -119,7 +115,7 @@ def _sum(kinds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**sums, **money, "unpriced_calls": unpriced}
 
 
-def _hours(bill: Bill, means: Means) -> dict[str, Any]:
+def _hours(bill: Bill, pricing: Pricing) -> dict[str, Any]:
     """Endpoints work at the same time: the one that takes longest decides."""
     by_pool: dict[tuple[str, str], list[tuple[Group, Amount]]] = {}
     for group, amount in bill.items():
@@ -127,8 +123,8 @@ def _hours(bill: Bill, means: Means) -> dict[str, Any]:
     longest: dict[str, Any] = {"hours": None, "limited_by": ""}
     for (role, name), held in by_pool.items():
         calls = sum((amount for _, amount in held), Amount())
-        seconds = sum(means.seconds(group, amount) * amount.calls for group, amount in held)
-        found = duration(calls, seconds / max(1.0, calls.calls), _capacity(means.pool(held[0][0])))
+        seconds = sum(pricing.seconds(group, amount) * amount.calls for group, amount in held)
+        found = duration(calls, seconds / max(1.0, calls.calls), _capacity(pricing.pool(held[0][0])))
         if found is not None and found.hours > (longest["hours"] or 0.0):
             longest = {"hours": found.hours, "limited_by": f"{found.by} of {role} {name}"}
     return longest
@@ -153,49 +149,3 @@ def limit_notes(facts: Mapping[str, Any], max_cost: int | None, max_tokens: int 
         for name, limit, amount in limits
         if limit is not None and amount is not None and amount > limit
     ]
-
-
-# ----- for people
-
-
-def cost_of(facts: Mapping[str, Any]) -> str:
-    """The money of a bill or of a part of it, in words."""
-    if facts["cost"] is None:
-        return "unpriced"
-    more = f" and {facts['unpriced_calls']:,} calls unpriced" if facts["unpriced_calls"] else ""
-    return f"{facts['cost']:,.4f}{more}"
-
-
-def sentence(facts: Mapping[str, Any]) -> str:
-    """Calls, tokens, money and hours in a line."""
-    if not facts["kinds"]:
-        return "no paid calls"
-    within = f" (give or take {facts['uncertainty']:.0%})" if facts["uncertainty"] >= 0.005 else ""
-    amounts = f"{facts['calls']:,} calls, {facts['tokens']:,} tokens{within}"
-    return f"{amounts}; {_money_in_words(facts)}; {_time_in_words(facts)}"
-
-
-def _money_in_words(facts: Mapping[str, Any]) -> str:
-    if facts["cost"] is None:
-        return "unpriced: --price IN,OUT per million tokens tells the money"
-    uncached = facts["cost_uncached"]
-    saved = f", {uncached:,.4f} if no prompt is cached" if uncached > facts["cost"] * 1.005 else ""
-    return f"money {cost_of(facts)}{saved}"
-
-
-def _time_in_words(facts: Mapping[str, Any]) -> str:
-    if facts["hours"] is None:
-        return "hours unknown: no limit is set (judge.rpm, judge.tpm or judge.concurrency)"
-    return f"at least {seconds(facts['hours'] * 3600)} by the {facts['limited_by']}"
-
-
-def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
-    """What `facts_of` found, by dimension and in a sentence."""
-    made = table("dimension", "calls", "prompt tokens", "cached", "completion", "cost")
-    for name, one in [*facts["dimensions"].items(), ("all", facts)]:
-        counts = (f"{one[count]:,}" for count in ("calls", "prompt_tokens", "cached_tokens", "completion_tokens"))
-        made.add_row(name, *counts, cost_of(one))
-    console.print(made)
-    counted = f"{facts['items']:,} items, {facts['responses']:,} responses"
-    for line in (f"{counted}; {facts['looked_at']} items looked at closely", sentence(facts), *facts["notes"]):
-        console.print(line, soft_wrap=True, highlight=False)

@@ -3,26 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
-from lrq.cli.intake import Intent
-from lrq.cli.reading import Dataset, ResponsesFile
 from lrq.config import Settings
+from lrq.datasets.dataset import Dataset, ResponsesFile
 from lrq.domain.errors import UsageError
 from lrq.domain.lines import Entry
 from lrq.ledger import Ledger
 from lrq.ledger.runs import Run
-from lrq.ledger.schema import items
+from lrq.operations.ingest import Intent
 from lrq.recipes import load_recipe
+from lrq.reports.pairable import SETTING, count_given, count_unpairable, responses_needed
 from lrq.workers.frozen import freeze
-
-_SETTING = "min_scored"  # the recipes' setting for it; one without it makes no pairs, or of anything
-
-
-def responses_needed(config: Mapping[str, Any]) -> int:
-    """Return how many responses an item needs for a pair under a frozen configuration; 0: any number will do."""
-    settings = config["settings"]
-    return max(2, int(settings[_SETTING])) if _SETTING in settings else 0
 
 
 def count_responses(entry: Entry, config: Mapping[str, Any]) -> int:
@@ -53,10 +43,10 @@ def check_pairable(settings: Settings, intent: Intent) -> None:
 
 def no_pair(file: str, most: int, needed: int) -> str:
     """Say that no item can make a pair, and what to set."""
-    lower = f"--set settings.{_SETTING}={most}, or " if most > 1 else ""
+    lower = f"--set settings.{SETTING}={most}, or " if most > 1 else ""
     return (
         f"no item of {file} can make a pair: they have {most} responses at most and {needed} are needed "
-        f"({_SETTING}): give {lower}--scores-only where scores are all that is wanted"
+        f"({SETTING}): give {lower}--scores-only where scores are all that is wanted"
     )
 
 
@@ -64,23 +54,12 @@ def some_no_pair(short: int, total: int, needed: int) -> list[str]:
     """Say how many items cannot make a pair, if any."""
     if not short:
         return []
-    return [f"{short:,} of {total:,} items cannot make a pair: they have fewer than {needed} responses ({_SETTING})"]
-
-
-def count_unpairable(ledger: Ledger, run: Run) -> int:
-    """Count the run's items that have fewer responses than a pair needs."""
-    needed, sampled = responses_needed(run.config), int(run.config["sample"]["responses"])
-    count = sa.case((items.c.given > 0, items.c.given), else_=sampled)
-    query = sa.select(sa.func.count()).where(items.c.run_id == run.id, count < needed)
-    with ledger.reading() as conn:
-        return int(conn.execute(query).scalar_one())
+    return [f"{short:,} of {total:,} items cannot make a pair: they have fewer than {needed} responses ({SETTING})"]
 
 
 def check_run_pairable(ledger: Ledger, run: Run) -> None:
     """Refuse to work on a run of which no item can make a pair. Raises UsageError."""
-    needed, short = responses_needed(run.config), count_unpairable(ledger, run)
-    query = sa.select(sa.func.count(), sa.func.max(items.c.given)).where(items.c.run_id == run.id)
-    with ledger.reading() as conn:
-        total, most = conn.execute(query).one()
-    if total and short == total:
-        raise UsageError(no_pair(f"run {run.name}", most or int(run.config["sample"]["responses"]), needed))
+    total, most = count_given(ledger, run)
+    if total and count_unpairable(ledger, run) == total:
+        sampled = int(run.config["sample"]["responses"])
+        raise UsageError(no_pair(f"run {run.name}", most or sampled, responses_needed(run.config)))
