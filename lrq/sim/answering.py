@@ -26,7 +26,7 @@ class Asked:
 
 
 def take_apart(messages: Sequence[Mapping[str, str]]) -> Asked:
-    """The document and the question of the last user message.
+    """Split a prompt into the document and the question of its last user message.
 
     A fenced document ends with its fence. Without one the last line is the question, or the last sentence if
     there is but one line; the document may then stand in the messages before.
@@ -37,13 +37,13 @@ def take_apart(messages: Sequence[Mapping[str, str]]) -> Asked:
         document, question = fenced[2], fenced[3].strip() or text[: fenced.start()].strip()
     else:
         document, _, question = text.rpartition("\n")
-        if not document and (said := sentences(text)):
-            document, question = " ".join(said[:-1]), said[-1]
+        if not document and (pieces := sentences(text)):
+            document, question = " ".join(pieces[:-1]), pieces[-1]
     return Asked(document=document or before, question=_LABEL.sub("", question))
 
 
 def manner(draw: float) -> str:
-    """The manner for a draw in [0, 1)."""
+    """Return the manner for a draw in [0, 1)."""
     for name, share in MANNERS:
         if draw < share:
             return name
@@ -52,7 +52,7 @@ def manner(draw: float) -> str:
 
 
 def respond(asked: Asked, how: str, draw: int) -> str:
-    """An answer in the manner `how`; `draw` picks among the wrong values."""
+    """Answer in the manner `how`; `draw` picks among the wrong values."""
     chinese = _CHINESE.search(asked.question) is not None
     refusal = "文档中没有提到。" if chinese else "I cannot tell ."
     facts = [fact for fact in _facts(asked) if fact]
@@ -74,13 +74,13 @@ class _Index:
 
 @lru_cache(maxsize=32)
 def _indexed(document: str) -> _Index:
-    said = [sentence for sentence in sentences(document) if units(sentence)]
-    return _Index(said=said, frequency=Counter(unit for sentence in said for unit in units(sentence)))
+    stated = [sentence for sentence in sentences(document) if units(sentence)]
+    return _Index(said=stated, frequency=Counter(unit for sentence in stated for unit in units(sentence)))
 
 
 @lru_cache(maxsize=256)
 def _facts(asked: Asked) -> tuple[str, ...]:
-    """For each part of the question the sentence that shares its rarest units, or nothing."""
+    """Return for each part of the question the sentence that shares its rarest units, or nothing."""
     index = _indexed(asked.document)
 
     def weight(part: frozenset[str], sentence: str) -> float:
@@ -88,18 +88,18 @@ def _facts(asked: Asked) -> tuple[str, ...]:
         return sum(math.log(1 + len(index.said) / index.frequency[unit]) for unit in shared)
 
     best = (max(index.said, key=lambda s: weight(part, s), default="") for part in parts(asked.question))
-    found = ((part, sentence) for part, sentence in zip(parts(asked.question), best, strict=True))
-    return tuple(sentence if part & units(sentence) else "" for part, sentence in found)
+    pairs = ((part, sentence) for part, sentence in zip(parts(asked.question), best, strict=True))
+    return tuple(sentence if part & units(sentence) else "" for part, sentence in pairs)
 
 
 def _altered(fact: str, said: Sequence[str], draw: int) -> str:
-    """The fact with another sentence's value, else with another number, else another sentence."""
+    """Return the fact with another sentence's value, else with another number, else another sentence."""
     value = value_of(fact).strip(" .。！!")
     subject = units(fact) - units(value)
     others = {
-        other: None
+        alternative: None
         for sentence in said
-        if (other := value_of(sentence).strip(" .。！!")) and other != value and subject & units(sentence)
+        if (alternative := value_of(sentence).strip(" .。！!")) and alternative != value and subject & units(sentence)
     }
     if value and others:
         head, _, tail = fact.rpartition(value)

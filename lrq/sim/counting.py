@@ -44,12 +44,12 @@ class Counter:
         self._bill: dict[Group, Amount] = {}
 
     def take(self) -> dict[Group, Amount]:
-        """What was counted since the last time: calls that are made at once, and find what stood there before."""
-        taken, self._bill = self._bill, {}
+        """Return what was counted since the last time: calls made at once, which find what stood there before."""
+        bill, self._bill = self._bill, {}
         for chain in self._at_work:
             self._prefixes.add(chain)
         self._at_work = []
-        return taken
+        return bill
 
     async def call(self, call: Call, purpose: Purpose) -> Reply:
         key, outcome = call_key(call), self._answer(call, purpose)
@@ -94,8 +94,8 @@ class Counter:
 
     def _answer(self, call: Call, purpose: Purpose) -> Outcome:
         if call.role == "embedding":
-            asked = EmbeddingRequest(model=call.model, texts=call.input, dimensions=64, encoding="float")
-            return answer_embedding(asked)
+            embedding = EmbeddingRequest(model=call.model, texts=call.input, dimensions=64, encoding="float")
+            return answer_embedding(embedding)
         request = ChatRequest(
             model=call.model,
             messages=call.messages,
@@ -143,7 +143,7 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 def is_simulator(url: str) -> bool:
-    """Whether a simulator listens there: asked of this machine alone, in a request that is free and bears no key."""
+    """Tell whether a simulator listens there, by a free request without a key, and only on this machine."""
     if urlsplit(url).hostname not in {"localhost", "127.0.0.1", "::1"}:
         return False
     try:

@@ -19,14 +19,14 @@ def _place(unit: str) -> tuple[int, float]:
 
 
 def embed(text: str, dimensions: int) -> NDArray[np.float32]:
-    """The vector of a text: each unit adds ±(1 + ln count) at its hashed place; all zeros only for no dimension.
+    """Return the vector of a text: each unit adds ±(1 + ln count) at its hashed place; all zeros only for no dimension.
 
     A text without content gets the first unit vector, so that every cosine is defined.
     """
     vector = np.zeros(dimensions, dtype=np.float32)
     for unit, count in Counter(words(text)).items():
-        place, sign = _place(unit)
-        vector[place % dimensions] += sign * (1 + math.log(count))
+        index, sign = _place(unit)
+        vector[index % dimensions] += sign * (1 + math.log(count))
     length = float(np.linalg.norm(vector))
     if not length:
         vector[0] = length = 1.0
@@ -34,7 +34,7 @@ def embed(text: str, dimensions: int) -> NDArray[np.float32]:
 
 
 def encoded(vector: NDArray[np.float32], encoding: str) -> object:
-    """A vector as the API sends it: a list of numbers, or base64 of little-endian floats."""
+    """Return a vector as the API sends it: a list of numbers, or base64 of little-endian floats."""
     if encoding == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
     return vector

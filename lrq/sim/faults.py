@@ -17,23 +17,23 @@ FALSE_MARKS = ("[[I cannot tell]]", "[[85]]", "[[Not fully supported]]", "The sc
 
 
 def draw(*keys: object) -> float:
-    """A number in [0, 1) that depends on the keys alone."""
+    """Return a number in [0, 1) that depends on the keys alone."""
     digest = blake2b(repr(keys).encode(), digest_size=7).digest()
     return int.from_bytes(digest) / 2**56
 
 
 def fault(rates: Mapping[str, float], seed: int, body: bytes, seen: int) -> str | None:
-    """The fault of a body's `seen`-th delivery, so that another try may succeed; None: it goes well."""
-    place = draw("fault", seed, body, seen) if rates else 1.0
+    """Return the fault of a body's `seen`-th delivery, so that another try may succeed; None: it goes well."""
+    position = draw("fault", seed, body, seen) if rates else 1.0
     for name in FAULTS:
         rate = rates.get(name, 0.0)
-        if place < rate:
+        if position < rate:
             return name
-        place -= rate
+        position -= rate
     return None
 
 
 def unreadable(kind: str, seed: int, body: bytes, seen: int) -> str:
-    """A reply that holds nothing for a prompt of this kind; to an extraction any prose would be an answer."""
+    """Return a reply that holds nothing for a prompt of this kind; to an extraction any prose would be an answer."""
     texts = NOTICES if kind == "extraction" else NOTICES + FALSE_MARKS
     return texts[int(draw("unreadable", seed, body, seen) * len(texts))]

@@ -49,15 +49,15 @@ def _scored(prompt: Prompt, score: float, why: str, why_chinese: str) -> Verdict
 
 
 def helpfulness(prompt: Prompt) -> Verdict:
-    """On topic in each part of the question, adding something to it, neither refusing nor overlong."""
+    """Score by being on topic in each part of the question, adding something, neither refusing nor overlong."""
     question, answer = prompt.first("question"), prompt.first("answer")
-    said = units(answer)
-    if not said or is_refusal(answer):
+    content = units(answer)
+    if not content or is_refusal(answer):
         return _scored(prompt, 1.0 if answer.strip() else 0.0, "The answer gives nothing.", "回答没有给出内容。")
-    asked = parts(question)
-    topic = sum(overlap(part, answer) for part in asked) / len(asked) if asked else 1.0
-    new = said - units(question)
-    fitting = min(1.0, len(new) / max(1, len(asked)))
+    questions = parts(question)
+    topic = sum(overlap(part, answer) for part in questions) / len(questions) if questions else 1.0
+    new = content - units(question)
+    fitting = min(1.0, len(new) / max(1, len(questions)))
     overlong = max(0.0, len(answer) / LONG - 1)
     score = 1 + 4 * fitting + (5 * topic if new else 0) - min(3.0, overlong)
     return _scored(
@@ -70,12 +70,12 @@ def helpfulness(prompt: Prompt) -> Verdict:
 
 def logicality(prompt: Prompt) -> Verdict:
     """Free of contradiction, repetition and wrong sums; no outside knowledge."""
-    said = [sentence for sentence in sentences(prompt.first("answer")) if units(sentence) or refuses(sentence)][:200]
-    clashes = sum(_contradict(one, other) for one, other in combinations(said[:60], 2))
-    repeated = len(said) - len({units(sentence) for sentence in said})
-    wrong = sum(not _sum_holds(found) for sentence in said for found in _SUM.finditer(sentence))
-    torn = any(refuses(sentence) for sentence in said) and not all(refuses(sentence) for sentence in said)
-    score = 10 - 4 * clashes - 4 * wrong - 2 * torn - 6 * repeated / max(1, len(said)) if said else 5
+    claims = [sentence for sentence in sentences(prompt.first("answer")) if units(sentence) or refuses(sentence)][:200]
+    clashes = sum(_contradict(a, b) for a, b in combinations(claims[:60], 2))
+    repeated = len(claims) - len({units(sentence) for sentence in claims})
+    wrong = sum(not _sum_holds(equation) for sentence in claims for equation in _SUM.finditer(sentence))
+    torn = any(refuses(sentence) for sentence in claims) and not all(refuses(sentence) for sentence in claims)
+    score = 10 - 4 * clashes - 4 * wrong - 2 * torn - 6 * repeated / max(1, len(claims)) if claims else 5
     return _scored(
         prompt,
         score,
@@ -85,7 +85,7 @@ def logicality(prompt: Prompt) -> Verdict:
 
 
 def _contradict(one: str, other: str) -> bool:
-    """Same subject with another value, or the same sentence once denied."""
+    """Tell whether both have the same subject with another value, or are the same sentence once denied."""
     here, there = units(one), units(other)
     if here == there:
         return negated(one) != negated(other)
@@ -101,14 +101,14 @@ def _sum_holds(found: re.Match[str]) -> bool:
 
 
 def statements(prompt: Prompt) -> Verdict:
-    """The factual sentences of the answer, in order, each once."""
-    found = dict.fromkeys(sentence for sentence in sentences(prompt.first("answer")) if _states(sentence))
-    if not found:
-        why = "回答没有陈述事实。" if prompt.chinese else "The answer states no fact."
-        return Verdict(text=f"[[{NO_STATEMENTS}]]", reasoning=why)
-    why = f"回答陈述了{len(found)}个事实。" if prompt.chinese else f"The answer states {len(found)} facts."
-    quoted = (f"<statement>{_MARK.sub(' ', sentence)}</statement>" for sentence in found)
-    return Verdict(text="\n".join(quoted), reasoning=why)
+    """List the factual sentences of the answer, in order, each once."""
+    facts = dict.fromkeys(sentence for sentence in sentences(prompt.first("answer")) if _states(sentence))
+    if not facts:
+        comment = "回答没有陈述事实。" if prompt.chinese else "The answer states no fact."
+        return Verdict(text=f"[[{NO_STATEMENTS}]]", reasoning=comment)
+    comment = f"回答陈述了{len(facts)}个事实。" if prompt.chinese else f"The answer states {len(facts)} facts."
+    quoted = (f"<statement>{_MARK.sub(' ', sentence)}</statement>" for sentence in facts)
+    return Verdict(text="\n".join(quoted), reasoning=comment)
 
 
 def _states(sentence: str) -> bool:
@@ -122,16 +122,16 @@ def _states(sentence: str) -> bool:
 
 
 def support(prompt: Prompt) -> Verdict:
-    """Whether one place in the passages holds all units of the statement, some, or none."""
-    found = supported(prompt.first("statement"), evidence(prompt.sections.get("passage", ())))
-    return Verdict(text=f"[[{found.mark}]]", reasoning=_why(found, prompt.chinese))
+    """Judge whether one place in the passages holds all units of the statement, some, or none."""
+    verdict = supported(prompt.first("statement"), evidence(prompt.sections.get("passage", ())))
+    return Verdict(text=f"[[{verdict.mark}]]", reasoning=_why(verdict, prompt.chinese))
 
 
 def support_batch(prompt: Prompt) -> Verdict:
-    """A line with its verdict for each of several statements."""
+    """Judge several statements, a line with its verdict for each."""
     places = evidence(prompt.sections.get("passage", ()))
-    found = [supported(statement, places) for statement in prompt.sections.get("statement", ())]
-    lines = (f"{n}. {_why(one, prompt.chinese)} [[{n}: {one.mark}]]" for n, one in enumerate(found, 1))
+    verdicts = [supported(statement, places) for statement in prompt.sections.get("statement", ())]
+    lines = (f"{n}. {_why(verdict, prompt.chinese)} [[{n}: {verdict.mark}]]" for n, verdict in enumerate(verdicts, 1))
     return Verdict(text="\n".join(lines))
 
 
@@ -140,62 +140,62 @@ def _why(found: Supported, chinese: bool) -> str:
 
 
 def extraction(prompt: Prompt) -> Verdict:
-    """The sentences of the document part that bear on the question, in order."""
-    question, said = prompt.first("question"), sentences(prompt.first("document part"))
-    asked = parts(question)
+    """Quote the sentences of the document part that bear on the question, in order."""
+    question, stated = prompt.first("question"), sentences(prompt.first("document part"))
+    questions = parts(question)
     if _GENERIC.search(question):
-        found = [sentence for sentence in said if units(sentence)][:3]
+        quoted = [sentence for sentence in stated if units(sentence)][:3]
     else:
-        whole = frozenset[str]().union(*asked)
-        bearing = [sentence for sentence in said if relevant(asked, sentence)]
-        best = sorted(bearing, key=lambda sentence: -overlap(whole, sentence))[:EXTRACTED]
-        found = [sentence for sentence in dict.fromkeys(bearing) if sentence in best]
-    return Verdict(text="\n".join(f"- {sentence[:300]}" for sentence in found) or NOTHING_RELEVANT)
+        topic = frozenset[str]().union(*questions)
+        bearing = [sentence for sentence in stated if relevant(questions, sentence)]
+        best = sorted(bearing, key=lambda sentence: -overlap(topic, sentence))[:EXTRACTED]
+        quoted = [sentence for sentence in dict.fromkeys(bearing) if sentence in best]
+    return Verdict(text="\n".join(f"- {sentence[:300]}" for sentence in quoted) or NOTHING_RELEVANT)
 
 
 def completeness(prompt: Prompt) -> Verdict:
-    """The share of the extracted points that the answer covers, by what they add to the question."""
+    """Score the share of the extracted points that the answer covers, by what they add to the question."""
     question, answer = prompt.first("question"), prompt.first("answer")
     points = _points(prompt.first("extracted points"))
     if not points:
         score = 10.0 if is_refusal(answer) else 3.0
         return _scored(prompt, score, "The document has nothing on this.", "文档中没有相关内容。")
     bearing = [point for point in points if relevant(parts(question), point)] or points
-    said = units(answer)
-    covered = sum(_covered(units(point), units(question), said) for point in bearing) / len(bearing)
-    why = f"The answer covers {covered:.0%} of {len(bearing)} points."
-    return _scored(prompt, 10 * covered, why, f"回答覆盖了{len(bearing)}个要点中的{covered:.0%}。")
+    content = units(answer)
+    covered = sum(_covered(units(point), units(question), content) for point in bearing) / len(bearing)
+    reasoning = f"The answer covers {covered:.0%} of {len(bearing)} points."
+    return _scored(prompt, 10 * covered, reasoning, f"回答覆盖了{len(bearing)}个要点中的{covered:.0%}。")
 
 
 def _points(extracted: str) -> list[str]:
-    """The distinct sentences of the list, without its headings and the parts that hold nothing."""
+    """Return the distinct sentences of the list, without its headings and the parts that hold nothing."""
     nothing = units(NOTHING_RELEVANT)
-    found = {units(s): s for s in sentences(extracted) if _states(s) and units(s) != nothing and not _PART.match(s)}
-    return [point for held, point in found.items() if held]
+    points = {units(s): s for s in sentences(extracted) if _states(s) and units(s) != nothing and not _PART.match(s)}
+    return [point for content, point in points.items() if content]
 
 
 def _covered(point: frozenset[str], question: frozenset[str], said: frozenset[str]) -> float:
-    told = point - question or point
-    return len(told & said) / len(told)
+    news = point - question or point
+    return len(news & said) / len(news)
 
 
 def pairwise(prompt: Prompt) -> Verdict:
-    """Better what serves the question and is borne out by the passages, sentence by sentence."""
+    """Prefer what serves the question and is borne out by the passages, sentence by sentence."""
     passages = evidence(prompt.sections.get("passage", ()))
     first, second = (_merit(prompt, prompt.first(name), passages) for name in ("answer a", "answer b"))
     letter = "C" if first == second else "A" if first > second else "B"
-    why = f"The answers rate {first:g} and {second:g}."
+    english = f"The answers rate {first:g} and {second:g}."
     chinese = f"两个回答分别得{first:g}分和{second:g}分。"
-    return Verdict(text=f"[[{letter}]]", reasoning=chinese if prompt.chinese else why)
+    return Verdict(text=f"[[{letter}]]", reasoning=chinese if prompt.chinese else english)
 
 
 def _merit(prompt: Prompt, answer: str, passages: Sequence[str]) -> float:
-    asked = replace(prompt, sections={**prompt.sections, "answer": [answer]})
-    merit = float(helpfulness(asked).text.strip("[]"))
+    case = replace(prompt, sections={**prompt.sections, "answer": [answer]})
+    merit = float(helpfulness(case).text.strip("[]"))
     stated = [sentence for sentence in sentences(answer) if _states(sentence)]
     if not (passages and stated):
         return merit
-    return merit + 10 * sum(SUPPORT_VALUES[supported(one, passages).mark] for one in stated) / len(stated)
+    return merit + 10 * sum(SUPPORT_VALUES[supported(claim, passages).mark] for claim in stated) / len(stated)
 
 
 DECISIONS: Mapping[str, Callable[[Prompt], Verdict]] = {

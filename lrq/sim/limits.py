@@ -18,13 +18,13 @@ class SlidingLog:
     entries: deque[tuple[float, int]] = field(default_factory=deque)
 
     def wait(self, now: float, amount: int) -> float:
-        """Seconds until `amount` fits; 0 if it fits now; the window if it never will."""
+        """Return the seconds until `amount` fits; 0 if it fits now; the window if it never will."""
         self._forget(now)
         if self.limit is None or self.used + amount <= self.limit:
             return 0.0
         over = self.used + amount - self.limit
-        for when, held in self.entries:
-            over -= held
+        for when, admitted in self.entries:
+            over -= admitted
             if over <= 0:
                 return when + self.window - now
         return self.window
@@ -36,7 +36,7 @@ class SlidingLog:
         self.worst = max(self.worst, self.used)
 
     def reset(self, now: float) -> float:
-        """Seconds until the log is empty."""
+        """Return the seconds until the log is empty."""
         return self.entries[-1][0] + self.window - now if self.entries else 0.0
 
     def _forget(self, now: float) -> None:
@@ -79,16 +79,16 @@ class Limits:
 
     def headers(self, now: float) -> dict[str, str]:
         """x-ratelimit-* for the limits that are set."""
-        found: dict[str, str] = {}
+        fields: dict[str, str] = {}
         if not self.options.headers:
-            return found
+            return fields
         for name, log in (("requests", self.requests), ("tokens", self.tokens)):
             if log.limit is not None:
                 log.wait(now, 0)
-                found[f"x-ratelimit-limit-{name}"] = str(log.limit)
-                found[f"x-ratelimit-remaining-{name}"] = str(max(0, log.limit - log.used))
-                found[f"x-ratelimit-reset-{name}"] = _duration(log.reset(now))
-        return found
+                fields[f"x-ratelimit-limit-{name}"] = str(log.limit)
+                fields[f"x-ratelimit-remaining-{name}"] = str(max(0, log.limit - log.used))
+                fields[f"x-ratelimit-reset-{name}"] = _duration(log.reset(now))
+        return fields
 
     def retry_after(self, refusal: Refusal) -> dict[str, str]:
         """Whole seconds, rounded up, as servers send; decimals only where the window is under 10 s."""
@@ -100,8 +100,8 @@ class Limits:
 
 
 def _duration(seconds: float) -> str:
-    """As OpenAI writes it: 12ms, 1.5s, 1m30s."""
+    """Write a duration as OpenAI does: 12ms, 1.5s, 1m30s."""
     if seconds < 1:
         return f"{seconds * 1000:.0f}ms"
-    minutes, rest = divmod(seconds, 60)
-    return (f"{minutes:.0f}m" if minutes else "") + f"{rest:.3f}".rstrip("0").rstrip(".") + "s"
+    minutes, remainder = divmod(seconds, 60)
+    return (f"{minutes:.0f}m" if minutes else "") + f"{remainder:.3f}".rstrip("0").rstrip(".") + "s"

@@ -28,7 +28,7 @@ def tokenise(model: str, text: str) -> Tokenised:
 
 
 def cut(text: str, limit: int) -> str:
-    """The first `limit` tokens of a text."""
+    """Return the first `limit` tokens of a text."""
     if limit < 1 or not text:
         return ""
     return text[: chunk(text, limit)[0].end]

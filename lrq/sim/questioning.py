@@ -14,8 +14,8 @@ SPOKEN_OF = 2  # sentences that a question is on
 
 def asks_for_questions(text: str) -> int:
     """Return how many numbered questions a prompt asks for; 0: it asks for something else."""
-    found = _ASKS.search(text)
-    return int(found[1]) if found else 0
+    match = _ASKS.search(text)
+    return int(match[1]) if match else 0
 
 
 def write_questions(text: str, count: int) -> str:
@@ -24,17 +24,17 @@ def write_questions(text: str, count: int) -> str:
     subjects = list(dict.fromkeys(filter(None, map(_subject, sentences(document)))))
     chinese = _CHINESE.search("".join(subjects)) is not None
     step = max(1, len(subjects) // (count * SPOKEN_OF))
-    drawn = iter(subjects[::step])
+    chosen = iter(subjects[::step])
     lines: list[str] = []
-    while len(lines) < count and (asked := list(islice(drawn, SPOKEN_OF))):
-        parts = ("和" if chinese else " and ").join(asked)
+    while len(lines) < count and (group := list(islice(chosen, SPOKEN_OF))):
+        parts = ("和" if chinese else " and ").join(group)
         question = f"{parts}分别是什么？" if chinese else f"What is {parts}?"
         lines.append(f"{len(lines) + 1}: {question}")
     return "\n".join(lines)
 
 
 def _subject(sentence: str) -> str:
-    """What a sentence tells the value of: 'the colour' in 'the colour is red'; empty where there is none."""
+    """Return what a sentence tells the value of: 'the colour' in 'the colour is red'; empty where there is none."""
     value = value_of(sentence)
     subject = _COPULA.sub("", sentence[: len(sentence) - len(value)]).strip() if value else ""
     return f"the{subject[3:]}" if subject.startswith("The ") else subject

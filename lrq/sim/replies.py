@@ -41,7 +41,7 @@ class Outcome:
 
 
 def answer_chat(request: ChatRequest, options: Options) -> Outcome:
-    """What the judge or the policy says; raises BadRequest for an unknown task or too long a prompt."""
+    """Return what the judge or the policy says; raises BadRequest for an unknown task or too long a prompt."""
     text = "\n".join(f"{message['role']}\n{message['content']}" for message in request.messages)
     prompt = tokenise(request.model, text)
     needed = prompt.tokens + (request.max_tokens or 0)
@@ -77,19 +77,19 @@ def _verdicts(request: ChatRequest) -> tuple[str, Sequence[Verdict]]:
 
 
 def _answers(request: ChatRequest) -> list[Verdict]:
-    """The policy's n answers: a draw of prompt and seed for the first, even steps from there for the rest."""
-    asked = take_apart(request.messages)
-    start = draw("policy", asked.question, asked.document, request.seed)
-    hows = ["right" if not request.temperature else manner((start + i * GOLDEN) % 1) for i in range(request.n)]
-    return [Verdict(text=respond(asked, how, int(start * 1009) + i)) for i, how in enumerate(hows)]
+    """Return the policy's n answers: a draw of prompt and seed for the first, even steps from there for the rest."""
+    parts = take_apart(request.messages)
+    start = draw("policy", parts.question, parts.document, request.seed)
+    manners = ["right" if not request.temperature else manner((start + i * GOLDEN) % 1) for i in range(request.n)]
+    return [Verdict(text=respond(parts, name, int(start * 1009) + i)) for i, name in enumerate(manners)]
 
 
 def _choice(verdict: Verdict, limit: int | None, apart: bool) -> Choice:
-    """The verdict in at most `limit` tokens, cut where they end; reasoning comes first and may use them up."""
+    """Cut the verdict to at most `limit` tokens; reasoning comes first and may use them up."""
     if not apart:
-        whole = f"{verdict.reasoning}\n{verdict.text}" if verdict.reasoning else verdict.text
-        text = whole if limit is None else cut(whole, limit)
-        return Choice(text=text, finish="stop" if text == whole else "length")
+        full = f"{verdict.reasoning}\n{verdict.text}" if verdict.reasoning else verdict.text
+        text = full if limit is None else cut(full, limit)
+        return Choice(text=text, finish="stop" if text == full else "length")
     reasoning = verdict.reasoning if limit is None else cut(verdict.reasoning, limit)
     left = None if limit is None else limit - count_tokens(reasoning)
     text = verdict.text if left is None else cut(verdict.text, left)
@@ -113,14 +113,14 @@ CANNED = Outcome(
 
 
 def instead(outcome: Outcome, text: str) -> Outcome:
-    """The outcome with every choice saying `text`; of an embedding, without its first vector."""
+    """Return the outcome with every choice saying `text`; of an embedding, without its first vector."""
     choices = tuple(Choice(text=text) for _ in outcome.choices)
     tokens = sum(count_tokens(text) for _ in choices)
     return replace(outcome, choices=choices, vectors=outcome.vectors[1:], completion_tokens=tokens, reasoning_tokens=0)
 
 
 def render(outcome: Outcome, digest: bytes, cached: int) -> bytes:
-    """The body of a 200 reply; everything but the cached tokens follows from the request."""
+    """Return the body of a 200 reply; everything but the cached tokens follows from the request."""
     fields = _embedding(outcome) if outcome.kind == "embedding" else _chat(outcome, digest, cached)
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 

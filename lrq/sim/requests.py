@@ -41,7 +41,7 @@ class EmbeddingRequest:
 
 
 def read_body(body: bytes, options: Options) -> dict[str, Any]:
-    """The JSON object of a body, its model checked."""
+    """Parse the JSON object of a body and check its model. Raises BadRequest."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -54,6 +54,7 @@ def read_body(body: bytes, options: Options) -> dict[str, Any]:
 
 
 def read_chat(body: bytes, options: Options) -> ChatRequest:
+    """Parse a chat request. Raises BadRequest for what the simulator does not serve."""
     fields = read_body(body, options)
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
@@ -72,6 +73,7 @@ def read_chat(body: bytes, options: Options) -> ChatRequest:
 
 
 def read_embedding(body: bytes, options: Options) -> EmbeddingRequest:
+    """Parse an embedding request. Raises BadRequest for what the simulator does not serve."""
     fields = read_body(body, options)
     texts = fields.get("input")
     texts = [texts] if isinstance(texts, str) else texts

@@ -32,23 +32,23 @@ class Prompt:
 
 
 def read_prompt(text: str) -> Prompt | None:
-    """The prompt of a judge, or None if the first line names no task.
+    """Parse the prompt of a judge; None if the first line names no task.
 
     A section that returns replaces the earlier one, since examples come before the case itself; numbered
     ones are gathered from number 1 on.
     """
-    head, _, rest = text.partition("\n")
-    named = _KIND.match(head)
-    if not named:
+    head, _, remainder = text.partition("\n")
+    task = _KIND.match(head)
+    if not task:
         return None
     sections: dict[str, list[str]] = {}
-    for heading, body in _fenced(rest.splitlines()):
+    for heading, body in _fenced(remainder.splitlines()):
         name, number = _name(heading)
-        known = sections.setdefault(name, [])
+        texts = sections.setdefault(name, [])
         if not number or number == 1:
-            known.clear()
-        known.append(body)
-    return Prompt(kind=named[2], chinese=named[1][0] == "任", sections=sections)
+            texts.clear()
+        texts.append(body)
+    return Prompt(kind=task[2], chinese=task[1][0] == "任", sections=sections)
 
 
 def _name(heading: str) -> tuple[str, int]:
@@ -58,12 +58,12 @@ def _name(heading: str) -> tuple[str, int]:
 
 
 def _fenced(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each heading whose next line opens a fence, with the text up to the identical closing line."""
-    at = 0
-    while at < len(lines) - 1:
-        heading, fence = _HEADING.match(lines[at]), _FENCE.match(lines[at + 1])
-        at += 1
+    """Yield each heading whose next line opens a fence, with the text up to the identical closing line."""
+    position = 0
+    while position < len(lines) - 1:
+        heading, fence = _HEADING.match(lines[position]), _FENCE.match(lines[position + 1])
+        position += 1
         if heading and fence:
-            end = next((i for i in range(at + 1, len(lines)) if lines[i].rstrip() == fence[1]), len(lines))
-            yield heading[1].strip(), "\n".join(lines[at + 1 : end])
-            at = end + 1
+            end = next((i for i in range(position + 1, len(lines)) if lines[i].rstrip() == fence[1]), len(lines))
+            yield heading[1].strip(), "\n".join(lines[position + 1 : end])
+            position = end + 1

@@ -59,7 +59,7 @@ class Sim:
         return self.reply(404, render_error(f"Nothing is served at {request.path}.", "not_found"))
 
     async def paid(self, request: web.BaseRequest) -> web.StreamResponse:
-        """A request that would cost money: what refuses it, what goes wrong, or its reply."""
+        """Answer a request that would cost money: with a refusal, a fault, or its reply."""
         body = await request.content.read()
         stats, digest = self.stats, digest_of(body)
         stats.received += 1
@@ -74,9 +74,9 @@ class Sim:
         if refusal := self.limits.admit(time.monotonic(), tokens, stats.in_flight):
             stats.refused[refusal.limit] += 1
             return await self.send(request, self.refused(refusal), outcome.kind)
-        seen = stats.begin(digest)
+        deliveries = stats.begin(digest)
         try:
-            return await self.admitted(request, outcome, digest, seen)
+            return await self.admitted(request, outcome, digest, deliveries)
         except asyncio.CancelledError:
             stats.aborted += 1
             raise
@@ -108,7 +108,7 @@ class Sim:
         return response
 
     async def wait(self, digest: bytes, seen: int) -> None:
-        """The latency of this delivery, spent in a slot if there are any."""
+        """Wait for the latency of this delivery, in a slot if there are any."""
         options = self.options
         spread = options.jitter_ms * (2 * faults.draw("latency", options.seed, digest, seen) - 1)
         seconds = max(0.0, options.latency_ms + spread) / 1000
@@ -119,7 +119,7 @@ class Sim:
                 await asyncio.sleep(seconds)
 
     async def lose(self, request: web.BaseRequest, fault: str) -> web.StreamResponse:
-        """No reply: the connection is reset, at once or after having hung."""
+        """Reset the connection in place of a reply, at once or after having hung."""
         if fault == "hang":
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.closing.wait(), self.options.hang_seconds)
@@ -150,8 +150,8 @@ class Sim:
     def outcome(self, path: str, body: bytes, digest: bytes) -> Outcome:
         if self.options.canned:
             return CANNED
-        if found := self.outcomes.get(digest):
-            return found
+        if cached := self.outcomes.get(digest):
+            return cached
         outcome = self.decide[path](body)
         if outcome.choices:  # vectors are large, and soon made again
             self.outcomes.put(digest, outcome)

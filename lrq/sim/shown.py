@@ -19,13 +19,13 @@ def shown_verdict(text: str, *, is_task: bool) -> Verdict | None:
     """
     instructions = _FENCED.sub("", text)
     draw = int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big")
-    why = "I know no such task; this mark is drawn from the prompt's text."
+    comment = "I know no such task; this mark is drawn from the prompt's text."
     if _NUMBER.search(instructions):
-        return Verdict(text=f"[[{draw % 21 / 2:g}]]", reasoning=why)
-    if named := _NAMED.findall(instructions):
-        scores = (f"[RESULT] {name}: {int(low) + draw % (int(high) - int(low) + 1)}" for name, low, high in named)
-        return Verdict(text="\n".join(scores), reasoning=why)
+        return Verdict(text=f"[[{draw % 21 / 2:g}]]", reasoning=comment)
+    if shown := _NAMED.findall(instructions):
+        scores = (f"[RESULT] {name}: {int(low) + draw % (int(high) - int(low) + 1)}" for name, low, high in shown)
+        return Verdict(text="\n".join(scores), reasoning=comment)
     if _RESULT.search(instructions):
-        return Verdict(text=f"[RESULT] {1 + draw % 5}", reasoning=why)
+        return Verdict(text=f"[RESULT] {1 + draw % 5}", reasoning=comment)
     marks = list(dict.fromkeys(_CHOICE.findall(instructions))) if is_task else []
-    return Verdict(text=f"[[{marks[draw % len(marks)]}]]", reasoning=why) if marks else None
+    return Verdict(text=f"[[{marks[draw % len(marks)]}]]", reasoning=comment) if marks else None

@@ -27,7 +27,7 @@ class Stats:
     peak: int = 0
 
     def begin(self, body: bytes) -> int:
-        """An admitted request: returns how often its body came before."""
+        """Count an admitted request; return how often its body came before."""
         before = self.seen[body]
         self.seen[body] += 1
         self.in_flight += 1
@@ -35,13 +35,13 @@ class Stats:
         return before
 
     def sent(self, kind: str, status: int, identity: bytes | None = None) -> None:
-        """A complete reply; `identity` is the hash of a request that was answered with 200."""
+        """Count a complete reply; `identity` is the hash of a request that was answered with 200."""
         self.replies[kind, status] += 1
         if identity is not None:
             self.served[identity] += 1
 
     def snapshot(self, limits: Limits) -> dict[str, Any]:
-        """The counts as /stats shows them."""
+        """Return the counts as /stats shows them."""
         by_kind: dict[str, dict[str, int]] = {}
         for (kind, status), count in self.replies.items():
             by_kind.setdefault(kind, {})[str(status)] = count

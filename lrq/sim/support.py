@@ -20,8 +20,8 @@ class Supported:
 
 
 def evidence(passages: Sequence[str]) -> list[str]:
-    """The sentences of the passages, and those that a cut between two of them may have parted."""
-    seams = (one[-SEAM:] + other[:SEAM] for one, other in pairwise(passages))
+    """Return the sentences of the passages, and those that a cut between two of them may have parted."""
+    seams = (first[-SEAM:] + second[:SEAM] for first, second in pairwise(passages))
     return [sentence for text in (*passages, *seams) for sentence in sentences(text)]
 
 
@@ -35,11 +35,11 @@ def supported(statement: str, places: Sequence[str]) -> Supported:
     subject = need - value
     short = bool(subject) and 0 < len(value) <= 3
     spread = overlap(need, "\n".join(places)) if places else 0.0
-    places = [clause for place in places for clause in clauses(place)] if short else places
-    share = max((overlap(need, place) for place in places), default=0.0)
-    agreeing = [place for place in places if negated(place) == negated(statement)]
-    denied = short and any(_denies(place, subject, value) for place in agreeing)
-    if need and any(need <= units(place) for place in agreeing):
+    places = [clause for sentence in places for clause in clauses(sentence)] if short else places
+    share = max((overlap(need, sentence) for sentence in places), default=0.0)
+    agreeing = [sentence for sentence in places if negated(sentence) == negated(statement)]
+    denied = short and any(_denies(sentence, subject, value) for sentence in agreeing)
+    if need and any(need <= units(sentence) for sentence in agreeing):
         return Supported(mark=FULL, share=share)
     partly = share < 1 and not denied and (share >= 0.35 or spread >= 0.8)
     return Supported(mark=PARTIAL if partly else NONE, share=share)

@@ -44,7 +44,7 @@ _REFUSAL = re.compile(
 
 
 def _stem(word: str) -> str:
-    """A word without the commonest endings, so that 'values' meets 'value'."""
+    """Strip the commonest endings of a word, so that 'values' meets 'value'."""
     word = word.lower().split("'")[0].split("’")[0]
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
@@ -57,10 +57,10 @@ def _stem(word: str) -> str:
 
 
 def _bigrams(run: str) -> list[str]:
-    found: list[str] = []
+    bigrams: list[str] = []
     for segment in _STOP_CJK.split(_NEGATION.sub("的", run)):
-        found += [segment[i : i + 2] for i in range(len(segment) - 1)] or [segment]
-    return [unit for unit in found if unit]
+        bigrams += [segment[i : i + 2] for i in range(len(segment) - 1)] or [segment]
+    return [unit for unit in bigrams if unit]
 
 
 @lru_cache(maxsize=65536)
@@ -80,20 +80,20 @@ def words(text: str) -> list[str]:
 
 @lru_cache(maxsize=16384)
 def units(text: str) -> frozenset[str]:
-    """The distinct content units of a sentence."""
+    """Return the distinct content units of a sentence."""
     return frozenset(words(text))
 
 
 @lru_cache(maxsize=512)
 def sentences(text: str) -> tuple[str, ...]:
-    """The sentences of a text without bullets; lines end a sentence unless the next begins in lower case."""
+    """Split a text into sentences without bullets; lines end one unless the next begins in lower case."""
     lines = _WRAPPED.sub(" ", text).splitlines()
-    whole = (piece.strip() for line in lines for piece in _END.split(_BULLET.sub("", line)))
-    return tuple(piece for sentence in whole if sentence for piece in _single(sentence))
+    stripped = (piece.strip() for line in lines for piece in _END.split(_BULLET.sub("", line)))
+    return tuple(piece for sentence in stripped if sentence for piece in _single(sentence))
 
 
 def _single(sentence: str) -> list[str]:
-    """A sentence as the facts it strings together ('A is x, B is y'), if each has a verb of its own."""
+    """Split a sentence into the facts it strings together ('A is x, B is y'), if each has a verb of its own."""
     facts = [fact for piece in _CLAUSE.split(sentence) if (fact := piece.strip())]
     return facts if all(_COPULA.search(fact) for fact in facts) else [sentence]
 
@@ -109,9 +109,9 @@ def negated(text: str) -> bool:
 
 @lru_cache(maxsize=16384)
 def value_of(sentence: str) -> str:
-    """What follows the last copula ('red' in 'the colour is red'), or nothing."""
-    found = list(_COPULA.finditer(sentence))
-    return sentence[found[-1].end() :] if found else ""
+    """Return what follows the last copula ('red' in 'the colour is red'), or nothing."""
+    copulas = list(_COPULA.finditer(sentence))
+    return sentence[copulas[-1].end() :] if copulas else ""
 
 
 def refuses(sentence: str) -> bool:
@@ -119,30 +119,30 @@ def refuses(sentence: str) -> bool:
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a text says nothing but that it cannot say."""
+    """Tell whether a text says nothing but that it cannot say."""
     saying = [sentence for sentence in sentences(text) if units(sentence) or refuses(sentence)]
     return bool(saying) and all(refuses(sentence) for sentence in saying)
 
 
 @lru_cache(maxsize=1024)
 def parts(question: str) -> tuple[frozenset[str], ...]:
-    """The units of each thing a question asks; a part of one unit joins its neighbour."""
-    found: list[frozenset[str]] = []
+    """Return the units of each thing a question asks; a part of one unit joins its neighbour."""
+    groups: list[frozenset[str]] = []
     for piece in _PARTS.split(question):
         part = units(piece)
-        if found and (len(part) < 2 or len(found[-1]) < 2):
-            found[-1] |= part
+        if groups and (len(part) < 2 or len(groups[-1]) < 2):
+            groups[-1] |= part
         elif part:
-            found.append(part)
-    return tuple(found)
+            groups.append(part)
+    return tuple(groups)
 
 
 def overlap(part: frozenset[str], sentence: str) -> float:
-    """The share of a part's units that a text has, 0 to 1."""
+    """Return the share of a part's units that a text has, 0 to 1."""
     return len(part & units(sentence)) / len(part) if part else 0.0
 
 
 def relevant(parts_asked: tuple[frozenset[str], ...], sentence: str) -> bool:
-    """Whether a sentence bears on some part: it has two of the part's units, or all if there are fewer."""
-    found = units(sentence)
-    return any(part and len(part & found) >= min(2, len(part)) for part in parts_asked)
+    """Tell whether a sentence bears on some part: it has two of the part's units, or all if there are fewer."""
+    content = units(sentence)
+    return any(part and len(part & content) >= min(2, len(part)) for part in parts_asked)
