@@ -67,11 +67,11 @@ class Dataset:
 
     def _count(self, entry: Entry) -> None:
         for name in entry.ignored:
-            known = name in self.ignored or len(self.ignored) < MAX_NAMES
-            self.ignored[name if known else "(others)"] += 1
-        for name, why in entry.dropped.items():
+            counts = name in self.ignored or len(self.ignored) < MAX_NAMES
+            self.ignored[name if counts else "(others)"] += 1
+        for name, reason in entry.dropped.items():
             self.dropped[name] += 1
-            self.why_dropped.setdefault(name, why)
+            self.why_dropped.setdefault(name, reason)
 
 
 class ResponsesFile:
@@ -92,14 +92,14 @@ class ResponsesFile:
         self.count: int = self._one("SELECT count(*) FROM sampled")[0]
 
     def of(self, item: str) -> tuple[Response, ...]:
-        """The responses of one item in the order of k; none if it has none."""
-        found = self._base.execute("SELECT k, text FROM sampled WHERE item = ? ORDER BY k", (item,)).fetchall()
-        if found:
+        """Return the responses of an item in the order of k; none if it has none."""
+        rows = self._base.execute("SELECT k, text FROM sampled WHERE item = ? ORDER BY k", (item,)).fetchall()
+        if rows:
             self._base.execute("INSERT OR IGNORE INTO used VALUES (?)", (item,))
-        return tuple(Response(text=text, k=k) for k, text in found)
+        return tuple(Response(text=text, k=k) for k, text in rows)
 
     def rejected(self) -> Iterator[Line[Given]]:
-        """The lines that cannot be used, in the order of the file."""
+        """Yield the lines that cannot be used, in the order of the file."""
         for number, reason in self._base.execute("SELECT number, reason FROM rejected ORDER BY number"):
             yield Line(number=number, reason=reason)
 

@@ -45,7 +45,7 @@ def encoding(head: bytes) -> str:
     marked = next((codec for mark, codec in _MARKS.items() if head.startswith(mark)), "")
     if marked:
         return marked
-    zeros = [place for place, byte in enumerate(head[:4]) if byte == 0]
+    zeros = [index for index, byte in enumerate(head[:4]) if byte == 0]
     guesses = {(0, 1, 2): "utf-32-be", (1, 2, 3): "utf-32-le", (0, 2): "utf-16-be", (1, 3): "utf-16-le"}
     return guesses.get(tuple(zeros), "")
 
@@ -55,10 +55,10 @@ def foreign(head: bytes) -> str:
 
     `head`: its first bytes, unpacked and in UTF-8.
     """
-    known = next((words for sign, words in _FOREIGN.items() if head.startswith(sign)), "")
+    words_ = next((words for sign, words in _FOREIGN.items() if head.startswith(sign)), "")
     text = head.removeprefix(UTF8_MARK).strip()
-    if known or not text:
-        return known
+    if words_ or not text:
+        return words_
     if head[257:262] == b"ustar":
         return f"a tar archive: {_UNPACK}"
     if re.match(rb"<(!doctype html|html)", text, re.IGNORECASE):

@@ -33,28 +33,28 @@ class _Splitter:
         self._in_string = self._is_escaped = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        begin, at = 0, int(self._is_escaped)
+        begin, position = 0, int(self._is_escaped)
         self._is_escaped = False
-        while at < len(chunk):
-            at, mark = self._next(chunk, at)
+        while position < len(chunk):
+            position, mark = self._next(chunk, position)
             if mark in (b"{", b"["):
                 if self._depth == self._base:  # an element begins here
-                    self._add(chunk[begin : at - 1])
+                    self._add(chunk[begin : position - 1])
                     yield from self._take(b"\n")
-                    begin = at - 1
+                    begin = position - 1
                 if self._depth == 0 and mark == b"[":
-                    self._base, begin = 1, at
+                    self._base, begin = 1, position
                 self._depth += 1
             elif mark and self._depth:
                 self._depth -= 1
                 if self._depth == self._base:
-                    self._add(chunk[begin:at])
+                    self._add(chunk[begin:position])
                     yield from self._take(b"\n")
-                    begin = at
+                    begin = position
                 elif self._depth < self._base:  # the outer array ends
-                    self._add(chunk[begin : at - 1])
+                    self._add(chunk[begin : position - 1])
                     yield from self._take(b"\n")
-                    self._base, begin = 0, at
+                    self._base, begin = 0, position
         self._add(chunk[begin:])
 
     def _next(self, chunk: bytes, at: int) -> tuple[int, bytes]:
@@ -65,10 +65,10 @@ class _Splitter:
                 self._is_escaped = chunk[at : at + 1] == b"\\"  # the last byte: what it escapes is in the next chunk
                 self._in_string = at == len(chunk) or self._is_escaped
                 at += 1
-            elif found := _OUTSIDE.search(chunk, at):
-                at = found.end()
-                if found[0] != b'"':
-                    return at, found[0]
+            elif hit := _OUTSIDE.search(chunk, at):
+                at = hit.end()
+                if hit[0] != b'"':
+                    return at, hit[0]
                 self._in_string = True
             else:
                 break

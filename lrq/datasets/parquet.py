@@ -52,11 +52,11 @@ class ParquetRows:
     def __iter__(self) -> Iterator[tuple[int, "dict[str, Any] | UnreadableRow"]]:
         number = 0
         with closing(self._open()) as file:
-            groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]
+            groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
             parts = [[part for part in _parts(group) if self._is_read(part)] for group in groups]
-        for at, needed in enumerate(parts):
+        for index, needed in enumerate(parts):
             try:
-                for row in self._group(at, needed):
+                for row in self._group(index, needed):
                     number += 1
                     yield number, row
             except UnreadableRow as why:
@@ -64,7 +64,7 @@ class ParquetRows:
             except (self._arrow.ArrowException, OSError) as error:
                 yield number + 1, UnreadableRow(f"the file is damaged ({_short(error)})")
                 return
-            number = sum(one.num_rows for one in groups[: at + 1])
+            number = sum(one.num_rows for one in groups[: index + 1])
 
     def _is_read(self, part: Any) -> bool:
         return part.path_in_schema.partition(".")[0] in self._columns
@@ -82,11 +82,11 @@ class ParquetRows:
         with closing(self._open(repeated)) as file:
             rows = 1 if large else ROWS
             for batch in file.iter_batches(rows, row_groups=[at], columns=self._columns, use_threads=False):
-                for place in range(batch.num_rows):
-                    yield self._row(batch.slice(place, 1))
+                for index in range(batch.num_rows):
+                    yield self._row(batch.slice(index, 1))
 
     def _row(self, batch: Any) -> "dict[str, Any] | UnreadableRow":
-        """The values of a batch of one row."""
+        """Return the values of a batch of one row."""
         if sum(_bytes(column) for column in batch.columns) > self._longest:
             return UnreadableRow(f"the row is longer than {self._longest >> 20} MB")
         try:
@@ -97,7 +97,7 @@ class ParquetRows:
 
 
 def _parts(group: Any) -> list[Any]:
-    return [group.column(at) for at in range(group.num_columns)]
+    return [group.column(index) for index in range(group.num_columns)]
 
 
 def _is_repeated(part: Any) -> bool:
@@ -108,7 +108,7 @@ def _is_repeated(part: Any) -> bool:
 def _bytes(column: Any) -> int:
     """Count the bytes that a column's values have, each time that they stand there."""
     if hasattr(column, "dictionary"):
-        return sum(one.value.as_buffer().size for one in column if one.is_valid)
+        return sum(cell.value.as_buffer().size for cell in column if cell.is_valid)
     if hasattr(column, "flatten") and column.type.num_fields:  # lists and structs
         flat = column.flatten()
         return sum(map(_bytes, flat)) if isinstance(flat, list) else _bytes(flat)
@@ -116,7 +116,7 @@ def _bytes(column: Any) -> int:
 
 
 def _value(column: Any) -> Any:
-    """The one value of a column; ids of databases, and text that is stored as bytes, in plain types."""
+    """Return the one value of a column; ids of databases, and text stored as bytes, in plain types."""
     value = column[0].as_py()
     if isinstance(value, bytes):
         is_uuid = len(value) == 16 and str(column.type).startswith("fixed_size_binary")

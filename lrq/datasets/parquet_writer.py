@@ -24,8 +24,8 @@ def write_parquet(lines: Iterator[dict[str, Any]], path: Path) -> int:
         count = sum(stream.write(orjson.dumps(_valued(line), option=orjson.OPT_APPEND_NEWLINE)) > 0 for line in lines)
         schemas = [pa.RecordBatch.from_pylist(chunk).schema for chunk in _chunks(stream)]
         schema = pa.schema([])
-        for found in schemas:
-            schema = pa.unify_schemas([schema, found], promote_options="permissive")
+        for candidate in schemas:
+            schema = pa.unify_schemas([schema, candidate], promote_options="permissive")
         temporary = path.with_name(f".{path.name}.part")
         with pq.ParquetWriter(temporary, schema) as writer:
             for chunk in _chunks(stream):

@@ -101,25 +101,25 @@ def find_files(path: str) -> list[str]:
     if path.startswith("hf://"):
         raise UsageError(f"{path}: lrq reads files of this machine; download the data set first")
     if os.path.isdir(path):
-        found = [str(one) for one in sorted(Path(path).iterdir()) if one.is_file() and _is_data(one.name)]
-        if not found:
+        files = [str(entry) for entry in sorted(Path(path).iterdir()) if entry.is_file() and _is_data(entry.name)]
+        if not files:
             raise UsageError(f"{path} is a folder without a file that ends in {', '.join(DATA)}, .gz or .zst")
     elif os.path.exists(path) or not glob.has_magic(path):
-        found = [path]
+        files = [path]
     else:
-        found = sorted(one for one in glob.glob(path, recursive=True) if os.path.isfile(one))
-        if not found:
+        files = sorted(entry for entry in glob.glob(path, recursive=True) if os.path.isfile(entry))
+        if not files:
             raise UsageError(f"cannot read {path}: no file has such a name")
-    for file in found:
+    for file in files:
         if not os.path.exists(file):
             raise UsageError(f"cannot read {file}: No such file or directory")
         if not os.access(file, os.R_OK):
             raise UsageError(f"cannot read {file}: it is closed to this user")
-    return found
+    return files
 
 
 def _is_data(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(tuple(one + more for one in DATA for more in PACKED))
+    return not name.startswith(".") and name.lower().endswith(tuple(form + pack for form in DATA for pack in PACKED))
 
 
 def _check_parquet(file: str) -> None:

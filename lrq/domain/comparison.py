@@ -24,13 +24,13 @@ class Agreement:
 
 
 def agreement(first: Values, other: Values) -> Agreement:
-    both = sorted(first.keys() & other.keys())
-    if not both:
+    common = sorted(first.keys() & other.keys())
+    if not common:
         return Agreement(count=0)
-    xs, ys = [first[name] for name in both], [other[name] for name in both]
-    same = _orders(both, xs, ys)
+    xs, ys = [first[name] for name in common], [other[name] for name in common]
+    same = _orders(common, xs, ys)
     return Agreement(
-        count=len(both),
+        count=len(common),
         mean=fmean(xs),
         other_mean=fmean(ys),
         difference=fmean(y - x for x, y in zip(xs, ys, strict=True)),
@@ -54,18 +54,18 @@ def _ranks(values: Sequence[float]) -> list[float]:
     begin = 0
     for _, tied in groupby(order, key=values.__getitem__):
         places = list(tied)
-        for place in places:
-            ranks[place] = begin + (len(places) - 1) / 2
+        for index in places:
+            ranks[index] = begin + (len(places) - 1) / 2
         begin += len(places)
     return ranks
 
 
 def _orders(names: Sequence[Response], xs: Sequence[float], ys: Sequence[float]) -> list[bool]:
-    """For each pair of responses of one prompt that both put in an order: whether it is the same one."""
-    found = []
-    known = zip(names, xs, ys, strict=True)
-    for _, held in groupby(known, key=lambda one: one[0][:2]):
-        for (_, x1, y1), (_, x2, y2) in combinations(list(held), 2):
+    """Tell for each pair of responses of one prompt that both put in an order whether it is the same one."""
+    same = []
+    values = zip(names, xs, ys, strict=True)
+    for _, group in groupby(values, key=lambda one: one[0][:2]):
+        for (_, x1, y1), (_, x2, y2) in combinations(list(group), 2):
             if x1 != x2 and y1 != y2:
-                found.append((x1 < x2) == (y1 < y2))
-    return found
+                same.append((x1 < x2) == (y1 < y2))
+    return same

@@ -38,27 +38,27 @@ class Pricing:
 
     @classmethod
     def of(cls, settings: Settings, ledger: Ledger | None) -> "Pricing":
-        known = {} if ledger is None else known_usage(ledger)
-        return cls(settings=settings, known=known, simulated=simulated(settings))
+        usage = {} if ledger is None else known_usage(ledger)
+        return cls(settings=settings, known=usage, simulated=simulated(settings))
 
     def rates(self, group: Group) -> list[Rates] | None:
-        """Those of each server of the pool; None: unpriced, wholly or in part."""
-        found = [rates_of(endpoint.model_copy(update={"model": group.model})) for endpoint in self.pool(group)]
-        priced = [rates for rates in found if rates is not None]
-        return priced if priced and len(priced) == len(found) else None
+        """Return the rates of each server of the pool; None: unpriced, wholly or in part."""
+        by_server = [rates_of(endpoint.model_copy(update={"model": group.model})) for endpoint in self.pool(group)]
+        priced = [rates for rates in by_server if rates is not None]
+        return priced if priced and len(priced) == len(by_server) else None
 
     def pool(self, group: Group) -> tuple[Endpoint, ...]:
         return self.settings.pool(group.role, group.endpoint)  # type: ignore[arg-type]
 
     def caches(self, bill: Bill) -> list[str]:
-        """The endpoints whose cached input is cheaper."""
+        """Name the endpoints whose cached input is cheaper."""
         priced = {group.endpoint: self.rates(group) or () for group in bill}
-        return [name for name, rates in priced.items() if any(one.cached < one.input for one in rates)]
+        return [name for name, rates in priced.items() if any(rate.cached < rate.input for rate in rates)]
 
     def seconds(self, group: Group, amount: Amount) -> float:
-        counted = self.known.get((group.role, group.endpoint, group.model, group.kind))
-        if counted:
-            return counted.seconds
+        usage = self.known.get((group.role, group.endpoint, group.model, group.kind))
+        if usage:
+            return usage.seconds
         return FIRST_SECONDS + SECONDS_PER_TOKEN * amount.completion_tokens / max(1.0, amount.calls)
 
     def replied(self, bill: Bill) -> Bill:
@@ -67,12 +67,12 @@ class Pricing:
 
 
 def simulated(settings: Settings) -> set[str]:
-    """The endpoints at which a simulator of this machine answers."""
-    return {one.name for role in ROLES for one in settings.endpoints(role) if is_simulator(one.url)}
+    """Name the endpoints at which a simulator of this machine answers."""
+    return {endpoint.name for role in ROLES for endpoint in settings.endpoints(role) if is_simulator(endpoint.url)}
 
 
 def estimate_facts(estimate: Estimate, pricing: Pricing) -> dict[str, Any]:
-    """Calls, tokens, money (null: unpriced) and hours (null: no limit is known); by dimension and by kind."""
+    """Return calls, tokens, money (None: unpriced) and hours (None: no limit is known), by dimension and by kind."""
     bill = estimate.bill.items()
     kinds = [{**group._asdict(), **_numbers(amount), **_money(group, amount, pricing)} for group, amount in bill]
     dimensions: dict[str, list[dict[str, Any]]] = {}
@@ -85,7 +85,7 @@ def estimate_facts(estimate: Estimate, pricing: Pricing) -> dict[str, Any]:
         **_sum(kinds),
         "uncertainty": round(estimate.uncertainty, 4),
         **_hours(estimate.bill, pricing),
-        "dimensions": {name: _sum(found) for name, found in dimensions.items()},
+        "dimensions": {name: _sum(parts) for name, parts in dimensions.items()},
         "kinds": kinds,
         "notes": list(estimate.notes),
     }
@@ -102,7 +102,7 @@ def _money(group: Group, amount: Amount, pricing: Pricing) -> dict[str, float | 
     mean = Amount(**{name: getattr(amount, name) / amount.calls for name in FIELDS})
     used = Usage(**{name: round(getattr(mean, name)) for name in FIELDS if name != "calls"})
     fresh = replace(used, cached_tokens=0)
-    per_call = [sum(one.cost(usage) for one in rates) / len(rates) for usage in (used, fresh)]
+    per_call = [sum(rate.cost(usage) for rate in rates) / len(rates) for usage in (used, fresh)]
     return {"cost": amount.calls * per_call[0] / 1e6, "cost_uncached": amount.calls * per_call[1] / 1e6}
 
 
@@ -116,24 +116,24 @@ def _sum(kinds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _hours(bill: Bill, pricing: Pricing) -> dict[str, Any]:
-    """Endpoints work at the same time: the one that takes longest decides."""
+    """Return the hours of the pool that takes longest: endpoints work at the same time."""
     by_pool: dict[tuple[str, str], list[tuple[Group, Amount]]] = {}
     for group, amount in bill.items():
         by_pool.setdefault((group.role, group.endpoint), []).append((group, amount))
     longest: dict[str, Any] = {"hours": None, "limited_by": ""}
-    for (role, name), held in by_pool.items():
-        calls = sum((amount for _, amount in held), Amount())
-        seconds = sum(pricing.seconds(group, amount) * amount.calls for group, amount in held)
-        found = duration(calls, seconds / max(1.0, calls.calls), _capacity(pricing.pool(held[0][0])))
-        if found is not None and found.hours > (longest["hours"] or 0.0):
-            longest = {"hours": found.hours, "limited_by": f"{found.by} of {role} {name}"}
+    for (role, name), amounts in by_pool.items():
+        calls = sum((amount for _, amount in amounts), Amount())
+        seconds = sum(pricing.seconds(group, amount) * amount.calls for group, amount in amounts)
+        time = duration(calls, seconds / max(1.0, calls.calls), _capacity(pricing.pool(amounts[0][0])))
+        if time is not None and time.hours > (longest["hours"] or 0.0):
+            longest = {"hours": time.hours, "limited_by": f"{time.by} of {role} {name}"}
     return longest
 
 
 def _capacity(pool: Sequence[Endpoint]) -> Capacity:
     def total(name: str) -> float | None:
-        told = [getattr(endpoint, name) for endpoint in pool]
-        return sum(told) if told and None not in told else None
+        limits = [getattr(endpoint, name) for endpoint in pool]
+        return sum(limits) if limits and None not in limits else None
 
     return Capacity(rpm=total("rpm"), tpm=total("tpm"), concurrency=total("concurrency"))
 

@@ -36,14 +36,17 @@ class DryRun:
         self._known_judge = bool(frozen.config["judge"]["models"])
 
     def size(self, entry: Entry) -> Size:
-        given = entry.responses
-        count = len({(one.prompt, one.text) for one in given}) or self._expected(entry.item)
-        chars = sum(len(text) for text in {one.text for one in given}) or count * len(entry.item.answer or "")
+        """Return the size of an item; responses that it does not bring are as long as its answer."""
+        brought = entry.responses
+        count = len({(response.prompt, response.text) for response in brought}) or self._expected(entry.item)
+        chars = sum(len(text) for text in {response.text for response in brought}) or count * len(
+            entry.item.answer or ""
+        )
         context = len(entry.item.context)
         return Size(responses=count, response_chars=chars, context_chars=context, read_chars=count * context)
 
     def bill(self, entries: Sequence[Entry], sizes: Sequence[Size] = (), total: Size | None = None) -> Scaled:
-        """The bill of these items, or of all items that they are a sample of."""
+        """Count the calls of these items, or with `total` of all items that they are a sample of."""
         bills = asyncio.run(self._bills(entries))
         scaled = Scaled(bill=merged(bills), uncertainty=0.0)
         if total is not None:
@@ -51,6 +54,7 @@ class DryRun:
         return replace(scaled, bill=less_cached(scaled.bill, self._counter.missed))
 
     def notes(self) -> list[str]:
+        """Say what the figures take for granted."""
         kinds, schedule = ", ".join(sorted(self._counter.guessed)), self._frozen.schedule
         notes = [f"replies to prompts of kind {kinds} are guessed"] if kinds else []
         if schedule and schedule.rounds > 1 and schedule.round_items == "all":
@@ -62,16 +66,16 @@ class DryRun:
         return int(self._frozen.config["sample"]["responses"])
 
     def _expected(self, item: Item) -> int:
-        """How many responses to an item are sampled: of the prompts that are made first."""
+        """Count the responses to an item that are sampled to the prompts that are made first."""
         prompts = self._frozen.recipe.prompts(self._frozen.case(item))
         return sum(prompt.samples or self._sampled for prompt in prompts)
 
     async def _bills(self, entries: Iterable[Entry]) -> list[Bill]:
-        found: list[Bill] = []
+        bills: list[Bill] = []
         for entry in entries:
             await self.play(entry)
-            found.append(self._counter.take())
-        return found
+            bills.append(self._counter.take())
+        return bills
 
     async def play(self, entry: Entry) -> Case:
         """Return the case of an item after its steps: stand-ins answer its prompts, the simulator judges."""
@@ -101,17 +105,19 @@ class DryRun:
         models = self._frozen.of(step)["embedding"]["models"]
         if not models:
             return None
-        named = {name: models[0][name] for name in ("endpoint", "model", "identity")}
-        return Embedder(caller=self._counter, purpose=replace(purpose, kind="embedding"), **named)
+        endpoint = {name: models[0][name] for name in ("endpoint", "model", "identity")}
+        return Embedder(caller=self._counter, purpose=replace(purpose, kind="embedding"), **endpoint)
 
     async def _sample(self, case: Case) -> Case:
-        """The case with stand-ins for responses yet to be sampled; paid calls among them are counted."""
+        """Answer an item's prompts with stand-ins; count the paid calls among them."""
         for _ in range(_MOST_PHASES):
             prompts = self._frozen.recipe.prompts(case)
             if not prompts:
                 break
             first = len(case.prompts)
-            answers = [one for n, prompt in enumerate(prompts, first) for one in await self._answer(case, n, prompt)]
+            answers = [
+                answer for n, prompt in enumerate(prompts, first) for answer in await self._answer(case, n, prompt)
+            ]
             case = replace(case, prompts=(*case.prompts, *prompts), responses=(*case.responses, *answers))
         return case
 
@@ -137,7 +143,7 @@ class DryRun:
 
 
 def stand_ins(item: Item, count: int, tokens: int) -> list[str]:
-    """As many texts of that length as responses: stretches of the context from places evenly apart, no two equal."""
+    """Make texts of that length: stretches of the context from places evenly apart, no two equal."""
     text = (item.context or item.question or item.answer or "There is nothing to read.") + "\n"
     width = 40 * tokens  # characters, more than that many tokens have
     starts = [len(text) * number // count for number in range(count)]
@@ -158,17 +164,18 @@ class Reservoir:
         self._random = random.Random(0)  # the same file, the same sample
 
     def add(self, size: Size, entry: Entry) -> None:
-        seen = int(self.total.items)
+        """Count an item, and keep it with the chance that makes a random sample."""
+        count = int(self.total.items)
         self.total += size
         self.with_responses += bool(entry.responses)
         self.responses += len(entry.responses) or round(size.responses)
-        if seen < self._size:
+        if count < self._size:
             self.kept.append((size, entry))
-        elif (at := self._random.randrange(seen + 1)) < self._size:
-            self.kept[at] = (size, entry)
+        elif (index := self._random.randrange(count + 1)) < self._size:
+            self.kept[index] = (size, entry)
 
     def sample(self, most_chars: int) -> list[tuple[Size, Entry]]:
-        """As many as have about that many characters to read, by the mean of all; three at least."""
+        """Return as many as have about that many characters to read, by the mean of all; three at least."""
         mean = self.total.context_chars / max(1.0, self.total.items)
         count = max(3, int(most_chars / max(1.0, mean)))
         self._random.shuffle(self.kept)
@@ -176,16 +183,16 @@ class Reservoir:
 
 
 def estimate_items(dry_run: DryRun, reservoir: Reservoir, most_chars: int) -> Estimate:
-    """The bill of all items from a closer look at some."""
-    taken, total = reservoir.sample(most_chars), reservoir.total
-    scaled = dry_run.bill([entry for _, entry in taken], [size for size, _ in taken], total)
+    """Estimate the bill of all items from a closer look at some."""
+    entries, total = reservoir.sample(most_chars), reservoir.total
+    scaled = dry_run.bill([entry for _, entry in entries], [size for size, _ in entries], total)
     without = round(total.items) - reservoir.with_responses
-    said = f"{without} items bring no responses: as many as are sampled are taken for granted, as long as their answers"
+    note = f"{without} items bring no responses: as many as are sampled are taken for granted, as long as their answers"
     return Estimate(
         items=round(total.items),
         responses=reservoir.responses,
-        looked_at=len(taken),
+        looked_at=len(entries),
         bill=scaled.bill,
         uncertainty=scaled.uncertainty,
-        notes=[*dry_run.notes(), *([said] if without else [])],
+        notes=[*dry_run.notes(), *([note] if without else [])],
     )

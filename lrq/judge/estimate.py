@@ -44,16 +44,16 @@ Bill = Mapping[Group, Amount]
 
 
 def merged(bills: Iterable[Bill]) -> dict[Group, Amount]:
-    """One bill of several."""
-    whole: dict[Group, Amount] = {}
+    """Add up several bills."""
+    total: dict[Group, Amount] = {}
     for bill in bills:
         for group, amount in bill.items():
-            whole[group] = whole.get(group, Amount()) + amount
-    return whole
+            total[group] = total.get(group, Amount()) + amount
+    return total
 
 
 def less_cached(bill: Bill, missed: Mapping[Group, float]) -> dict[Group, Amount]:
-    """The bill with these tokens fewer found in prompt caches."""
+    """Return the bill with `missed` tokens fewer found in prompt caches."""
     return {
         group: replace(amount, cached_tokens=max(0.0, amount.cached_tokens - missed.get(group, 0.0)))
         for group, amount in bill.items()
@@ -81,7 +81,7 @@ class Scaled:
 
 
 def scale(sample: Sequence[tuple[Size, Bill]], total: Size) -> Scaled:
-    """The bill of all items from that of a random sample: a ratio estimate for each group and field.
+    """Scale the bill of a random sample to all items: a ratio estimate for each group and field.
 
     Each grows with the one measure of size that explains the sample best (least squares through the origin), so that
     no one need know what a recipe's calls depend on. The error is that of a ratio estimate without replacement.
@@ -91,29 +91,31 @@ def scale(sample: Sequence[tuple[Size, Bill]], total: Size) -> Scaled:
     bill: dict[Group, Amount] = {}
     residual = [0.0] * len(sample)
     for group in groups:
-        found = {}
+        bill_ = {}
         for name in FIELDS:
-            values = [getattr(one.get(group, Amount()), name) for _, one in sample]
-            at, ratio = _best_ratio(sizes, values, astuple(total))
-            found[name] = ratio * astuple(total)[at]
+            values = [getattr(each.get(group, Amount()), name) for _, each in sample]
+            measure, ratio = _best_ratio(sizes, values, astuple(total))
+            bill_[name] = ratio * astuple(total)[measure]
             if name in ("prompt_tokens", "completion_tokens"):
-                errors = (value - ratio * size[at] for value, size in zip(values, sizes, strict=True))
-                residual = [sum(both) for both in zip(residual, errors, strict=True)]
-        bill[group] = Amount(**found)
-    return Scaled(bill=bill, uncertainty=_uncertainty(residual, total.items, sum(one.tokens for one in bill.values())))
+                errors = (value - ratio * size[measure] for value, size in zip(values, sizes, strict=True))
+                residual = [sum(pair) for pair in zip(residual, errors, strict=True)]
+        bill[group] = Amount(**bill_)
+    return Scaled(
+        bill=bill, uncertainty=_uncertainty(residual, total.items, sum(each.tokens for each in bill.values()))
+    )
 
 
 def _best_ratio(sizes: Sequence[Sequence[float]], values: Sequence[float], total: Sequence[float]) -> tuple[int, float]:
-    """The measure that explains the values best, and values per unit of it."""
+    """Return the measure that explains the values best, and values per unit of it."""
     candidates = []
-    for at in range(len(total)):
-        held = sum(size[at] for size in sizes)
-        if held and total[at]:
-            ratio = sum(values) / held
-            squares = sum((value - ratio * size[at]) ** 2 for value, size in zip(values, sizes, strict=True))
-            candidates.append((squares, at, ratio))
-    _, at, ratio = min(candidates)
-    return at, ratio
+    for measure in range(len(total)):
+        amount = sum(size[measure] for size in sizes)
+        if amount and total[measure]:
+            ratio = sum(values) / amount
+            squares = sum((value - ratio * size[measure]) ** 2 for value, size in zip(values, sizes, strict=True))
+            candidates.append((squares, measure, ratio))
+    _, measure, ratio = min(candidates)
+    return measure, ratio
 
 
 def _uncertainty(residual: Sequence[float], items: float, tokens: float) -> float:
@@ -144,7 +146,7 @@ def replied(
     caches: Collection[str],
     simulated: Collection[str],
 ) -> dict[Group, Amount]:
-    """The bill with replies as long and prompts as cached as they are likely to be.
+    """Return the bill with replies as long and prompts as cached as they are likely to be.
 
     Args:
         kinds: the recipe's kinds of prompt, by name. What is of no kind (samples, embeddings) stays as it was counted.
@@ -152,21 +154,21 @@ def replied(
         caches: endpoints whose cached input is cheaper; of others nothing is taken for cached until they say so.
         simulated: endpoints whose replies need no guess.
     """
-    found = {}
+    corrected = {}
     for group, amount in bill.items():
-        counted = known.get((group.role, group.endpoint, group.model, group.kind))
-        said = amount.completion_tokens if group.endpoint in simulated else _typical(kinds.get(group.kind), amount)
-        completion = amount.calls * counted.completion_tokens if counted else said
+        usage = known.get((group.role, group.endpoint, group.model, group.kind))
+        length = amount.completion_tokens if group.endpoint in simulated else _typical(kinds.get(group.kind), amount)
+        completion = amount.calls * usage.completion_tokens if usage else length
         cached = amount.cached_tokens if group.endpoint in caches else 0.0
-        if counted:
-            cached = amount.prompt_tokens * counted.cached_share
-        found[group] = Amount(
+        if usage:
+            cached = amount.prompt_tokens * usage.cached_share
+        corrected[group] = Amount(
             calls=amount.calls,
             prompt_tokens=amount.prompt_tokens,
             cached_tokens=cached,
             completion_tokens=completion,
         )
-    return found
+    return corrected
 
 
 def _typical(kind: Kind | None, amount: Amount) -> float:
@@ -180,14 +182,14 @@ def _typical(kind: Kind | None, amount: Amount) -> float:
 
 
 def calibrated(bill: Bill, foreseen: Bill, billed: Bill) -> dict[Group, Amount]:
-    """The bill corrected by what a pilot's items were foreseen to take and what they took, kind by kind."""
+    """Correct a bill by what a pilot's items were estimated to take and what they took, kind by kind."""
     before, after = _by_kind(foreseen), _by_kind(billed)
-    found = {}
+    corrected = {}
     for group, amount in bill.items():
         kind = group[3:]
         factors = _factors(before.get(kind, Amount()), after.get(kind, Amount()))
-        found[group] = Amount(**{name: getattr(amount, name) * factors[name] for name in FIELDS})
-    return found
+        corrected[group] = Amount(**{name: getattr(amount, name) * factors[name] for name in FIELDS})
+    return corrected
 
 
 def _by_kind(bill: Bill) -> dict[tuple[str, ...], Amount]:
@@ -222,7 +224,7 @@ class Duration:
 
 
 def duration(amount: Amount, seconds: float, capacity: Capacity) -> Duration | None:
-    """How long an endpoint's calls take at best, and which limit says so; None where none is known.
+    """Return how long an endpoint's calls take at best, and which limit says so; None where none is known.
 
     seconds: of one call, on average.
     """
@@ -231,8 +233,8 @@ def duration(amount: Amount, seconds: float, capacity: Capacity) -> Duration | N
         "tokens": capacity.tpm and amount.tokens / capacity.tpm,
         "concurrency": capacity.concurrency and amount.calls * seconds / 60 / capacity.concurrency,
     }
-    known = {name: value for name, value in minutes.items() if value is not None}
-    if not known:
+    by_limit = {name: value for name, value in minutes.items() if value is not None}
+    if not by_limit:
         return None
-    by = max(known, key=known.__getitem__)
-    return Duration(hours=known[by] / 60, by=by)
+    by = max(by_limit, key=by_limit.__getitem__)
+    return Duration(hours=by_limit[by] / 60, by=by)

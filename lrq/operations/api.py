@@ -42,7 +42,7 @@ class Run:
 
     @property
     def outcome(self) -> Outcome:
-        """How the run ended, and what it did not make."""
+        """Return how the run ended, and what it did not make."""
         with self._open() as (ledger, _, run):
             return outcome_of(ledger, run)
 
@@ -137,9 +137,9 @@ def run(
 
 def open_run(name: str, **settings: Any) -> Run:
     """Return a run of the ledger. Raises UsageError where it has none of that name."""
-    found = Run(name=name, settings=settings)
-    with found._open():
-        return found
+    run_ = Run(name=name, settings=settings)
+    with run_._open():
+        return run_
 
 
 @contextmanager

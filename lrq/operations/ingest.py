@@ -73,30 +73,30 @@ def ingest(
     Raises UsageError for a file that cannot be read, and for settings that no run can begin with.
     """
     recipe = load_recipe(settings.recipe)
-    given = ResponsesFile(intent.responses) if intent.responses else None
-    dataset = Dataset(intent.file, recipe.needs, given)  # of a file that cannot be read no run is begun
+    responses_file = ResponsesFile(intent.responses) if intent.responses else None
+    dataset = Dataset(intent.file, recipe.needs, responses_file)  # of a file that cannot be read no run is begun
     lines = iter(dataset)
     first = next(lines, None)
     if first is None:
         raise UsageError(f"{intent.file} is empty: it holds no line")
     run = _open_run(ledger, settings, intent)
-    taken = _Taken(ledger, run, intent)
+    batches = _Taken(ledger, run, intent)
     try:
         with watch(dataset) as advance:
             for line in chain([first], lines):
-                if intent.limit is not None and taken.count >= intent.limit:
+                if intent.limit is not None and batches.count >= intent.limit:
                     break
-                taken.take(line)
+                batches.take(line)
                 advance()
-        for bad in given.rejected() if given is not None else ():
-            taken.reject(Path(str(intent.responses)).name, bad.number, bad.reason)
-        taken.flush()
+        for bad in responses_file.rejected() if responses_file is not None else ():
+            batches.reject(Path(str(intent.responses)).name, bad.number, bad.reason)
+        batches.flush()
     except Exception:
         _end_intake(ledger, run, is_whole=False)
         raise
     _end_intake(ledger, run, is_whole=True)
     unsent = _send_first(ledger, settings) if send else ""
-    return replace(taken.result(_left_out(dataset)), unsent=unsent)
+    return replace(batches.result(_left_out(dataset)), unsent=unsent)
 
 
 def _end_intake(ledger: Ledger, run: Run, *, is_whole: bool) -> None:
@@ -109,13 +109,13 @@ def _end_intake(ledger: Ledger, run: Run, *, is_whole: bool) -> None:
 
 def _left_out(dataset: Dataset) -> list[str]:
     """Say what was left out of lines that were kept."""
-    said = [
+    lines = [
         f"{name} is left out of {number:,} lines, where nobody needs it: {dataset.why_dropped[name]}"
         for name, number in dataset.dropped.most_common()
     ]
     names = [f"{name} ({number:,})" for name, number in dataset.ignored.most_common(_SHOWN_FIELDS)]
-    more = f" and {len(dataset.ignored) - _SHOWN_FIELDS} more" if len(dataset.ignored) > _SHOWN_FIELDS else ""
-    return [*said, f"fields that nobody reads: {', '.join(names)}{more}"] if names else said
+    others = f" and {len(dataset.ignored) - _SHOWN_FIELDS} more" if len(dataset.ignored) > _SHOWN_FIELDS else ""
+    return [*lines, f"fields that nobody reads: {', '.join(names)}{others}"] if names else lines
 
 
 def _open_run(ledger: Ledger, settings: Settings, intent: Intent) -> Run:
@@ -144,15 +144,15 @@ def name_of(file: str) -> str:
 
 
 def _check_train(config: dict[str, Any]) -> None:
-    """The trainer's settings are looked at before the first call, not after the last."""
+    """Refuse settings of the trainer that it would refuse after all has been paid."""
     train = config["train"]
     if train is None:
         return
     check_rounds(config)
     from lrq.trainer.job import make_job  # noqa: PLC0415
 
-    asked = {name: value for name, value in train.items() if name not in SCHEDULE}
-    make_job({"model": ".", "rows": ".", "output": ".", **asked})
+    settings = {name: value for name, value in train.items() if name not in SCHEDULE}
+    make_job({"model": ".", "rows": ".", "output": ".", **settings})
 
 
 def _check_priced(settings: Settings, told: Collection[str]) -> None:
@@ -161,9 +161,9 @@ def _check_priced(settings: Settings, told: Collection[str]) -> None:
     for role in PRICED:
         for endpoint in settings.endpoints(role):
             if rates_of(endpoint) is None and price_name(role, endpoint.name, endpoint.model) not in told:
-                how = "give --price IN,OUT per million tokens"
-                how = how if role == "judge" else f"set {role}.price, 0 for a server of your own"
-                raise UsageError(f"the price of {endpoint.model} is unknown: {how}, or cap --max-tokens")
+                remedy = "give --price IN,OUT per million tokens"
+                remedy = remedy if role == "judge" else f"set {role}.price, 0 for a server of your own"
+                raise UsageError(f"the price of {endpoint.model} is unknown: {remedy}, or cap --max-tokens")
 
 
 def _send_first(ledger: Ledger, settings: Settings) -> str:
@@ -175,8 +175,8 @@ def _send_first(ledger: Ledger, settings: Settings) -> str:
         feed(ledger)
     except BrokerDown:
         problem = None if settings.redis_url is settings.broker_url is None else broker_problem(settings)
-        why = f"no broker is up: {problem or 'none is started'}"
-        return f"{why}; the items are recorded and go out when one starts (`lrq up`)"
+        reason = f"no broker is up: {problem or 'none is started'}"
+        return f"{reason}; the items are recorded and go out when one starts (`lrq up`)"
     return ""
 
 
@@ -218,7 +218,7 @@ class _Taken:
 
     def flush(self) -> None:
         lines = [(number, entry.item, _given(entry)) for number, entry in self._batch]
-        self._brings_responses |= any(given for *_, given in lines)
+        self._brings_responses |= any(has_responses for *_, has_responses in lines)
         with self._ledger.writing() as conn:
             for source, number, reason in self._rejected:
                 items_.add_set_aside(self._ledger, conn, self._run.id, source, number, reason)
@@ -239,4 +239,4 @@ class _Taken:
 
 def _given(entry: Entry) -> list[tuple[int, str | None]]:
     """Return the responses of an item as (k, text), those without a text too."""
-    return [*((one.k, one.text) for one in entry.responses), *((k, None) for k in entry.blank)]
+    return [*((response.k, response.text) for response in entry.responses), *((k, None) for k in entry.blank)]

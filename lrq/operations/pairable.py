@@ -30,9 +30,9 @@ def check_pairable(settings: Settings, intent: Intent) -> None:
     needed = responses_needed(config)
     if intent.scores_only or not needed or intent.file == "-":
         return
-    given = ResponsesFile(intent.responses) if intent.responses else None
+    responses_file = ResponsesFile(intent.responses) if intent.responses else None
     most = -1
-    for line in Dataset(intent.file, load_recipe(settings.recipe).needs, given):
+    for line in Dataset(intent.file, load_recipe(settings.recipe).needs, responses_file):
         if line.value is not None:
             most = max(most, count_responses(line.value, config))
         if most >= needed:

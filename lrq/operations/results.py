@@ -43,9 +43,9 @@ def pairs(
             raise UsageError("this run has demonstrations, not pairs: export it with --format trl")
         if form != "trl" and len(row.turns) > 1:
             raise UsageError("this run has rows of several turns: export it with --format trl")
-        known = exports.pair_scores(row.item, row.margin, row.rewards, row.scores)
-        known |= {"round": row.round} if _has_rounds(run) else {}
-        yield (trl_row(row, renderer) if form == "trl" else FORMS[form](row)) | known
+        extra = exports.pair_scores(row.item, row.margin, row.rewards, row.scores)
+        extra |= {"round": row.round} if _has_rounds(run) else {}
+        yield (trl_row(row, renderer) if form == "trl" else FORMS[form](row)) | extra
 
 
 def _has_rounds(run: Run) -> bool:

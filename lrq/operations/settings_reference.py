@@ -52,26 +52,26 @@ class Section:
 
 
 def sections() -> list[Section]:
-    """All settings, in the order of the page."""
+    """List all settings, in the order of the page."""
     fields = Settings.model_fields
-    own = {name: field for name, field in fields.items() if _model_of(field) is None}
-    found = [Section(title="General", intro="", entries=_entries((), own))]
+    plain = {name: field for name, field in fields.items() if _model_of(field) is None}
+    chapters = [Section(title="General", intro="", entries=_entries((), plain))]
     shared = RoleSettings.model_fields
     roles = f"`{ROLE}` is {', '.join(f'`{role}`' for role in ROLES)}. What is said of a role's one endpoint"
     intro = f"{roles} in short can be said of each of its `endpoints`, too."
-    found.append(Section(title="Endpoints", intro=intro, entries=_entries((ROLE,), shared)))
-    of_endpoint = {name: field for name, field in Endpoint.model_fields.items() if _differs(field, shared.get(name))}
+    chapters.append(Section(title="Endpoints", intro=intro, entries=_entries((ROLE,), shared)))
+    fields_ = {name: field for name, field in Endpoint.model_fields.items() if _differs(field, shared.get(name))}
     intro = _SEVERAL
-    found.append(Section(title="Several endpoints", intro=intro, entries=_entries((ROLE, "endpoints[]"), of_endpoint)))
+    chapters.append(Section(title="Several endpoints", intro=intro, entries=_entries((ROLE, "endpoints[]"), fields_)))
     intro = "In the currency that you count in; caps on money are in the same."
-    found.append(Section(title="Prices", intro=intro, entries=_entries((ROLE, "price"), Price.model_fields)))
+    chapters.append(Section(title="Prices", intro=intro, entries=_entries((ROLE, "price"), Price.model_fields)))
     for name, field in fields.items():
         part = _model_of(field)
-        rest = {n: f for n, f in part.model_fields.items() if name not in ROLES or n not in shared} if part else {}
-        if rest:
-            entries = _entries((name,), rest)
-            found.append(Section(title=name.capitalize(), intro=f"{field.description}.", entries=entries))
-    return [*found, *_recipes(), _training()]
+        others = {n: f for n, f in part.model_fields.items() if name not in ROLES or n not in shared} if part else {}
+        if others:
+            entries = _entries((name,), others)
+            chapters.append(Section(title=name.capitalize(), intro=f"{field.description}.", entries=entries))
+    return [*chapters, *_recipes(), _training()]
 
 
 def _recipes() -> Iterator[Section]:
@@ -117,12 +117,12 @@ def _entry(path: tuple[str, ...], field: FieldInfo) -> Entry:
 
 
 def _example(path: tuple[str, ...], value: Any) -> str:
-    """As a flag; a list's entry can only be written in the file."""
+    """Write the example as a flag; a list's entry can only be written in the file."""
     return f"{path[-1]}: {_yaml(value)}" if path[-2:-1] == ("endpoints[]",) else f"{'.'.join(path)}={_yaml(value)}"
 
 
 def _model_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The settings that a setting consists of; None for a plain one."""
+    """Return the settings that a setting consists of; None for a plain one."""
     kind = field.annotation
     return (
         kind
@@ -149,16 +149,16 @@ def as_data() -> list[dict[str, Any]]:
 
 
 def find_entries(key: str) -> list[Entry]:
-    """The entries of a key, or of all keys below it; of a role's under the name of the role."""
-    head, dot, rest = key.partition(".")
-    wanted = f"{ROLE}{dot}{rest}" if head in ROLES else key
-    below = (f"{key}.", f"{wanted}.")
+    """Return the entries of a key, or of all keys below it; of a role's under the name of the role."""
+    head, dot, remainder = key.partition(".")
+    path = f"{ROLE}{dot}{remainder}" if head in ROLES else key
+    below = (f"{key}.", f"{path}.")
     every = (entry for section in sections() for entry in section.entries)
-    return [entry for entry in every if entry.key in {key, wanted} or entry.key.startswith(below)]
+    return [entry for entry in every if entry.key in {key, path} or entry.key.startswith(below)]
 
 
 def page() -> str:
-    """The reference as Markdown: docs/settings.md."""
+    """Write the reference as Markdown: docs/settings.md."""
     lines = [
         "# Settings",
         "",

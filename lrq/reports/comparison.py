@@ -17,21 +17,21 @@ from lrq.reports.usage import bill_of
 
 
 def compared(ledger: Ledger, run: Run, other: Run) -> dict[str, Any]:
-    """How far two runs agree on the responses that both have judged, and what each one's scores took.
+    """Return how far two runs agree on the responses that both have judged, and what each one's scores took.
 
     Calls are counted as if each run had been alone: a reply that one found in the ledger counts for both.
     """
-    found = _Compared()
+    comparison = _Compared()
     with ledger.reading() as conn:
         for ids in _common(conn, run, other):
-            found.add(conn, *ids)
-    if not found.items:
+            comparison.add(conn, *ids)
+    if not comparison.items:
         raise UsageError(f"runs {run.name!r} and {other.name!r} have no item with the same responses in common")
-    return {"with": other.name, **found.facts((run.name, other.name))}
+    return {"with": other.name, **comparison.facts((run.name, other.name))}
 
 
 def _common(conn: sa.Connection, run: Run, other: Run) -> Iterator[tuple[int, int]]:
-    """The numbers of the items that stand in both runs under the same id, in the order of the first."""
+    """Yield the numbers of the items that stand in both runs under the same id, in the order of the first."""
     after = 0
     theirs = items.alias("theirs")
     while True:
@@ -54,10 +54,10 @@ class _Compared:
         self._same_rows: list[bool] = []
 
     def add(self, conn: sa.Connection, *ids: int) -> None:
-        """An item, by its numbers in both runs."""
+        """Add an item, by its numbers in both runs."""
         rounds = [conn.execute(sa.select(items.c.round).where(items.c.id == id_)).scalar_one() for id_ in ids]
         texts = [
-            {(one.prompt, one.k): one.text for one in items_.load_responses(conn, id_, round_)}
+            {(response.prompt, response.k): response.text for response in items_.load_responses(conn, id_, round_)}
             for id_, round_ in zip(ids, rounds, strict=True)
         ]
         same = {name for name in texts[0].keys() & texts[1].keys() if texts[0][name] == texts[1][name]}
@@ -66,12 +66,12 @@ class _Compared:
             return
         self.items += 1
         self.responses += len(same)
-        made = []
-        for place, (id_, round_) in enumerate(zip(ids, rounds, strict=True)):
-            self._take(conn, place, ids[0], id_, round_, same)
-            made.append({items_.read_row(row).turns for row in items_.load_rows(conn, id_, round_)})
-        if made[0] and made[1]:
-            self._same_rows.append(made[0] == made[1])
+        rows = []
+        for index, (id_, round_) in enumerate(zip(ids, rounds, strict=True)):
+            self._take(conn, index, ids[0], id_, round_, same)
+            rows.append({items_.read_row(row).turns for row in items_.load_rows(conn, id_, round_)})
+        if rows[0] and rows[1]:
+            self._same_rows.append(rows[0] == rows[1])
 
     def _take(
         self, conn: sa.Connection, place: int, name: int, id_: int, round_: int, same: set[tuple[int, int]]
@@ -88,8 +88,8 @@ class _Compared:
             self._bills[place][dimension] = self._bills[place].get(dimension, Amount()) + amount
 
     def facts(self, names: Sequence[str]) -> dict[str, Any]:
-        first, other = self._values
-        agreed = {name: asdict(agreement(first.get(name, {}), other.get(name, {}))) for name in first | other}
+        first, second = self._values
+        agreed = {name: asdict(agreement(first.get(name, {}), second.get(name, {}))) for name in first | second}
         rewards_ = agreed.pop("reward", asdict(Agreement(count=0)))
         took = [
             {name: _took(amount) for name, amount in sorted(bill.items())}

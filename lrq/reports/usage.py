@@ -16,7 +16,7 @@ _AT_ONCE = 500  # keys in one question to the database
 
 
 def call_keys(evidence: Any) -> Iterator[str]:
-    """The keys of all calls that a score's evidence names, however deep."""
+    """Yield the keys of all calls that a score's evidence names, however deep."""
     if isinstance(evidence, Mapping):
         for name, value in evidence.items():
             yield from value if name == "calls" else call_keys(value)
@@ -26,7 +26,7 @@ def call_keys(evidence: Any) -> Iterator[str]:
 
 
 def bill_of(conn: sa.Connection, item_ids: Iterable[int]) -> dict[Group, Amount]:
-    """What these items' scores took, each call of an item once; with the paid calls that sampled them or embedded."""
+    """Add up what these items' scores took, each call of an item once, and the paid calls that sampled or embedded."""
     bill: dict[Group, Amount] = {}
     for id_ in item_ids:
         for row in _calls(conn, id_):
@@ -44,30 +44,30 @@ def _calls(conn: sa.Connection, id_: int) -> Iterator[sa.Row[Any]]:
     round_ = conn.execute(sa.select(items.c.round).where(items.c.id == id_)).scalar_one()
     scores = items_.load_scores(conn, id_, round_)
     keys = iter(dict.fromkeys(key for score in scores for key in call_keys(score.evidence)))
-    counted = [calls.c[name] for name in (*Group._fields, "prompt_tokens", "cached_tokens", "completion_tokens")]
+    columns = [calls.c[name] for name in (*Group._fields, "prompt_tokens", "cached_tokens", "completion_tokens")]
     while batch := list(islice(keys, _AT_ONCE)):
-        yield from conn.execute(sa.select(*counted).where(calls.c.key.in_(batch), calls.c.state == "done"))
+        yield from conn.execute(sa.select(*columns).where(calls.c.key.in_(batch), calls.c.state == "done"))
     others = calls.c.item_id == id_, calls.c.role != "judge", calls.c.state == "done"
-    yield from conn.execute(sa.select(*counted).where(*others))
+    yield from conn.execute(sa.select(*columns).where(*others))
 
 
 def known_usage(ledger: Ledger) -> dict[tuple[str, str, str, str], Known]:
-    """What endpoints have counted for each kind of prompt, over all runs, where it is enough to believe."""
+    """Return what endpoints have counted for each kind of prompt, over all runs, where it is enough to believe."""
     with ledger.reading() as conn:
         rows = runs_.usage_of(conn)
     groups: dict[tuple[str, str, str, str], list[runs_.UsageRow]] = {}
     for row in rows:
         groups.setdefault((row.role, row.endpoint, row.model, row.kind), []).append(row)
-    found = {}
-    for name, held in groups.items():
-        count = _sum(held, "calls")
+    usage = {}
+    for name, rows_ in groups.items():
+        count = _sum(rows_, "calls")
         if count >= ENOUGH:
-            found[name] = Known(
-                completion_tokens=_sum(held, "completion_tokens") / count,
-                cached_share=_sum(held, "cached_tokens") / max(1, _sum(held, "prompt_tokens")),
-                seconds=_sum(held, "latency_ms") / count / 1000,
+            usage[name] = Known(
+                completion_tokens=_sum(rows_, "completion_tokens") / count,
+                cached_share=_sum(rows_, "cached_tokens") / max(1, _sum(rows_, "prompt_tokens")),
+                seconds=_sum(rows_, "latency_ms") / count / 1000,
             )
-    return found
+    return usage
 
 
 def _sum(rows: Sequence[runs_.UsageRow], name: str) -> int:

@@ -1,12 +1,14 @@
 """A recipe of the user's own gets all that ours get, and no stage knows it."""
 
+import json
 from pathlib import Path
 
 import pytest
 from inline import Judge, World
 
 ROOT = Path(__file__).parents[2]
-WIT = ROOT / "examples" / "recipes" / "wit.py"
+EXAMPLES = ROOT / "examples" / "recipes"
+WIT = EXAMPLES / "wit.py"
 TALKS = [
     {
         "id": f"talk-{n}",
@@ -70,3 +72,31 @@ def test_prompts_are_made_from_the_answers_to_earlier_ones(
     assert (shown["state"], shown["reason"]) == ("done", "2 prompts")
     assert [(response["prompt"], response["k"]) for response in shown["responses"]] == [(0, 0), (1, 0), (1, 1)]
     assert {(call["role"], call["kind"]) for call in shown["calls"]} == {("teacher", "ask"), ("policy", "answer")}
+
+
+def test_a_reward_of_ones_own_prefers_the_shorter_of_two_alike(lrq: World) -> None:
+    """The judge-sim gives every answer the mark that the prompt shows; the price of a word decides."""
+    talk = {"id": "talk", "context": DOCUMENT, "question": "When did it freeze?"}
+    talk["responses"] = ["On Friday.", "It froze, as is well known to everybody who was there, on Friday."]  # type: ignore[assignment]
+    recipe = f"{EXAMPLES / 'terse.py'}:TERSE"
+    lrq.run(lrq.write("talks", [talk]), "--recipe", recipe, "--set", "settings.price_of_a_word=0.5")
+    scores = [json.loads(line) for line in lrq("export", "talks", "--format", "scores").out.splitlines()]
+    rewards = [line["reward"] for line in scores]
+    marks = [line["scores"]["correct"] for line in scores]
+    assert rewards == [marks[0] - 2 * 0.5, marks[1] - 13 * 0.5]
+    (row,) = map(json.loads, lrq("export", "talks").out.splitlines())
+    assert row["chosen"][0]["content"] == (talk["responses"][0] if rewards[0] > rewards[1] else talk["responses"][1])
+
+
+def test_a_recipe_of_several_stages_goes_the_whole_way(
+    lrq: World, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents alone: the teacher's question is asked of the policy, whose answers are judged by passages."""
+    for role in ("POLICY", "TEACHER"):
+        monkeypatch.setenv(f"LRQ_{role}_URL", judge.url)
+        monkeypatch.setenv(f"LRQ_{role}_MODEL", role.lower())
+    recipe = f"{EXAMPLES / 'ask_back.py'}:ASK_BACK"
+    run = lrq.run(lrq.write("docs", [{"id": "doc", "context": DOCUMENT * 3}]), "--recipe", recipe)
+    assert (run["state"], run["scores"]["borne_out"]["value"]) == ("done", 4)
+    shown = lrq("show", "doc", "--json").json()
+    assert {(call["role"], call["kind"]) for call in shown["calls"]} == {("teacher", "question"), ("policy", "answer")}

@@ -7,10 +7,11 @@ from inline import Judge, World
 
 from lrq.recipes import RECIPES
 
-WIT = Path(__file__).parents[2] / "examples" / "recipes" / "wit.py"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
+OF_USERS = [f"{path}:{path.stem.upper()}" for path in sorted(EXAMPLES.glob("*.py"))]
 
 
-@pytest.mark.parametrize("name", [*RECIPES, f"{WIT}:WIT"])
+@pytest.mark.parametrize("name", [*RECIPES, *OF_USERS])
 def test_every_recipe_that_comes_along_plays(lrq: World, judge: Judge, name: str) -> None:
     """Prompts are made, judged and turned into rewards and rows; the server hears nothing."""
     facts = lrq("recipe", "check", name, "--json").json()
