@@ -99,4 +99,5 @@ def test_a_recipe_of_several_stages_goes_the_whole_way(
     run = lrq.run(lrq.write("docs", [{"id": "doc", "context": DOCUMENT * 3}]), "--recipe", recipe)
     assert (run["state"], run["scores"]["borne_out"]["value"]) == ("done", 4)
     shown = lrq("show", "doc", "--json").json()
-    assert {(call["role"], call["kind"]) for call in shown["calls"]} == {("teacher", "question"), ("policy", "answer")}
+    roles = {("teacher", "question"), ("policy", "answer"), ("judge", "borne_out")}
+    assert {(call["role"], call["kind"]) for call in shown["calls"]} == roles

@@ -47,5 +47,5 @@ def test_what_is_wrong_with_a_recipe_is_one_line(lrq: World, name: str, says: st
 
 def test_items_of_ones_own_are_played(lrq: World) -> None:
     items = lrq.write("items", [{"id": f"{n}", "question": "Why?", "responses": ["a", "b"]} for n in range(9)])
-    played = lrq("recipe", "check", f"{WIT}:WIT", "--items", items, "--json").json()["items"]
+    played = lrq("recipe", "check", f"{EXAMPLES / 'wit.py'}:WIT", "--items", items, "--json").json()["items"]
     assert [(item["id"], item["scores"]) for item in played] == [("0", 2), ("1", 2), ("2", 2)]
