@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_HOME ?= .demo
 
-.PHONY: settings help env demo test check unit integration acceptance browser clean
+.PHONY: docs settings help env demo test check unit integration acceptance browser clean
 
 help:
 	@echo "make demo        sample, judge, pair and train on a small dataset, offline"
 	@echo "make test        environment, style, types, layers, unit and integration tests"
 	@echo "make acceptance  the longer tests: whole runs with kills at every stage"
 	@echo "make browser     the viewer's pages in Chromium, where it is installed"
+	@echo "make docs        the documentation as a site, its links checked"
 	@echo "make settings    write docs/settings.md again, after a setting was changed"
 	@echo "make clean       remove the environment and what the demo made"
 
@@ -36,6 +37,10 @@ integration: env
 
 settings: env
 	$(BIN)/lrq settings --markdown > docs/settings.md
+
+docs: env
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/mkdocs build --quiet
 
 check: env
 	$(BIN)/ruff check .
