@@ -6,7 +6,7 @@ from lrq.cli.common import echo, echo_json, json_option, money, parse_money, set
 from lrq.config import Settings
 from lrq.ledger import open_ledger
 from lrq.ledger import runs as runs_
-from lrq.ledger.backlog import settle_run
+from lrq.ledger.backlog import advance_run
 from lrq.workers.frozen import thaw
 
 
@@ -27,7 +27,7 @@ def budget(run: str, max_cost: str | None, max_tokens: int | None, as_json: bool
         halted = found.halt
         if max_cost is not None or max_tokens is not None:
             runs_.set_budget(conn, found.id, max_cost=parse_money(max_cost), max_tokens=max_tokens)
-            settle_run(ledger, conn, found.id, thaw(found.recipe, found.config).schedule)
+            advance_run(ledger, conn, found.id, thaw(found.recipe, found.config).schedule)
             found = runs_.get_run(conn, run)
     facts = {
         "run": run,

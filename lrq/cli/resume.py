@@ -48,7 +48,7 @@ def resume(
     with ledger.writing() as conn:
         found = runs_.get_run(conn, run)
         ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
-        backlog.put_back_all(conn, found.id)
+        backlog.requeue_all(conn, found.id)
         config = runs_.complete(conn, found, named(settings))
         _check_flags(run, found.recipe, config, settings)
         frozen = thaw(found.recipe, config)
@@ -63,7 +63,7 @@ def resume(
             reopened = backlog.reopen_unscored(ledger, conn, found.id, frozen.step_of, frozen.steps)
             trainings = backlog.reopen_trainings(conn, found.id)
             echo(f"{reopened} items are asked again, {trainings} trainings started again", err=True)
-        backlog.settle_run(ledger, conn, found.id, frozen.schedule)
+        backlog.advance_run(ledger, conn, found.id, frozen.schedule)
     if detach:
         return 0
     return work_on(ledger, settings, run, judges=judges, samplers=samplers, as_json=as_json)

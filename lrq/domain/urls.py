@@ -93,3 +93,8 @@ def _database_problem(rest: str) -> str | None:
     database = rest.partition("?")[0].partition("/")[2].strip("/")
     fits = not database or database.isdecimal()
     return None if fits else "the database of a Redis is a number, as in redis://HOST:6379/0"
+
+
+def is_redis(url: str) -> bool:
+    """Tell whether a broker's URL names a Redis."""
+    return url.startswith(("redis://", "rediss://", "redis+socket://"))

@@ -1,12 +1,12 @@
-"""The backlog: which work is open, what goes out next, and what an ended task brings about.
+"""The backlog: which work is open, what goes out next, who works on it, and what an ended task brings about.
 
-A task's row lives from the start of its work to its end. Ending it is deleting it: whoever deletes the row has the
-right to write the effects, so a task that is delivered twice has its effects once.
+A task's row lives from the start of its work to its end: ready → sent → running → deleted. Ending it is deleting it:
+whoever deletes the row has the right to write the effects, so a task that is delivered twice has its effects once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
@@ -16,6 +16,7 @@ from lrq.domain.records import NOT_FINITE, UNFINISHED_THOUGHT, NoRow, Reward, Ro
 from lrq.ledger import items as items_
 from lrq.ledger.depth import covered, stop_short
 from lrq.ledger.engine import Ledger
+from lrq.ledger.processes import is_dead
 from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, trainings
 
 # Why there is no response: it would be so again.
@@ -35,13 +36,45 @@ class Task:
     delivery: int
 
 
-_FIND = sa.select(tasks).where(tasks.c.id == sa.bindparam("id"), tasks.c.state != "failed")
+_CLAIM = (
+    tasks.update()
+    .where(tasks.c.id == sa.bindparam("task"), tasks.c.delivery == sa.bindparam("sent_as"), tasks.c.state == "sent")
+    .values(state="running", owner=sa.bindparam("by"))
+    .returning(tasks)
+)
 
 
-def find_task(conn: sa.Connection, id_: int) -> Task | None:
-    """The task, or None when it is at its end already."""
-    row = conn.execute(_FIND, {"id": id_}).one_or_none()
-    return None if row is None else _task(row)
+@dataclass(frozen=True, kw_only=True)
+class ClaimTask:
+    """Begin the work that a message names; None where it is not due: ended, begun already, or sent once more since."""
+
+    is_free: ClassVar[bool] = True
+    task: int
+    delivery: int
+    owner: str  # id of the process, as in `processes`
+
+    @classmethod
+    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[ClaimTask]") -> "Sequence[Task | None]":
+        claimed: dict[ClaimTask, Task | None] = {}
+        for write in sorted(writes, key=lambda write: write.task):
+            named = {"task": write.task, "sent_as": write.delivery, "by": write.owner}
+            row = conn.execute(_CLAIM, named).one_or_none()
+            claimed.setdefault(write, None if row is None else _task(row))
+        return [claimed.pop(write, None) for write in writes]
+
+
+def release_task(conn: sa.Connection, id_: int, delivery: int, owner: str) -> None:
+    """Give up work that was claimed, so that it goes out again; nothing where it is no longer this process's."""
+    ours = tasks.c.id == id_, tasks.c.delivery == delivery, tasks.c.owner == owner
+    conn.execute(tasks.update().where(*ours, tasks.c.state == "running").values(state="ready", owner=""))
+
+
+def release_dead_tasks(ledger: Ledger, conn: sa.Connection) -> int:
+    """Have the tasks of processes that have ended go out again; return how many."""
+    owners = conn.execute(sa.select(tasks.c.owner).where(tasks.c.state == "running").distinct()).scalars().all()
+    dead = [owner for owner in owners if is_dead(ledger, conn, owner)]
+    free = tasks.update().where(tasks.c.state == "running", tasks.c.owner.in_(dead)).values(state="ready", owner="")
+    return conn.execute(free).rowcount if dead else 0
 
 
 def _task(row: sa.Row[Any]) -> Task:
@@ -64,7 +97,7 @@ class Window:
     sampling: int  # items
 
 
-def is_hungry(conn: sa.Connection, run: int, window: Window) -> bool:
+def has_dispatchable_work(conn: sa.Connection, run: int, window: Window) -> bool:
     """Whether the run has work that could go out now; a read that costs the same for any size of run."""
     ready = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.state == "ready").limit(1)
     return conn.execute(ready).first() is not None or any(_startable(conn, run, 1, window).values())
@@ -143,11 +176,12 @@ def take_ready(ledger: Ledger, conn: sa.Connection, run: int, window: Window) ->
         (row.queue, row.state): row.number for row in conn.execute(in_queue.group_by(tasks.c.queue, tasks.c.state))
     }
     ready = sorted({queue for queue, state in counts if state == "ready"})
-    judging = sum(number for (queue, state), number in counts.items() if state == "sent" and _is_judging(queue))
+    judging = sum(number for (queue, state), number in counts.items() if state != "ready" and _is_judging(queue))
     ids = _oldest(conn, run, [queue for queue in ready if _is_judging(queue)], window.tasks - judging)
     for queue in (queue for queue in ready if not _is_judging(queue)):
         most = window.sampling if queue == "sample" else window.tasks
-        ids += _oldest(conn, run, [queue], most - counts.get((queue, "sent"), 0))
+        out = counts.get((queue, "sent"), 0) + counts.get((queue, "running"), 0)
+        ids += _oldest(conn, run, [queue], most - out)
     return _mark_sent(ledger, conn, ids) if ids else []
 
 
@@ -171,19 +205,22 @@ def _mark_sent(ledger: Ledger, conn: sa.Connection, ids: Sequence[int]) -> list[
     return sorted((_task(row) for row in conn.execute(mark)), key=lambda task: task.id)
 
 
-def sent_tasks(ledger: Ledger, conn: sa.Connection, older_than: float) -> set[int]:
-    """Tasks whose messages went out at least that many seconds ago and should still be with the broker.
+def waiting_tasks(ledger: Ledger, conn: sa.Connection, older_than: float) -> dict[str, list[tuple[int, int]]]:
+    """Return queue → (id, delivery) of the tasks whose messages should wait in it, the oldest message first.
 
-    Those of the future too: the clock was set back since then.
+    older_than: seconds since their sending; those of the future too, for the clock was set back since then.
     """
     now = ledger.now(conn)
     old = sa.or_(tasks.c.sent_at < now - older_than, tasks.c.sent_at > now + older_than)
-    query = sa.select(tasks.c.id).where(tasks.c.state == "sent", old)
-    return set(conn.execute(query).scalars())
+    query = sa.select(tasks.c.queue, tasks.c.id, tasks.c.delivery).where(tasks.c.state == "sent", old)
+    waiting: dict[str, list[tuple[int, int]]] = {}
+    for row in conn.execute(query.order_by(tasks.c.sent_at, tasks.c.id)):
+        waiting.setdefault(row.queue, []).append((row.id, row.delivery))
+    return waiting
 
 
-def put_back(conn: sa.Connection, ids: Sequence[int]) -> None:
-    """These tasks are to go out again: their messages are lost, or their work stopped before its end."""
+def requeue(conn: sa.Connection, ids: Sequence[int]) -> None:
+    """Have tasks go out again whose messages are lost, or never were sent."""
     conn.execute(tasks.update().where(tasks.c.id.in_(ids), tasks.c.state == "sent").values(state="ready"))
 
 
@@ -194,8 +231,8 @@ def reroute(conn: sa.Connection, run: int, queues: Sequence[str], route: Callabl
         conn.execute(tasks.update().where(*lost, tasks.c.name == name).values(queue=route(name)))
 
 
-def put_back_all(conn: sa.Connection, run: int) -> None:
-    """Have every open task of a run sent again, wherever its message may be; effects happen once all the same."""
+def requeue_all(conn: sa.Connection, run: int) -> None:
+    """Have every task of a run that nobody works on sent again, wherever its message may be."""
     conn.execute(tasks.update().where(tasks.c.run_id == run, tasks.c.state == "sent").values(state="ready"))
 
 
@@ -225,10 +262,10 @@ def end_aggregate(
 
 
 def fail_task(ledger: Ledger, conn: sa.Connection, task: Task, reason: str) -> None:
-    """An unforeseen error: try again a few times, then the item is failed with the reason."""
-    more = (
-        tasks.update().where(tasks.c.id == task.id).values(failures=tasks.c.failures + 1, state="ready", reason=reason)
-    )
+    """Record an unforeseen error: the task is tried a few times, then its item is failed with the reason."""
+    ours = tasks.c.id == task.id, tasks.c.delivery == task.delivery  # else another process works on it by now
+    more = tasks.update().where(*ours)
+    more = more.values(failures=tasks.c.failures + 1, state="ready", owner="", reason=reason)
     failures = conn.execute(more.returning(tasks.c.failures)).scalar()
     if failures is None or failures < _TRIES:
         return
@@ -262,7 +299,7 @@ def _end_item(conn: sa.Connection, task: Task, state: str, reason: str) -> None:
     conn.execute(runs.update().where(runs.c.id == task.run).values(open_items=runs.c.open_items - 1))
 
 
-def settle_run(ledger: Ledger, conn: sa.Connection, run: int, schedule: TrainSchedule | None) -> None:
+def advance_run(ledger: Ledger, conn: sa.Connection, run: int, schedule: TrainSchedule | None) -> None:
     """After the end of a task: open the trainings that are due; with neither open items nor tasks a round is done.
 
     The run's row is locked: of two ends at once the second sees what the first has done.

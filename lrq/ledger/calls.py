@@ -204,12 +204,8 @@ class Reuse:
         return [None] * len(writes)
 
 
-def bury(ledger: Ledger, conn: sa.Connection, owner: str) -> int:
-    """Turn the open calls of a dead process into unknown ones; how many. What was sent stays charged."""
-    return _bury(ledger, conn, calls.c.owner == owner)
-
-
-def _bury(ledger: Ledger, conn: sa.Connection, which: sa.ColumnElement[bool]) -> int:
+def _free_open(ledger: Ledger, conn: sa.Connection, which: sa.ColumnElement[bool]) -> int:
+    """Turn open calls that nobody works on into unknown ones; return how many. What was sent stays charged."""
     query = sa.select(calls).where(which, calls.c.settled_at.is_(None))
     locked = query.order_by(calls.c.key).with_for_update(key_share=True, skip_locked=True)
     rows = conn.execute(locked).all()  # whose owner writes just now, it lives
@@ -223,12 +219,13 @@ def _bury(ledger: Ledger, conn: sa.Connection, which: sa.ColumnElement[bool]) ->
     return len(rows)
 
 
-def bury_all(ledger: Ledger, conn: sa.Connection) -> int:
-    """Bury every dead process: its open calls, then its own row."""
+def release_dead_calls(ledger: Ledger, conn: sa.Connection) -> int:
+    """Forget the processes that have ended, and free their open calls; return how many."""
     ledger.alone(conn, SETTLING)
     remove_dead(ledger, conn)
     owners = conn.execute(sa.select(calls.c.owner).where(calls.c.settled_at.is_(None)).distinct()).scalars().all()
-    return sum(bury(ledger, conn, owner) for owner in owners if is_dead(ledger, conn, owner))
+    dead = [owner for owner in owners if is_dead(ledger, conn, owner)]
+    return _free_open(ledger, conn, calls.c.owner.in_(dead)) if dead else 0
 
 
 def _find(ledger: Ledger, conn: sa.Connection, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:
@@ -236,17 +233,17 @@ def _find(ledger: Ledger, conn: sa.Connection, keys: Sequence[str]) -> dict[str,
 
 
 def _free_lost(ledger: Ledger, conn: sa.Connection, writes: Sequence[Claim], found: dict[str, sa.Row[Any]]) -> None:
-    """Bury what dead processes held, and what the asker itself holds: it would not ask, had it not lost track of it.
+    """Free what dead processes held, and what the asker itself holds: it would not ask, had it not lost track of it.
 
     That happens where a transaction was committed and the news of it lost with the connection.
     """
     owners = {row.owner for row in found.values() if row.state in _OPEN} - {write.owner for write in writes}
     dead = [owner for owner in sorted(owners) if is_dead(ledger, conn, owner)]
-    buried = sum(bury(ledger, conn, owner) for owner in dead)
+    freed = _free_open(ledger, conn, calls.c.owner.in_(dead)) if dead else 0
     own = [write.key for write in writes if write.key in found and _is_held(found[write.key], write.owner)]
     if own:
-        buried += _bury(ledger, conn, calls.c.key.in_(own))
-    if buried:
+        freed += _free_open(ledger, conn, calls.c.key.in_(own))
+    if freed:
         found.update(_find(ledger, conn, list(found)))
 
 

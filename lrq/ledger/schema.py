@@ -95,7 +95,8 @@ tasks = sa.Table(  # the backlog: a row lives from the start of its work to its 
     _count("round"),
     sa.Column("name", sa.String(64), nullable=False),  # sample, a step's name, aggregate, train
     sa.Column("queue", sa.String(64), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),  # ready, sent, failed
+    sa.Column("state", sa.String(16), nullable=False),  # ready, sent, running
+    sa.Column("owner", sa.String(40), nullable=False, server_default=""),  # the process that works on it
     _count("delivery"),
     _count("failures"),
     sa.Column("sent_at", sa.Float),
@@ -201,6 +202,14 @@ sa.Index(
     rows.c.id,
     sqlite_where=rows.c.window.is_(None),
     postgresql_where=rows.c.window.is_(None),
+)
+
+# Tasks that processes work on: asked for to free those of the dead.
+sa.Index(
+    "ix_tasks_running",
+    tasks.c.owner,
+    sqlite_where=tasks.c.state == "running",
+    postgresql_where=tasks.c.state == "running",
 )
 
 calls = sa.Table(

@@ -17,7 +17,7 @@ from lrq.domain.lines import Entry
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
-from lrq.ledger.backlog import settle_run
+from lrq.ledger.backlog import advance_run
 from lrq.ledger.runs import Run
 from lrq.recipes import load_recipe
 from lrq.workers.feeder import feed
@@ -104,7 +104,7 @@ def _end_intake(ledger: Ledger, run: Run, *, is_whole: bool) -> None:
     with ledger.writing() as conn:
         runs_.set_taking_in(conn, run.id, False)
         if is_whole or not runs_.delete_empty(conn, run.id):
-            settle_run(ledger, conn, run.id, thaw(run.recipe, run.config).schedule)
+            advance_run(ledger, conn, run.id, thaw(run.recipe, run.config).schedule)
 
 
 def _left_out(dataset: Dataset) -> list[str]:

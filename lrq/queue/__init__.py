@@ -1,7 +1,6 @@
-"""Queues: the Celery app, the messages, the leases and the embedded broker."""
+"""Queues: the Celery app, the messages and the embedded broker."""
 
 from lrq.queue.celery import app, use
-from lrq.queue.connection import connect
-from lrq.queue.messages import BrokerDown, present, send
+from lrq.queue.messages import BrokerDown, count_waiting, send
 
-__all__ = ["BrokerDown", "app", "connect", "present", "send", "use"]
+__all__ = ["BrokerDown", "app", "count_waiting", "send", "use"]

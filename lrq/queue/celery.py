@@ -13,27 +13,17 @@ from kombu import Exchange, Queue
 
 from lrq.config import Settings, load_settings
 from lrq.domain.printable import make_logs_printable
+from lrq.domain.urls import is_redis
 from lrq.ledger import open_ledger
 from lrq.queue.events import EventsByTheSecond
-from lrq.queue.leases import Leases
 from lrq.queue.routes import QUEUES, concurrency_of, task_name
 from lrq.queue.transport import register
 
-# A message whose process no longer renews it (every quarter of this) goes back to its queue. Long enough for a
-# process that a model's loading holds up, short enough that a killed worker's task is back within 15 s.
-VISIBILITY_SECONDS = 10
-_SWEEP_SECONDS = 2  # how often workers look for such messages; kombu's own default amounts to 100
 
-
-def transport_options(ledger_id: str, visibility: float = VISIBILITY_SECONDS) -> dict[str, Any]:
-    """What kombu needs to share a Redis between ledgers and to give up a dead worker's messages soon."""
+def transport_options(ledger_id: str) -> dict[str, Any]:
+    """Return what kombu needs to share a Redis between ledgers, and to notice one that is silent."""
     return {
         "global_keyprefix": prefix_of(ledger_id),
-        "visibility_timeout": visibility,
-        "unacked_restore_interval": _SWEEP_SECONDS,
-        "unacked_restore_throttle": 1,
-        # The sweep runs under a lock that a killed worker cannot give back; kombu would wait five minutes for it.
-        "unacked_mutex_expire": 5,
         "socket_connect_timeout": 5,
         "socket_timeout": 30,  # longer than any blocking pop; a silent broker is noticed
         "socket_keepalive": True,
@@ -45,10 +35,6 @@ def prefix_of(ledger_id: str) -> str:
     return f"lrq:{ledger_id}:"
 
 
-def is_redis(url: str) -> bool:
-    return url.startswith(("redis://", "rediss://", "redis+socket://"))
-
-
 def verified(url: str) -> str:
     """A rediss:// URL that checks the server's certificate: kombu checks none unless the URL asks for it."""
     if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
@@ -56,10 +42,11 @@ def verified(url: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
 
 
-def configuration(broker: str, ledger_id: str, visibility: float = VISIBILITY_SECONDS) -> dict[str, Any]:
+def configuration(broker: str, ledger_id: str) -> dict[str, Any]:
+    """Return Celery's configuration for a broker."""
     return {
         "broker_url": verified(broker),
-        "broker_transport_options": transport_options(ledger_id, visibility) if is_redis(broker) else {},
+        "broker_transport_options": transport_options(ledger_id) if is_redis(broker) else {},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a broker may be away for as long as it likes
         "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0, "interval_step": 0.2},
@@ -71,11 +58,10 @@ def configuration(broker: str, ledger_id: str, visibility: float = VISIBILITY_SE
         "task_routes": {task_name(name): {"queue": name} for name in QUEUES},
         "task_create_missing_queues": False,
         "task_default_queue": "aggregate",
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
+        "task_acks_late": False,  # who works on what stands in the ledger
         "worker_prefetch_multiplier": 1,
-        # Leases carries running tasks over a lost connection and counts them; Celery's own count would double it.
-        "worker_enable_prefetch_count_reduction": False,
+        "worker_disable_prefetch": is_redis(broker),  # no message is taken that is not begun at once
+        "worker_enable_prefetch_count_reduction": False,  # tasks that run hold no message
         "worker_pool": "threads",
         "worker_send_task_events": True,
         "task_send_sent_event": False,  # a further 0.25 ms for each message sent
@@ -94,7 +80,6 @@ def make_app(configure: Callable[[], dict[str, Any]]) -> Celery:
     register()
     app = Celery("lrq", set_as_current=False)
     app.add_defaults(configure)
-    app.steps["consumer"].add(Leases)
     app.steps["consumer"].add(EventsByTheSecond)
     app.steps["worker"].add("lrq.workers.loop:StopSignals")
     return app

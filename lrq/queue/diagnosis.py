@@ -11,7 +11,7 @@ import redis
 
 from lrq.config import Settings
 from lrq.domain.errors import LrqError
-from lrq.domain.urls import safe_url
+from lrq.domain.urls import is_redis, safe_url
 
 _SECONDS = 2.0  # for one answer
 _OLDEST = (6, 2)  # what Celery asks of a server
@@ -39,7 +39,7 @@ def broker_problem(settings: Settings) -> Problem | None:
     if settings.broker_url is None:
         return redis_problem(settings)
     url = settings.broker()
-    if url.startswith(("redis://", "rediss://", "redis+socket://")):
+    if is_redis(url):
         return _of_redis(url.replace("redis+socket://", "unix://"), "LRQ_BROKER_URL")
     try:
         with kombu.Connection(url, connect_timeout=_SECONDS) as connection:

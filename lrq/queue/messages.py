@@ -1,6 +1,7 @@
 """Messages: the keys of one task, never a text. The ledger knows the rest."""
 
-import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import redis
 from celery import Celery
@@ -9,10 +10,7 @@ from kombu.exceptions import OperationalError
 from lrq.domain.errors import LrqError
 from lrq.domain.urls import safe_url
 from lrq.queue.celery import app as _app
-from lrq.queue.routes import QUEUES, task_name
-
-_ID = re.compile(rb'"correlation_id":\s*"(\d+)-\d+"')
-_STEPS = ("", "\x06\x163", "\x06\x166", "\x06\x169")  # kombu's lists of a queue: one for each step of priority
+from lrq.queue.routes import task_name
 
 
 class BrokerDown(LrqError):
@@ -24,25 +22,28 @@ def send(queue: str, *, task: int, delivery: int, app: Celery = _app) -> None:
 
     Raises BrokerDown.
     """
-    try:
+    with _translated(app):
         app.send_task(
             task_name(queue), kwargs={"task": task, "delivery": delivery}, task_id=f"{task}-{delivery}", queue=queue
         )
-    except (OperationalError, redis.RedisError) as error:
+
+
+def count_waiting(queues: Sequence[str], app: Celery = _app) -> dict[str, int]:
+    """Return queue → how many messages wait in it; those on their way to a worker are not among them.
+
+    Raises BrokerDown.
+    """
+    with _translated(app), app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        channel = connection.default_channel
+        declared = {queue: channel.queue_declare(queue, durable=True, auto_delete=False) for queue in queues}
+        return {queue: answer.message_count for queue, answer in declared.items()}
+
+
+@contextmanager
+def _translated(app: Celery) -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, redis.RedisError, OSError) as error:
         where = safe_url(str(app.conf.broker_url))
         raise BrokerDown(f"no broker answers at {where}; start one with `lrq up` or `lrq broker`") from error
-
-
-def present(client: redis.Redis, app: Celery = _app) -> set[int]:
-    """The tasks whose messages wait in a queue or are held by a worker, in one round trip.
-
-    A message on its way from a queue to its worker is in neither place for a moment: who misses one looks again.
-    """
-    prefix = app.conf.broker_transport_options["global_keyprefix"]
-    with client.pipeline(transaction=True) as pipe:
-        for queue in QUEUES:
-            for step in _STEPS:
-                pipe.lrange(f"{prefix}{queue}{step}", 0, -1)
-        pipe.hvals(f"{prefix}unacked")
-        found = pipe.execute()
-    return {int(match[1]) for raws in found for raw in raws for match in _ID.finditer(raw)}

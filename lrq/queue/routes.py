@@ -1,6 +1,7 @@
 """Which worker consumes which queue. Every queue has one Celery task of its own, so runtimes are seen per queue."""
 
 from lrq.config import Settings
+from lrq.domain.urls import is_redis
 from lrq.recipes import RECIPES
 
 _JUDGE = "judge"  # the queue of all steps of recipes that do not come with lrq
@@ -12,6 +13,7 @@ WORKERS: dict[str, tuple[str, ...]] = {
     "trainer": ("train",),
 }
 QUEUES: tuple[str, ...] = tuple(queue for queues in WORKERS.values() for queue in queues)
+_TASKS_ELSEWHERE = 64  # where the broker is no Redis, Celery cannot follow the limits
 MOST_TASKS = 1024  # threads of a pool that follows the limits: they are made when they are needed, and only wait
 
 
@@ -34,7 +36,9 @@ def task_name(queue: str) -> str:
 def concurrency(worker: str, settings: Settings) -> int:
     """How many messages one process of this type works on at once."""
     if worker == "judge" or (worker == "sampler" and settings.endpoints("policy")):
-        return MOST_TASKS if settings.judge_threads == "auto" else settings.judge_threads  # they wait for servers
+        if settings.judge_threads != "auto":
+            return settings.judge_threads
+        return MOST_TASKS if is_redis(settings.broker()) else _TASKS_ELSEWHERE  # they wait for servers
     return 4 if worker == "aggregator" else 1  # short transactions; one model in memory
 
 

@@ -19,7 +19,7 @@ def aggregate(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
         _, case = load_case(conn, frozen, task.item, task.round, with_scores=True)
         rewards = frozen.recipe.rewards(case)
         if backlog.end_aggregate(engine.ledger, conn, task, rewards, rows_of(frozen, case, rewards)):
-            backlog.settle_run(engine.ledger, conn, run.id, frozen.schedule)
+            backlog.advance_run(engine.ledger, conn, run.id, frozen.schedule)
 
 
 def rows_of(frozen: Frozen, case: Case, rewards: Sequence[Reward]) -> Sequence[Row | NoRow]:

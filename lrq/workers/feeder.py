@@ -8,20 +8,17 @@ import logging
 import threading
 import time
 
-import redis
 import sqlalchemy as sa
 
-from lrq.config import Settings
 from lrq.domain.errors import LrqError
 from lrq.ledger import Ledger, backlog
 from lrq.ledger import runs as runs_
-from lrq.ledger.calls import bury_all
+from lrq.ledger.calls import release_dead_calls
 from lrq.ledger.engine import FEEDING
 from lrq.ledger.processes import SEEN_EVERY, take_lease, tasks_at_once
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
-from lrq.queue.celery import is_redis
-from lrq.queue.messages import BrokerDown, present, send
+from lrq.queue.messages import BrokerDown, count_waiting, send
 from lrq.queue.routes import QUEUES, task_queue
 from lrq.workers.frozen import thaw
 
@@ -29,8 +26,7 @@ LEAST = 64  # tasks of a run that are open, whoever lives: the first workers fin
 _BUSY_PAUSE = 0.1  # seconds between looks while there is work
 _IDLE_PAUSE = 0.5
 _LEASE_SECONDS = 6.0
-_RECONCILE_EVERY = 3.0  # seconds
-_PATIENCE = 5.0  # seconds for one answer of the broker: a feeder that hangs cannot be stopped
+_RECONCILE_EVERY = 2.0  # seconds; a process elsewhere is dead after 10 of silence, and its tasks are back within 15
 _SETTLED_AFTER = 3.0  # a message younger than this may still be on its way to the broker
 
 log = logging.getLogger(__name__)
@@ -52,8 +48,8 @@ def feed(ledger: Ledger, *, window: backlog.Window | None = None) -> int:
     with ledger.reading() as conn:
         window = window or window_of(ledger, conn)
         active = [run for run in runs_.all_runs(conn) if run.state == "active"]
-        hungry = [run for run in active if backlog.is_hungry(conn, run.id, window)]
-    return sum(_feed_run(ledger, run, window) for run in hungry)
+        waiting = [run for run in active if backlog.has_dispatchable_work(conn, run.id, window)]
+    return sum(_feed_run(ledger, run, window) for run in waiting)
 
 
 def _feed_run(ledger: Ledger, run: Run, window: backlog.Window) -> int:
@@ -86,42 +82,50 @@ def _send_work(ledger: Ledger, run: Run, window: backlog.Window) -> int:
     finally:
         if sent < len(taken):
             with ledger.writing() as conn:
-                backlog.put_back(conn, [task.id for task in taken[sent:]])
+                backlog.requeue(conn, [task.id for task in taken[sent:]])
     return sent
 
 
 class Reconciler:
-    """Finds messages that should be with the broker and are not, twice in a row, and has them sent again."""
+    """Requeues the tasks whose messages the broker has lost.
 
-    def __init__(self, ledger: Ledger, client: redis.Redis) -> None:
+    A queue that holds fewer messages than there are tasks sent and not begun has lost some; messages leave it in their
+    order, so the oldest are taken for those. A task that is requeued though its message still waits costs nothing: the
+    older delivery is dropped.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._client = client
-        self._missed: set[int] = set()
+        self._missing: set[tuple[int, int]] = set()
 
-    def look(self) -> int:
-        """One look; how many tasks are put back. An emptied broker is made good at the second."""
+    def reconcile_once(self) -> int:
+        """Requeue what was missing the last time too, for a message may be on its way; return how many tasks.
+
+        Raises BrokerDown.
+        """
         with self._ledger.reading() as conn:
-            expected = backlog.sent_tasks(self._ledger, conn, _SETTLED_AFTER)
-        missing = expected - present(self._client) if expected else set()
-        lost = missing & self._missed
-        self._missed = missing - lost
+            sent = backlog.waiting_tasks(self._ledger, conn, _SETTLED_AFTER)
+        waiting = count_waiting(list(sent)) if sent else {}
+        missing = {each for queue, tasks in sent.items() for each in tasks[: max(0, len(tasks) - waiting[queue])]}
+        lost = missing & self._missing
+        self._missing = missing - lost
         if lost:
             log.warning("%d messages are gone from the broker; sending them again", len(lost))
             with self._ledger.writing() as conn:
-                backlog.put_back(conn, sorted(lost))
+                backlog.requeue(conn, sorted(id_ for id_, _ in lost))
         return len(lost)
 
 
 class Feeder:
     """The thread of an aggregator process."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, owner: str) -> None:
+    def __init__(self, ledger: Ledger, owner: str) -> None:
         self._ledger = ledger
         self._owner = owner
         self._ended = threading.Event()
         self._leading = False
         self._lease_due = self._look_due = 0.0
-        self._reconciler = _reconciler(settings, ledger)
+        self._reconciler = Reconciler(ledger)
         self._thread = threading.Thread(target=self._work, name="feeder", daemon=True)
         self._thread.start()
 
@@ -133,15 +137,15 @@ class Feeder:
         pause = 0.0
         while not self._ended.wait(pause):
             try:
-                pause = self._turn()
-            except (BrokerDown, redis.RedisError, *AWAY) as error:
+                pause = self._tick()
+            except (BrokerDown, *AWAY) as error:
                 log.warning("the feeder waits: %s", str(error).splitlines()[0])
                 pause = SEEN_EVERY
             except Exception:  # whatever it is: without this thread nothing would move any more
-                log.exception("the feeder stumbled and goes on")
+                log.exception("the feeder failed; it tries again")
                 pause = SEEN_EVERY
 
-    def _turn(self) -> float:
+    def _tick(self) -> float:
         """One look at the backlog; seconds until the next."""
         now = time.monotonic()
         if now >= self._lease_due:
@@ -160,15 +164,8 @@ class Feeder:
 
     def _housekeep(self) -> None:
         with self._ledger.writing() as conn:
-            bury_all(self._ledger, conn)
-        if self._reconciler is not None:
-            self._reconciler.look()
-
-
-def _reconciler(settings: Settings, ledger: Ledger) -> Reconciler | None:
-    """None where the broker is no Redis: what it loses is sent again by `lrq resume`."""
-    url = settings.broker()
-    if not is_redis(url):
-        return None
-    url = url.replace("redis+socket://", "unix://")
-    return Reconciler(ledger, redis.Redis.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE))
+            release_dead_calls(self._ledger, conn)
+            freed = backlog.release_dead_tasks(self._ledger, conn)
+        if freed:
+            log.warning("%d tasks of processes that have ended go out again", freed)
+        self._reconciler.reconcile_once()

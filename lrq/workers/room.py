@@ -73,7 +73,7 @@ class Room:
 
 
 class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Lets Celery take as many messages as there is room for; the pool makes threads when they are needed.
+    """Lets Celery work on as many messages as there is room for; the pool makes threads when they are needed.
 
     A subclass has `open`, which makes the room of a process with so many threads, and `load`, as `Room.look` wants it.
     """
@@ -103,9 +103,4 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]
             self._set(consumer, self.room.look(*self.load()))
 
     def _set(self, consumer: Any, limit: int) -> None:
-        qos = consumer.qos  # its loop hands a new value on to the channel
-        more = limit - qos.value
-        if more > 0:
-            qos.increment_eventually(more)
-        elif more < 0:
-            qos.decrement_eventually(-more)
+        consumer.controller.max_concurrency = limit  # which `worker_disable_prefetch` goes by

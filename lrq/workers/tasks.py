@@ -1,7 +1,6 @@
 """The Celery tasks: one for each queue; what arrives is a key, the ledger knows the rest."""
 
 import logging
-from contextlib import suppress
 from typing import Any
 
 from celery import signals
@@ -9,11 +8,11 @@ from celery import signals
 from lrq.domain.errors import LrqError, RunHalted, Stopping
 from lrq.ledger import backlog
 from lrq.ledger import runs as runs_
-from lrq.ledger.backlog import Task
+from lrq.ledger.backlog import ClaimTask, Task
 from lrq.ledger.engine import SETTLING
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
-from lrq.queue.celery import app, settings_in_use
+from lrq.queue.celery import app
 from lrq.queue.routes import QUEUES, WORKERS, task_name
 from lrq.workers import loop
 from lrq.workers.aggregator import aggregate
@@ -23,77 +22,88 @@ from lrq.workers.judge import judge
 
 log = logging.getLogger(__name__)
 
+_RETRY_SECONDS = 1.0
+
 _feeder: Feeder | None = None
 
 
 def work(task: int, delivery: int) -> None:
-    """Do one task to its end, or put it back; nothing is raised, so that the message is always settled."""
-    held = engine()
+    """Do one task to its end, or give it back; nothing is raised.
+
+    A message that names work which has ended, or which another delivery has begun, is dropped.
+    """
+    context = engine()
+    claim = ClaimTask(task=task, delivery=delivery, owner=context.presence.id)
     try:
-        _work(held, task)
+        claimed: Task | None = loop.run(context.writer.write(claim))
+        if claimed is not None:
+            _work(context, claimed)
     except AWAY as away:
         log.warning("task %d goes back: the ledger does not take it: %s", task, str(away).splitlines()[0])
-        with suppress(*AWAY):  # or the feeder finds that its message is gone
-            _put_back(held, task)
+        _give_back(context, task, delivery)
 
 
-def _work(held: Engine, task: int) -> None:
-    with held.ledger.reading() as conn:
-        found = backlog.find_task(conn, task)
-        if found is None:
-            return  # a second delivery of what has ended
-        run = runs_.run_by_id(conn, found.run)
+def _work(context: Engine, task: Task) -> None:
+    with context.ledger.reading() as conn:
+        run = runs_.run_by_id(conn, task.run)
     try:
-        _do(held, found, run)
+        _do(context, task, run)
     except (Stopping, RunHalted) as halt:
-        log.info("task %d goes back: %s", task, halt or "this process is stopping")
-        _put_back(held, task)
+        log.info("task %d goes back: %s", task.id, halt or "this process is stopping")
+        _give_back(context, task.id, task.delivery)
     except LrqError as error:  # something the user can mend, for this item as for all others of its run
-        log.error("%s: %s", found.name, error, extra={"action": "pause", "run": found.run})  # noqa: TRY400
-        _put_back(held, task)
-        _pause(held, found.run, str(error))
+        log.error("%s: %s", task.name, error, extra={"action": "pause", "run": task.run})  # noqa: TRY400
+        _give_back(context, task.id, task.delivery)
+        with context.ledger.writing() as conn:
+            runs_.halt(conn, task.run, state="paused", by="settings", reason=f"{error}; then `lrq resume`")
     except AWAY:
         raise
     except Exception as error:
-        log.exception("task %d, %s of item %d, failed", found.id, found.name, found.item)
-        _fail(held, found, run, f"{type(error).__name__} in {found.name}: {error}".splitlines()[0])
+        log.exception("task %d, %s of item %d, failed", task.id, task.name, task.item)
+        _fail(context, task, run, f"{type(error).__name__} in {task.name}: {error}".splitlines()[0])
 
 
-def _do(held: Engine, task: Task, run: Run) -> None:
+def _do(context: Engine, task: Task, run: Run) -> None:
     loop.check()
     if run.state != "active":
         raise RunHalted(run.reason or f"the run is {run.state}")
-    frozen = held.thawed(run)
+    frozen = context.thawed(run)
     if task.name == "aggregate":
-        aggregate(held, task, run, frozen)
+        aggregate(context, task, run, frozen)
     elif task.name == "sample":
         from lrq.workers.sampler import sample  # noqa: PLC0415 - only samplers load a policy
 
-        sample(held, task, run, frozen)
+        sample(context, task, run, frozen)
     elif task.name.startswith("train."):
         from lrq.workers.trainer import train  # noqa: PLC0415
 
-        train(held, task, run, frozen)
+        train(context, task, run, frozen)
     else:
-        judge(held, task, run, frozen)
+        judge(context, task, run, frozen)
 
 
-def _put_back(held: Engine, task: int) -> None:
-    with held.ledger.writing() as conn:
-        backlog.put_back(conn, [task])
+def _give_back(context: Engine, task: int, delivery: int) -> None:
+    """Release a task, for as long as the ledger takes to accept it: what this living process has, no other takes.
+
+    A process that is being stopped tries once; what it leaves is free when it has ended.
+    """
+    while True:
+        try:
+            with context.ledger.writing() as conn:
+                backlog.release_task(conn, task, delivery, context.presence.id)
+        except AWAY:
+            if loop.stopping.wait(_RETRY_SECONDS):
+                return
+        else:
+            return
 
 
-def _pause(held: Engine, run: int, reason: str) -> None:
-    with held.ledger.writing() as conn:
-        runs_.halt(conn, run, state="paused", by="settings", reason=f"{reason}; then `lrq resume`")
-
-
-def _fail(held: Engine, task: Task, run: Run, reason: str) -> None:
-    schedule = held.thawed(run).schedule
-    with held.ledger.writing() as conn:
-        held.ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
-        backlog.fail_task(held.ledger, conn, task, reason)
-        backlog.settle_run(held.ledger, conn, task.run, schedule)
+def _fail(context: Engine, task: Task, run: Run, reason: str) -> None:
+    schedule = context.thawed(run).schedule
+    with context.ledger.writing() as conn:
+        context.ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
+        backlog.fail_task(context.ledger, conn, task, reason)
+        backlog.advance_run(context.ledger, conn, task.run, schedule)
 
 
 for _queue in QUEUES:
@@ -106,8 +116,8 @@ def _start_feeder(sender: Any, **_: object) -> None:
     global _feeder
     consumed = {queue.name for queue in sender.task_consumer.queues}
     if set(WORKERS["aggregator"]) & consumed:
-        held = engine()
-        _feeder = Feeder(settings_in_use(), held.ledger, held.presence.id)
+        context = engine()
+        _feeder = Feeder(context.ledger, context.presence.id)
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]

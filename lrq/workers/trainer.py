@@ -39,7 +39,7 @@ def train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
     with engine.ledger.writing() as conn:
         ended = {"state": result.state, "reason": result.reason, "model": str(result.model or "")}
         backlog.end_training(conn, task, **ended, ended_at=engine.ledger.now(conn))
-        backlog.settle_run(engine.ledger, conn, run.id, frozen.schedule)
+        backlog.advance_run(engine.ledger, conn, run.id, frozen.schedule)
 
 
 def _train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> Result:

@@ -105,7 +105,7 @@ class World:
             with self.ledger() as ledger, ThreadPoolExecutor(16) as pool:
                 with ledger.writing() as conn:
                     found = runs_.get_run(conn, run)
-                    backlog.put_back_all(conn, found.id)
+                    backlog.requeue_all(conn, found.id)
                 while taken := self._take(ledger, found):
                     list(pool.map(lambda task: tasks.work(task.id, task.delivery), taken))
         finally:

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import queue_worker
+import redis
 from celery import Celery
 
 from lrq.config import Settings
-from lrq.queue import broker, connect, present, send
+from lrq.queue import broker, count_waiting, send
 
 LEDGER = "abc"
 
@@ -22,21 +23,20 @@ LEDGER = "abc"
 class Bench:
     """Workers of tests/integration/queue_worker.py on an embedded broker."""
 
-    def __init__(self, settings: Settings, folder: Path, visibility: float) -> None:
+    def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
-        self.visibility = visibility
         self.log = folder / "log"
         self.log.touch()
         self.said = folder / "worker.log"
         self.broker = broker.start(settings)
-        self.app: Celery = queue_worker.make(settings.broker(), LEDGER, visibility)
-        self.client = connect(self.app)
+        self.app: Celery = queue_worker.make(settings.broker(), LEDGER)
+        self.client = redis.Redis.from_url(settings.redis())
         self.workers: list[subprocess.Popen[bytes]] = []
 
     def start_worker(
         self, pool: str = "threads", concurrency: int = 4, ledger: str = LEDGER
     ) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, queue_worker.__file__, self.settings.broker(), ledger, str(self.visibility), pool]
+        argv = [sys.executable, queue_worker.__file__, self.settings.broker(), ledger, pool]
         with self.said.open("ab") as out:
             worker = subprocess.Popen([*argv, str(concurrency), str(self.log)], stdout=out, stderr=out)
         self.workers.append(worker)
@@ -45,8 +45,8 @@ class Bench:
     def send(self, queue: str, task: int, delivery: int = 1) -> None:
         send(queue, task=task, delivery=delivery, app=self.app)
 
-    def present(self) -> set[int]:
-        return present(self.client, self.app)
+    def waiting(self, queue: str) -> int:
+        return count_waiting([queue], self.app)[queue]
 
     def lines(self, begin: str = "") -> list[str]:
         return [line for line in self.log.read_text().splitlines() if line.startswith(begin)]
@@ -90,9 +90,9 @@ def short_runtime() -> Iterator[None]:
 
 
 @contextmanager
-def bench(folder: Path, visibility: float) -> Iterator[Bench]:
+def bench(folder: Path) -> Iterator[Bench]:
     with short_runtime():
-        made = Bench(Settings(home=folder / "home"), folder, visibility)
+        made = Bench(Settings(home=folder / "home"), folder)
         try:
             yield made
         finally:

@@ -1,4 +1,4 @@
-"""A worker of the real app with tasks made for tests. Run as a program: URL LEDGER_ID VISIBILITY POOL CONCURRENCY LOG.
+"""A worker of the real app with tasks made for tests. Run as a program: URL LEDGER_ID POOL CONCURRENCY LOG.
 
 Every task notes what it did as a line of LOG; its queue decides what it does.
 """
@@ -22,8 +22,8 @@ def note(log: Path, *words: object) -> None:
         out.write(" ".join(map(str, words)) + "\n")
 
 
-def make(url: str, ledger_id: str, visibility: float) -> Celery:
-    return make_app(lambda: {**configuration(url, ledger_id, visibility), "include": []})
+def make(url: str, ledger_id: str) -> Celery:
+    return make_app(lambda: {**configuration(url, ledger_id), "include": []})
 
 
 def add_tasks(app: Celery, log: Path) -> None:
@@ -57,8 +57,8 @@ def add_tasks(app: Celery, log: Path) -> None:
         raise ValueError("on purpose")
 
 
-def main(url: str, ledger_id: str, visibility: str, pool: str, concurrency: str, log: str) -> None:
-    app = make(url, ledger_id, float(visibility))
+def main(url: str, ledger_id: str, pool: str, concurrency: str, log: str) -> None:
+    app = make(url, ledger_id)
     add_tasks(app, Path(log))
     worker = app.Worker(
         hostname=f"judge@{os.getpid()}",

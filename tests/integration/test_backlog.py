@@ -13,7 +13,8 @@ from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, NoRow, Reward, Row, Score, Turn
 from lrq.ledger import Ledger, backlog, rescoring, runs
 from lrq.ledger import items as items_
-from lrq.ledger.backlog import Task
+from lrq.ledger.backlog import ClaimTask, Task
+from lrq.ledger.processes import Presence
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import items, tasks
 from lrq.ledger.schema import rows as rows_table
@@ -76,7 +77,7 @@ def aggregate(ledger: Ledger, task: Task, made: Sequence[Row | NoRow], every: in
     rewards = [Reward(k=0, value=1.0), Reward(k=1, value=2.0)]
     with ledger.writing() as conn:
         ended = backlog.end_aggregate(ledger, conn, task, rewards, made)
-        backlog.settle_run(ledger, conn, task.run, schedule(every))
+        backlog.advance_run(ledger, conn, task.run, schedule(every))
         return ended
 
 
@@ -203,16 +204,16 @@ def test_the_window_bounds_what_is_started_and_sent(ledger: Ledger, run: Run) ->
     assert [task.name for task in start(ledger, run, 5)] == ["aggregate", "helpfulness", "logicality"]
 
 
-def test_a_task_that_is_put_back_goes_out_again_as_the_next_delivery(ledger: Ledger, run: Run) -> None:
+def test_a_task_that_is_requeued_goes_out_again_as_the_next_delivery(ledger: Ledger, run: Run) -> None:
     """One whose end came meanwhile does not."""
     add(ledger, run, 1)
     first, second = start(ledger, run)
     end_step(ledger, first)
     with ledger.writing() as conn:
-        backlog.put_back(conn, [first.id, second.id])
+        backlog.requeue(conn, [first.id, second.id])
     assert [(task.id, task.delivery) for task in start(ledger, run)] == [(second.id, 2)]
     with ledger.writing() as conn:
-        backlog.put_back_all(conn, run.id)
+        backlog.requeue_all(conn, run.id)
     assert [(task.id, task.delivery) for task in start(ledger, run)] == [(second.id, 3)]
 
 
@@ -261,7 +262,7 @@ def test_an_unforeseen_error_is_tried_three_times_and_costs_one_item(ledger: Led
     for _ in range(3):
         with ledger.writing() as conn:
             backlog.fail_task(ledger, conn, broken, "ValueError: odd")
-        start(ledger, run)
+        broken = next((task for task in start(ledger, run) if task.id == broken.id), broken)
     assert states(ledger) == {"failed": 1, "judging": 1}
     assert state_of(ledger) == ("active", 1)
     assert not end_step(ledger, sibling)
@@ -275,9 +276,8 @@ def test_an_unforeseen_error_is_tried_three_times_and_costs_one_item(ledger: Led
 def trainings(ledger: Ledger, run: Run) -> list[Task]:
     """The trainings whose tasks are open."""
     with ledger.reading() as conn:
-        open_tasks = sa.select(tasks.c.id).where(tasks.c.run_id == run.id, tasks.c.queue == "train")
-        found = [backlog.find_task(conn, id_) for id_ in conn.execute(open_tasks.order_by(tasks.c.id)).scalars()]
-        return [task for task in found if task is not None]
+        open_tasks = sa.select(tasks).where(tasks.c.run_id == run.id, tasks.c.queue == "train")
+        return [backlog._task(row) for row in conn.execute(open_tasks.order_by(tasks.c.id))]
 
 
 def test_a_training_that_fails_leaves_the_others_alone(ledger: Ledger, run: Run) -> None:
@@ -288,11 +288,11 @@ def test_a_training_that_fails_leaves_the_others_alone(ledger: Ledger, run: Run)
         (first,) = trainings(ledger, run)
         with ledger.writing() as conn:
             backlog.fail_task(ledger, conn, first, "out of memory")
-            backlog.settle_run(ledger, conn, run.id, schedule(2))
+            backlog.advance_run(ledger, conn, run.id, schedule(2))
     (second,) = trainings(ledger, run)
     with ledger.writing() as conn:
         assert backlog.end_training(conn, second, state="done")
-        backlog.settle_run(ledger, conn, run.id, schedule(2))
+        backlog.advance_run(ledger, conn, run.id, schedule(2))
         found = [(row.window, row.state, row.reason) for row in runs.trainings_of(conn, run.id)]
     assert found == [(0, "failed", "out of memory"), (1, "done", "")]
     assert state_of(ledger) == ("done", 0)
@@ -339,7 +339,7 @@ def train(ledger: Ledger, run: Run, every: int, state: str = "done") -> None:
         (task,) = open_trainings
         with ledger.writing() as conn:
             assert backlog.end_training(conn, task, state=state)
-            backlog.settle_run(ledger, conn, run.id, schedule(every))
+            backlog.advance_run(ledger, conn, run.id, schedule(every))
 
 
 def trained(ledger: Ledger, run: Run) -> list[int]:
@@ -364,14 +364,14 @@ def test_the_last_training_and_the_last_item_may_end_at_once(ledger: Ledger, run
             assert backlog.end_training(conn, training, state="done")
             ended[0].set()
             ended[1].wait(1)  # on SQLite in vain: there the other waits for us
-            backlog.settle_run(ledger, conn, run.id, schedule(1))
+            backlog.advance_run(ledger, conn, run.id, schedule(1))
 
     def end_item() -> None:
         with ledger.writing() as conn:
             assert backlog.end_aggregate(ledger, conn, second, [], [NoRow(reason="tie")])
             ended[1].set()
             ended[0].wait(1)
-            backlog.settle_run(ledger, conn, run.id, schedule(1))
+            backlog.advance_run(ledger, conn, run.id, schedule(1))
 
     together(end_training, end_item)
     assert state_of(ledger) == ("done", 0)
@@ -413,7 +413,7 @@ def test_a_failed_training_is_opened_again(ledger: Ledger, run: Run) -> None:
     assert state_of(ledger) == ("done", 0)
     with ledger.writing() as conn:
         assert backlog.reopen_trainings(conn, run.id) == 1
-        backlog.settle_run(ledger, conn, run.id, schedule(0))
+        backlog.advance_run(ledger, conn, run.id, schedule(0))
     assert names(ledger) == ["train.0"]
     assert state_of(ledger) == ("active", 0)
     train(ledger, run, 0)
@@ -447,7 +447,7 @@ def test_a_run_whose_lines_are_still_being_added_is_not_at_its_end(ledger: Ledge
     assert state_of(ledger) == ("active", 0)
     with ledger.writing() as conn:
         runs.set_taking_in(conn, run.id, False)
-        backlog.settle_run(ledger, conn, run.id, schedule(0))
+        backlog.advance_run(ledger, conn, run.id, schedule(0))
     assert names(ledger) == ["train.0"]
 
 
@@ -531,6 +531,66 @@ def test_a_message_sent_in_the_future_is_looked_for_too(ledger: Ledger, run: Run
     first, second = start(ledger, run)
     with ledger.writing() as conn:
         conn.execute(tasks.update().where(tasks.c.id == first.id).values(sent_at=ledger.now(conn) + 3600))
-        assert backlog.sent_tasks(ledger, conn, 3.0) == {first.id}
+        assert backlog.waiting_tasks(ledger, conn, 3.0) == {first.queue: [(first.id, 1)]}
         conn.execute(tasks.update().where(tasks.c.id == second.id).values(sent_at=ledger.now(conn) - 4))
-        assert backlog.sent_tasks(ledger, conn, 3.0) == {first.id, second.id}
+        assert backlog.waiting_tasks(ledger, conn, 3.0).keys() == {first.queue, second.queue}
+
+
+def claim(ledger: Ledger, task: Task, owner: str) -> bool:
+    with ledger.writing() as conn:
+        write = ClaimTask(task=task.id, delivery=task.delivery, owner=owner)
+        return ClaimTask.apply(ledger, conn, [write]) != [None]
+
+
+def test_of_two_deliveries_that_arrive_at_once_one_begins(ledger: Ledger, run: Run) -> None:
+    """Also of the same process, in one batch of writes."""
+    add(ledger, run, 1)
+    first, second = start(ledger, run)
+    begun: list[bool] = []
+    together(*(lambda owner=owner: begun.append(claim(ledger, first, owner)) for owner in "abcd"))
+    assert sorted(begun) == [False, False, False, True]
+    write = ClaimTask(task=second.id, delivery=second.delivery, owner="a")
+    with ledger.writing() as conn:
+        results = ClaimTask.apply(ledger, conn, [write, write])
+    assert results == [second, None]
+    assert start(ledger, run) == []
+
+
+def test_a_delivery_that_is_not_the_latest_begins_nothing(ledger: Ledger, run: Run) -> None:
+    """Its task was sent once more since: that message will be worked on."""
+    add(ledger, run, 1)
+    first, _ = start(ledger, run)
+    with ledger.writing() as conn:
+        backlog.requeue(conn, [first.id])
+    (again,) = start(ledger, run)
+    assert not claim(ledger, first, "a")
+    assert claim(ledger, again, "a")
+    assert end_step(ledger, again)
+    assert not claim(ledger, again, "a")
+
+
+def test_the_tasks_of_dead_processes_go_out_again_and_those_of_the_living_stay(ledger: Ledger, run: Run) -> None:
+    """A worker that comes back from the dead can neither give back nor fail what another has begun since."""
+    add(ledger, run, 1)
+    first, second = start(ledger, run)
+    alive, dead = Presence(ledger, "judge"), Presence(ledger, "judge")
+    assert claim(ledger, first, dead.id)
+    assert claim(ledger, second, alive.id)
+    with ledger.writing() as conn:
+        backlog.requeue_all(conn, run.id)
+        assert backlog.release_dead_tasks(ledger, conn) == 0
+    assert start(ledger, run) == []
+    dead.close()
+    with ledger.writing() as conn:
+        assert backlog.release_dead_tasks(ledger, conn) == 1
+    (again,) = start(ledger, run)
+    assert (again.id, again.delivery) == (first.id, 2)
+    assert claim(ledger, again, alive.id)
+    with ledger.writing() as conn:
+        backlog.release_task(conn, first.id, first.delivery, dead.id)
+        backlog.fail_task(ledger, conn, first, "from beyond")
+    assert start(ledger, run) == []
+    with ledger.writing() as conn:
+        backlog.release_task(conn, again.id, again.delivery, alive.id)
+    assert [task.delivery for task in start(ledger, run)] == [3]
+    alive.close()

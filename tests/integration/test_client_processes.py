@@ -20,7 +20,7 @@ from ledgers import BOTH, opened, some_ledger
 
 from lrq.config import Settings
 from lrq.ledger import Ledger
-from lrq.ledger.calls import bury_all
+from lrq.ledger.calls import release_dead_calls
 from lrq.ledger.processes import here
 from lrq.ledger.schema import calls, processes
 from lrq.ledger.schema import runs as runs_table
@@ -205,7 +205,7 @@ async def test_a_cap_holds_over_four_processes_faults_and_kills(world: Opened) -
             await until(lambda least=least: made.bought() >= least, 60)
             await made.kill(living.pop(0))
             with made.ledger.writing() as conn:  # as the feeder does: else the rest may wait for what the dead reserved
-                bury_all(made.ledger, conn)
+                release_dead_calls(made.ledger, conn)
             living.append(made.start(run, keys, 10))
         said = [await made.said(one) for one in living]
         assert all(one["halted"] for one in said)

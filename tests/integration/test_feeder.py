@@ -20,14 +20,14 @@ from lrq.config import Settings
 from lrq.domain.records import Item, NoRow, Purpose
 from lrq.ledger import Ledger, Writer, backlog, runs
 from lrq.ledger import items as items_
-from lrq.ledger.backlog import Window
+from lrq.ledger.backlog import ClaimTask, Window
 from lrq.ledger.calls import Bound, Claim, Send
 from lrq.ledger.processes import TASKS, Presence
 from lrq.ledger.schema import calls, tasks
 from lrq.ledger.schema import processes as processes_table
 from lrq.ledger.steps import EndStep
 from lrq.queue.celery import configuration, make_app
-from lrq.queue.messages import BrokerDown, present, send
+from lrq.queue.messages import BrokerDown, count_waiting, send
 from lrq.queue.routes import QUEUES
 from lrq.recipes import RECIPES
 from lrq.workers import feeder
@@ -58,7 +58,7 @@ def app(ledger: Ledger, ledger_settings: Settings, monkeypatch: pytest.MonkeyPat
     pools.producers.clear()
     made = make_app(lambda: {**configuration(ledger_settings.broker(), ledger.id), "include": []})
     monkeypatch.setattr(feeder, "send", partial(send, app=made))
-    monkeypatch.setattr(feeder, "present", partial(present, app=made))
+    monkeypatch.setattr(feeder, "count_waiting", partial(count_waiting, app=made))
     yield made
     made.producer_pool.force_close_all()
     made.pool.force_close_all()
@@ -81,8 +81,9 @@ def make(ledger: Ledger, count: int, name: str = "r", recipe: str = "longreward"
         return run.id
 
 
-def out(client: redis.Redis, app: Celery) -> set[int]:
-    return present(client, app)
+def out(app: Celery) -> int:
+    """How many messages wait."""
+    return sum(count_waiting(QUEUES, app).values())
 
 
 def work(ledger: Ledger, client: redis.Redis, app: Celery, most: int) -> int:
@@ -92,10 +93,11 @@ def work(ledger: Ledger, client: redis.Redis, app: Celery, most: int) -> int:
         for queue in QUEUES:
             while done < most and (message := channel.basic_get(queue)) is not None:
                 with ledger.writing() as conn:
-                    task = backlog.find_task(conn, message.payload[1]["task"])
+                    claim = ClaimTask(**message.payload[1], owner="worker")
+                    (task,) = ClaimTask.apply(ledger, conn, [claim])
                     if task is not None and task.name == "aggregate":
                         backlog.end_aggregate(ledger, conn, task, [], [NoRow(reason="one response")])
-                        backlog.settle_run(ledger, conn, task.run, None)
+                        backlog.advance_run(ledger, conn, task.run, None)
                     elif task is not None:
                         EndStep.apply(ledger, conn, [EndStep(task=task, found=[])])
                 message.ack()
@@ -115,7 +117,7 @@ def test_messages_do_not_pile_up_with_the_run(ledger: Ledger, app: Celery, clien
     make(ledger, 1000)
     assert feed(ledger, window=EIGHT) == 8 * len(STEPS)
     assert feed(ledger, window=EIGHT) == 0
-    assert len(out(client, app)) == 8 * len(STEPS)
+    assert out(app) == 8 * len(STEPS)
     for _ in range(5):
         work(ledger, client, app, 12)
         feed(ledger, window=EIGHT)
@@ -245,30 +247,55 @@ def test_an_emptied_broker_is_noticed_and_filled_again(
     monkeypatch.setattr(feeder, "_SETTLED_AFTER", 0.0)
     make(ledger, 6)
     feed(ledger)
-    reconciler = Reconciler(ledger, client)
-    assert reconciler.look() == 0
+    reconciler = Reconciler(ledger)
+    assert reconciler.reconcile_once() == 0
     client.flushall()
-    assert (reconciler.look(), reconciler.look()) == (0, 6 * len(STEPS))
+    assert (reconciler.reconcile_once(), reconciler.reconcile_once()) == (0, 6 * len(STEPS))
     assert feed(ledger) == 6 * len(STEPS)
-    assert len(out(client, app)) == 6 * len(STEPS)
-    assert (reconciler.look(), reconciler.look(), feed(ledger)) == (0, 0, 0)
+    assert out(app) == 6 * len(STEPS)
+    assert (reconciler.reconcile_once(), reconciler.reconcile_once(), feed(ledger)) == (0, 0, 0)
 
 
 def test_what_waits_or_is_worked_on_is_not_sent_again(
     ledger: Ledger, app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long it takes; one that a worker gives up for good is missed, and comes back."""
+    """However long it takes; a message that a worker took and did not begin is missed, and comes back."""
     monkeypatch.setattr(feeder, "_SETTLED_AFTER", 0.0)
     make(ledger, 2)
     feed(ledger)
-    reconciler = Reconciler(ledger, client)
+    reconciler = Reconciler(ledger)
     with app.connection_for_read() as connection, connection.channel() as channel:
-        held = channel.basic_get(f"judge.{STEPS[0]}")
-        for _ in range(4):
-            assert reconciler.look() == 0
-        held.ack()  # done, says the broker; the ledger knows of no end
-        assert (reconciler.look(), reconciler.look()) == (0, 1)
-        assert feed(ledger) == 1
+        first, second = (channel.basic_get(f"judge.{STEPS[0]}", no_ack=True) for _ in range(2))
+    with ledger.writing() as conn:
+        (begun,) = ClaimTask.apply(ledger, conn, [ClaimTask(**first.payload[1], owner="alive")])
+    assert begun is not None
+    assert [reconciler.reconcile_once() for _ in range(4)] == [0, 1, 0, 0]
+    assert feed(ledger) == 1
+    with ledger.writing() as conn:
+        lost = ClaimTask(**second.payload[1], owner="alive")
+        assert ClaimTask.apply(ledger, conn, [lost]) == [None]
+
+
+def test_a_message_lost_among_others_comes_back_too(
+    ledger: Ledger, app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest are sent again first; when the deliveries that are no longer due have gone, so is it."""
+    monkeypatch.setattr(feeder, "_SETTLED_AFTER", 0.0)
+    make(ledger, 3)
+    feed(ledger)
+    reconciler = Reconciler(ledger)
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        taken = [channel.basic_get(f"judge.{STEPS[0]}", no_ack=True) for _ in range(3)]
+    for message in (taken[0], taken[2]):
+        send(f"judge.{STEPS[0]}", **message.payload[1], app=app)
+    for _ in range(10):
+        if reconciler.reconcile_once():
+            feed(ledger)
+        work(ledger, client, app, 1)
+    while work(ledger, client, app, 100) or feed(ledger) or reconciler.reconcile_once():
+        pass
+    with ledger.reading() as conn:
+        assert runs.get_run(conn, "r").state == "done"
 
 
 def test_of_two_feeders_one_works_and_the_other_takes_over(
@@ -278,16 +305,16 @@ def test_of_two_feeders_one_works_and_the_other_takes_over(
     monkeypatch.setattr(feeder, "_LEASE_SECONDS", 3.0)
     monkeypatch.setattr(feeder, "_IDLE_PAUSE", 0.05)
     first, second = Presence(ledger, "aggregator"), Presence(ledger, "aggregator")
-    one = Feeder(ledger_settings, ledger, first.id)
+    one = Feeder(ledger, first.id)
     until(lambda: one._leading)
-    two = Feeder(ledger_settings, ledger, second.id)
+    two = Feeder(ledger, second.id)
     make(ledger, 3)
-    until(lambda: len(out(client, app)) == 3 * len(STEPS))
+    until(lambda: out(app) == 3 * len(STEPS))
     assert not two._leading
     one.close()
     first.close()
     make(ledger, 2, "later")
-    until(lambda: len(out(client, app)) == 5 * len(STEPS))
+    until(lambda: out(app) == 5 * len(STEPS))
     assert two._leading
     two.close()
     second.close()
@@ -309,14 +336,14 @@ def test_a_feeder_that_stumbles_goes_on(
     monkeypatch.setattr(feeder, "feed", stumble)
     presence = Presence(ledger, "aggregator")
     make(ledger, 1)
-    running = Feeder(ledger_settings, ledger, presence.id)
-    until(lambda: len(out(client, app)) == len(STEPS))
+    running = Feeder(ledger, presence.id)
+    until(lambda: out(app) == len(STEPS))
     running.close()
     presence.close()
     assert len(stumbled) > 2, "it was fed by a turn after those that failed"
 
 
-def test_a_dead_process_s_calls_are_buried_without_anyone_asking(
+def test_a_dead_process_s_calls_are_freed_without_anyone_asking(
     ledger: Ledger, ledger_settings: Settings, app: Celery
 ) -> None:
     """The leading feeder frees their money: else a run near its cap would wait for it for ever."""
@@ -334,13 +361,13 @@ def test_a_dead_process_s_calls_are_buried_without_anyone_asking(
     asyncio.run(leave())
     dead.close()
     presence = Presence(ledger, "aggregator")
-    running = Feeder(ledger_settings, ledger, presence.id)
+    running = Feeder(ledger, presence.id)
 
-    def is_buried() -> bool:
+    def is_freed() -> bool:
         with ledger.reading() as conn:
             return conn.execute(sa.select(calls.c.state)).scalar_one() == "unknown"
 
-    until(is_buried)
+    until(is_freed)
     running.close()
     presence.close()
     with ledger.reading() as conn:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from lrq.domain.errors import LrqError, RunHalted
 from lrq.domain.records import Call, Purpose, Usage
 from lrq.ledger import Ledger, Writer, processes, runs
-from lrq.ledger.calls import Bound, Claim, Claimed, Ended, Fail, Held, Known, Release, Send, Settle, bury_all
+from lrq.ledger.calls import Bound, Claim, Claimed, Ended, Fail, Held, Known, Release, Send, Settle, release_dead_calls
 from lrq.ledger.processes import Presence
 from lrq.ledger.schema import calls
 from lrq.ledger.schema import processes as processes_table
@@ -118,7 +118,7 @@ async def test_a_dead_process_s_unsent_call_costs_nothing(
     await writer.write(claim(run, dead.id))
     dead.close()
     with ledger.writing() as conn:
-        assert bury_all(ledger, conn) == 1
+        assert release_dead_calls(ledger, conn) == 1
     assert money(ledger) == (0, 0, 0, 0, 0)
 
 
@@ -133,7 +133,7 @@ async def test_a_process_that_was_buried_is_forgotten_and_comes_back_with_its_ne
     with ledger.writing() as conn:
         conn.execute(processes_table.insert().values(id=uuid.uuid4().hex, **gone, started_at=0.0, seen_at=0.0))
         conn.execute(processes_table.update().where(processes_table.c.id == slow.id).values(pid=2**22 + 1))
-        bury_all(ledger, conn)
+        release_dead_calls(ledger, conn)
         assert set(conn.execute(sa.select(processes_table.c.id)).scalars()) == {owner}
     slow._give_sign()
     with ledger.reading() as conn:
@@ -149,7 +149,7 @@ async def test_after_a_sleep_of_the_machine_nobody_is_dead(
     first = await sent_by(writer, run, other.id)
     with ledger.writing() as conn:
         conn.execute(processes_table.update().values(seen_at=ledger.now(conn) - 3600))
-        assert bury_all(ledger, conn) == 0
+        assert release_dead_calls(ledger, conn) == 0
     assert await writer.write(claim(run, owner)) == Held()
     await writer.write(settle(first.id))
     assert money(ledger) == (30, 0, 120, 0, 0)

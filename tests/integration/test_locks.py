@@ -104,7 +104,7 @@ def aggregate(url: str, home: Path, work: Work) -> None:
                 made = [Row(turns=(Turn(prompt=0, chosen=(0, 0), rejected=(0, 1)),))]
                 assert backlog.end_aggregate(ledger, conn, task, [Reward(k=0, value=1.0)], made)
                 time.sleep(BUSY)
-                backlog.settle_run(ledger, conn, task.run, TrainSchedule(every_rows=7))
+                backlog.advance_run(ledger, conn, task.run, TrainSchedule(every_rows=7))
     ledger.close()
 
 

@@ -1,4 +1,4 @@
-"""Messages, leases and stopping, with worker processes on a real broker."""
+"""Messages and stopping, with worker processes on a real broker."""
 
 import os
 import signal
@@ -7,32 +7,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import queue_worker
-import redis
 from queue_bench import Bench, bench, short_runtime, stop
 
 from lrq.config import Settings
 from lrq.ledger import open_ledger
-from lrq.queue import BrokerDown, broker, connect, present, send
-from lrq.queue.celery import VISIBILITY_SECONDS
-from lrq.queue.leases import renew
+from lrq.queue import BrokerDown, broker, send
 from lrq.queue.routes import MOST_TASKS
 
 
 @pytest.fixture
-def slow_leases(tmp_path: Path) -> Iterator[Bench]:
-    """Leases as in production."""
-    with bench(tmp_path, VISIBILITY_SECONDS) as made:
-        yield made
-
-
-@pytest.fixture
-def fast_leases(tmp_path: Path) -> Iterator[Bench]:
-    with bench(tmp_path, 3) as made:
+def workers(tmp_path: Path) -> Iterator[Bench]:
+    with bench(tmp_path) as made:
         yield made
 
 
@@ -48,185 +37,146 @@ def answered(ask: Callable[[], Any]) -> Any:
     pytest.fail("no worker answered")
 
 
-def test_a_message_is_keys_and_small(slow_leases: Bench):
-    """Even with the largest numbers a message takes at most 2 KB of Redis, and its id names the task."""
-    slow_leases.send("judge.completeness", task=2**63 - 1, delivery=2**31)
-    (raw,) = slow_leases.client.lrange("lrq:abc:judge.completeness", 0, -1)
+def test_a_message_is_keys_and_small(workers: Bench):
+    """Even with the largest numbers a message takes at most 2 KB of Redis."""
+    workers.send("judge.completeness", task=2**63 - 1, delivery=2**31)
+    (raw,) = workers.client.lrange("lrq:abc:judge.completeness", 0, -1)
     assert len(raw) <= 2048
-    assert slow_leases.present() == {2**63 - 1}
 
 
-def test_present_sees_waiting_and_held_messages(slow_leases: Bench):
-    """A task is present while its message waits, also in a list of priority, and while a worker holds it."""
-    slow_leases.send("judge.rubric", task=1)
-    slow_leases.send("train", task=2)
-    slow_leases.client.rename("lrq:abc:train", "lrq:abc:train\x06\x163")  # kombu's list of a lower priority
-    assert slow_leases.present() == {1, 2}
-    slow_leases.client.flushall()
-    slow_leases.start_worker()
-    slow_leases.send("judge.faithfulness", task=3, delivery=4)
-    slow_leases.wait_for("begun 3")
-    assert slow_leases.present() == {3}
-    slow_leases.wait_for("done 3")
-    slow_leases.wait(lambda: slow_leases.present() == set())
+def test_what_waits_is_counted_and_what_was_begun_is_not(workers: Bench):
+    """A message leaves the broker when its task begins; an emptied broker has none."""
+    workers.send("train", task=1)
+    workers.send("train", task=2)
+    assert workers.waiting("train") == 2
+    workers.client.flushall()
+    assert workers.waiting("train") == 0
+    workers.start_worker()
+    workers.send("judge.faithfulness", task=3, delivery=4)
+    workers.wait_for("begun 3")
+    assert workers.waiting("judge.faithfulness") == 0
+    workers.wait(lambda: not workers.client.keys("lrq:abc:unacked*"))
+    assert workers.lines("done 3") == []
 
 
-def test_ledgers_that_share_a_redis_do_not_meet(slow_leases: Bench):
+def test_a_worker_takes_no_more_messages_than_it_begins(workers: Bench):
+    """What it has no thread for waits where others can have it."""
+    workers.start_worker(concurrency=2)
+    for task in range(1, 6):
+        workers.send("judge.faithfulness", task=task, delivery=4)
+    workers.wait_for("begun", 2)
+    time.sleep(1)
+    assert workers.waiting("judge.faithfulness") == 3
+    workers.start_worker(concurrency=3)
+    workers.wait_for("begun", 5)
+    assert len(workers.lines("done")) < 5
+
+
+def test_ledgers_that_share_a_redis_do_not_meet(workers: Bench):
     """Tasks, remote control and all keys stay with their ledger."""
-    slow_leases.start_worker()
-    slow_leases.start_worker(ledger="xyz")
-    other = queue_worker.make(slow_leases.settings.broker(), "xyz", 10)
-    slow_leases.send("judge.faithfulness", task=1, delivery=600)
-    slow_leases.wait_for("begun 1")
-    ready(slow_leases, 2)
-    ours = answered(lambda: slow_leases.app.control.ping(timeout=1))
+    workers.start_worker()
+    workers.start_worker(ledger="xyz")
+    other = queue_worker.make(workers.settings.broker(), "xyz")
+    workers.send("judge.faithfulness", task=1, delivery=600)
+    workers.wait_for("begun 1")
+    ready(workers, 2)
+    ours = answered(lambda: workers.app.control.ping(timeout=1))
     theirs = answered(lambda: other.control.ping(timeout=1))
     assert len(ours) == len(theirs) == 1
     assert ours[0].keys() != theirs[0].keys()
-    queues = answered(lambda: slow_leases.app.control.inspect(timeout=1).active_queues())
+    queues = answered(lambda: workers.app.control.inspect(timeout=1).active_queues())
     assert queues.keys() == ours[0].keys()
-    keys = {key.decode() for key in slow_leases.client.keys("*")}
+    keys = {key.decode() for key in workers.client.keys("*")}
     assert {key for key in keys if not key.startswith(("lrq:abc:", "lrq:xyz:"))} == set()
-    assert {"lrq:abc:unacked", "lrq:abc:unacked_index"} <= keys
-    assert present(slow_leases.client, other) == set()
+    assert "lrq:abc:_kombu.binding.lrq" in keys
     other.pool.force_close_all()
 
 
-def test_a_task_longer_than_its_lease_is_started_once(fast_leases: Bench):
-    """Tasks three times as long as the lease run once each, with threads and with -P solo, whoever sweeps."""
-    fast_leases.start_worker(pool="threads", concurrency=1)
-    fast_leases.start_worker(pool="solo", concurrency=1)
-    ready(fast_leases, 2)
-    fast_leases.send("judge.faithfulness", task=1, delivery=9)
-    fast_leases.send("judge.faithfulness", task=2, delivery=9)
-    fast_leases.wait_for("done", 2)
-    assert len({line.split()[-1] for line in fast_leases.lines("begun")}) == 2  # each worker had one
-    fast_leases.wait(lambda: fast_leases.present() == set())
-    assert len(fast_leases.lines("begun")) == 2
-
-
-def test_a_killed_workers_task_is_back_within_15_seconds(slow_leases: Bench):
-    """With the leases of production, another worker begins it."""
-    workers = {worker.pid: worker for worker in (slow_leases.start_worker(), slow_leases.start_worker())}
-    ready(slow_leases, 2)
-    slow_leases.send("judge.faithfulness", task=1, delivery=600)
-    slow_leases.wait_for("begun 1")
-    workers[int(slow_leases.lines("begun 1")[0].split()[-1])].kill()
-    assert slow_leases.wait_for("begun 1", 2) < 15
-    assert len({line.split()[-1] for line in slow_leases.lines("begun 1")}) == 2
-
-
-def test_a_killed_broker_comes_back_with_everything(fast_leases: Bench):
+def test_a_killed_broker_comes_back_with_everything(workers: Bench):
     """What waits is done after the restart; what runs, or ends while the broker is away, is done once."""
-    fast_leases.start_worker(concurrency=2)
-    fast_leases.send("judge.faithfulness", task=1, delivery=2)
-    fast_leases.send("judge.faithfulness", task=2, delivery=6)
-    fast_leases.wait_for("begun", 2)
+    workers.start_worker(concurrency=2)
+    workers.send("judge.faithfulness", task=1, delivery=2)
+    workers.send("judge.faithfulness", task=2, delivery=6)
+    workers.wait_for("begun", 2)
     for task in range(3, 9):
-        fast_leases.send("judge.helpfulness", task=task)
-    fast_leases.kill_broker()
-    fast_leases.wait_for("done 1")
-    fast_leases.broker = broker.start(fast_leases.settings)
-    fast_leases.wait_for("done", 8)
-    fast_leases.wait(lambda: fast_leases.present() == set())
-    time.sleep(4)  # longer than a lease: nothing may come again
-    assert sorted(fast_leases.lines("done")) == sorted(
+        workers.send("judge.helpfulness", task=task)
+    workers.kill_broker()
+    workers.wait_for("done 1")
+    workers.broker = broker.start(workers.settings)
+    workers.wait_for("done", 8)
+    time.sleep(4)  # nothing may come again
+    assert sorted(workers.lines("done")) == sorted(
         ["done 1 2", "done 2 6", *(f"done {task} 1" for task in range(3, 9))]
     )
-    assert len(fast_leases.lines("begun")) == 2
+    assert len(workers.lines("begun")) == 2
 
 
-def test_a_cut_connection_does_not_start_a_task_again(fast_leases: Bench):
+def test_a_cut_connection_does_not_start_a_task_again(workers: Bench):
     """The worker comes back to a broker that was never away, with its running task still its own."""
-    fast_leases.start_worker()
-    fast_leases.start_worker()  # would gladly take it
-    ready(fast_leases, 2)
-    fast_leases.send("judge.faithfulness", task=1, delivery=5)
-    fast_leases.wait_for("begun 1")
-    assert fast_leases.client.client_kill_filter(_type="normal", skipme=True) > 0
-    fast_leases.wait_for("done 1")
-    fast_leases.wait(lambda: fast_leases.present() == set())
-    assert len(fast_leases.lines("begun")) == 1
+    workers.start_worker()
+    workers.start_worker()  # would gladly take it
+    ready(workers, 2)
+    workers.send("judge.faithfulness", task=1, delivery=5)
+    workers.wait_for("begun 1")
+    assert workers.client.client_kill_filter(_type="normal", skipme=True) > 0
+    workers.wait_for("done 1")
+    assert len(workers.lines("begun")) == 1
 
 
-def test_an_emptied_broker_learns_again_what_runs(fast_leases: Bench):
-    """A running task is present again by the next renewal, so that nobody sends it a second time."""
-    worker = fast_leases.start_worker()
-    fast_leases.send("judge.faithfulness", task=1, delivery=8)
-    fast_leases.wait_for("begun 1")
-    worker.send_signal(signal.SIGSTOP)
-    os.waitpid(worker.pid, os.WUNTRACED)
-    fast_leases.client.flushall()
-    assert fast_leases.present() == set()
-    worker.send_signal(signal.SIGCONT)
-    fast_leases.wait(lambda: fast_leases.present() == {1})
-    assert fast_leases.lines("done 1") == []
-    fast_leases.wait_for("done 1")
-    fast_leases.wait(lambda: fast_leases.present() == set())
-
-
-def test_sigterm_ends_a_worker_between_two_calls(slow_leases: Bench):
+def test_sigterm_ends_a_worker_between_two_calls(workers: Bench):
     """The call in flight is finished, no further one begun, the message acknowledged after its task returned."""
-    worker = slow_leases.start_worker()
-    slow_leases.send("judge.completeness", task=1)
-    slow_leases.wait_for("called 1")
+    worker = workers.start_worker()
+    workers.send("judge.completeness", task=1)
+    workers.wait_for("called 1")
     worker.terminate()
-    slow_leases.wait(lambda: "Warm shutdown" in slow_leases.said.read_text())
-    called = len(slow_leases.lines("called"))
+    workers.wait(lambda: "Warm shutdown" in workers.said.read_text())
+    called = len(workers.lines("called"))
     assert worker.wait(30) == 0
-    assert slow_leases.lines("stopped") == ["stopped 1"]
-    assert len(slow_leases.lines("called")) <= called + 1
-    assert slow_leases.present() == set()
+    assert workers.lines("stopped") == ["stopped 1"]
+    assert len(workers.lines("called")) <= called + 1
 
 
-def test_remote_control_stops_it_alike(slow_leases: Bench):
+def test_remote_control_stops_it_alike(workers: Bench):
     """`celery control shutdown` is as orderly as SIGTERM, though no signal is sent."""
-    worker = slow_leases.start_worker()
-    slow_leases.send("judge.completeness", task=1)
-    slow_leases.wait_for("called 1")
-    slow_leases.app.control.shutdown()
+    worker = workers.start_worker()
+    workers.send("judge.completeness", task=1)
+    workers.wait_for("called 1")
+    workers.app.control.shutdown()
     worker.wait(30)
-    assert slow_leases.lines("stopped") == ["stopped 1"]
+    assert workers.lines("stopped") == ["stopped 1"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_it_at_once(slow_leases: Bench, number: signal.Signals):
-    """A task that does not listen holds up the first signal, not the second; its message stays with the broker."""
-    worker = slow_leases.start_worker()
-    slow_leases.send("judge.faithfulness", task=1, delivery=600)
-    slow_leases.wait_for("begun 1")
+def test_a_second_signal_ends_it_at_once(workers: Bench, number: signal.Signals):
+    """A task that does not listen holds up the first signal, not the second; its task is another's when it is dead."""
+    worker = workers.start_worker()
+    workers.send("judge.faithfulness", task=1, delivery=600)
+    workers.wait_for("begun 1")
     worker.send_signal(number)
-    slow_leases.wait(lambda: "Warm shutdown" in slow_leases.said.read_text())
+    workers.wait(lambda: "Warm shutdown" in workers.said.read_text())
     time.sleep(1.5)
     assert worker.poll() is None
     stop(worker, number, seconds=30)
     assert worker.returncode == 128 + number
-    assert slow_leases.present() == {1}
 
 
-def test_a_task_that_raises_settles_its_message(slow_leases: Bench):
+def test_a_task_that_raises_settles_its_message(workers: Bench):
     """An error is not delivered again and again: the ledger decides what becomes of it."""
-    slow_leases.start_worker()
-    slow_leases.send("judge.rubric", task=1)
-    slow_leases.wait_for("begun 1")
-    slow_leases.wait(lambda: slow_leases.present() == set())
-    assert slow_leases.lines("begun") == ["begun 1 1"]
+    workers.start_worker()
+    workers.send("judge.rubric", task=1)
+    workers.wait_for("begun 1")
+    assert workers.lines("begun") == ["begun 1 1"]
 
 
 def test_without_a_broker_sending_says_so(tmp_path: Path):
     """The error comes soon, in one line, and names no password."""
-    app = queue_worker.make("redis://:secret@127.0.0.1:1/0", "abc", 10)
+    app = queue_worker.make("redis://:secret@127.0.0.1:1/0", "abc")
     began = time.monotonic()
     with pytest.raises(BrokerDown, match="lrq broker") as caught:
         send("train", task=1, delivery=1, app=app)
     assert time.monotonic() - began < 20
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_other_brokers_have_no_client():
-    """What looks into Redis has to know that there is none."""
-    assert connect(queue_worker.make("amqp://guest@host//", "abc", 10)) is None
 
 
 def _python(code: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -276,21 +226,3 @@ def test_celerys_own_command_works(tmp_path: Path):
         finally:
             worker.kill()
             worker.wait()
-
-
-def test_a_clock_that_was_set_back_holds_no_message_for_long(redis_server: Any) -> None:
-    """What a dead worker held an hour ahead of us is given back as soon as what it holds now."""
-    qos = SimpleNamespace(
-        _delivered={},
-        _dirty=set(),
-        visibility_timeout=10,
-        unacked_key="unacked",
-        unacked_index_key="unacked_index",
-        channel=SimpleNamespace(global_keyprefix="t:"),
-    )
-    with redis.Redis.from_url(redis_server.url) as client:
-        client.zadd("t:unacked_index", {"ahead": time.time() + 3600, "held": time.time() - 5})
-        renew(client, qos, lambda _: False)
-        ahead, held = client.zmscore("t:unacked_index", ["ahead", "held"])
-    assert abs(ahead - time.time()) < 5
-    assert held < time.time() - 4

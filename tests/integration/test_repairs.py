@@ -74,7 +74,7 @@ def turn(lrq: World) -> int:
             run = runs_.get_run(conn, "items")
             if run.state != "active":
                 return 0
-            backlog.put_back_all(conn, run.id)  # what the command has sent itself
+            backlog.requeue_all(conn, run.id)  # what the command has sent itself
             backlog.start_items(ledger, conn, run.id, thaw(run.recipe, run.config).steps, WINDOW)
             taken = backlog.take_ready(ledger, conn, run.id, WINDOW)
         for task in taken:

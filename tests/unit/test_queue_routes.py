@@ -33,12 +33,9 @@ def test_routes_are_explicit():
 
 @pytest.mark.parametrize("broker", ["redis://h", "rediss://h", "redis+socket:///s"])
 def test_ledgers_share_a_redis_by_their_prefix(broker: str):
-    """Over Redis every key begins with the ledger's id; a lease is short, and its sweep never waits long."""
+    """Over Redis every key begins with the ledger's id."""
     options = configuration(broker, "abc")["broker_transport_options"]
     assert options["global_keyprefix"] == "lrq:abc:"
-    sweep = options["unacked_restore_interval"] * options["unacked_restore_throttle"]
-    assert options["visibility_timeout"] + sweep < 15
-    assert options["unacked_mutex_expire"] + options["visibility_timeout"] <= 15
 
 
 @pytest.mark.parametrize(
