@@ -77,13 +77,12 @@ def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _score_table(facts: Mapping[str, Any]) -> RenderableType:
-    made = table("dimension", "mean", "deviation", "scored", "n/a", "unscored", "before")
+    made = table("dimension", "mean", "deviation", "scored", "n/a", "unscored")
     for name, one in facts["dimensions"].items():
-        before = ", ".join(_number(past["mean"]) for past in one["before"])
         counts = (str(one[state]) for state in ("values", "not_applicable", "unscored"))
-        made.add_row(name, _number(one["mean"]), _number(one["deviation"]), *counts, before)
+        made.add_row(name, _number(one["mean"]), _number(one["deviation"]), *counts)
     reward = facts["reward"]
-    made.add_row("reward", _number(reward["mean"]), _number(reward["deviation"]), str(reward["values"]), "", "", "")
+    made.add_row("reward", _number(reward["mean"]), _number(reward["deviation"]), str(reward["values"]), "", "")
     return made
 
 

@@ -86,6 +86,6 @@ def _check_flags(name: str, recipe: str, config: Mapping[str, Any], settings: Se
     other = runs_.differences(orjson.loads(orjson.dumps(config)), orjson.loads(orjson.dumps(asked)))
     if refused := sorted(path for path in flagged if any(path.startswith(one) for one in other)):
         raise UsageError(
-            f"run {name!r} is frozen: --set cannot change {', '.join(refused)}; `lrq rescore` judges anew, "
-            "and `lrq run FILE --name NEW` makes another run, which finds the replies that still apply"
+            f"run {name!r} is frozen: --set cannot change {', '.join(refused)}; `lrq fork {name} --name NEW` "
+            "makes a run with other settings, which finds the replies that still apply"
         )

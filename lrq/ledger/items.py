@@ -17,7 +17,6 @@ from lrq.ledger.engine import Ledger, insert_into
 from lrq.ledger.schema import (
     contexts,
     items,
-    past_scores,
     prompts,
     responses,
     rewards,
@@ -25,7 +24,6 @@ from lrq.ledger.schema import (
     runs,
     scores,
     set_aside,
-    trainings,
 )
 from lrq.ledger.token_ids import unpack_ids
 
@@ -362,13 +360,9 @@ def load_rewards(conn: sa.Connection, item: int, round_: int) -> list[Reward]:
 
 
 def set_rows(conn: sa.Connection, run: int, item: int, round_: int, found: Sequence[Row | NoRow]) -> None:
-    """The item's rows. What is made again after a rescore is for no further training, but for `lrq train`."""
+    """Replace the item's rows. What is made again keeps its training: it is for no further one."""
     old = rows.c.item_id == item, rows.c.round == round_
     window = conn.execute(sa.select(sa.func.max(rows.c.window)).where(*old)).scalar_one()
-    rescored = sa.select(past_scores.c.id).where(past_scores.c.item_id == item, past_scores.c.round == round_)
-    if window is None and conn.execute(rescored).first():
-        past = sa.select(sa.func.max(trainings.c.window)).where(trainings.c.run_id == run, trainings.c.round == round_)
-        window = conn.execute(past).scalar_one()
     conn.execute(rows.delete().where(*old))
     for place, row in enumerate(row for row in found if isinstance(row, Row)):
         values = {"place": place, "margin": row.margin, "body": orjson.dumps(_pack_row(row)).decode()}

@@ -93,7 +93,7 @@ def create_run(
     if is_new:
         return run
     conn.execute(sa.select(runs.c.id).where(runs.c.id == run.id).with_for_update(key_share=True))
-    run = get_run(conn, name)  # as it stands now that nobody else can revise it
+    run = get_run(conn, name)
     asked = orjson.loads(orjson.dumps(config))
     for role in {"judge", "policy", "embedding"} & run.config.keys() & asked.keys():
         asked[role]["models"] = like(run.config[role].get("models", ()), asked[role].get("models", ()))
@@ -137,8 +137,12 @@ def _moved(frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     return ""
 
 
+_OF_FORKS = {"revisions", "prices", "steps", "forked_from"}  # no settings' business
+
+
 def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    first, now = ({k: v for k, v in one.items() if k not in {"revisions", "prices"}} for one in (frozen, asked))
+    ignored = _OF_FORKS if ":" in frozen["recipe"] and "code" in frozen else _OF_FORKS | {"code"}
+    first, now = ({k: v for k, v in one.items() if k not in ignored} for one in (frozen, asked))
     differ = sorted(differences(first, now))
     if differ and all(path.endswith(".models") for path in differ) and (moved := _moved(first, now)):
         raise UsageError(f"run {name!r} is frozen: {moved}, or --name for a new run")

@@ -152,23 +152,6 @@ scores = sa.Table(
     sa.UniqueConstraint("item_id", "round", "prompt", "k", "dimension"),
 )
 
-past_scores = sa.Table(  # what stood before a dimension was judged again
-    "past_scores",
-    metadata,
-    sa.Column("id", _Id, primary_key=True),
-    sa.Column("item_id", sa.ForeignKey("items.id"), nullable=False),
-    _count("round"),
-    _count("prompt"),
-    sa.Column("k", sa.Integer, nullable=False),
-    sa.Column("dimension", sa.String(64), nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False),  # the number of the revision that put it aside, from 1
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("value", sa.Float),
-    _text("reason"),
-    _text("evidence"),
-    sa.UniqueConstraint("item_id", "round", "prompt", "k", "dimension", "revision"),
-)
-
 rewards = sa.Table(
     "rewards",
     metadata,

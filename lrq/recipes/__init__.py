@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lrq.recipes.recipe import Recipe, Step, simple
 from lrq.recipes.rubric import RUBRIC
 from lrq.recipes.sppo import SPPO
 
-__all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "load_recipe", "simple"]
+__all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "code_hash", "load_recipe", "simple"]
 
 RECIPES: Mapping[str, Recipe] = {
     "longreward": LONGREWARD,
@@ -39,6 +40,15 @@ def load_recipe(name: str) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise UsageError(f"{attribute} in {path} is no Recipe; name one as my_recipe.py:NAME")
     return recipe
+
+
+def code_hash(name: str) -> str:
+    """Return the SHA-256 of the module that a recipe stands in; raises UsageError where there is none."""
+    path = Path(__file__).with_name(f"{name}.py") if name in RECIPES else Path(name.rpartition(":")[0])
+    try:
+        return sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        raise UsageError(f"no recipe file {path}; give the path of a Python file before the colon") from None
 
 
 def _attribute(path: Path, attribute: str) -> object:

@@ -119,6 +119,7 @@ class Recipe:
     rows: Callable[[Case, Sequence[Reward]], Sequence[Row | NoRow]] = best_against_worst_rows
     # The scores that an item brings itself, by dimension, where it brings any; raises Unreadable.
     references: Callable[[Case], Mapping[str, int]] | None = None
+    row_settings: Collection[str] = ("min_scored", "min_margin")  # that `rows` alone reads: another value costs no call
     described: Mapping[str, str] = field(default_factory=dict)  # what each of its settings does, for the reference
     loss: Mapping[str, Any] = field(default_factory=dict)  # the train section with this recipe's defaults
     # What its rows carry beside the chosen response, under these settings: "rejected", and "p_w" where they have win

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from lrq.ledger import Ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import count_rows
-from lrq.ledger.rescoring import past_means
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import calls, items, rewards, rows, scores
 from lrq.reports.facts import run_facts
@@ -40,7 +39,7 @@ def _listed(conn: sa.Connection, run: Run) -> dict[str, Any]:
 
 
 def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
-    """Return what `status` knows, summed by dimension, with spreads, servers and what stood before rescoring."""
+    """Return what `status` knows, summed by dimension, with spreads and servers."""
     facts = run_facts(ledger, run)
     names = (
         "run",
@@ -76,7 +75,6 @@ def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict
     for row in facts["usage"]:
         named.setdefault(row["dimension"] or row["step"], []).append(row)
     count = max(1, facts["items"].get("done", 0))
-    past = past_means(conn, run.id)
     found = {}
     for name, usage in named.items():
         spread = _spread(conn, scores.c.value, scores, run, scores.c.dimension == name)
@@ -91,11 +89,6 @@ def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict
             **sums,
             **{part: amount if is_priced else None for part, amount in money.items()},
             "calls_per_item": round((sums["calls"] + sums["reused"]) / count, 2),
-            "before": [
-                {"revision": row.revision, "values": row.values_, "mean": _rounded(row.mean)}
-                for row in past
-                if row.dimension == name
-            ],
         }
     return found
 

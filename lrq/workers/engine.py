@@ -57,10 +57,12 @@ class Engine:
     reads: "asyncio.Task[None] | None" = None
 
     def thawed(self, run: runs_.Run) -> Frozen:
-        """The run's frozen configuration, kept until a revision."""
+        """Return the run's configuration, loaded once; raises UsageError where its recipe has other code by now."""
         known = self.frozen.get(run.id)
         if known is None or known.config != run.config:
-            known = self.frozen[run.id] = thaw(run.recipe, run.config)
+            known = thaw(run.recipe, run.config)
+            known.check_code()
+            self.frozen[run.id] = known
         return known
 
     def price(self, call: Call, run: int) -> Price | None:

@@ -68,11 +68,12 @@ def _feed_run(ledger: Ledger, run: Run, window: backlog.Window) -> int:
 
 
 def _send_work(ledger: Ledger, run: Run, window: backlog.Window) -> int:
-    steps = thaw(run.recipe, run.config).steps
+    config = thaw(run.recipe, run.config)
+    config.check_code()
     with ledger.writing() as conn:
         ledger.alone(conn, FEEDING)  # `enqueue` may feed beside the leading feeder: one window holds for both
         backlog.reroute(conn, run.id, QUEUES, task_queue)
-        backlog.start_items(ledger, conn, run.id, steps, window)
+        backlog.start_items(ledger, conn, run.id, config.steps, window)
         taken = backlog.take_ready(ledger, conn, run.id, window)
     sent = 0
     try:

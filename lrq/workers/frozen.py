@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -15,7 +15,7 @@ from lrq.domain.records import Item, Prompt, Response, Role, Score
 from lrq.domain.tokens import TOKEN_RULE
 from lrq.judge.asking import JudgeModel
 from lrq.queue.routes import step_queue
-from lrq.recipes import load_recipe
+from lrq.recipes import RECIPES, code_hash, load_recipe
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
 from lrq.trainer.job import TrainJob
@@ -47,6 +47,7 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
     sample["choose_cut"] = sample["choose_cut"] or None  # as in runs of before that know no such setting
     return {
         "recipe": settings.recipe,
+        "code": code_hash(settings.recipe),
         "settings": own,
         "prompts": recipe.prompt_texts(),
         "tokens": TOKEN_RULE,
@@ -198,12 +199,13 @@ class Frozen:
         return {name: Price(**price) for name, price in self.config.get("prices", {}).items()}
 
     def of(self, step: str) -> Mapping[str, Any]:
-        """The configuration that a step is judged by: as frozen, with what has been revised since."""
-        held = dict(self.config)
-        for revision in self.config.get("revisions", ()):
+        """Return the configuration that a step is judged by: the run's, with what a fork has for this step alone."""
+        config = dict(self.config)
+        for revision in self.config.get("revisions", ()):  # of a run that an earlier release rescored
             if revision["step"] == step:
-                held |= {**revision["changed"], "prompts": held["prompts"] | revision["changed"].get("prompts", {})}
-        return held
+                changed = revision["changed"]
+                config |= {**changed, "prompts": config["prompts"] | changed.get("prompts", {})}
+        return {**config, **config.get("steps", {}).get(step, {})}
 
     def case(
         self,
@@ -242,11 +244,21 @@ class Frozen:
         chosen = fit[0] if len(fit) == 1 else fit[int(sha256(prompt.encode()).hexdigest()[:8], 16) % len(fit)]
         return JudgeModel(**{name: chosen[name] for name in _OF_MODEL if name in chosen})
 
+    def check_code(self) -> None:
+        """Raise UsageError where a recipe of one's own has other code than the run was frozen with."""
+        name, code = self.config["recipe"], self.config.get("code")
+        if code is not None and name not in RECIPES and code_hash(name) != code:
+            raise UsageError(
+                f"recipe {name} has changed since the run was frozen: put the file back as it was, "
+                "or `lrq fork RUN --name NEW` for a run by the file as it is"
+            )
+
 
 def thaw(name: str, config: Mapping[str, Any]) -> Frozen:
-    return Frozen(config=config, recipe=_recipe(name))
+    return Frozen(config=config, recipe=load_recipe(name) if name in RECIPES else _recipe(name, code_hash(name)))
 
 
-@cache
-def _recipe(name: str) -> Recipe:
+@lru_cache(maxsize=16)
+def _recipe(name: str, _code: str) -> Recipe:
+    """Load a file once for each content that it has."""
     return load_recipe(name)

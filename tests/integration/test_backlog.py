@@ -11,7 +11,7 @@ from ledgers import BOTH, opened, some_ledger
 from lrq.config import TrainSchedule
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, NoRow, Reward, Row, Score, Turn
-from lrq.ledger import Ledger, backlog, rescoring, runs
+from lrq.ledger import Ledger, backlog, runs
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import ClaimTask, Task
 from lrq.ledger.processes import Presence
@@ -418,23 +418,6 @@ def test_a_failed_training_is_opened_again(ledger: Ledger, run: Run) -> None:
     assert state_of(ledger) == ("active", 0)
     train(ledger, run, 0)
     assert (sizes(ledger, run), state_of(ledger)) == ([("done", 2)], ("done", 0))
-
-
-def test_pairs_made_again_by_a_rescore_open_no_training(ledger: Ledger, run: Run) -> None:
-    """One item has another pair than before, one has its first: `lrq train` is for those."""
-    add(ledger, run, 2)
-    for task in start(ledger, run):
-        end_step(ledger, task)
-    made = iter([[PAIR], [NoRow(reason="tie")]])
-    for task in start(ledger, run):
-        aggregate(ledger, task, next(made), 0)
-    train(ledger, run, 0)
-    with ledger.writing() as conn:
-        step = {"step": "logicality", "queue": "judge.logicality", "dimensions": ["logicality"]}
-        assert rescoring.reopen_step(ledger, conn, run.id, 1, **step) == 2  # type: ignore[arg-type]
-    finish(ledger, run, 0)
-    assert (sizes(ledger, run), trained(ledger, run)) == ([("done", 1)], [0, 0])
-    assert state_of(ledger) == ("done", 0)
 
 
 def test_a_run_whose_lines_are_still_being_added_is_not_at_its_end(ledger: Ledger, run: Run) -> None:

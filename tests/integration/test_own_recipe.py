@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from inline import Judge, World
 
+from lrq.ledger.schema import items, runs
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "recipes"
 WIT = EXAMPLES / "wit.py"
@@ -33,6 +35,35 @@ def test_the_smallest_recipe_goes_the_whole_way(lrq: World) -> None:
     rows = lrq("export", "talks").out.splitlines()
     assert len(rows) == sum(len(lrq("show", talk["id"], "--json").json()["rows"]) for talk in TALKS) > 0
     assert lrq("estimate", file, "--json", "--recipe", recipe).json()["responses"] == 12
+
+
+def test_a_recipe_that_has_changed_is_for_a_fork(lrq: World) -> None:
+    """What was frozen by one code is not judged by another: the run says so and waits, the fork goes on."""
+    file = lrq.folder / "mine.py"
+    file.write_text(WIT.read_text())
+    talks = lrq.write("talks", TALKS)
+    lrq.run(talks, "--recipe", f"{file}:WIT")
+    file.write_text(WIT.read_text() + "\n# another version\n")
+    refused = lrq("enqueue", talks, "--no-train", "--recipe", f"{file}:WIT", code=2)
+    assert "run 'talks' is frozen with other settings: code" in refused.err
+    lrq("resume", "talks", "--failed", "--detach")
+    with lrq.ledger() as ledger, ledger.writing() as conn:
+        conn.execute(items.update().where(items.c.key == "talk-1").values(state="unjudged"))
+        conn.execute(runs.update().values(state="active", open_items=1))
+    lrq.work("talks")
+    state = lrq.status("talks")
+    assert state["state"] == "paused"
+    assert f"recipe {file}:WIT has changed since the run was frozen" in state["reason"]
+    file.write_text(WIT.read_text())
+    lrq("resume", "talks", "--detach")
+    lrq.work("talks")
+    assert lrq.status("talks")["state"] == "done"
+    file.write_text(WIT.read_text() + "\n# another version\n")
+    facts = lrq("fork", "talks", "--name", "anew", "--detach", "--json").json()
+    assert (facts["changed"], facts["steps"]) == (["the recipe's code"], ["wit"])
+    lrq.work("anew")
+    after = lrq.status("anew")
+    assert (after["state"], after["calls"]["calls"], after["calls"]["reused"]) == ("done", 0, 12)
 
 
 DOCUMENT = "The harbour froze on Friday. Pell left on Sunday."

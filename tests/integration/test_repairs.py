@@ -25,8 +25,8 @@ def test_a_run_whose_longer_file_was_refused_can_be_rescored_to_its_end(lrq: Wor
     path.write_text(path.read_text() + "not json\n")
     lrq("enqueue", path, "--no-train", "--strict", code=2)
     lrq("rescore", "items", "-d", "faithfulness", "--set", "settings.passages=1", "--detach")
-    lrq.work("items")
-    assert lrq.status("items")["state"] == "done"
+    lrq.work("items-2")
+    assert lrq.status("items-2")["state"] == "done"
 
 
 def test_failed_embeddings_are_asked_again(lrq: World, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:

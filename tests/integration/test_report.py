@@ -89,17 +89,6 @@ def test_runs_without_common_responses_cannot_be_compared(lrq: World) -> None:
     assert "have no item with the same responses in common" in said.err
 
 
-def test_a_report_tells_what_stood_before_rescoring(lrq: World) -> None:
-    """The mean of the scores that were put aside stands beside the new one."""
-    lrq.run(lrq.write("items", journals(2, 3)))
-    before = lrq("report", "items", "--json").json()["dimensions"]["faithfulness"]
-    lrq("rescore", "items", "-d", "faithfulness", "--set", "settings.passages=1", "--detach")
-    lrq.work("items")
-    after = lrq("report", "items", "--json").json()["dimensions"]["faithfulness"]
-    assert before["before"] == []
-    assert after["before"] == [{"revision": 1, "values": before["values"], "mean": before["mean"]}]
-
-
 # ----- the figures alone
 
 

@@ -1,4 +1,4 @@
-"""Rescoring: what has changed is asked, what was asked before is reused, what stood before is kept."""
+"""Forks: what has changed is asked, what was asked before is reused, the run itself stays as it is."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from lrq.domain.records import Item, Score
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
-from lrq.ledger.rescoring import reopen_step, revise
-from lrq.ledger.schema import calls, items, past_scores, runs, tasks
+from lrq.ledger.forking import fork_run
+from lrq.ledger.schema import calls, items, responses, runs, tasks
 from lrq.recipes import load_recipe
 
 OTHERS = ("helpfulness", "logicality", "completeness")
@@ -35,10 +35,19 @@ def bought(facts: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-def rescore(lrq: World, *words: object) -> dict[str, Any]:
+def rescore(lrq: World, *words: object, run: str = "items") -> dict[str, Any]:
     """Rescore without processes: mark, then work."""
-    facts = lrq("rescore", "items", *words, "--detach", "--json").json()
-    lrq.work("items")
+    return work(lrq, "rescore", run, *words)
+
+
+def fork(lrq: World, name: str, *words: object) -> dict[str, Any]:
+    return work(lrq, "fork", "items", "--name", name, *words)
+
+
+def work(lrq: World, *words: object) -> dict[str, Any]:
+    facts = lrq(*words, "--detach", "--json").json()
+    if facts["fork"]:
+        lrq.work(facts["fork"])
     return dict(facts)
 
 
@@ -59,29 +68,44 @@ def test_a_new_prompt_is_asked_and_nothing_else(lrq: World, tmp_path: Path) -> N
     before, scores = lrq.status("items"), lrq.scores("items")
     new = packaged("support").replace("You check one statement", "You look into one statement")
     facts = rescore(lrq, "-d", "faithfulness", "--prompts", prompts(tmp_path / "texts", support=new))
-    after = lrq.status("items")
-    assert facts["changed"] == ["prompt en/support"]
-    assert facts["items"] == 3
-    more = {kind: count - bought(before)[kind] for kind, count in bought(after).items()}
-    assert more["support"] > 0
-    assert {kind for kind, count in more.items() if count} == {"support"}
+    assert {name: facts[name] for name in ("fork", "changed", "steps", "items")} == {
+        "fork": "items-2",
+        "changed": ["prompt en/support"],
+        "steps": ["faithfulness"],
+        "items": 3,
+    }
+    after = lrq.status("items-2")
+    assert {kind for kind, count in bought(after).items() if count} == {"support"}
     reused = {row["kind"]: row["reused"] for row in after["usage"]}
-    statements = {row["kind"]: row["calls"] for row in before["usage"]}["statements"]
-    assert reused["statements"] == statements
+    assert reused["statements"] == bought(before)["statements"]
     assert after["state"] == "done"
     assert after["pairs"] == before["pairs"]
-    for line, old in zip(lrq.scores("items"), scores, strict=True):
+    for line, old in zip(lrq.scores("items-2"), scores, strict=True):
         assert {name: line["scores"][name] for name in OTHERS} == {name: old["scores"][name] for name in OTHERS}
+    assert lrq.scores("items") == scores
 
 
-def test_rescoring_starts_what_it_needs(lrq: World) -> None:
+def test_another_margin_makes_pairs_anew_for_nothing(lrq: World) -> None:
+    """What rows alone read opens no step: the very same scores, other pairs, not even an answer reused."""
+    assert lrq.status("items")["pairs"] == 0  # four responses, and five are needed
+    assert fork(lrq, "four", "--set", "settings.min_scored=4")["steps"] == []
+    facts = work(lrq, "fork", "four", "--name", "strict", "--set", "settings.min_margin=9.5")
+    assert facts["changed"] == ["settings.min_margin"]
+    assert (lrq.status("four")["pairs"], lrq.status("strict")["pairs"]) == (3, 0)
+    for name in ("four", "strict"):
+        after = lrq.status(name)
+        assert (after["state"], after["calls"]["calls"], after["calls"]["reused"]) == ("done", 0, 0)
+        assert lrq.scores(name) == lrq.scores("items")
+
+
+def test_forking_starts_what_it_needs(lrq: World) -> None:
     """Without --detach the work is done by processes of the command's own, and what it took is said."""
     facts = lrq("rescore", "items", "-d", "faithfulness", "--set", "settings.passages=1", "--json").json()
     assert facts["changed"] == ["settings.passages"]
     assert facts["bought"] > 0
     assert facts["reused"] > 0
-    assert lrq.status("items")["state"] == "done"
-    lines = (lrq.home / "runs" / "items" / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lrq.status("items-2")["state"] == "done"
+    lines = (lrq.home / "runs" / "items-2" / "scores.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 12
 
 
@@ -94,39 +118,54 @@ def test_another_judge_scores_anew_and_rewards_follow(lrq: World, judge: Judge, 
     with lrq.ledger() as ledger, ledger.reading() as conn:
         query = sa.select(calls.c.dimension, calls.c.model).where(calls.c.endpoint == "strong").distinct()
         assert [tuple(row) for row in conn.execute(query)] == [("helpfulness", "large")]
-    for line in lrq.scores("items"):
+    for line in lrq.scores("items-2"):
         values = [value for value in line["scores"].values() if value is not None]
         assert line["reward"] == pytest.approx(sum(values) / len(values))
 
 
-def test_old_scores_and_words_are_kept(lrq: World, tmp_path: Path) -> None:
-    """Two revisions: each put its predecessor's scores aside, and the configuration holds all three."""
-    first = {(line["id"], line["response"]): line["scores"]["faithfulness"] for line in lrq.scores("items")}
+def test_a_fork_by_another_judge_is_all_of_it_and_compares_with_its_source(
+    lrq: World, judge: Judge, tmp_path: Path
+) -> None:
+    """Without a dimension every step is judged again; before and after say on how many items they stand."""
+    config = tmp_path / "strong.yaml"
+    config.write_text(f"judge: {{endpoints: [{{name: strong, url: {judge.url}, model: large}}]}}\n")
+    facts = fork(lrq, "strong", "--judge", "strong", "--config", config)
+    assert facts["steps"] == ["helpfulness", "logicality", "faithfulness", "completeness"]
+    bought_here = bought(lrq.status("strong"))
+    assert bought_here == bought(lrq.status("items"))
+    compared = lrq("report", "items", "--compare", "strong", "--json").json()["compared"]
+    assert (compared["items"], compared["responses"]) == (3, 12)
+    assert set(compared["dimensions"]) == {"faithfulness", *OTHERS}
+    assert "on 3 items, 12 responses equal in both" in lrq("report", "items", "--compare", "strong").out
+    lrq.run(lrq.write("others", [line | {"id": f"other {line['id']}"} for line in journals(3, 4, seed="others")]))
+    said = lrq("report", "items", "--compare", "others", code=2)
+    assert "have no item with the same responses in common" in said.err
+
+
+def test_forks_of_forks_keep_what_each_changed(lrq: World) -> None:
+    """The configuration of a step is its own; the first run's stands as it was frozen."""
     rescore(lrq, "-d", "faithfulness", "--set", "settings.passages=1")
-    second = {(line["id"], line["response"]): line["scores"]["faithfulness"] for line in lrq.scores("items")}
-    rescore(lrq, "-d", "faithfulness", "--set", "settings.passages=2")
+    rescore(lrq, "-d", "logicality", "--set", "judge.votes=2", run="items-2")
     with lrq.ledger() as ledger, ledger.reading() as conn:
-        run = runs_.get_run(conn, "items")
-        rows = conn.execute(sa.select(past_scores).order_by(past_scores.c.id)).all()
-    assert [one["changed"]["settings"]["passages"] for one in run.config["revisions"]] == [1, 2]
-    assert run.config["settings"]["passages"] == 5
-    assert {row.dimension for row in rows} == {"faithfulness"}
-    for number, scores in ((1, first), (2, second)):
-        kept = [row.value for row in rows if row.revision == number]
-        assert sorted(map(str, kept)) == sorted(map(str, scores.values()))
-    assert all(row.evidence for row in rows)
+        first, second = (runs_.get_run(conn, name).config for name in ("items", "items-2-2"))
+    assert "steps" not in first
+    assert second["forked_from"] == "items-2"
+    assert {name: sorted(step) for name, step in second["steps"].items()} == {
+        "faithfulness": ["settings"],
+        "logicality": ["judge"],
+    }
+    assert second["steps"]["faithfulness"]["settings"]["passages"] == 1
+    assert second["settings"]["passages"] == first["settings"]["passages"] == 5
 
 
 def test_going_back_buys_nothing(lrq: World) -> None:
     """What was asked once is known for good: the old setting brings the old scores for no money."""
-    scores = lrq.scores("items")
     rescore(lrq, "-d", "faithfulness", "--set", "settings.passages=1")
-    before = lrq.status("items")
-    rescore(lrq, "-d", "faithfulness", "--set", "settings.passages=5")
-    after = lrq.status("items")
-    assert after["calls"]["calls"] == before["calls"]["calls"]
-    assert after["calls"]["reused"] > before["calls"]["reused"]
-    assert lrq.scores("items") == scores
+    rescore(lrq, "-d", "faithfulness", "--set", "settings.passages=5", run="items-2")
+    after = lrq.status("items-2-2")
+    assert after["calls"]["calls"] == 0
+    assert after["calls"]["reused"] > 0
+    assert lrq.scores("items-2-2") == lrq.scores("items")
 
 
 def test_without_a_change_nothing_is_done(lrq: World) -> None:
@@ -137,10 +176,11 @@ def test_without_a_change_nothing_is_done(lrq: World) -> None:
     assert lrq.status("items") | {"pace": before["pace"]} == before  # the pace is the clock's
 
 
-def test_a_revised_run_takes_new_lines_by_the_new_words(lrq: World) -> None:
-    """More lines of the same file are judged as revised; the settings of the run are still the same ones."""
+def test_a_fork_takes_new_lines_by_the_new_words(lrq: World) -> None:
+    """More lines of the same file are judged as it was forked; the settings of the run are still the same ones."""
     rescore(lrq, "-d", "faithfulness", "--set", "settings.batch_statements=true")
-    facts = lrq.run(lrq.write("items", [*journals(3, 4), journals(4, 4, seed="more")[3]]))
+    file = lrq.write("items", [*journals(3, 4), journals(4, 4, seed="more")[3]])
+    facts = lrq.run(file, "--name", "items-2")
     assert facts["items"] == {"done": 4}
     with lrq.ledger() as ledger, ledger.reading() as conn:
         newest = conn.execute(sa.select(sa.func.max(calls.c.item_id))).scalar()
@@ -182,42 +222,43 @@ def test_prompt_texts_are_checked_before_anything_begins(lrq: World, tmp_path: P
 
 
 def test_own_prompts_stay_when_something_else_changes(lrq: World, tmp_path: Path) -> None:
-    """A later revision of the judge does not bring the packaged text back."""
+    """A later fork by another number of votes does not bring the packaged text back."""
     new = packaged("logicality") + "\nBe brief."
     rescore(lrq, "-d", "logicality", "--prompts", prompts(tmp_path / "texts", logicality=new))
-    facts = rescore(lrq, "-d", "logicality", "--set", "judge.votes=2")
+    facts = rescore(lrq, "-d", "logicality", "--set", "judge.votes=2", run="items-2")
     assert facts["changed"] == ["judge.votes"]
     with lrq.ledger() as ledger, ledger.reading() as conn:
-        run = runs_.get_run(conn, "items")
-    assert [sorted(one["changed"]) for one in run.config["revisions"]] == [["own_prompts", "prompts"], ["judge"]]
+        step = runs_.get_run(conn, "items-2-2").config["steps"]["logicality"]
+    assert step["prompts"]["en/logicality"] == new
+    assert step["own_prompts"] == ["en/logicality"]
 
 
-def test_reopening_is_one_transaction_on_each_database(ledger: Ledger) -> None:
-    """Of three items the judged one is reopened, its scores of the step are put aside, those of others stay."""
-    scores = [Score(dimension=name, k=k, value=float(k)) for name in ("wit", "form") for k in range(2)]
+def test_a_fork_is_one_transaction_on_each_database(ledger: Ledger) -> None:
+    """Items and what they have are copied; the judged one is opened again without its scores of the step."""
+    scores = [Score(dimension=name, k=k, value=float(k)) for name in ("wit", "wit/2", "form") for k in range(2)]
     with ledger.writing() as conn:
         run = runs_.create_run(ledger, conn, "r", {"recipe": "longreward", "settings": {}})
         lines = [(n, Item(id=f"i{n}", context="c", question="q"), [(0, "a"), (1, "b")]) for n in range(3)]
         items_.add_items(ledger, conn, run.id, lines)
-        first, second, _ = items_.item_ids(conn, run.id)
+        first, second, third = items_.item_ids(conn, run.id)
         items_.add_scores(ledger, conn, [(first, 0, score) for score in scores])
-        conn.execute(items.update().where(items.c.id == first).values(state="done"))
-        conn.execute(items.update().where(items.c.id == second).values(state="failed"))
+        for id_, state in ((first, "done"), (second, "failed"), (third, "done")):
+            conn.execute(items.update().where(items.c.id == id_).values(state=state))
+        conn.execute(responses.update().where(responses.c.item_id == third).values(text=None, reason="empty"))
         conn.execute(runs.update().values(open_items=0, state="done"))
     with ledger.writing() as conn:
-        number = revise(ledger, conn, run, {"settings": {"a": 1}}, step="s", dimensions=["wit"], prices={})
-        assert reopen_step(ledger, conn, run.id, number, step="s", queue="q", dimensions=["wit"]) == 1
+        made = fork_run(ledger, conn, run, "f", {"settings": {"a": 1}}, steps={"s": "q"}, dimensions=["wit"])
+    assert (made.config, made.state, made.open_items) == ({"settings": {"a": 1}}, "active", 2)
     with ledger.reading() as conn:
-        assert [score.dimension for score in items_.load_scores(conn, first, 0)] == ["form", "form"]
-        kept = conn.execute(sa.select(past_scores).order_by(past_scores.c.k)).all()
-        assert [(row.dimension, row.k, row.value, row.revision) for row in kept] == [
-            ("wit", 0, 0.0, 1),
-            ("wit", 1, 1.0, 1),
-        ]
-        (task,) = conn.execute(sa.select(tasks)).all()
-        assert (task.item_id, task.name, task.queue, task.state) == (first, "s", "q", "ready")
-        again = runs_.get_run(conn, "r")
-        assert (again.state, again.open_items) == ("active", 1)
-        assert again.config["revisions"][0]["changed"] == {"settings": {"a": 1}}
+        ids = items_.item_ids(conn, made.id)
+        assert [score.dimension for score in items_.load_scores(conn, ids[0], 0)] == ["form", "form"]
+        assert [each.text for each in items_.load_responses(conn, ids[0], 0)] == ["a", "b"]
+        assert len(items_.load_scores(conn, first, 0)) == 6
+        opened = [(row.item_id, row.name, row.queue, row.state) for row in conn.execute(sa.select(tasks))]
+        assert opened == [(ids[0], "s", "q", "ready"), (ids[2], "aggregate", "aggregate", "ready")]
+        states = conn.execute(sa.select(items.c.state).where(items.c.run_id == made.id).order_by(items.c.id))
+        assert list(states.scalars()) == ["judging", "failed", "aggregating"]
     with ledger.writing() as conn, pytest.raises(UsageError, match="still at work"):
-        revise(ledger, conn, again, {}, step="s", dimensions=["wit"], prices={})
+        fork_run(ledger, conn, made, "g", {}, steps={}, dimensions=[])
+    with ledger.writing() as conn, pytest.raises(UsageError, match="a run named 'f' already"):
+        fork_run(ledger, conn, run, "f", {}, steps={}, dimensions=[])

@@ -1,0 +1,114 @@
+"""lrq fork: a new run over the items of another, which asks only what has changed."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from lrq.cli.common import echo, echo_json, json_option, settings_options
+from lrq.cli.progress import finish, process_options, work_on
+from lrq.config import Settings
+from lrq.ledger import Ledger, open_ledger
+from lrq.ledger import runs as runs_
+from lrq.operations.fork import fork_config, make_fork, read_texts
+from lrq.operations.results import write_results
+from lrq.reports.facts import run_facts
+from lrq.workers.frozen import thaw
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def fork_options(command: Command) -> Command:
+    """Add what a fork may change, and how its work is done."""
+    options: list[Callable[[Any], Any]] = [
+        click.option("--judge", metavar="ENDPOINT", help="Judge by this endpoint of the settings."),
+        click.option(
+            "--prompts",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Use these prompt texts: a folder of en/support.txt and the like.",
+        ),
+        click.option("--detach", is_flag=True, help="Only mark the work; `lrq up` does it."),
+        process_options,
+        json_option,
+        settings_options,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("run")
+@click.option("--name", required=True, metavar="NEW", help="Name the new run.")
+@click.option("--dimension", "-d", metavar="NAME", help="Judge this dimension alone again, by today's prompts.")
+@click.option("--train/--no-train", default=False, help="Train on the new pairs.")
+@fork_options
+def fork(run: str, name: str, **options: Any) -> int:
+    """Make a run of the items of another one with another judge, other prompts or settings of the recipe.
+
+    Responses are kept, and so is every score that what you name does not touch; questions that were asked before are
+    not asked again. Rewards and pairs are made anew: another `settings.min_scored` or `settings.min_margin` costs
+    nothing. `lrq report RUN --compare NEW` shows before and after.
+
+    Example: lrq fork my-run --name strict --set settings.min_margin=2
+    """
+    return make(run, name=name, **options)
+
+
+def make(
+    run: str,
+    *,
+    name: str | None,
+    dimension: str | None,
+    judge: str | None,
+    prompts: Path | None,
+    train: bool,
+    detach: bool,
+    as_json: bool,
+    settings: Settings,
+    **counts: Any,
+) -> int:
+    """Fork a run, do its work unless it is detached, and print what it took; return the exit code."""
+    ledger = open_ledger(settings, create=True)
+    with ledger.reading() as conn:
+        source = runs_.get_run(conn, run)
+    frozen = thaw(source.recipe, source.config)
+    texts = read_texts(frozen, prompts) if prompts else None
+    planned = fork_config(source, frozen, settings, dimension=dimension, judge=judge, texts=texts, train=train)
+    facts: dict[str, Any] = {"run": run, "dimension": dimension, "changed": planned.changes, "fork": None}
+    code = 0
+    if planned.changes:
+        made = make_fork(ledger, source, frozen, planned, name)
+        facts |= {"fork": made.name, "steps": planned.steps, "items": made.open_items}
+        if not detach:
+            work = finish if as_json else work_on
+            code = work(ledger, settings, made.name, **counts)
+            facts |= _difference(ledger, source, made, dimension)
+            if as_json:
+                write_results(ledger, settings, made)
+    echo_json(facts) if as_json else _print(facts)
+    return code
+
+
+def _difference(ledger: Ledger, source: runs_.Run, made: runs_.Run, dimension: str | None) -> dict[str, Any]:
+    before, after = run_facts(ledger, source), run_facts(ledger, made)
+    facts = {"bought": after["calls"]["calls"], "reused": after["calls"]["reused"]}
+    if dimension is None:
+        return facts | {"pairs": after["pairs"], "pairs_before": before["pairs"]}
+    mean, mean_before = (each["scores"].get(dimension, {}).get("mean") for each in (after, before))
+    return facts | {"mean": mean, "mean_before": mean_before}
+
+
+def _print(facts: Mapping[str, Any]) -> None:
+    if not facts["changed"]:
+        what = f"for {facts['dimension']}, so its scores stand" if facts["dimension"] else "in this run"
+        echo(f"nothing has changed {what} (--judge, --prompts, --set)")
+        return
+    steps = ", ".join(facts["steps"]) or "pairs"
+    echo(f"run {facts['fork']}: {steps} of {facts['items']} items made again for: {', '.join(facts['changed'])}")
+    if "bought" in facts:
+        names = ("mean", "mean_before") if facts["dimension"] else ("pairs", "pairs_before")
+        after, before = ("–" if facts[name] is None else f"{facts[name]:g}" for name in names)
+        echo(f"{facts['bought']} calls bought, {facts['reused']} answers reused; {names[0]} {after}, before {before}")
+    echo(f"`lrq report {facts['run']} --compare {facts['fork']}` sets them side by side")
