@@ -17,8 +17,8 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
 from lrq.recipes import Case
 from lrq.reports.labels import label_agreement
+from lrq.run_config import RunConfig, load_run_config
 from lrq.workers.cases import load_case
-from lrq.workers.frozen import Frozen, thaw
 
 Compared = tuple[dict[str, int], dict[str, int]]  # of one item: reference and predicted scores by dimension
 
@@ -60,7 +60,7 @@ def agreement(run: str, as_json: bool, settings: Settings) -> None:
 
 def compare_scores(ledger: Ledger, run: Run) -> dict[str, Any]:
     """Return the agreement of a run as plain data. Raises UsageError where no item has both kinds of scores."""
-    frozen = thaw(run.recipe, run.config)
+    frozen = load_run_config(run.recipe, run.config)
     compared = list(_compared(ledger, frozen, run))
     if not compared:
         raise UsageError(
@@ -98,7 +98,7 @@ def _facts(found: Agreement) -> dict[str, Any]:
     }
 
 
-def _compared(ledger: Ledger, frozen: Frozen, run: Run) -> Iterator[Compared]:
+def _compared(ledger: Ledger, frozen: RunConfig, run: Run) -> Iterator[Compared]:
     """Reference and predicted scores of each item that has all of both; of several replies the first."""
     after = 0
     while True:
@@ -115,7 +115,7 @@ def _compared(ledger: Ledger, frozen: Frozen, run: Run) -> Iterator[Compared]:
         after = page[-1]
 
 
-def _reference(frozen: Frozen, case: Case) -> dict[str, int]:
+def _reference(frozen: RunConfig, case: Case) -> dict[str, int]:
     try:
         return {} if frozen.recipe.references is None else dict(frozen.recipe.references(case))
     except Unreadable:

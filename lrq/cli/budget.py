@@ -7,7 +7,7 @@ from lrq.config import Settings
 from lrq.ledger import open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import advance_run
-from lrq.workers.frozen import thaw
+from lrq.run_config import load_run_config
 
 
 @click.command()
@@ -27,7 +27,7 @@ def budget(run: str, max_cost: str | None, max_tokens: int | None, as_json: bool
         halted = found.halt
         if max_cost is not None or max_tokens is not None:
             runs_.set_budget(conn, found.id, max_cost=parse_money(max_cost), max_tokens=max_tokens)
-            advance_run(ledger, conn, found.id, thaw(found.recipe, found.config).schedule)
+            advance_run(ledger, conn, found.id, load_run_config(found.recipe, found.config).schedule)
             found = runs_.get_run(conn, run)
     facts = {
         "run": run,

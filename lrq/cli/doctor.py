@@ -30,7 +30,7 @@ from lrq.ledger.learned import Fact, all_facts, keep
 from lrq.policy.folder import find
 from lrq.queue import broker
 from lrq.queue.diagnosis import check_servers
-from lrq.workers.frozen import freeze
+from lrq.run_config import snapshot_config
 from lrq.workers.probing import check_policy
 from lrq.workers.supervisor import unable
 
@@ -107,7 +107,7 @@ def _ledger(settings: Settings) -> str:
 def _policy(settings: Settings, path: str) -> str:
     """Probe the policy as a run with these settings would."""
     folder = find(path)
-    line = check_policy(settings.home, freeze(settings, train=True))
+    line = check_policy(settings.home, snapshot_config(settings, train=True))
     return f"{folder}, {line or 'not probed: torch and transformers are not installed here'}"
 
 

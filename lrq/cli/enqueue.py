@@ -24,7 +24,7 @@ from lrq.operations.ingest import ingest
 from lrq.operations.pairable import check_pairable
 from lrq.recipes import load_recipe
 from lrq.reports.sizes import last_item
-from lrq.workers.frozen import freeze
+from lrq.run_config import snapshot_config
 
 
 @click.command()
@@ -47,7 +47,7 @@ def enqueue(
     """
     settings = apply_settings(config, merge_flags(flags, flags_of(options)))
     intent = intent_of(options)
-    note_probe(settings, freeze(settings, train=intent.train))
+    note_probe(settings, snapshot_config(settings, train=intent.train))
     ledger = open_ledger(settings, create=True)
     check_pairable(settings, intent)
     before = last_item(ledger)

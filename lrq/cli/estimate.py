@@ -38,7 +38,7 @@ from lrq.operations.ingest import Ingested, Intent, ingest, name_of
 from lrq.operations.pairable import check_pairable, no_pair, some_no_pair
 from lrq.reports.pairable import responses_needed
 from lrq.reports.usage import bill_of
-from lrq.workers.frozen import freeze, thaw
+from lrq.run_config import load_run_config, snapshot_config
 
 MOST_REASONS = 20  # why lines are rejected
 
@@ -75,7 +75,7 @@ def estimate(
     intent = intent_of(options)
     if pilot and intent.file == "-":
         raise UsageError("a pilot reads the lines twice: give a file instead of standard input")
-    frozen = thaw(settings.recipe, freeze(settings, train=intent.train))
+    frozen = load_run_config(settings.recipe, snapshot_config(settings, train=intent.train))
     make = partial(DryRun, frozen, response_tokens=response_tokens, simulated=simulated(settings))
     if pilot:
         check_pairable(settings, intent)

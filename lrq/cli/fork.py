@@ -14,7 +14,7 @@ from lrq.ledger import runs as runs_
 from lrq.operations.fork import fork_config, make_fork, read_texts
 from lrq.operations.results import write_results
 from lrq.reports.facts import run_facts
-from lrq.workers.frozen import thaw
+from lrq.run_config import load_run_config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -73,7 +73,7 @@ def make(
     ledger = open_ledger(settings, create=True)
     with ledger.reading() as conn:
         source = runs_.get_run(conn, run)
-    frozen = thaw(source.recipe, source.config)
+    frozen = load_run_config(source.recipe, source.config)
     texts = read_texts(frozen, prompts) if prompts else None
     planned = fork_config(source, frozen, settings, dimension=dimension, judge=judge, texts=texts, train=train)
     facts: dict[str, Any] = {"run": run, "dimension": dimension, "changed": planned.changes, "fork": None}

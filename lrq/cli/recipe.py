@@ -15,7 +15,7 @@ from lrq.domain.lines import Entry
 from lrq.domain.records import Item, NoRow, Row
 from lrq.estimate.dry_run import DryRun
 from lrq.recipes import Case, load_recipe
-from lrq.workers.frozen import Frozen, freeze, thaw
+from lrq.run_config import RunConfig, load_run_config, snapshot_config
 
 _ITEMS = 3
 _SAMPLE = Item(
@@ -54,7 +54,7 @@ def check(name: str, items: Path | None, as_json: bool) -> None:
     """
     settings = apply_settings(None, {"recipe": name})
     made = load_recipe(name)
-    frozen = thaw(name, freeze(settings, train=False))
+    frozen = load_run_config(name, snapshot_config(settings, train=False))
     dry_run = DryRun(frozen)
     entries = [Entry(item=_SAMPLE)] if items is None else _entries(items, made.needs)
     facts = [_facts(_play(dry_run, entry), frozen) for entry in entries]
@@ -83,7 +83,7 @@ def _play(dry_run: DryRun, entry: Entry) -> Case:
         raise LrqError(f"item {entry.item.id!r}: {type(error).__name__} in its prompts or steps: {error}") from error
 
 
-def _facts(case: Case, frozen: Frozen) -> dict[str, Any]:
+def _facts(case: Case, frozen: RunConfig) -> dict[str, Any]:
     try:
         rewards = list(frozen.recipe.rewards(case))
         rows = list(frozen.recipe.rows(case, rewards))

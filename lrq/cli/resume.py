@@ -15,7 +15,7 @@ from lrq.ledger import backlog, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.engine import SETTLING
 from lrq.recipes import load_recipe
-from lrq.workers.frozen import freeze, named, thaw
+from lrq.run_config import load_run_config, named, snapshot_config
 
 
 @click.command()
@@ -51,7 +51,7 @@ def resume(
         backlog.requeue_all(conn, found.id)
         config = runs_.complete(conn, found, named(settings))
         _check_flags(run, found.recipe, config, settings)
-        frozen = thaw(found.recipe, config)
+        frozen = load_run_config(found.recipe, config)
         if skip and found.state == "active":
             raise UsageError(f"run {run!r} is at work: `lrq pause {run}` it before an item is left out")
         for key in dict.fromkeys(skip):
@@ -80,8 +80,8 @@ def _check_flags(name: str, recipe: str, config: Mapping[str, Any], settings: Se
         raise UsageError(f"run {name!r} is frozen with recipe {recipe}; --name makes another run with another recipe")
     known = load_recipe(recipe).settings
     kept = {setting: value for setting, value in plain.settings.items() if setting in known}
-    before = freeze(plain.model_copy(update={"recipe": recipe, "settings": kept}), train=True)
-    asked = freeze(settings.model_copy(update={"recipe": recipe}), train=True)
+    before = snapshot_config(plain.model_copy(update={"recipe": recipe, "settings": kept}), train=True)
+    asked = snapshot_config(settings.model_copy(update={"recipe": recipe}), train=True)
     flagged = {path for path in runs_.differences(before, asked) if not path.startswith("prices")}
     other = runs_.differences(orjson.loads(orjson.dumps(config)), orjson.loads(orjson.dumps(asked)))
     if refused := sorted(path for path in flagged if any(path.startswith(one) for one in other)):

@@ -24,7 +24,7 @@ from lrq.operations.ingest import Ingested, ingest
 from lrq.operations.pairable import check_pairable, check_run_pairable
 from lrq.queue.diagnosis import check_servers
 from lrq.reports.sizes import last_item
-from lrq.workers.frozen import freeze
+from lrq.run_config import snapshot_config
 from lrq.workers.supervisor import is_up
 from lrq.workers.trainer import check_trainable
 
@@ -57,7 +57,7 @@ def run(
     if concurrency is not None and is_up(settings):
         echo("the processes of `lrq up` keep the --concurrency that they were started with", err=True)
     intent = intent_of(options)
-    frozen = freeze(settings, train=intent.train)
+    frozen = snapshot_config(settings, train=intent.train)
     check_trainable(frozen)
     check_servers(settings)
     note_probe(settings, frozen)

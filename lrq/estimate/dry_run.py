@@ -14,8 +14,8 @@ from lrq.judge.estimate import Amount, Bill, Scaled, Size, less_cached, merged, 
 from lrq.judge.passages import Embedder, PassageCache
 from lrq.judge.votes import cast
 from lrq.recipes import Case, Step
+from lrq.run_config import RunConfig
 from lrq.sim.counting import Counter
-from lrq.workers.frozen import Frozen
 
 RESPONSE_TOKENS = 250  # of a response, where neither the file nor a reference answer tells: a long paragraph
 _MOST_PHASES = 8  # of prompts that are made from the answers to earlier ones
@@ -28,7 +28,9 @@ class DryRun:
     response_tokens: of responses that the items do not bring. simulated: endpoints that are simulators.
     """
 
-    def __init__(self, frozen: Frozen, *, response_tokens: int | None = None, simulated: Collection[str] = ()) -> None:
+    def __init__(
+        self, frozen: RunConfig, *, response_tokens: int | None = None, simulated: Collection[str] = ()
+    ) -> None:
         self._frozen = frozen
         self._response_tokens = response_tokens
         texts = frozen.config["prompts"].values()

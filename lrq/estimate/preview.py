@@ -17,7 +17,7 @@ from lrq.operations.ingest import Ingested
 from lrq.operations.pairable import some_no_pair
 from lrq.reports.pairable import count_unpairable, responses_needed
 from lrq.reports.sizes import sample_items, total_size
-from lrq.workers.frozen import Frozen, thaw
+from lrq.run_config import RunConfig, load_run_config
 
 _MOST_ITEMS, _MOST_CHARS = 6, 300_000  # looked at: a second or two
 
@@ -42,7 +42,7 @@ def preview(ledger: Ledger, settings: Settings, ingested: Ingested, after: int) 
 
 def preview_items(ledger: Ledger, settings: Settings, run: Run, after: int) -> dict[str, Any]:
     """Return the facts of `lrq estimate` for the run's items newer than `after`; there must be some."""
-    frozen = thaw(run.recipe, run.config)
+    frozen = load_run_config(run.recipe, run.config)
     with ledger.reading() as conn:
         total = total_size(conn, run, after)
         count = max(2, min(_MOST_ITEMS, int(_MOST_CHARS / max(1.0, total.context_chars / total.items))))
@@ -62,7 +62,7 @@ def preview_items(ledger: Ledger, settings: Settings, run: Run, after: int) -> d
     return estimate_facts(estimate, pricing)
 
 
-def _size(frozen: Frozen, chars: int, given: int) -> Size:
+def _size(frozen: RunConfig, chars: int, given: int) -> Size:
     responses = given or int(frozen.config["sample"]["responses"])
     return Size(responses=responses, context_chars=chars, read_chars=responses * chars)
 

@@ -15,7 +15,7 @@ from lrq.operations.ingest import Intent, Watch, watch_nothing
 from lrq.operations.pairable import count_responses
 from lrq.recipes import load_recipe
 from lrq.reports.pairable import responses_needed
-from lrq.workers.frozen import Frozen
+from lrq.run_config import RunConfig
 
 _MOST_KEPT = 1000  # reasons that are counted one by one
 _MOST_CHARS = 3_000_000  # of contexts looked at closely: a document of 64k tokens takes about a second
@@ -37,7 +37,7 @@ class Seen:
 def survey(
     settings: Settings,
     intent: Intent,
-    frozen: Frozen,
+    frozen: RunConfig,
     make: Callable[[], DryRun],
     *,
     sample: int,

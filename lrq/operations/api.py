@@ -28,7 +28,7 @@ from lrq.operations.results import pairs, scores, write_results
 from lrq.queue.diagnosis import check_servers
 from lrq.reports.facts import run_facts
 from lrq.reports.outcome import Outcome, outcome_of
-from lrq.workers.frozen import freeze
+from lrq.run_config import snapshot_config
 from lrq.workers.probing import check_policy
 from lrq.workers.trainer import check_trainable
 
@@ -117,7 +117,7 @@ def run(
         max_tokens=max_tokens,
     )
     with _settings(settings) as loaded:
-        frozen = freeze(loaded, train=train)
+        frozen = snapshot_config(loaded, train=train)
         check_trainable(frozen)
         check_servers(loaded)
         check_policy(loaded.home, frozen)

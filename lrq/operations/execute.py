@@ -16,7 +16,7 @@ from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue import broker
 from lrq.recipes import load_recipe
-from lrq.workers.frozen import schedule_of
+from lrq.run_config import schedule_of
 from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, names_up, unable
 
 _POLL_SECONDS = 0.3

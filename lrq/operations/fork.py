@@ -13,7 +13,7 @@ from lrq.ledger.forking import fork_run
 from lrq.ledger.runs import Run, find_run, like
 from lrq.recipes import RECIPES
 from lrq.recipes.templates import load_prompts
-from lrq.workers.frozen import Frozen, freeze, prices
+from lrq.run_config import RunConfig, prices, snapshot_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Fork:
 
 def fork_config(
     source: Run,
-    frozen: Frozen,
+    frozen: RunConfig,
     settings: Settings,
     *,
     dimension: str | None = None,
@@ -50,7 +50,7 @@ def fork_config(
     recipe, config = frozen.recipe, frozen.config
     if dimension is not None and dimension not in frozen.step_of:
         raise UsageError(f"this run has no dimension {dimension!r}; it has {', '.join(frozen.step_of)}")
-    today = freeze(settings.model_copy(update={"recipe": config["recipe"]}), train=False)
+    today = snapshot_config(settings.model_copy(update={"recipe": config["recipe"]}), train=False)
     named = dict(settings.settings)
     if named.get("responses", config["settings"].get("responses")) != config["settings"].get("responses"):
         raise UsageError("a fork keeps the responses it has: settings.responses is for a new run (`lrq enqueue`)")
@@ -133,7 +133,7 @@ def _names(held: Mapping[str, Any], changed: Mapping[str, Any]) -> list[str]:
     return names + [name for name in ("tokens", "embedding") if name in changed]
 
 
-def make_fork(ledger: Ledger, source: Run, frozen: Frozen, fork: Fork, name: str | None = None) -> Run:
+def make_fork(ledger: Ledger, source: Run, frozen: RunConfig, fork: Fork, name: str | None = None) -> Run:
     """Write a fork into the ledger; without a name it is the source's with the next free number, from 2.
 
     Raises UsageError where the source is at work or the name is taken.
@@ -149,7 +149,7 @@ def make_fork(ledger: Ledger, source: Run, frozen: Frozen, fork: Fork, name: str
         return fork_run(ledger, conn, source, name, fork.config, steps=steps, dimensions=dimensions)
 
 
-def read_texts(frozen: Frozen, folder: Path) -> dict[str, str]:
+def read_texts(frozen: RunConfig, folder: Path) -> dict[str, str]:
     """Read the prompt texts of a folder; raises UsageError where one has other placeholders than what it replaces."""
     texts, known = load_prompts(folder), frozen.config["prompts"]
     if not texts:

@@ -20,8 +20,8 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import advance_run
 from lrq.ledger.runs import Run
 from lrq.recipes import load_recipe
+from lrq.run_config import PRICED, SCHEDULE, check_rounds, load_run_config, price_name, schedule_of, snapshot_config
 from lrq.workers.feeder import feed
-from lrq.workers.frozen import PRICED, SCHEDULE, check_rounds, freeze, price_name, schedule_of, thaw
 
 _BATCH_ITEMS = 200
 _BATCH_CHARS = 8_000_000  # of contexts in one transaction
@@ -104,7 +104,7 @@ def _end_intake(ledger: Ledger, run: Run, *, is_whole: bool) -> None:
     with ledger.writing() as conn:
         runs_.set_taking_in(conn, run.id, False)
         if is_whole or not runs_.delete_empty(conn, run.id):
-            advance_run(ledger, conn, run.id, thaw(run.recipe, run.config).schedule)
+            advance_run(ledger, conn, run.id, load_run_config(run.recipe, run.config).schedule)
 
 
 def _left_out(dataset: Dataset) -> list[str]:
@@ -124,12 +124,12 @@ def _open_run(ledger: Ledger, settings: Settings, intent: Intent) -> Run:
         raise UsageError(
             f"a run's name is letters, digits, '.', '_' and '-', up to 100 of them, not {name!r}; set --name"
         )
-    config = freeze(settings, train=intent.train)
+    config = snapshot_config(settings, train=intent.train)
     _check_train(config)
     with ledger.writing() as conn:
         run = runs_.create_run(ledger, conn, name, config, max_cost=intent.max_cost, max_tokens=intent.max_tokens)
         if intent.max_cost is not None:
-            _check_priced(settings, thaw(run.recipe, run.config).prices)
+            _check_priced(settings, load_run_config(run.recipe, run.config).prices)
         runs_.set_taking_in(conn, run.id, True)
         return run
 

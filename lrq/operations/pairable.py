@@ -12,7 +12,7 @@ from lrq.ledger.runs import Run
 from lrq.operations.ingest import Intent
 from lrq.recipes import load_recipe
 from lrq.reports.pairable import SETTING, count_given, count_unpairable, responses_needed
-from lrq.workers.frozen import freeze
+from lrq.run_config import snapshot_config
 
 
 def count_responses(entry: Entry, config: Mapping[str, Any]) -> int:
@@ -26,7 +26,7 @@ def check_pairable(settings: Settings, intent: Intent) -> None:
 
     Lines are read until one can; for standard input, which cannot be read twice, there is `check_run_pairable`.
     """
-    config = freeze(settings, train=intent.train)
+    config = snapshot_config(settings, train=intent.train)
     needed = responses_needed(config)
     if intent.scores_only or not needed or intent.file == "-":
         return

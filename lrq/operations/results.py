@@ -13,7 +13,7 @@ from lrq.domain.printable import printable_json
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.runs import Run
-from lrq.workers.frozen import schedule_of, thaw
+from lrq.run_config import load_run_config, schedule_of
 from lrq.workers.rows import TrainingRow, renderer_of, training_rows, trl_row
 from lrq.workers.trainer import run_folder
 
@@ -36,7 +36,7 @@ def pairs(
     ledger: Ledger, run: Run, form: str = "trl", round_: int | None = None, model: Path | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a round, or of all, in a form; `model` renders prompts where the run names no folder."""
-    frozen = thaw(run.recipe, run.config)
+    frozen = load_run_config(run.recipe, run.config)
     renderer = renderer_of(frozen, model) if form == "trl" else None
     for row in training_rows(ledger, frozen, run.id, round_, scores=True, rates=form == "trl"):
         if form == "longreward" and row.rejected is None:

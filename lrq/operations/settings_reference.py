@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 from lrq.config import OTHER_VARIABLES, Endpoint, Price, RoleSettings, Settings, TrainSchedule, variable_of
 from lrq.domain.records import ROLES
 from lrq.recipes import RECIPES
+from lrq.run_config import TRAINING
 from lrq.trainer.job import TrainJob
-from lrq.workers.frozen import TRAINING
 
 ROLE = "ROLE"  # stands for judge, teacher, embedding and policy, which have the same settings
 

@@ -21,7 +21,7 @@ from lrq.ledger.pace import pace_of
 from lrq.ledger.runs import Run, UsageRow
 from lrq.ledger.schema import items, prompts, responses, rewards
 from lrq.queue.celery import prefix_of
-from lrq.workers.frozen import schedule_of
+from lrq.run_config import schedule_of
 
 
 def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from lrq.ledger import backlog
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.recipes import Case
+from lrq.run_config import RunConfig
 from lrq.workers.cases import load_case
 from lrq.workers.engine import Engine
-from lrq.workers.frozen import Frozen
 
 
-def aggregate(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
+def aggregate(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
     """Write the item's rewards and rows, and open the trainings that are due."""
     with engine.ledger.writing() as conn:
         _, case = load_case(conn, frozen, task.item, task.round, with_scores=True)
@@ -22,7 +22,7 @@ def aggregate(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
             backlog.advance_run(engine.ledger, conn, run.id, frozen.schedule)
 
 
-def rows_of(frozen: Frozen, case: Case, rewards: Sequence[Reward]) -> Sequence[Row | NoRow]:
+def rows_of(frozen: RunConfig, case: Case, rewards: Sequence[Reward]) -> Sequence[Row | NoRow]:
     """Return the item's rows by its recipe."""
     if not case.responses:
         return [NoRow(reason="no response has a text")]

@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from lrq.domain.records import Item
 from lrq.ledger import items as items_
 from lrq.recipes import Case
-from lrq.workers.frozen import Frozen
+from lrq.run_config import RunConfig
 
 
 def load_case(
     conn: sa.Connection,
-    frozen: Frozen,
+    frozen: RunConfig,
     item: int,
     round_: int,
     *,

@@ -25,8 +25,8 @@ from lrq.ledger import Ledger, Writer, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.processes import TASKS, Presence
 from lrq.queue.celery import app, prefix_of, settings_in_use
+from lrq.run_config import RunConfig, load_run_config, price_name
 from lrq.workers import loop
-from lrq.workers.frozen import Frozen, price_name, thaw
 from lrq.workers.room import Prefetch, Room
 from lrq.workers.usage_reports import UsageReports
 
@@ -49,18 +49,18 @@ class Engine:
     redis: redis.asyncio.Redis
     reports: UsageReports
     passages: PassageCache
-    frozen: dict[int, Frozen]
+    frozen: dict[int, RunConfig]
     room: Room
     documents: WeakValueDictionary[str, Item]  # by the hash of their context: tasks at work share them
     notes: dict[str, Any]  # what this process says of itself in `lrq status`
     stops: "asyncio.Task[None] | None" = None
     reads: "asyncio.Task[None] | None" = None
 
-    def thawed(self, run: runs_.Run) -> Frozen:
+    def run_config(self, run: runs_.Run) -> RunConfig:
         """Return the run's configuration, loaded once; raises UsageError where its recipe has other code by now."""
         known = self.frozen.get(run.id)
         if known is None or known.config != run.config:
-            known = thaw(run.recipe, run.config)
+            known = load_run_config(run.recipe, run.config)
             known.check_code()
             self.frozen[run.id] = known
         return known

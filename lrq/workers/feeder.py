@@ -20,7 +20,7 @@ from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue.messages import BrokerDown, count_waiting, send
 from lrq.queue.routes import QUEUES, task_queue
-from lrq.workers.frozen import thaw
+from lrq.run_config import load_run_config
 
 LEAST = 64  # tasks of a run that are open, whoever lives: the first workers find work, and what ends is aggregated
 _BUSY_PAUSE = 0.1  # seconds between looks while there is work
@@ -68,7 +68,7 @@ def _feed_run(ledger: Ledger, run: Run, window: backlog.Window) -> int:
 
 
 def _send_work(ledger: Ledger, run: Run, window: backlog.Window) -> int:
-    config = thaw(run.recipe, run.config)
+    config = load_run_config(run.recipe, run.config)
     config.check_code()
     with ledger.writing() as conn:
         ledger.alone(conn, FEEDING)  # `enqueue` may feed beside the leading feeder: one window holds for both

@@ -12,13 +12,13 @@ from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.steps import EndStep
 from lrq.recipes import Case
+from lrq.run_config import RunConfig
 from lrq.workers import loop
 from lrq.workers.cases import load_case
 from lrq.workers.engine import Engine
-from lrq.workers.frozen import Frozen
 
 
-def judge(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
+def judge(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
     """Score all responses of the item in the dimensions of one step."""
     with engine.ledger.reading() as conn:
         row, case = load_case(conn, frozen, task.item, task.round, step=task.name, documents=engine.documents)
@@ -32,7 +32,7 @@ class _Step:
         engine: Engine,
         task: Task,
         run: Run,
-        frozen: Frozen,
+        frozen: RunConfig,
         case: Case,
         context_hash: str,
     ) -> None:

@@ -14,8 +14,8 @@ import orjson
 
 from lrq.domain.errors import UsageError
 from lrq.policy.folder import find, fingerprint
+from lrq.run_config import SCHEDULE
 from lrq.trainer import launch
-from lrq.workers.frozen import SCHEDULE
 
 _NEEDED = ("torch", "transformers")
 _COUNTED = (*_NEEDED, "trl", "deepspeed", "lrq")  # whose versions a verdict holds for

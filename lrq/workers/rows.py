@@ -17,9 +17,9 @@ from lrq.ledger.items import DrawnResponse
 from lrq.policy.cut import without
 from lrq.policy.folder import find
 from lrq.recipes import Case
+from lrq.run_config import RunConfig
 from lrq.workers.cases import load_case
 from lrq.workers.drawn import DrawnPair, FolderRenderer, Renderer, difference, message, template_arguments, token_fields
-from lrq.workers.frozen import Frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class TrainingRow:
 
 def training_rows(
     ledger: Ledger,
-    frozen: Frozen,
+    frozen: RunConfig,
     run: int,
     round_: int | None,
     *,
@@ -88,7 +88,7 @@ def training_rows(
             yield replace(found_row, figures={**_rates(conn, row), **found_row.figures}) if rates else found_row
 
 
-def _row(conn: sa.Connection, frozen: Frozen, stored: sa.Row[Any]) -> TrainingRow:
+def _row(conn: sa.Connection, frozen: RunConfig, stored: sa.Row[Any]) -> TrainingRow:
     _, case = load_case(conn, frozen, stored.item_id, stored.round)
     row = items_.read_row(stored)
     place = stored.item_id, stored.round
@@ -96,7 +96,7 @@ def _row(conn: sa.Connection, frozen: Frozen, stored: sa.Row[Any]) -> TrainingRo
     return TrainingRow(item=case.item, round=stored.round, turns=turns, margin=row.margin, figures=row.figures)
 
 
-def _turn(conn: sa.Connection, frozen: Frozen, case: Case, place: tuple[int, int], turn: Turn) -> TrainingTurn:
+def _turn(conn: sa.Connection, frozen: RunConfig, case: Case, place: tuple[int, int], turn: Turn) -> TrainingTurn:
     stored = items_.load_prompt(conn, *place, turn.prompt)
     drawn = DrawnPair(
         chosen=_drawn(conn, place, turn.chosen),
@@ -111,7 +111,7 @@ def _turn(conn: sa.Connection, frozen: Frozen, case: Case, place: tuple[int, int
 
 
 def _seen_by_reference(
-    conn: sa.Connection, frozen: Frozen, case: Case, place: tuple[int, int], turn: Turn, drawn: DrawnPair
+    conn: sa.Connection, frozen: RunConfig, case: Case, place: tuple[int, int], turn: Turn, drawn: DrawnPair
 ) -> dict[str, Any]:
     if turn.reference is None:
         return {}
@@ -156,7 +156,7 @@ def _rates(conn: sa.Connection, stored: sa.Row[Any]) -> dict[str, float]:
     return {"p_w": rates[chosen], "p_l": rates[rejected]}
 
 
-def sampled_messages(frozen: Frozen, case: Case, number: int, stored: Any) -> tuple[Sequence[Message], bool]:
+def sampled_messages(frozen: RunConfig, case: Case, number: int, stored: Any) -> tuple[Sequence[Message], bool]:
     """Return the chat messages of a prompt as it was sampled, and whether its context was cut then."""
     prompt = _prompt(frozen, case, number)
     messages = prompt.render(case.item.context)
@@ -166,7 +166,7 @@ def sampled_messages(frozen: Frozen, case: Case, number: int, stored: Any) -> tu
     return without(messages, prompt.passage(case.item.context), Chunk(start=cut[0], end=cut[1])), True
 
 
-def _prompt(frozen: Frozen, case: Case, number: int) -> Prompt:
+def _prompt(frozen: RunConfig, case: Case, number: int) -> Prompt:
     """As it was stored; of items that bring their responses, as the recipe makes it."""
     return case.prompts[number] if case.prompts else frozen.recipe.prompts(case)[number]
 
@@ -238,7 +238,7 @@ def _as_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
 
 
-def renderer_of(frozen: Frozen, model: Path | None = None) -> Renderer | None:
+def renderer_of(frozen: RunConfig, model: Path | None = None) -> Renderer | None:
     """Return what renders the prompts of a run as they were sampled; None where no folder of its policy is here.
 
     `model`: the folder that is to be trained, for a policy behind a server.

@@ -24,11 +24,11 @@ from lrq.ledger.token_ids import pack_ids
 from lrq.policy import Policy, Samples, Sampling, open_policy
 from lrq.policy import Prompt as Request
 from lrq.policy.server import ServerPolicy
+from lrq.run_config import RunConfig
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.cases import load_case
 from lrq.workers.engine import Engine
-from lrq.workers.frozen import Frozen
 
 _opening = threading.Lock()
 _at_work = threading.Lock()  # held while a policy in this process samples
@@ -38,7 +38,7 @@ _accelerator: Accelerator | None = None
 _asked_for: ContextVar[tuple[Purpose, int]] = ContextVar("asked_for")  # a sample's paid calls: for whom, what series
 
 
-def sample(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
+def sample(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
     """Have the recipe's prompts answered until it has no more; the item goes on to its steps of judging."""
     with engine.ledger.reading() as conn:
         _, item = items_.load_item(conn, task.item, engine.documents)
@@ -89,7 +89,7 @@ class _Drawn:
         }
 
 
-def _open_prompts(engine: Engine, task: Task, frozen: Frozen) -> list[_OpenPrompt]:
+def _open_prompts(engine: Engine, task: Task, frozen: RunConfig) -> list[_OpenPrompt]:
     with engine.ledger.reading() as conn:
         _, case = load_case(conn, frozen, task.item, task.round, documents=engine.documents)
     first, item = len(case.prompts), case.item
@@ -99,7 +99,7 @@ def _open_prompts(engine: Engine, task: Task, frozen: Frozen) -> list[_OpenPromp
     ]
 
 
-def _sample_one(engine: Engine, task: Task, run: Run, frozen: Frozen, asked: _OpenPrompt) -> _Drawn:
+def _sample_one(engine: Engine, task: Task, run: Run, frozen: RunConfig, asked: _OpenPrompt) -> _Drawn:
     prompt = asked.prompt
     _asked_for.set((Purpose(run=task.run, item=task.item, step="sample", kind=prompt.name or "sample"), run.series))
     if prompt.by == "policy":
@@ -149,13 +149,13 @@ def _yield_when_idle(accelerator: Accelerator) -> None:
                 _at_work.release()
 
 
-def _sampling(frozen: Frozen, prompt: Prompt) -> Sampling:
+def _sampling(frozen: RunConfig, prompt: Prompt) -> Sampling:
     own = {**frozen.config["sample"], **prompt.sampling}
     names = ("temperature", "top_p", "max_new_tokens", "seed", "max_prompt_tokens", "over_long")
     return Sampling(n=prompt.samples or own["responses"], **{name: own[name] for name in names})
 
 
-def _spec(settings: Settings, frozen: Frozen) -> str:
+def _spec(settings: Settings, frozen: RunConfig) -> str:
     """The policy as the run began: a folder or name as frozen, or the server that this worker's settings name."""
     path = frozen.config["policy"]["path"]
     endpoints = settings.endpoints("policy")
@@ -174,7 +174,7 @@ def _round_model(engine: Engine, task: Task) -> str:
         return runs_.model_before(conn, task.run, task.round)
 
 
-def _policy(engine: Engine, frozen: Frozen, model: str = "") -> Policy:
+def _policy(engine: Engine, frozen: RunConfig, model: str = "") -> Policy:
     """The policy in the folder `model`, without one that of the run."""
     global _accelerator
     spec, own = model or _spec(engine.settings, frozen), frozen.config["policy"]
@@ -192,7 +192,7 @@ def _policy(engine: Engine, frozen: Frozen, model: str = "") -> Policy:
         return _policies[name]
 
 
-def _open(engine: Engine, frozen: Frozen, spec: str) -> Policy:
+def _open(engine: Engine, frozen: RunConfig, spec: str) -> Policy:
     models: list[dict[str, Any]] = frozen.config["policy"]["models"]
     device, dtype = engine.settings.policy.device, frozen.config["policy"]["dtype"]
     template = frozen.config["policy"].get("template") or {}
@@ -201,7 +201,7 @@ def _open(engine: Engine, frozen: Frozen, spec: str) -> Policy:
     return _server(engine, "policy", spec, models[0], template)
 
 
-def _paid_model(engine: Engine, frozen: Frozen, role: Literal["teacher", "judge"]) -> Policy:
+def _paid_model(engine: Engine, frozen: RunConfig, role: Literal["teacher", "judge"]) -> Policy:
     """The first teacher or judge of the run, asked as a policy behind a server is."""
     models = frozen.config.get(role, {}).get("models", ())
     endpoints = engine.settings.endpoints(role)

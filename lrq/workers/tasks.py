@@ -67,7 +67,7 @@ def _do(context: Engine, task: Task, run: Run) -> None:
     loop.check()
     if run.state != "active":
         raise RunHalted(run.reason or f"the run is {run.state}")
-    frozen = context.thawed(run)
+    frozen = context.run_config(run)
     if task.name == "aggregate":
         aggregate(context, task, run, frozen)
     elif task.name == "sample":
@@ -99,7 +99,7 @@ def _give_back(context: Engine, task: int, delivery: int) -> None:
 
 
 def _fail(context: Engine, task: Task, run: Run, reason: str) -> None:
-    schedule = context.thawed(run).schedule
+    schedule = context.run_config(run).schedule
     with context.ledger.writing() as conn:
         context.ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
         backlog.fail_task(context.ledger, conn, task, reason)

@@ -16,17 +16,17 @@ from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.policy.folder import find
+from lrq.run_config import SCHEDULE, RunConfig, check_rounds, schedule_of
 from lrq.trainer import launch
 from lrq.trainer.job import JobFolder, Result, check_settings, make_job, prepare
 from lrq.trainer.loss_names import reads
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.engine import Engine
-from lrq.workers.frozen import SCHEDULE, Frozen, check_rounds, schedule_of
 from lrq.workers.rows import renderer_of, training_rows, trl_row
 
 
-def train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
+def train(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
     """Train to the end, whatever it is; its state and reason go to the ledger."""
     try:
         result = _train(engine, task, run, frozen)
@@ -42,7 +42,7 @@ def train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
         backlog.advance_run(engine.ledger, conn, run.id, frozen.schedule)
 
 
-def _train(engine: Engine, task: Task, run: Run, frozen: Frozen) -> Result:
+def _train(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> Result:
     with engine.ledger.writing() as conn:
         backlog.set_training(conn, task, state="running", started_at=engine.ledger.now(conn))
     folder = _prepare(engine, task, run, frozen)
@@ -69,7 +69,7 @@ def _follow(engine: Engine, task: Task, folder: JobFolder) -> Result:
     return launch.run(folder, on_metric=keep, cancel=loop.stopping)
 
 
-def _prepare(engine: Engine, task: Task, run: Run, frozen: Frozen) -> JobFolder | None:
+def _prepare(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> JobFolder | None:
     """Write the window's rows and the job; None where there are no rows."""
     home = run_folder(engine.settings.home, run.name)
     name = f"round-{task.round}-window-{backlog.window_of(task)}"
@@ -83,7 +83,7 @@ def _prepare(engine: Engine, task: Task, run: Run, frozen: Frozen) -> JobFolder 
     return prepare(path, make_job({**known, **settings}))
 
 
-def _output(task: Task, frozen: Frozen) -> str:
+def _output(task: Task, frozen: RunConfig) -> str:
     """The folder of a training's model, below the run's; where there are several, `model` is a link to the latest."""
     schedule, window = frozen.schedule, backlog.window_of(task)
     is_only = schedule is None or (schedule.rounds == 1 and not schedule.every_rows and not window)
@@ -101,7 +101,7 @@ def _link_latest(home: Path, model: Path) -> None:
     temporary.replace(link)
 
 
-def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path) -> int:
+def _write_rows(engine: Engine, task: Task, run: Run, frozen: RunConfig, path: Path) -> int:
     rates = any(reads(name).rates for name in train_settings(frozen.config).get("loss_type", ()))
     found = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task), rates=rates)
     with engine.ledger.reading() as conn:
@@ -118,7 +118,7 @@ def _write_rows(engine: Engine, task: Task, run: Run, frozen: Frozen, path: Path
     return written
 
 
-def _model(engine: Engine, task: Task, frozen: Frozen) -> Path:
+def _model(engine: Engine, task: Task, frozen: RunConfig) -> Path:
     """What a training starts from: the model of the one before it, the first from the policy."""
     check_trainable(frozen.config)
     with engine.ledger.reading() as conn:

@@ -58,11 +58,11 @@ class RedisServer:
             self._process = None
             self.socket.unlink(missing_ok=True)
 
-    def freeze(self) -> None:
+    def snapshot_config(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def load_run_config(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 

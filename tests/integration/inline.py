@@ -23,10 +23,10 @@ from lrq.config import Settings, load_settings
 from lrq.ledger import Ledger, backlog
 from lrq.ledger import runs as runs_
 from lrq.queue.celery import use
+from lrq.run_config import load_run_config
 from lrq.sim.options import Options
 from lrq.sim.server import Running, serve
 from lrq.workers import loop, tasks
-from lrq.workers.frozen import thaw
 
 WINDOW = backlog.Window(tasks=256, sampling=64)
 
@@ -116,7 +116,7 @@ class World:
         with ledger.writing() as conn:
             if runs_.get_run(conn, run.name).state != "active":
                 return []
-            backlog.start_items(ledger, conn, run.id, thaw(run.recipe, run.config).steps, WINDOW)
+            backlog.start_items(ledger, conn, run.id, load_run_config(run.recipe, run.config).steps, WINDOW)
             return backlog.take_ready(ledger, conn, run.id, WINDOW)
 
     def run(self, file: Path, *words: object) -> dict[str, Any]:

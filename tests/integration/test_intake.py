@@ -20,7 +20,7 @@ from lrq.ledger import items as items_
 from lrq.ledger.schema import contexts, items, responses, set_aside
 from lrq.ledger.schema import runs as runs_table
 from lrq.operations.ingest import Ingested, Intent, ingest
-from lrq.workers.frozen import thaw
+from lrq.run_config import load_run_config
 
 
 @pytest.fixture(params=BOTH)
@@ -239,7 +239,7 @@ def test_a_run_of_an_earlier_release_goes_on(ledger: Ledger, settings: Settings,
         conn.execute(schema.runs.update().values(config=orjson.dumps(config).decode()))
     again = enter(ledger, settings, file)
     assert again.known == 1
-    assert thaw(again.run.recipe, again.run.config).judge_of("helpfulness", "p").identity == ""
+    assert load_run_config(again.run.recipe, again.run.config).judge_of("helpfulness", "p").identity == ""
 
 
 def test_a_file_without_lines_is_refused(ledger: Ledger, settings: Settings, file: Path) -> None:

@@ -20,7 +20,7 @@ from lrq.calls.pool import Line, Pool
 from lrq.config import Endpoint, JudgeSettings, Price, Settings, load_settings
 from lrq.domain.errors import RunHalted, UsageError
 from lrq.ledger import Ledger
-from lrq.workers.frozen import freeze
+from lrq.run_config import snapshot_config
 
 Respond = Callable[[], Any]
 
@@ -303,7 +303,9 @@ def test_a_run_knows_the_pool_and_not_its_servers() -> None:
     """A server more changes nothing that is frozen."""
     one = [{"url": "http://a/v1", "model": "m", "name": "pool"}]
     two = [*one, {"url": "http://user:secret@b:8000/v1", "model": "m", "name": "pool"}]
-    configs = [freeze(Settings.model_validate({"judge": {"endpoints": some}}), train=False) for some in (one, two)]
+    configs = [
+        snapshot_config(Settings.model_validate({"judge": {"endpoints": some}}), train=False) for some in (one, two)
+    ]
     assert configs[0] == configs[1]
     settings = Settings.model_validate({"judge": {"endpoints": two}})
     lanes = [settings.lane("judge", endpoint) for endpoint in settings.pool("judge", "pool")]

@@ -8,7 +8,7 @@ from inline import World
 from journals import journals
 
 from lrq.config import Endpoint, JudgeSettings, Price, Settings
-from lrq.workers.frozen import prices
+from lrq.run_config import prices
 
 
 def enqueue(lrq: World, *words: str) -> None:

@@ -13,8 +13,8 @@ from lrq.config import load_settings
 from lrq.ledger import backlog
 from lrq.ledger import runs as runs_
 from lrq.queue.celery import use
+from lrq.run_config import load_run_config
 from lrq.workers import loop, tasks
-from lrq.workers.frozen import thaw
 
 
 def test_a_run_whose_longer_file_was_refused_can_be_rescored_to_its_end(lrq: World) -> None:
@@ -75,7 +75,7 @@ def turn(lrq: World) -> int:
             if run.state != "active":
                 return 0
             backlog.requeue_all(conn, run.id)  # what the command has sent itself
-            backlog.start_items(ledger, conn, run.id, thaw(run.recipe, run.config).steps, WINDOW)
+            backlog.start_items(ledger, conn, run.id, load_run_config(run.recipe, run.config).steps, WINDOW)
             taken = backlog.take_ready(ledger, conn, run.id, WINDOW)
         for task in taken:
             tasks.work(task.id, task.delivery)

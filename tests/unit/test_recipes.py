@@ -8,14 +8,14 @@ from lrq.config import Settings
 from lrq.recipes import RECIPES
 from lrq.recipes.recipe import Recipe
 from lrq.recipes.templates import placeholders
+from lrq.run_config import snapshot_config
 from lrq.trainer.job import TrainJob
-from lrq.workers.frozen import freeze
 from lrq.workers.trainer import train_settings
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_its_settings_and_loss_survive_being_frozen(recipe: Recipe) -> None:
-    frozen = freeze(Settings(recipe=recipe.name), train=True)
+    frozen = snapshot_config(Settings(recipe=recipe.name), train=True)
     assert json.loads(json.dumps(frozen)) == frozen
     assert frozen["prompts"] == recipe.prompt_texts()
 

@@ -11,8 +11,8 @@ from lrq.config import Settings, load_settings, merge_flags
 from lrq.domain.errors import UsageError
 from lrq.operations import settings_reference as reference
 from lrq.recipes import RECIPES
+from lrq.run_config import SCHEDULE
 from lrq.trainer.job import make_job
-from lrq.workers.frozen import SCHEDULE
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 ENTRIES = [entry for section in reference.sections() for entry in section.entries]

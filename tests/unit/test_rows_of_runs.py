@@ -10,9 +10,9 @@ from lrq.domain.errors import UsageError
 from lrq.domain.records import Item
 from lrq.domain.win_rates import rates_by_reward
 from lrq.ledger.items import DrawnResponse
+from lrq.run_config import snapshot_config
 from lrq.trainer.rows import PreferenceRow, read_row
 from lrq.workers.drawn import DrawnPair, Tokens
-from lrq.workers.frozen import freeze
 from lrq.workers.rows import TrainingRow, TrainingTurn, trl_row
 
 
@@ -93,8 +93,8 @@ def test_a_loss_that_rows_cannot_feed_is_refused(
     train = {"loss_type": loss, "loss_weights": [1.0] * len(loss)}
     settings = Settings(recipe=recipe, settings=own, train=train)
     if lacking is None:
-        assert freeze(settings, train=True)["train"]["loss_type"] == loss
+        assert snapshot_config(settings, train=True)["train"]["loss_type"] == loss
         return
     with pytest.raises(UsageError, match=f"rows of recipe {recipe} have no .*{lacking}"):
-        freeze(settings, train=True)
-    assert freeze(settings, train=False)["train"] is None
+        snapshot_config(settings, train=True)
+    assert snapshot_config(settings, train=False)["train"] is None

@@ -27,7 +27,7 @@ TRAINING = (TrainJob.model_fields.keys() - {"model", "rows", "output"}) | SCHEDU
 PRICED: tuple[Role, ...] = ("judge", "teacher", "embedding", "policy")
 
 
-def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
+def snapshot_config(settings: Settings, *, train: bool) -> dict[str, Any]:
     """Everything a run's results depend on; no secret and no limit is part of it, and of URLs the address."""
     recipe = load_recipe(settings.recipe)
     for name in sorted(settings.settings.keys() - recipe.settings.keys()):
@@ -172,7 +172,7 @@ def _most(told: Sequence[Price]) -> Price:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frozen:
+class RunConfig:
     """A run's configuration as the workers use it."""
 
     config: Mapping[str, Any]
@@ -254,8 +254,8 @@ class Frozen:
             )
 
 
-def thaw(name: str, config: Mapping[str, Any]) -> Frozen:
-    return Frozen(config=config, recipe=load_recipe(name) if name in RECIPES else _recipe(name, code_hash(name)))
+def load_run_config(name: str, config: Mapping[str, Any]) -> RunConfig:
+    return RunConfig(config=config, recipe=load_recipe(name) if name in RECIPES else _recipe(name, code_hash(name)))
 
 
 @lru_cache(maxsize=16)

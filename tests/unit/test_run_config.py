@@ -11,8 +11,8 @@ from lrq.config import Endpoint, JudgeSettings, PolicySettings, Price, RoleSetti
 from lrq.domain.errors import UsageError
 from lrq.domain.tokens import TOKEN_RULE
 from lrq.recipes import RECIPES
+from lrq.run_config import load_run_config, snapshot_config
 from lrq.workers import sampler
-from lrq.workers.frozen import freeze, thaw
 
 KEY = "sk-secret-of-mine"
 
@@ -27,7 +27,7 @@ def settings(*endpoints: Endpoint, **fields: Any) -> Settings:
 
 def test_all_that_results_depend_on_is_frozen() -> None:
     """Prompt texts, token rule, models, the recipe's settings, sampling and loss."""
-    found = freeze(settings(), train=True)
+    found = snapshot_config(settings(), train=True)
     recipe = RECIPES["longreward"]
     assert found["prompts"] == recipe.prompt_texts()
     assert found["tokens"] == TOKEN_RULE
@@ -35,7 +35,7 @@ def test_all_that_results_depend_on_is_frozen() -> None:
     assert found["settings"]["min_scored"] == 5
     assert found["sample"]["responses"] == 10
     assert found["train"]["beta"] == 0.15
-    assert freeze(settings(), train=False)["train"] is None
+    assert snapshot_config(settings(), train=False)["train"] is None
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_all_that_results_depend_on_is_frozen() -> None:
 def test_a_value_that_the_recipe_cannot_use_is_refused(name: str, value: Any) -> None:
     """Before anything is paid, not when the rewards are made of what was."""
     with pytest.raises(UsageError, match=rf"settings\.{name} is .*, not {value!r}"):
-        freeze(settings(settings={name: value}), train=False)
+        snapshot_config(settings(settings={name: value}), train=False)
 
 
 def test_values_that_fit_are_frozen() -> None:
     """Whole numbers do for fractions, and zero where it is the default."""
     told = {"passages": 1, "min_margin": 0, "min_scored": 2, "batch_statements": True}
-    frozen = freeze(settings(settings=told), train=False)["settings"]
+    frozen = snapshot_config(settings(settings=told), train=False)["settings"]
     assert {name: frozen[name] for name in told} == told
 
 
@@ -76,7 +76,7 @@ def test_values_that_fit_are_frozen() -> None:
 def test_a_dimension_or_judge_that_is_not_there_is_refused(dimensions: dict[str, str], said: str) -> None:
     """A run that has frozen it could not be judged, nor mended."""
     with pytest.raises(UsageError, match=said):
-        freeze(settings(judge={"dimensions": dimensions}), train=False)
+        snapshot_config(settings(judge={"dimensions": dimensions}), train=False)
 
 
 def test_runs_with_other_models_behind_one_server_have_policies_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,29 +85,29 @@ def test_runs_with_other_models_behind_one_server_have_policies_of_their_own(mon
     asked = []
     for model in ("small", "large", "large"):
         told = settings(policy=PolicySettings(endpoints=(Endpoint(url="http://policy:1/v1", model=model),)))
-        config = freeze(told, train=False)
+        config = snapshot_config(told, train=False)
         engine: Any = SimpleNamespace(settings=told, caller=None)
-        asked.append(sampler._policy(engine, thaw("longreward", config)))
+        asked.append(sampler._policy(engine, load_run_config("longreward", config)))
     assert asked[0].fingerprint != asked[1].fingerprint
     assert asked[1] is asked[2]
 
 
 def test_it_survives_the_ledger_unchanged() -> None:
     """It is kept as JSON, and compared after that."""
-    found = freeze(settings(embedding=RoleSettings(url="http://e/v1", model="e")), train=True)
+    found = snapshot_config(settings(embedding=RoleSettings(url="http://e/v1", model="e")), train=True)
     assert orjson.loads(orjson.dumps(found)) == found
 
 
 def test_no_secret_url_or_limit_is_part_of_it() -> None:
     """They may change while the run goes on, and the ledger is no place for keys. Prices go along, apart."""
-    plain = freeze(settings(), train=True)
+    plain = snapshot_config(settings(), train=True)
     told = settings(
         endpoint(api_key=KEY, rpm=5, price=Price(input=1.0), timeout=3.0),
         redis_url=f"redis://:{KEY}@h/0",
         database_url=f"postgresql+psycopg://u:{KEY}@h/d",
         judge_threads=2,
     )
-    frozen = freeze(told, train=True)
+    frozen = snapshot_config(told, train=True)
     assert frozen["prices"] == {"judge default m": {"input": 1.0, "output": 0.0, "cached": 1.0}}
     assert {**frozen, "prices": plain["prices"]} == plain
     assert KEY.encode() not in orjson.dumps(plain)
@@ -117,20 +117,20 @@ def test_no_secret_url_or_limit_is_part_of_it() -> None:
 def test_a_setting_the_recipe_does_not_know_is_an_error_that_lists_what_it_does() -> None:
     """A typo must not run with the default."""
     with pytest.raises(UsageError, match=r"settings.min_scord: .*mean settings.min_scored"):
-        freeze(settings(settings={"min_scord": 3}), train=False)
+        snapshot_config(settings(settings={"min_scord": 3}), train=False)
 
 
 def test_own_values_go_over_the_recipe_s() -> None:
     """For settings, samples and loss."""
     own = settings(settings={"min_scored": 3}, sample={"responses": 4}, train={"beta": 0.3, "every_rows": 8})
-    found = freeze(own, train=True)
+    found = snapshot_config(own, train=True)
     assert (found["settings"]["min_scored"], found["sample"]["responses"], found["train"]["beta"]) == (3, 4, 0.3)
-    assert thaw("longreward", found).schedule == TrainSchedule(every_rows=8)
+    assert load_run_config("longreward", found).schedule == TrainSchedule(every_rows=8)
 
 
 def test_steps_know_their_queues_and_dimensions_their_steps() -> None:
     """As the recipe says."""
-    frozen = thaw("longreward", freeze(settings(), train=False))
+    frozen = load_run_config("longreward", snapshot_config(settings(), train=False))
     assert frozen.steps["faithfulness"] == "judge.faithfulness"
     assert frozen.step_of == {name: name for name in frozen.steps}
     assert frozen.schedule is None
@@ -139,13 +139,13 @@ def test_steps_know_their_queues_and_dimensions_their_steps() -> None:
 def test_a_dimension_s_own_judge_is_asked_for_it_alone() -> None:
     """The others go to whoever serves them."""
     two = settings(endpoint("a"), endpoint("b", "n"), judge={"dimensions": {"faithfulness": "b"}})
-    frozen = thaw("longreward", freeze(two, train=False))
+    frozen = load_run_config("longreward", snapshot_config(two, train=False))
     assert {frozen.judge_of("faithfulness", f"prompt {n}").model for n in range(50)} == {"n"}
 
 
 def test_among_several_judges_the_prompt_decides() -> None:
     """The same question meets the same judge, whoever asks; different ones are spread."""
-    frozen = thaw("longreward", freeze(settings(endpoint("a"), endpoint("b")), train=False))
+    frozen = load_run_config("longreward", snapshot_config(settings(endpoint("a"), endpoint("b")), train=False))
     asked = [frozen.judge_of("helpfulness", f"prompt {n}").endpoint for n in range(200)]
     assert asked == [frozen.judge_of("helpfulness", f"prompt {n}").endpoint for n in range(200)]
     assert 60 < asked.count("a") < 140
@@ -153,18 +153,18 @@ def test_among_several_judges_the_prompt_decides() -> None:
 
 def test_a_dimension_whose_judge_is_missing_is_a_usage_error() -> None:
     """It names both."""
-    config = freeze(settings(), train=False)
+    config = snapshot_config(settings(), train=False)
     config["judge"]["dimensions"] = {"logicality": "gone"}
-    frozen = thaw("longreward", config)
+    frozen = load_run_config("longreward", config)
     with pytest.raises(UsageError, match="'gone' for logicality"):
         frozen.judge_of("logicality", "p")
 
 
 def test_a_frozen_run_reads_its_own_prompts() -> None:
     """Texts that a later release changes are used as they were stored."""
-    config = freeze(settings(), train=False)
+    config = snapshot_config(settings(), train=False)
     config["prompts"] = config["prompts"] | {"en/helpfulness": "old words"}
-    frozen = thaw("longreward", config)
+    frozen = load_run_config("longreward", config)
     assert frozen.config["prompts"]["en/helpfulness"] == "old words"
     with pytest.raises(dataclasses.FrozenInstanceError):
         frozen.config = {}  # type: ignore[misc]
