@@ -144,7 +144,7 @@ def _begin(ledger: Ledger, settings: Settings, intent: Intent, ids: Sequence[str
     if run is None or not known:
         run = ingest(ledger, settings, intent, send=False).run
         with ledger.writing() as conn:
-            runs_.set_taking_in(conn, run.id, True)
+            runs_.set_ingesting(conn, run.id, True)
     return run
 
 

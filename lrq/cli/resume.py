@@ -58,7 +58,7 @@ def resume(
             backlog.leave_out(conn, found.id, key)
         if found.state in {"paused", "stopped"}:
             runs_.activate(conn, found.id)
-        runs_.set_taking_in(conn, found.id, False)
+        runs_.set_ingesting(conn, found.id, False)
         if failed:
             reopened = backlog.reopen_unscored(ledger, conn, found.id, frozen.step_of, frozen.steps)
             trainings = backlog.reopen_trainings(conn, found.id)

@@ -308,7 +308,7 @@ def advance_run(ledger: Ledger, conn: sa.Connection, run: int, schedule: TrainSc
     """
     locked = sa.select(runs).where(runs.c.id == run).with_for_update(key_share=True)
     row = conn.execute(locked).one()
-    at_end = row.open_items == 0 and row.taking_in == 0
+    at_end = row.open_items == 0 and row.ingesting == 0
     if not ((schedule and schedule.every_rows) or at_end):
         return  # at once: judges wait for the run's row
     while schedule is not None and _open_training(ledger, conn, row, schedule.every_rows, at_end):

@@ -200,9 +200,9 @@ def _config(text: str) -> Mapping[str, Any]:
     return config
 
 
-def set_taking_in(conn: sa.Connection, run: int, taking_in: bool) -> None:
+def set_ingesting(conn: sa.Connection, run: int, ingesting: bool) -> None:
     """While lines are being added a run is never at its end."""
-    conn.execute(runs.update().where(runs.c.id == run).values(taking_in=int(taking_in)))
+    conn.execute(runs.update().where(runs.c.id == run).values(ingesting=int(ingesting)))
 
 
 def halt(conn: sa.Connection, run: int, *, state: str, by: str, reason: str) -> bool:

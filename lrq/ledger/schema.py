@@ -54,7 +54,7 @@ runs = sa.Table(
     _count("reserved_cost", sa.BigInteger),
     _count("reserved_tokens", sa.BigInteger),
     _count("unknown_cost", sa.BigInteger),  # the part of spent that belongs to deliveries of unknown outcome
-    _count("taking_in"),  # 1 while lines are still being added: the run cannot be at its end
+    _count("ingesting"),  # 1 while lines are still being added: the run cannot be at its end
 )
 
 items = sa.Table(

@@ -102,7 +102,7 @@ def ingest(
 def _end_intake(ledger: Ledger, run: Run, *, is_whole: bool) -> None:
     """Let the run come to its end; of a file that was refused, a run without items is taken away again."""
     with ledger.writing() as conn:
-        runs_.set_taking_in(conn, run.id, False)
+        runs_.set_ingesting(conn, run.id, False)
         if is_whole or not runs_.delete_empty(conn, run.id):
             advance_run(ledger, conn, run.id, load_run_config(run.recipe, run.config).schedule)
 
@@ -130,7 +130,7 @@ def _open_run(ledger: Ledger, settings: Settings, intent: Intent) -> Run:
         run = runs_.create_run(ledger, conn, name, config, max_cost=intent.max_cost, max_tokens=intent.max_tokens)
         if intent.max_cost is not None:
             _check_priced(settings, load_run_config(run.recipe, run.config).prices)
-        runs_.set_taking_in(conn, run.id, True)
+        runs_.set_ingesting(conn, run.id, True)
         return run
 
 

@@ -423,13 +423,13 @@ def test_a_failed_training_is_opened_again(ledger: Ledger, run: Run) -> None:
 def test_a_run_whose_lines_are_still_being_added_is_not_at_its_end(ledger: Ledger, run: Run) -> None:
     """Its first items may be ready before its last line is read."""
     with ledger.writing() as conn:
-        runs.set_taking_in(conn, run.id, True)
+        runs.set_ingesting(conn, run.id, True)
     add(ledger, run, 2)
     finish(ledger, run, every=0)
     assert names(ledger) == []
     assert state_of(ledger) == ("active", 0)
     with ledger.writing() as conn:
-        runs.set_taking_in(conn, run.id, False)
+        runs.set_ingesting(conn, run.id, False)
         backlog.advance_run(ledger, conn, run.id, schedule(0))
     assert names(ledger) == ["train.0"]
 

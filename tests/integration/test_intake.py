@@ -278,7 +278,7 @@ def test_strict_stops_at_the_first_bad_line(ledger: Ledger, settings: Settings, 
     with pytest.raises(UsageError, match="line 2: not JSON"):
         enter(ledger, settings, file, strict=True)
     with ledger.reading() as conn:
-        assert conn.execute(sa.select(runs_table.c.taking_in)).scalars().all() == [0]
+        assert conn.execute(sa.select(runs_table.c.ingesting)).scalars().all() == [0]
 
 
 def test_memory_does_not_grow_with_rejected_lines(tmp_path: Path, home: Path) -> None:
