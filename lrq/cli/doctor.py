@@ -32,7 +32,7 @@ from lrq.queue import broker
 from lrq.queue.diagnosis import check_servers
 from lrq.run_config import snapshot_config
 from lrq.workers.probing import check_policy
-from lrq.workers.supervisor import unable
+from lrq.workers.supervisor import unavailable_processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def _examine(settings: Settings, *, calls: bool) -> Iterator[Finding]:
         yield Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
     if path := settings.policy.path:
         yield _tried("policy", lambda: _policy(settings, path))
-    for name, why in unable(settings).items():
+    for name, why in unavailable_processes(settings).items():
         yield Finding(what=f"process {name}", state="note", said=f"does not run here: {why}")
 
 

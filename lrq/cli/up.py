@@ -13,7 +13,7 @@ from lrq.config import Settings, merge_flags
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger
 from lrq.queue import broker
-from lrq.workers.supervisor import PROCFILE, Supervisor, full_disk, unable
+from lrq.workers.supervisor import PROCFILE, Supervisor, full_disk, unavailable_processes
 
 _LOOK_SECONDS = 0.2
 
@@ -66,7 +66,7 @@ def up(
 
 def _choose(settings: Settings, only: str | None) -> list[str]:
     """The processes to start, the broker first; says which cannot run here."""
-    why = unable(settings)
+    why = unavailable_processes(settings)
     if only is None:
         for name, reason in why.items():
             if name != "redis":

@@ -16,7 +16,7 @@ from lrq.queue.celery import app, use
 from lrq.queue.diagnosis import broker_problem
 from lrq.queue.routes import WORKERS, concurrency
 from lrq.workers import loop
-from lrq.workers.supervisor import unable
+from lrq.workers.supervisor import unavailable_processes
 
 _LONGEST_PAUSE = 15.0  # seconds between two looks at a ledger that is away
 
@@ -40,7 +40,7 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
 
     Example: lrq worker judge --concurrency 64
     """
-    why = unable(settings).get(name)
+    why = unavailable_processes(settings).get(name)
     if why and idle:
         return wait_idle(f"{name} has nothing to do here: {why}")
     if why:

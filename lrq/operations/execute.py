@@ -17,7 +17,7 @@ from lrq.ledger.writer import AWAY
 from lrq.queue import broker
 from lrq.recipes import load_recipe
 from lrq.run_config import schedule_of
-from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, names_up, unable
+from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, running_processes, unavailable_processes
 
 _POLL_SECONDS = 0.3
 _STOPS = (signal.SIGINT, signal.SIGTERM)  # the first stops orderly, a second one at once
@@ -90,7 +90,7 @@ def _processes(
 ) -> Iterator[Callable[[], None]]:
     """Enter with what looks after the processes of a run, which end with the context if they were started in it."""
     needed = _needed(ledger, settings, run)
-    up = names_up(settings)
+    up = running_processes(settings)
     if up is not None:
         for name in [name for name in needed if name not in up and name != "redis"]:
             display.say(f"what is up has no {name}, and the run waits for one: `lrq worker {name}` adds it")
@@ -157,7 +157,7 @@ def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
 
 def _check_able(settings: Settings, needed: Sequence[str]) -> None:
     """Raise LrqError where one of them cannot run here."""
-    missing = unable(settings)
+    missing = unavailable_processes(settings)
     for name in needed:
         if name in missing:
             instead = "; or stop at the pairs with --no-train" if name == "trainer" else ""

@@ -71,8 +71,8 @@ class AlreadyUp(LrqError):
     """A supervisor of this LRQ_HOME is running already."""
 
 
-def unable(settings: Settings) -> dict[str, str]:
-    """The processes of the Procfile that cannot run here, and why."""
+def unavailable_processes(settings: Settings) -> dict[str, str]:
+    """Return the processes of the Procfile that cannot run here → why."""
     why: dict[str, str] = {}
     if not broker.is_embedded(settings):
         why["redis"] = "LRQ_REDIS_URL names the broker"
@@ -101,8 +101,8 @@ def _installed(*modules: str) -> bool:
     return all(importlib.util.find_spec(module) for module in modules)
 
 
-def names_up(settings: Settings) -> frozenset[str] | None:
-    """What the supervisor of this LRQ_HOME, of `lrq up` or `lrq run`, keeps running; None: there is none."""
+def running_processes(settings: Settings) -> frozenset[str] | None:
+    """Return what the supervisor of this LRQ_HOME keeps running, of `lrq up` or `lrq run`; None: there is none."""
     path = settings.home / "up.lock"
     if not path.exists():
         return None
@@ -117,11 +117,11 @@ def names_up(settings: Settings) -> frozenset[str] | None:
 
 
 def is_up(settings: Settings) -> bool:
-    return names_up(settings) is not None
+    return running_processes(settings) is not None
 
 
 def command(name: str) -> list[str]:
-    """How a process of the Procfile is started from here; -P keeps the current folder out of its imports."""
+    """Return how a process of the Procfile is started; -P keeps the current folder out of its imports."""
     return [sys.executable, "-P", "-c", _PROGRAM, *PROCFILE[name]]
 
 
@@ -168,18 +168,18 @@ class Child:
     def is_failing(self) -> bool:
         return self.errors >= _ERRORS or self.ends >= _ENDS
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         if not self.log.exists():
-            return "it said nothing"
+            return "it logged nothing"
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "it logged nothing"
 
     def terminate(self) -> None:
         if self.process is not None:
             self.process.terminate()
 
     def kill(self) -> None:
-        """With its whole session. Safe in a signal handler: it only sends."""
+        """Kill it with its whole session. Safe in a signal handler: it only sends."""
         if self.process is not None and self.process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -226,7 +226,7 @@ class Supervisor:
             raise
 
     def poll(self) -> list[str]:
-        """Start again what has ended and is due. Returns what happened, a sentence each."""
+        """Start again what has ended and is due; return what happened, a sentence each."""
         said = []
         for child in self.children:
             if child.process is not None and not child.is_running:
@@ -238,11 +238,11 @@ class Supervisor:
 
     @property
     def failing(self) -> str | None:
-        """A process that ended quickly several times in a row, with its last words; None when all is well."""
+        """Name a process that ended quickly several times in a row, with its last line; None when all is well."""
         young = time.monotonic() - _STEADY_SECONDS
         for child in self.children:
             if child.is_failing and (not child.is_running or child.started > young):
-                return f"{child.name} does not stay up: {child.last_words()} (see {child.log})"
+                return f"{child.name} does not stay up: {child.last_log_line()} (see {child.log})"
         return None
 
     def stop(self) -> None:
@@ -279,7 +279,7 @@ class Supervisor:
         until = time.monotonic() + _READY_SECONDS
         while not broker.probe(self.settings):
             if not redis.is_running or time.monotonic() > until:
-                raise LrqError(f"the broker did not start: {redis.last_words()}")
+                raise LrqError(f"the broker did not start: {redis.last_log_line()}")
             time.sleep(0.05)
 
     def _workers(self) -> list[Child]:
@@ -293,7 +293,7 @@ class Supervisor:
         return broker.probe(self.settings)
 
     def _environment(self, name: str) -> dict[str, str]:
-        """What a process of that name is given: settings, but keys of endpoints only where it calls them."""
+        """Return what a process of that name is given: settings, but keys of endpoints only where it calls them."""
         plain = [key for key in os.environ if key.startswith("LRQ_") and not key.endswith("_API_KEY")]
         needs = _NEEDS[name.partition("-")[0]]
         env = {**PATIENT_THREADS, **pick(os.environ, SYSTEM, plain, *needs), _SUPERVISOR: str(os.getpid())}

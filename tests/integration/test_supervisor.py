@@ -15,7 +15,7 @@ from lrq.config import Settings
 from lrq.domain.errors import LrqError
 from lrq.queue import broker
 from lrq.workers import supervisor as supervisor_
-from lrq.workers.supervisor import AlreadyUp, Supervisor, command, is_up, names_up
+from lrq.workers.supervisor import AlreadyUp, Supervisor, command, is_up, running_processes
 
 STAYS = "import time; print('I stay', flush=True); time.sleep(600)"
 ENDS = "print('I cannot'); raise SystemExit(3)"
@@ -160,10 +160,10 @@ def test_one_supervisor_for_one_home(settings: Settings):
         assert is_up(settings)
         with pytest.raises(AlreadyUp, match="up already"):
             Supervisor(settings, ["aggregator"], command=programs(aggregator=STAYS)).start()
-        assert names_up(settings) == {"judge"}
+        assert running_processes(settings) == {"judge"}
     finally:
         made.stop()
-    assert names_up(settings) is None
+    assert running_processes(settings) is None
     assert not is_up(settings)
 
 
@@ -243,13 +243,13 @@ def test_who_cannot_run_here_is_told(monkeypatch: pytest.MonkeyPatch):
     """The extras, a policy, the user's own Redis: each decides about its process, in words that say what to do."""
     installed = {"flower"}
     monkeypatch.setattr(supervisor_, "_installed", lambda *modules: set(modules) <= installed)
-    bare = supervisor_.unable(Settings.model_validate({"redis_url": "redis://h"}))
+    bare = supervisor_.unavailable_processes(Settings.model_validate({"redis_url": "redis://h"}))
     assert sorted(bare) == ["redis", "sampler", "trainer"]
     assert "LRQ_POLICY" in bare["sampler"]
     assert "lrq[train]" in bare["trainer"]
     served = Settings.model_validate({"policy": {"url": "http://policy/v1"}})
-    assert sorted(supervisor_.unable(served)) == ["trainer"]
+    assert sorted(supervisor_.unavailable_processes(served)) == ["trainer"]
     local = Settings.model_validate({"policy": {"path": "model"}})
-    assert "lrq[train]" in supervisor_.unable(local)["sampler"]
+    assert "lrq[train]" in supervisor_.unavailable_processes(local)["sampler"]
     installed |= {"torch", "transformers", "trl", "deepspeed"}
-    assert supervisor_.unable(local) == {}
+    assert supervisor_.unavailable_processes(local) == {}
