@@ -86,6 +86,11 @@ def unreadable(
     return replace(outcome, reason=f"HTTP {status}: the reply {problem}")
 
 
+def is_empty(raw: bytes) -> bool:
+    """Whether a body's beginning holds nothing but what keeps a connection alive: blanks and lines of comment."""
+    return not _without_comments(raw.decode("utf-8", "replace")).strip()
+
+
 def _no_reply(
     call: Call, status: int, headers: Mapping[str, str], body: object, raw: bytes, size: int, latency: float
 ) -> Outcome:

@@ -16,6 +16,7 @@ from lrq.calls.adapting import Adapting
 from lrq.calls.learned import words
 from lrq.calls.presets import preset_of
 from lrq.calls.prices import rates_of
+from lrq.calls.proxies import ignored_proxy, proxy_of
 from lrq.calls.transport import Models, Transport
 from lrq.calls.trial import Trial, try_call
 from lrq.cli import EXIT_ERROR
@@ -23,6 +24,7 @@ from lrq.cli.common import echo, echo_json, json_option, money, settings_options
 from lrq.config import VARIABLES, Endpoint, Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.extras import EXTRAS, missing_modules
+from lrq.domain.printable import one_line
 from lrq.domain.records import ROLES, Role
 from lrq.domain.urls import safe_url
 from lrq.ledger import learned, open_ledger
@@ -61,7 +63,7 @@ def doctor(calls: bool, forget: bool, as_json: bool, settings: Settings) -> int:
         colors = {"ok": "green", "wrong": "red"}
         for finding in findings:
             echo(f"{finding.state:<5}", fg=colors.get(finding.state), nl=False)
-            echo(f"  {finding.what}: {finding.said}")
+            echo(f"  {one_line(finding.what)}: {one_line(finding.said)}")
     return EXIT_ERROR if any(finding.state == "wrong" for finding in findings) else 0
 
 
@@ -208,7 +210,12 @@ def _endpoint(role: Role, endpoint: Endpoint, adapting: Adapting, *, calls: bool
     where = f"{endpoint.model} at {safe_url(endpoint.address)}"
     known = preset_of(endpoint).name
     where += f" ({known})" if known else ""
+    if proxy := proxy_of(endpoint):
+        where += f" through {safe_url(proxy)}"
     yield Finding(what=what, state="wrong" if problem else "ok", said=f"{where}: {problem}" if problem else where)
+    if ignored := ignored_proxy(endpoint):
+        said = f"the environment's proxy {safe_url(ignored)} is not used for it: set `proxy: environment` to use it"
+        yield Finding(what=what, state="note", said=said)
     if trial:
         yield _called(what, trial)
     if told := words(adapting.learned.about(endpoint, endpoint.model)):
