@@ -106,7 +106,7 @@ def _say_usage(error: click.ClickException) -> int:
 def _echo(text: str) -> None:
     from lrq.cli.terminal import echo  # noqa: PLC0415 - whoever asks for --help does not wait for it
 
-    echo(text, err=True)
+    echo(text, lines=True, err=True)
 
 
 def _one_line(text: str) -> str:

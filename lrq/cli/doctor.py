@@ -24,7 +24,6 @@ from lrq.cli.common import echo, echo_json, json_option, money, settings_options
 from lrq.config import VARIABLES, Endpoint, Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.extras import EXTRAS, missing_modules
-from lrq.domain.printable import one_line
 from lrq.domain.records import ROLES, Role
 from lrq.domain.urls import safe_url
 from lrq.ledger import learned, open_ledger
@@ -63,7 +62,7 @@ def doctor(calls: bool, forget: bool, as_json: bool, settings: Settings) -> int:
         colors = {"ok": "green", "wrong": "red"}
         for finding in findings:
             echo(f"{finding.state:<5}", fg=colors.get(finding.state), nl=False)
-            echo(f"  {one_line(finding.what)}: {one_line(finding.said)}")
+            echo(f"  {finding.what}: {finding.said}")
     return EXIT_ERROR if any(finding.state == "wrong" for finding in findings) else 0
 
 

@@ -13,7 +13,6 @@ from lrq.cli.common import apply_settings, echo, echo_json, json_option, reading
 from lrq.cli.progress import finish
 from lrq.config import OVERRIDES, merge_flags
 from lrq.domain.errors import UsageError
-from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
@@ -140,7 +139,7 @@ def _print(compared: list[dict[str, Any]], as_json: bool) -> None:
         return
     for one in compared:
         reward = "–" if one["reward"] is None else f"{one['reward']:.2f}"
-        line = f"{one_line(one['policy'])}: mean reward {reward} on {one['items']} items"
+        line = f"{one['policy']}: mean reward {reward} on {one['items']} items"
         if "difference" in one:
             line += f", {one['difference']:+.2f} [{one['interval'][0]:+.2f}, {one['interval'][1]:+.2f}]"
         echo(line)

@@ -12,7 +12,6 @@ from lrq.cli.common import apply_settings, echo, echo_json, json_option
 from lrq.datasets.dataset import Dataset
 from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import Entry
-from lrq.domain.printable import one_line
 from lrq.domain.records import Item, NoRow, Row
 from lrq.estimate.dry_run import DryRun
 from lrq.recipes import Case, load_recipe
@@ -104,9 +103,8 @@ def _facts(case: Case, frozen: Frozen) -> dict[str, Any]:
 
 def _print(facts: dict[str, Any]) -> None:
     prompts = ", ".join(f"{prompt['name'] or 'prompt'} by {prompt['by']}" for prompt in facts["prompts"])
-    name = one_line(facts["id"])
-    echo(f"{name}: {len(facts['prompts'])} prompts ({prompts or 'none'}), {facts['responses']} responses")
+    echo(f"{facts['id']}: {len(facts['prompts'])} prompts ({prompts or 'none'}), {facts['responses']} responses")
     rewarded = sum(value is not None for value in facts["rewards"])
     echo(f"  {facts['scores']} scores, {rewarded} rewards, {facts['rows']} rows")
     for reason in (*facts["unscored"], *facts["reasons"]):
-        echo(f"  {one_line(reason)}")
+        echo(f"  {reason}")

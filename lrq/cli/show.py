@@ -70,7 +70,8 @@ def _print(facts: dict[str, Any], full: bool) -> None:
     for response in facts["responses"]:
         _print_response(response, full)
     for part in facts["extraction"] if full else ():
-        echo(f"\nextracted from {part['chunk'][0]:,} to {part['chunk'][1]:,}:\n{quote(part['text'])}")
+        echo(f"\nextracted from {part['chunk'][0]:,} to {part['chunk'][1]:,}:")
+        _quote(part["text"])
     reasks = sum(call["attempt"] > 0 for call in facts["calls"])
     echo(f"\n{len(facts['calls'])} calls, {reasks} of them asked again")
 
@@ -81,13 +82,17 @@ def _print_response(response: dict[str, Any], full: bool) -> None:
     cut = ", cut by max_new_tokens" if response["is_cut"] else ""
     echo(f"\nresponse {response['k']}: {said}{cut}", bold=True)
     text = response["text"]
-    echo(quote(_cut(text, full)) if text else f"  (no text: {one_line(response['reason'] or '')})")
+    if text:
+        _quote(_cut(text, full))
+    else:
+        echo(f"  (no text: {response['reason']})")
     if full and response["written"]:
-        echo(f"  all that was written:\n{quote(response['written'])}")
+        echo("  all that was written:")
+        _quote(response["written"])
     for score in response["scores"]:
         echo(f"  {score['dimension']}: {_value(score['value'], score['reason'])}", fg="cyan")
         if score["judge"] and "statements" not in score:
-            echo(quote(_cut(score["judge"], full), 4))
+            _quote(_cut(score["judge"], full), 4)
         if score.get("statements_left_out"):
             echo(f"    {score['statements_left_out']} further statements were not checked: they are too many")
         if score.get("passages_left_out"):
@@ -99,7 +104,7 @@ def _print_response(response: dict[str, Any], full: bool) -> None:
 
 
 def _print_evidence(statement: dict[str, Any]) -> None:
-    echo(quote(statement["judge"] or "", 6))
+    _quote(statement["judge"] or "", 6)
     for passage in statement["passages"]:
         echo(f"        [{passage['start']:,} to {passage['end']:,}] {one_line(passage['text'])}")
 
@@ -113,6 +118,7 @@ def _cut(text: str, full: bool) -> str:
     return text if full or len(text) <= _SHORT else f"{text[:_SHORT]}… (--full shows all)"
 
 
-def quote(text: str, width: int = 2) -> str:
-    """Put a bar before each line of a text of others, so that none of them can pass for a line of ours."""
-    return "\n".join(f"{' ' * width}│ {line}" for line in text.splitlines())
+def _quote(text: str, width: int = 2) -> None:
+    """Print a text of others with a bar before each line, so that none of them can pass for a line of ours."""
+    for line in text.splitlines():
+        echo(f"{' ' * width}│ {line}")

@@ -11,13 +11,29 @@ from rich.text import Text
 
 from lrq.domain.printable import printable, printable_json
 
-
-def echo(text: object = "", *, err: bool = False, nl: bool = True, fg: str | None = None, bold: bool = False) -> None:
-    """Print a text; what it holds of controls is shown."""
-    click.secho(printable(str(text)), err=err, nl=nl, fg=fg, bold=bold or None)
-
-
+# Whatever ends a line on a terminal or in an editor.
 _LINE_ENDS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+def echo(
+    text: object = "",
+    *,
+    lines: bool = False,
+    err: bool = False,
+    nl: bool = True,
+    fg: str | None = None,
+    bold: bool = False,
+) -> None:
+    """Print a text; what it holds of controls is shown.
+
+    lines: it has several, and what comes from elsewhere is quoted in it. Else its line ends are blanks, but for those
+    that it begins with: a name that holds one would pass for a line of ours.
+    """
+    shown = str(text)
+    if not lines:
+        rest = shown.lstrip("\n")
+        shown = shown[: len(shown) - len(rest)] + _LINE_ENDS.sub(" ", rest)
+    click.secho(printable(shown), err=err, nl=nl, fg=fg, bold=bold or None)
 
 
 class _PrintableConsole(Console):

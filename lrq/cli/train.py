@@ -84,7 +84,7 @@ def train(
     if as_json:
         echo_json(result.model_dump(mode="json"))
     else:
-        echo(_summary(result))
+        echo(_summary(result), lines=True)
     sys.exit(exit_status(result))
 
 
