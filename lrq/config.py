@@ -226,7 +226,10 @@ class _Server(_Part):
     @field_validator("extra")
     @classmethod
     def _asks_for_something(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        for name in ("max_tokens", "max_completion_tokens", "n"):
+        for name in ("model", "messages", "input", "stream"):
+            if name in extra:
+                raise ValueError(f"{name} is no field that can be set: it is the question's own")
+        for name in ("max_tokens", "max_completion_tokens", "n", "best_of"):
             value = extra.get(name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is a whole number from 1, not {value!r}")

@@ -309,8 +309,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds, from either form of Retry-After (RFC 9110, section 10.2.3)."""
     value = headers.get("Retry-After")
     if value is None:
-        precise = headers.get("retry-after-ms")
-        return float(precise) / 1000 if precise and precise.isascii() and precise.isdigit() else None
+        precise = headers.get("retry-after-ms") or ""
+        is_count = precise.isascii() and precise.isdigit() and len(precise) <= 15
+        return float(precise) / 1000 if is_count else None
     try:
         seconds = float(value)
     except ValueError:

@@ -35,7 +35,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "control tokens": break_control_tokens,
     "printable": printable,
     "error": lambda text: read_error({"error": {"message": text}}, text.encode()),
-    "body": _parse_body,
+    "body": lambda text: _parse_body(text.encode()),
 }
 CAPPED = ("score", "support", "supports", "statements", "extraction")  # a reply beyond the longest is not read
 FRAGMENTS = [
