@@ -39,6 +39,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = {"content-type", "content-length", "host", "transfer-encoding", "connection", "idempotency-key"}
 _CALLED = ("/chat/completions", "/embeddings", "/completions")  # what clients add to a URL, and some people name
 _SELF = {"localhost", "127.0.0.1", "::1"}
+ENVIRONMENT = "environment"  # as an endpoint's proxy: the one that HTTP_PROXY or HTTPS_PROXY names
 
 
 def resolve(text: str) -> str:
@@ -149,6 +150,11 @@ class _Server(_Part):
     server: str | None = setting(
         "Name of this server in a pool; unset: its host and port", example="gpu-1", min_length=1, max_length=100
     )
+    proxy: SecretStr | None = setting(
+        "Proxy through which it is asked: a URL, which may name variables as ${NAME}, or `environment` for that of "
+        "HTTP_PROXY and HTTPS_PROXY; unset: none",
+        example="http://proxy.internal:3128",
+    )
     warm_cache: bool | None = setting(
         "Send one call ahead of those that share its head; unset: where cached input is cheaper", example=True
     )
@@ -201,10 +207,29 @@ class _Server(_Part):
             resolve(value.get_secret_value())
         return query
 
+    @field_validator("proxy")
+    @classmethod
+    def _is_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        """The message shows nothing of it: a proxy's URL may hold a password."""
+        if proxy is None or proxy.get_secret_value() == ENVIRONMENT:
+            return proxy
+        url = resolve(proxy.get_secret_value())
+        try:
+            parts = urlsplit(url)
+            is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_usable = False
+        if not is_usable:
+            raise ValueError(f"a proxy is named http://HOST:PORT or https://HOST:PORT, or {ENVIRONMENT!r}")
+        return proxy
+
     @field_validator("extra")
     @classmethod
     def _asks_for_something(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        for name in ("max_tokens", "max_completion_tokens", "n"):
+        for name in ("model", "messages", "input", "stream"):
+            if name in extra:
+                raise ValueError(f"{name} is no field that can be set: it is the question's own")
+        for name in ("max_tokens", "max_completion_tokens", "n", "best_of"):
             value = extra.get(name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is a whole number from 1, not {value!r}")
@@ -415,6 +440,13 @@ class Settings(_Part):
         part: RoleSettings = getattr(self, role)
         return part.all_endpoints()
 
+    def variables(self) -> set[str]:
+        """Return the names of the environment variables that endpoints' settings name as ${NAME}."""
+        endpoints = [endpoint for role in ROLES for endpoint in self.endpoints(role)]
+        values = [value for each in endpoints for value in (*each.headers.values(), *each.query.values(), each.proxy)]
+        texts = [value.get_secret_value() for value in values if value is not None]
+        return {name for text in texts for name in _VARIABLE.findall(text)}
+
     def endpoint(self, role: Role, name: str) -> Endpoint | None:
         return next((e for e in self.endpoints(role) if e.name == name), None)
 
@@ -470,6 +502,7 @@ _OF_ROLE = {
     "RPM": "rpm",
     "TPM": "tpm",
     "CONCURRENCY": "concurrency",
+    "PROXY": "proxy",
 }
 
 OTHER_VARIABLES = {

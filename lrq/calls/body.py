@@ -35,6 +35,7 @@ class Body:
     data: bytes  # unpacked
     received: int  # bytes as they came, packed or not
     problem: str = ""  # why it is not the whole answer, in words that follow "the reply"; empty if it is
+    cut: str = ""  # the error that cut it off; empty where none did
 
 
 def largest_reply(call: Call, form: Form = PLAIN) -> int:
@@ -52,7 +53,7 @@ async def read_body(response: aiohttp.ClientResponse, most: int, large: asyncio.
     """Read and unpack at most so many bytes, then close the connection if there are more.
 
     large: bounds how many answers are read at once once they have proven to be long. The response must not unpack
-    by itself (`auto_decompress=False`). Raises what aiohttp raises where the connection breaks.
+    by itself (`auto_decompress=False`). Where the connection breaks or the time ends, what came before is returned.
     """
     reader = _Reader(response.headers.get("Content-Encoding", ""), most)
     await reader.take(response.content, _SMALL)
@@ -61,7 +62,7 @@ async def read_body(response: aiohttp.ClientResponse, most: int, large: asyncio.
             await reader.take(response.content, most + 1)
     if reader.problem:
         response.close()
-    return Body(data=bytes(reader.data), received=reader.received, problem=reader.problem)
+    return Body(data=bytes(reader.data), received=reader.received, problem=reader.problem, cut=reader.cut)
 
 
 def is_overgrown(body: Body) -> bool:
@@ -76,7 +77,7 @@ class _Reader:
     def __init__(self, encoding: str, most: int) -> None:
         self.data = bytearray()
         self.received = 0
-        self.problem = ""
+        self.problem = self.cut = ""
         self.is_open = True
         self._most = most
         self._encoding = encoding.strip().lower().removeprefix("x-")
@@ -86,7 +87,13 @@ class _Reader:
     async def take(self, stream: aiohttp.StreamReader, until: int) -> None:
         """Read on until there are so many bytes, the answer ends, or it shows to be none."""
         while self.is_open and max(len(self.data), self.received) < until:
-            packed = await stream.readany()
+            try:
+                packed = await stream.readany()
+            except (aiohttp.ClientError, OSError) as error:  # a timeout is one, too
+                self.cut = type(error).__name__
+                self.problem = self.problem or f"was cut off after {self.received:,} bytes ({self.cut})"
+                self.is_open = False
+                return
             if not packed:
                 self.is_open = False
                 return

@@ -190,7 +190,7 @@ class Caller:
             if outcome.kind == "failed" and self._limiter.is_failing(granted.line.lane):
                 self._note_failing(granted.line.lane.name, outcome.reason)
                 # A delivery that may have been charged counts as ever: probes are only to see who is there.
-                is_probe = not outcome.unknown and not outcome.is_in_reply
+                is_probe = not (outcome.unknown or outcome.is_in_reply or outcome.charge)
                 return replace(outcome, kind="probed") if is_probe else outcome  # the limiter spaces the next
         elif isinstance(outcome, Reply):
             self._failing.pop(granted.line.lane.name, None)

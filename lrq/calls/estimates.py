@@ -28,7 +28,8 @@ def at_most(call: Call, form: Form = PLAIN) -> Usage:
         return Usage(prompt_tokens=prompt)
     sent = parameters(call, form)
     limit = limit_of(sent) or 0
-    most = (limit if limit > 0 else _UNLIMITED) * max(1, int(sent.get("n", 1)))
+    completions = max(int(sent.get(name, 1)) for name in ("n", "best_of"))  # the best of more may be sent back
+    most = (limit if limit > 0 else _UNLIMITED) * max(1, completions)
     return Usage(prompt_tokens=prompt, completion_tokens=ceil(most * form.completion_factor))
 
 

@@ -86,6 +86,11 @@ def unreadable(
     return replace(outcome, reason=f"HTTP {status}: the reply {problem}")
 
 
+def is_empty(raw: bytes) -> bool:
+    """Whether a body's beginning holds nothing but what keeps a connection alive: blanks and lines of comment."""
+    return not _without_comments(raw.decode("utf-8", "replace")).strip()
+
+
 def _no_reply(
     call: Call, status: int, headers: Mapping[str, str], body: object, raw: bytes, size: int, latency: float
 ) -> Outcome:
@@ -304,8 +309,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds, from either form of Retry-After (RFC 9110, section 10.2.3)."""
     value = headers.get("Retry-After")
     if value is None:
-        precise = headers.get("retry-after-ms")
-        return float(precise) / 1000 if precise and precise.isascii() and precise.isdigit() else None
+        precise = headers.get("retry-after-ms") or ""
+        is_count = precise.isascii() and precise.isdigit() and len(precise) <= 15
+        return float(precise) / 1000 if is_count else None
     try:
         seconds = float(value)
     except ValueError:

@@ -8,21 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote_plus, unquote, urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
 
 from lrq.calls.body import ACCEPTED, LARGE_AT_ONCE, Body, is_overgrown, largest_reply, read_body
+from lrq.calls.connection import BoundedConnector
 from lrq.calls.errors import line_of
 from lrq.calls.forms import PLAIN, Form, parameters
 from lrq.calls.models import context_lengths, read_context_length
-from lrq.calls.outcomes import Kind, Outcome, read_outcome, unreadable
+from lrq.calls.outcomes import Kind, Outcome, is_empty, read_outcome, unreadable
 from lrq.calls.presets import base_url, preset_of
+from lrq.calls.proxies import ignored_proxy, proxy_of
 from lrq.config import Endpoint, resolve
 from lrq.domain.control_tokens import break_control_tokens
-from lrq.domain.origin import is_loopback, is_private
+from lrq.domain.origin import is_private
 from lrq.domain.records import Call
+from lrq.domain.urls import password_of
 
 # Characters of a key that is looked for in replies. "x", "none" or "token", as servers of one's own are given, are no
 # secrets, and stand in every reply.
@@ -44,6 +46,7 @@ class _Way:
     headers: Mapping[str, str]
     timeout: aiohttp.ClientTimeout
     proxy: str | None
+    has_ignored_proxy: bool  # the environment names one that the settings do not
     breaks: bool  # control tokens in texts
     secrets: tuple[str, ...]  # the longest first
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
@@ -100,7 +103,7 @@ class Transport:
     """An HTTP client for OpenAI-compatible endpoints; one per process and event loop."""
 
     def __init__(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0)  # how many run at once is the limiter's to say
+        connector = BoundedConnector(limit=0)  # how many run at once is the limiter's to say
         # No cookies: what one server sets is not for another call, and nothing of a call outlives it.
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -187,8 +190,9 @@ def _way_to(endpoint: Endpoint) -> _Way:
     query = {name: resolve(value.get_secret_value()) for name, value in endpoint.query.items()}
     secrets = {value for name, value in (headers | query).items() if value and _is_secret(endpoint, name)}
     secrets |= {value.partition(" ")[2].strip() for value in secrets if " " in value} | {key}
-    password = urlsplit(endpoint.url).password or ""
-    secrets |= {password, unquote(password)}
+    proxy = proxy_of(endpoint)
+    for url in (endpoint.url, proxy or ""):
+        secrets |= {password := password_of(url), unquote(password)}
     secrets |= {quote_plus(value) for value in secrets}  # as they stand in a URL that a server repeats
     if key:
         named = {name.lower() for name in headers}
@@ -199,7 +203,8 @@ def _way_to(endpoint: Endpoint) -> _Way:
         query=f"?{urlencode(query)}" if query else "",
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=endpoint.timeout, connect=30),
-        proxy=_proxy(endpoint.url),
+        proxy=proxy,
+        has_ignored_proxy=ignored_proxy(endpoint) is not None,
         breaks=_breaks(endpoint),
         secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
     )
@@ -221,7 +226,13 @@ def _read(call: Call, response: aiohttp.ClientResponse, body: Body, way: _Way, l
     if not problem:
         return read_outcome(call, response.status, response.headers, raw, latency)
     size = max(len(raw), body.received)
-    return unreadable(call, response.status, response.headers, raw[:_LARGEST_ERROR], problem, size, latency)
+    is_cut = bool(body.cut)
+    if is_cut and is_empty(raw[:_LARGEST_ERROR]) and 200 <= response.status < 300:  # blanks keep a connection alive
+        return Outcome(kind="failed", reason=f"no answer: {body.cut}", unknown=True, latency=latency)
+    if is_cut:
+        size = max(size, response.content_length or 0)
+    outcome = unreadable(call, response.status, response.headers, raw[:_LARGEST_ERROR], problem, size, latency)
+    return replace(outcome, is_in_reply=False) if is_cut else outcome
 
 
 def _json(raw: bytes) -> object:
@@ -229,13 +240,6 @@ def _json(raw: bytes) -> object:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-
-
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for this URL; none leads to this machine itself."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return None if is_loopback(host) or proxy_bypass(host) else getproxies().get(parts.scheme)
 
 
 def _breaks(endpoint: Endpoint) -> bool:
@@ -256,15 +260,16 @@ def _why_unsent(error: Exception, way: _Way) -> tuple[Kind, str]:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         kind: Kind = "account" if error.status in _PROXY_REFUSES else "failed"
         return kind, f"nothing was sent: the proxy answers HTTP {error.status}"
-    if isinstance(error, aiohttp.InvalidURL):
-        return "account", "nothing was sent: its URL cannot be used"
+    if isinstance(error, aiohttp.InvalidURL) or (isinstance(error, ValueError) and way.proxy):
+        return "account", f"nothing was sent: its URL{' or its proxy' if way.proxy else ''} cannot be used"
     if isinstance(error, ValueError) and "@" in urlsplit(way.base).netloc and "authorization" in names:
         return "account", "nothing was sent: its URL holds a user and password beside a key: leave one of them out"
     if isinstance(error, ValueError) and any(_NO_HEADER.search(value) for value in way.headers.values()):
         return "account", "nothing was sent: its key or a header holds what no header can, such as a line feed"
     number = error.errno if isinstance(error, OSError) else None
     detail = f", {os.strerror(number)}" if number is not None and number > 0 else ""
-    return "failed", f"cannot connect: {_name(error)}{detail}"
+    hint = "; the environment's proxy is not used: set `proxy: environment` to use it" if way.has_ignored_proxy else ""
+    return "failed", f"cannot connect: {_name(error)}{detail}{hint}"
 
 
 def _name(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from lrq.calls.adapting import Adapting
 from lrq.calls.learned import words
 from lrq.calls.presets import preset_of
 from lrq.calls.prices import rates_of
+from lrq.calls.proxies import ignored_proxy, proxy_of
 from lrq.calls.transport import Models, Transport
 from lrq.calls.trial import Trial, try_call
 from lrq.cli import EXIT_ERROR
@@ -208,7 +209,12 @@ def _endpoint(role: Role, endpoint: Endpoint, adapting: Adapting, *, calls: bool
     where = f"{endpoint.model} at {safe_url(endpoint.address)}"
     known = preset_of(endpoint).name
     where += f" ({known})" if known else ""
+    if proxy := proxy_of(endpoint):
+        where += f" through {safe_url(proxy)}"
     yield Finding(what=what, state="wrong" if problem else "ok", said=f"{where}: {problem}" if problem else where)
+    if ignored := ignored_proxy(endpoint):
+        said = f"the environment's proxy {safe_url(ignored)} is not used for it: set `proxy: environment` to use it"
+        yield Finding(what=what, state="note", said=said)
     if trial:
         yield _called(what, trial)
     if told := words(adapting.learned.about(endpoint, endpoint.model)):

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lrq.cli.terminal import console, echo, echo_json
 from lrq.config import load_settings
 from lrq.domain.errors import UsageError
+from lrq.domain.printable import one_line
 from lrq.ledger import open_ledger
 from lrq.ledger.runs import get_run
 from lrq.operations.results import write_results
@@ -83,7 +84,7 @@ def train(
     if as_json:
         echo_json(result.model_dump(mode="json"))
     else:
-        echo(_summary(result))
+        echo(_summary(result), lines=True)
     sys.exit(exit_status(result))
 
 
@@ -168,8 +169,8 @@ def _summary(result: Result) -> str:
     lines = [
         f"Rows: {rows.kept} of {rows.rows} kept, {rows.cut} cut, {rows.dropped} dropped, {rows.set_aside} set aside; "
         f"tokens of prompt and response {rows.total.min} to {rows.total.max}, median {rows.total.median}",
-        *(f"  {reason}" for reason in rows.reasons),
-        *(f"  note: {note}" for note in rows.notes),
+        *(f"  {one_line(reason)}" for reason in rows.reasons),
+        *(f"  note: {one_line(note)}" for note in rows.notes),
     ]
     if rows.shared_prefix not in {"", "yes"}:
         lines.append(f"Prompts were encoded twice, not shared: {rows.shared_prefix}")
@@ -181,4 +182,4 @@ def _summary(result: Result) -> str:
         lines += [f"Held out, {name}: {_figures(figures)}" for name, figures in result.held_out.items()]
         return "\n".join([*lines, f"Model: {result.model}"])
     word = {"nothing": "Nothing to train", "failed": "Failed", "stopped": "Stopped"}[result.state]
-    return "\n".join([*lines, f"{word}: {result.reason}"])
+    return "\n".join([*lines, f"{word}: {one_line(result.reason)}"])

@@ -17,6 +17,7 @@ ROLES: tuple[Role, ...] = ("judge", "policy", "teacher", "embedding")
 # Why a response has no text, where drawing it again would end the same.
 NOT_FINITE = "failed: the policy's logits are not finite"
 UNFINISHED_THOUGHT = "it ended within its thought"
+UNRENDERABLE = "the policy's chat template or tokenizer did not end, or broke down, on this text"
 
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 

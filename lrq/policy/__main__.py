@@ -30,9 +30,10 @@ def _probe(folder: Path, dtype: str) -> dict[str, Any]:
     import torch  # noqa: PLC0415
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
-    from lrq.policy.loading import load_model, load_tokenizer  # noqa: PLC0415
+    from lrq.policy.loading import load_model  # noqa: PLC0415
     from lrq.policy.probing import probe  # noqa: PLC0415
     from lrq.policy.rendering import Rendering  # noqa: PLC0415
+    from lrq.policy.tokenizer import load_tokenizer  # noqa: PLC0415
 
     transformers_logging.set_verbosity_error()
     try:

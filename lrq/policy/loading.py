@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils import logging
 
 from lrq.domain.errors import UsageError
@@ -18,17 +18,6 @@ _BROKEN = (
     RuntimeError,
     SafetensorError,
 )  # what transformers raises for a folder it cannot use
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer; raises UsageError where there is none or it has no chat template."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **_OFFLINE)
-    except _BROKEN as error:
-        raise UsageError(f"{folder} holds no tokenizer that can be loaded: {_line(error)}") from None
-    if not tokenizer.chat_template:
-        raise UsageError(f"{folder} has no chat template; add chat_template.jinja, or name a chat model")
-    return tokenizer
 
 
 def load_model(folder: Path, dtype: str, config: Any = None) -> Any:

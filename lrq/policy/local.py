@@ -14,17 +14,19 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from lrq.domain.errors import Stopping, UsageError
-from lrq.domain.records import UNFINISHED_THOUGHT, Message
+from lrq.domain.records import UNFINISHED_THOUGHT, UNRENDERABLE, Message
 from lrq.policy.cut import Fitted, OverLong, fit
 from lrq.policy.decoding import Drawn, decode
 from lrq.policy.fingerprint import tokenizer_fingerprint
 from lrq.policy.folder import fingerprint
 from lrq.policy.forks import Prefilled, fork, prefill
-from lrq.policy.loading import end_tokens, load_model, load_tokenizer
+from lrq.policy.isolated import IsolatedRendering, Unrenderable
+from lrq.policy.loading import end_tokens, load_model
 from lrq.policy.noise import stream
 from lrq.policy.port import Prompt, Sampled, Samples, Sampling, ShouldStop, never
 from lrq.policy.probing import probe
 from lrq.policy.rendering import Rendering, ids_hash
+from lrq.policy.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -43,9 +45,13 @@ class LocalPolicy:
         self.fingerprint = fingerprint(folder)
         self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._tokenizer = load_tokenizer(folder)
-        self._rendering = Rendering(tokenizer=self._tokenizer, template=dict(template or {}))
+        self._rendering: Rendering | IsolatedRendering = IsolatedRendering(folder=folder, template=dict(template or {}))
+        try:
+            named = self._rendering.end_ids()
+        except Unrenderable as error:
+            raise UsageError(f"{folder} cannot be sampled: {error}") from None
         self._model = load_model(folder, dtype).to(self._device)
-        self._ends = end_tokens(self._model, self._tokenizer) | self._rendering.end_ids()
+        self._ends = end_tokens(self._model, self._tokenizer) | named
         self.probed = probe(self._model)
         if self.probed.reason:
             _log.info("%s is sampled by a %s cache: %s", folder, self.probed.way, self.probed.reason)
@@ -81,13 +87,17 @@ class LocalPolicy:
             self._rendering = replace(self._rendering, at=time.time() if prompt.at is None else prompt.at)
             try:
                 fitted = self._fit(prompt, sampling)
+                ids = self._ids(fitted.messages)
+                rendered = self._rendered(fitted.messages, ids)
             except OverLong:
                 return Samples(responses=tuple(_none(k, "over_long") for k in ks), messages=tuple(prompt.messages))
-            ids = self._ids(fitted.messages)
+            except Unrenderable as error:
+                _log.warning("a prompt of item %s cannot be rendered: %s", prompt.item, error)
+                return Samples(responses=tuple(_none(k, UNRENDERABLE) for k in ks), messages=tuple(prompt.messages))
             drawn = self._draw(prompt, ids, sampling, ks, should_stop)
             return Samples(
                 responses=drawn,
-                rendering=self._rendered(fitted.messages, ids),
+                rendering=rendered,
                 messages=fitted.messages,
                 cut=fitted.cut,
                 prompt_tokens=fitted.tokens,
@@ -122,18 +132,8 @@ class LocalPolicy:
 
     def _rendered(self, messages: Sequence[Message], ids: Sequence[int]) -> dict[str, Any]:
         """Return what is needed to render the prompt again, and to know whether it is the same."""
-        rendering = self._rendering
-        return {
-            "ids_hash": ids_hash(ids),
-            "tokenizer": self._tokenizer_fingerprint,
-            "template": dict(rendering.template),
-            "at": rendering.at,
-            "opened": rendering.opened,
-            "row_template": rendering.row_template,
-            "dated": rendering.is_dated,
-            "parts": rendering.takes_parts,
-            "holds_tokens": rendering.holds_tokens(messages),
-        }
+        known = {"ids_hash": ids_hash(ids), "tokenizer": self._tokenizer_fingerprint}
+        return known | self._rendering.describe(messages)
 
     @cached_property
     def _tokenizer_fingerprint(self) -> str:
@@ -153,7 +153,7 @@ class LocalPolicy:
             keys = [stream(sampling.seed, prompt.item, prompt.round, prompt.index, k) for k in group]
             drawn = or_out_of_memory(self._decode, read, keys, sampling, should_stop)
             if drawn is not None:
-                found += [self._response(k, one) for k, one in zip(group, drawn, strict=True)]
+                found += [self._read(k, one) for k, one in zip(group, drawn, strict=True)]
             elif width > 1:
                 width = (width + 1) // 2
             else:
@@ -166,6 +166,13 @@ class LocalPolicy:
             return decode(forked, read.logits, keys, sampling, self._ends, should_stop)
         finally:
             forked.close()
+
+    def _read(self, k: int, drawn: Drawn) -> Sampled:
+        try:
+            return self._response(k, drawn)
+        except Unrenderable as error:
+            _log.warning("response %d cannot be read: %s", k, error)
+            return _none(k, UNRENDERABLE)
 
     def _response(self, k: int, drawn: Drawn) -> Sampled:
         if drawn.failure:

@@ -40,7 +40,7 @@ class Rendering:
     at: float | None = None
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a prompt; raises UsageError where the template refuses the messages."""
+        """Return the token ids of a prompt; raises UsageError where the template refuses the messages, or Overtime."""
         return list(self._apply(messages, add_generation_prompt=True, **CHAT_TEMPLATE)["input_ids"])
 
     def text(self, messages: Sequence[Mapping[str, Any]], *, answer: bool = False) -> str:
@@ -53,8 +53,6 @@ class Rendering:
         try:
             with time_limit(LONGEST_RENDERING):
                 return self.tokenizer.apply_chat_template(chat, **own, **dict(self.template), **options)
-        except Overtime as error:
-            raise UsageError(f"the policy's chat template is stopped on the recipe's messages: {error}") from None
         except (TemplateError, TypeError, ValueError) as error:
             raise UsageError(f"the policy's chat template refuses the recipe's messages: {error}") from None
 
@@ -102,13 +100,25 @@ class Rendering:
         """The mark of a thought in which every prompt ends; empty where none is opened."""
         return open_mark(self.text([{"role": "user", "content": _WORD}]))
 
+    def describe(self, messages: Sequence[Message]) -> dict[str, Any]:
+        """Return what is needed to render a prompt again, and to know whether it is the same."""
+        return {
+            "template": dict(self.template),
+            "at": self.at,
+            "opened": self.opened,
+            "row_template": self.row_template,
+            "dated": self.is_dated,
+            "parts": self.takes_parts,
+            "holds_tokens": self.holds_tokens(messages),
+        }
+
     def end_ids(self) -> frozenset[int]:
         """Return the ids that the template writes after an answer: of its own end, or else of the next turn."""
         ask, answer = {"role": "user", "content": "ask"}, {"role": "assistant", "content": _WORD}
         for chat in ([ask, answer], [ask, answer, ask]):
             try:
                 _, found, after = self.text(chat, answer=True).rpartition(_WORD)
-            except UsageError:
+            except (UsageError, Overtime):
                 continue
             tokens = [token for token in self._leading_tokens(after) if not _NO_END.search(token)] if found else []
             if tokens:

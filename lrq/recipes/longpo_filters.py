@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 _NUMBERED = re.compile(
-    r"^[\s*#>_-]*(?:question|问题|q)?\s*([0-9]{1,2})\s*[*_]*\s*[:：.、)）]\s*(.*\S)\s*$", re.IGNORECASE
+    r"^[\s*#>_-]*+(?:question|问题|q)?\s*+([0-9]{1,2})\s*+[*_]*+\s*+[:：.、)）]\s*+(.*\S)\s*$", re.IGNORECASE
 )
 _DRESS = ' *_`"“”'
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")

@@ -99,6 +99,13 @@ class TrainJob(_Record):
         "Share of the pairs that may be dropped before the training fails", example=0.1, default=0.01, ge=0, le=1
     )
 
+    control_tokens: bool = setting(
+        "Read control tokens that rows of plain texts spell out as tokens, as in chats that were rendered before; "
+        "else they are letters",
+        example=True,
+        default=False,
+    )
+
     device: Literal["auto", "cpu", "gpu"] = setting("Where it trains", example="gpu", default="auto")
     processes: int | None = setting(
         "Processes of the training; unset: one per GPU, or one", unit="processes", example=8, gt=0

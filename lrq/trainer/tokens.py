@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ SCHEMA = pa.schema(
 ROWS_AT_ONCE = 16  # the tokenizer works on these in parallel; 16 documents of 100 KB stay small in memory
 LONGEST_TOKENIZING = 1800.0  # seconds for these rows
 SANITIZE = "sanitize_control_tokens"  # a template's argument: control tokens in messages stay plain text
+_VERBATIM = "{{ messages[0]['content'] }}"  # the template of a plain text
 _MOVED = "a token reaches over the border of prompt and response"
 SHORTEST_PROMPT = 16  # tokens; with less left beside the response there is nothing to answer from
 
@@ -55,6 +56,7 @@ class Chat:
 
     tokenizer: Any
     ends: Collection[int] = ()  # the model's end tokens
+    reads_control_tokens: bool = False  # in rows of plain texts; else they are letters there
 
     @cached_property
     def fingerprint(self) -> str:
@@ -88,6 +90,25 @@ class Chat:
         """All texts that the tokenizer knows as one piece."""
         return [token.content for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values()]
 
+    @cached_property
+    def special_tokens(self) -> list[str]:
+        """Those of them that end a turn or the like; marks of thoughts mostly are none."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
+        return [token.content for token in added if token.special]
+
+    @cached_property
+    def start(self) -> list[int]:
+        """The tokens that the tokenizer puts before a plain text."""
+        [ids] = self.tokenizer([""], add_special_tokens=True)["input_ids"]
+        return list(takewhile(lambda token: token == self.tokenizer.bos_token_id, ids))
+
+    def letters(self, text: str) -> list[int]:
+        """Return the ids of a plain text whose control tokens are letters; no end is added."""
+        ids = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], chat_template=_VERBATIM, return_dict=False, **{SANITIZE: True}
+        )
+        return [*self.start, *ids]
+
 
 def tokenize(
     rows: Iterable[PreferenceRow | BadRow],
@@ -103,7 +124,7 @@ def tokenize(
 
     `give_up` is called, in a thread of its own, with the reason where the tokenizer does not end.
     """
-    tally, chat = Tally(), Chat(tokenizer, ends)
+    tally, chat = Tally(), Chat(tokenizer, ends, job.control_tokens)
     temporary = target.with_suffix(".part")
     if job.is_one_sided:
         rows = (row if isinstance(row, BadRow) else row.demonstration() for row in rows)
@@ -173,6 +194,7 @@ class Rendered:
     texts: tuple[str, ...] = ()
     ids: tuple[list[int], ...] = ()
     letters: list[int] | None = None  # the prompt, where control tokens in it are letters and the row says nothing
+    is_broken: bool = False  # a plain row in whose texts control tokens are letters
     drawn: TokenIds | None = None  # the ids of the row itself: nothing is rendered
     change: str = ""  # what the template does to it that its policy never saw
 
@@ -227,6 +249,9 @@ def _is_of(chat: Chat, row: PreferenceRow) -> bool:
 def _remark(rendered: Rendered, chat: Chat, tally: Tally) -> None:
     if rendered.letters is not None:
         tally.remark(rendered.row.line, "control tokens in its prompt are read as letters")
+    if rendered.is_broken:
+        words = "control tokens in its texts are read as letters; control_tokens=true reads them as tokens"
+        tally.remark(rendered.row.line, words)
     if rendered.change:
         tally.remark(rendered.row.line, f"the policy cannot have written it like this: {rendered.change}")
     if rendered.row.conversational and not rendered.drawn and not chat.turn_end.is_written:
@@ -243,12 +268,7 @@ def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
     chat = as_chat(tokenizer)
     tokenizer = chat.tokenizer
     if not row.conversational:
-        end = tokenizer.eos_token or ""
-        sides = [
-            text if side in row.unended else text.removesuffix(end) + end
-            for side, text in ((side, getattr(row, side)) for side in row.sides)
-        ]
-        return Rendered(row=row, texts=(row.prompt, *(row.prompt + text for text in sides)))
+        return _render_plain(row, chat)
     kwargs = {name: value for name, value in row.template.items() if name != SANITIZE and chat.reads(name)}
     template = partial(tokenizer.apply_chat_template, **kwargs)
     texts = _applied(row, chat, partial(template, tokenize=False))
@@ -264,6 +284,22 @@ def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
     # The tokenizer must know what came from where: that is lost in the text.
     ids = _applied(row, chat, letters)
     return Rendered(row=row, ids=ids, change=change)
+
+
+def _render_plain(row: PreferenceRow, chat: Chat) -> Rendered:
+    """Render a row of plain texts; each response that was not cut off ends once, however often its text says so."""
+    end = chat.tokenizer.eos_token or ""
+    ends = [side not in row.unended for side in row.sides]
+    sides = [getattr(row, side) for side in row.sides]
+    sides = [text.removesuffix(end) if is_ended else text for text, is_ended in zip(sides, ends, strict=True)]
+    texts = [row.prompt, *(row.prompt + text for text in sides)]
+    if chat.reads_control_tokens or not any(token in text for token in chat.special_tokens for text in texts):
+        ended = (text + end if is_ended else text for text, is_ended in zip(texts[1:], ends, strict=True))
+        return Rendered(row=row, texts=(row.prompt, *ended))
+    prompt, *wholes = map(chat.letters, texts)
+    last = [] if chat.tokenizer.eos_token_id is None else [chat.tokenizer.eos_token_id]
+    ids = (whole + last if is_ended else whole for whole, is_ended in zip(wholes, ends, strict=True))
+    return Rendered(row=row, ids=(prompt, *ids), is_broken=True)
 
 
 def _applied(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
