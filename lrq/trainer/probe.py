@@ -15,12 +15,10 @@ import torch
 
 from lrq.domain.errors import LrqError
 from lrq.domain.printable import printable
-from lrq.policy.folder import WEIGHTS, base_of
+from lrq.policy.folder import base_of
+from lrq.policy.shallow import shallow_config
 from lrq.trainer.job import JobFolder, PreparedJob, TrainJob, make_job, prepare
 from lrq.trainer.launch import OFFLINE
-
-LARGE = 4 << 30  # bytes of weights; of larger models the first layers are tried
-FEW_LAYERS = 2
 
 _PAIR = {"chosen": "It is seven.", "rejected": "It may be eight, or so they say."}
 _QUESTIONS = ("How many?", "How many are there in all, by the last count?")
@@ -83,7 +81,7 @@ def _take_step(folder: JobFolder, job: PreparedJob, place: Any) -> float:
     preflight = make_rows(folder, job, place, tokenizer, progress)
     if not preflight.kept:
         raise LrqError(f"its tokenizer makes no rows: {preflight.reasons[0]}")
-    config = _shallow(job)
+    config = shallow_config(job.model)  # of a large model the first layers
     trainer = make_trainer(folder, job, place, tokenizer, preflight, progress, fresh=True, config=config)
     trainer.train()
     [line] = [line for line in trainer.state.log_history if "loss" in line]
@@ -110,23 +108,6 @@ def has_template(folder: Path) -> bool:
     return (folder / "chat_template.jinja").exists() or (
         config.exists() and bool(orjson.loads(config.read_bytes()).get("chat_template"))
     )
-
-
-def _shallow(job: TrainJob) -> Any:
-    """Return a configuration of the first layers, one of each kind among them; None: the model is small enough."""
-    from transformers import AutoConfig  # noqa: PLC0415
-
-    folder = base_of(job.model) or job.model
-    if sum(path.stat().st_size for path in folder.glob(WEIGHTS)) <= LARGE:
-        return None
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    text = config.get_text_config()
-    kinds = list(getattr(text, "layer_types", None) or ())
-    layers = max([FEW_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds))])
-    text.num_hidden_layers = min(layers, text.num_hidden_layers)
-    if kinds:
-        text.layer_types = kinds[: text.num_hidden_layers]
-    return config
 
 
 def _free_port() -> int:
