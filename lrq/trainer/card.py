@@ -118,13 +118,16 @@ def _engine(job: TrainJob) -> str:
 
 
 def _settings(job: TrainJob, rows: Preflight) -> dict[str, object]:
-    losses = " + ".join(f"{weight:g} × {name}" for name, weight in zip(job.loss_type, job.loss_weights, strict=True))
+    betas = {name: f" (β {beta:g})" for name, beta in job.loss_betas.items()}
+    terms = zip(job.loss_type, job.loss_weights, strict=True)
+    losses = " + ".join(f"{weight:g} × {name}{betas.get(name, '')}" for name, weight in terms)
     return {
         "loss": losses,
         "β": job.beta,
         **({"γ": job.gamma} if "simpo" in job.loss_type else {}),
         **({"base of rotary positions": f"{job.rope_theta:g}"} if job.rope_theta else {}),
         "learning rate": f"{job.learning_rate:g}, {job.scheduler}, warm-up {job.warmup:g}",
+        "optimizer": job.optim,
         "pairs in a step": job.batch_size,
         "length": f"{job.max_steps} steps" if job.max_steps else f"{job.epochs:g} epochs",
         "longest sequence": job.max_length or "no limit",

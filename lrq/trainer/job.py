@@ -18,7 +18,16 @@ from lrq.config import setting
 from lrq.domain.errors import UsageError
 from lrq.policy import folder as policies
 from lrq.trainer.files import data_files, find_rows
-from lrq.trainer.loss_names import DEFAULT_LOSS, expand, is_known, is_one_sided, names, reads
+from lrq.trainer.loss_names import (
+    DEFAULT_LOSS,
+    expand,
+    is_known,
+    is_one_sided,
+    names,
+    readers_of_beta,
+    reads,
+    trl_beta,
+)  # fmt: skip
 from lrq.trainer.rows import no_rows
 
 Losses = tuple[str, ...]
@@ -73,6 +82,9 @@ class TrainJob(_Record):
     )
     loss_weights: tuple[float, ...] = setting("Weight of each loss", example=[1.0], default=(1.0, 0.1))
     beta: float = setting("Strength of the tie to the reference", example=0.1, default=0.15, gt=0)
+    loss_betas: dict[str, float] = setting(
+        "Strengths of single losses, where it is not beta", example={"sppo": 1e-3}, default={}
+    )
     gamma: float = setting("Margin of SimPO", example=0.5, default=1.0, ge=0)
     learning_rate: float = setting("Peak learning rate", example=5e-7, default=1e-6, gt=0)
     batch_size: int = setting("Pairs in one step, over all processes", unit="pairs", example=32, default=16, gt=0)
@@ -83,7 +95,10 @@ class TrainJob(_Record):
         "Steps until the peak: a share of all, or their number if 1 or more", example=50, default=0.1, ge=0
     )
     scheduler: str = setting("Learning rate schedule, as transformers names it", example="linear", default="cosine")
-    weight_decay: float = setting("Weight decay of AdamW", example=0.01, default=0.0, ge=0)
+    optim: str = setting(
+        "Optimizer, as transformers names it", example="rmsprop", default="adamw_torch_fused", pattern="^[a-z0-9_]+$"
+    )
+    weight_decay: float = setting("Weight decay of the optimizer", example=0.01, default=0.0, ge=0)
     max_grad_norm: float = setting("Largest norm of the gradients", example=0.5, default=1.0, gt=0)
     seed: int = setting("Seed of the order of the pairs", example=1, default=42)
 
@@ -163,7 +178,10 @@ class TrainJob(_Record):
     @classmethod
     def _terms(cls, settings: Any) -> Any:
         """Write sums of losses as their terms."""
-        if not isinstance(settings, dict) or "loss_type" not in settings:
+        if not isinstance(settings, dict):
+            return settings
+        settings = {**settings, "loss_betas": _betas_by_term(settings.get("loss_betas"))}
+        if "loss_type" not in settings:
             return settings
         losses = settings["loss_type"]
         losses = [losses] if isinstance(losses, str) else losses
@@ -193,6 +211,19 @@ class TrainJob(_Record):
             )
         return self
 
+    @model_validator(mode="after")
+    def _betas_fit(self) -> Self:
+        for name, beta in self.loss_betas.items():
+            if name not in self.loss_type:
+                raise ValueError(f"loss_betas names {name!r}, which is none of the losses")
+            if beta <= 0:
+                raise ValueError(f"loss_betas has {beta:g} for {name!r}; a beta is above 0")
+        try:
+            trl_beta(self.loss_type, self.loss_betas, self.beta)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return self
+
     def accumulation(self, processes: int) -> int:
         """Forward passes per process that make one step."""
         whole, rest = divmod(self.batch_size, self.micro_batch * processes)
@@ -202,6 +233,21 @@ class TrainJob(_Record):
                 f"{self.micro_batch}: change one of them"
             )
         return whole
+
+
+def _betas_by_term(betas: Any) -> Any:
+    """Write the betas of sums, dpo and the like, as those of their terms; leave what cannot be read to pydantic."""
+    if not isinstance(betas, dict):
+        return {} if betas is None else betas
+    terms: dict[str, Any] = {}
+    for name, beta in betas.items():
+        if not is_known(str(name)):
+            raise ValueError(f"no loss {name!r}; there is {', '.join(names())}")
+        try:
+            terms |= dict.fromkeys(readers_of_beta(name), beta)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+    return terms
 
 
 def make_job(settings: Mapping[str, Any]) -> TrainJob:

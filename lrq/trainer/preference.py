@@ -113,7 +113,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     ) -> None:
         self._folder, self._store, self._progress = folder, store, progress
         self._one_sided, self._reads_reference = job.is_one_sided, job.reads_reference
-        self._coefficients = Coefficients(beta=job.beta, gamma=job.gamma)
+        self._coefficients = Coefficients(beta=job.beta, gamma=job.gamma, betas=job.loss_betas)
         self._to_share = shared_prefix and not job.is_one_sided
         self._mixes_lengths = job.also is not None
         self.prefix: PrefixCheck | None = None  # of the first pair; none: sharing was not asked for
@@ -247,7 +247,8 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         if not self._reads_reference:
             self._note_rewards_per_token(record)
         if "sppo" in self._own:
-            share = sppo_share(sppo(record, self._coefficients), self.beta)
+            coefficients = self._coefficients.of("sppo")
+            share = sppo_share(sppo(record, coefficients), coefficients.beta)
             self._note(SPPO_SHARE, share.detach())
         return loss + weighted(record, self._coefficients, self._own) if self._own else loss
 
