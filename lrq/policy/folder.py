@@ -41,6 +41,12 @@ def base_of(folder: Path) -> Path | None:
     return base
 
 
+def tokenizer_folder(folder: Path) -> Path:
+    """Return the folder whose tokenizer a policy uses: of an adapter that has none its base's. Raises UsageError."""
+    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
+    return folder if has_tokenizer else base_of(folder) or folder
+
+
 def _checked_adapter(folder: Path) -> Path:
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UsageError(f"{folder} holds an {ADAPTER} and no {ADAPTER_WEIGHTS}; save the adapter with save_pretrained")
@@ -63,12 +69,14 @@ def checked(folder: Path) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash of weights, configuration and tokenizer.
+    """Return a hash of weights, configuration and tokenizer, of an adapter with its base's.
 
     Of large weights size, header and 1 MiB of content are read: training moves weights everywhere, so that two policies
     that differ in one weight of ten thousand still differ in the sample, and 16 GB need no minute of reading.
     """
     digest = hashlib.blake2b(digest_size=16)
+    if base := base_of(folder):
+        digest.update(fingerprint(base).encode())
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in {".safetensors", ".json", ".jinja", ".model", ".txt"}:
             digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.utils import logging
 
 from lrq.domain.errors import UsageError
+from lrq.policy.folder import tokenizer_folder
 
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 _BROKEN = (
@@ -21,7 +22,11 @@ _BROKEN = (
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer; raises UsageError where there is none or it has no chat template."""
+    """Load the folder's tokenizer, of an adapter that has none its base's.
+
+    Raises UsageError where there is none, or it has no chat template.
+    """
+    folder = tokenizer_folder(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **_OFFLINE)
     except _BROKEN as error:

@@ -8,7 +8,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lrq.domain.errors import UsageError
-from lrq.policy.folder import base_of
+from lrq.policy.folder import base_of, tokenizer_folder
 from lrq.trainer.job import Adapter, TrainJob
 
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
@@ -38,8 +38,7 @@ def load_model(job: TrainJob, *, bf16: bool, gpu: bool, config: Any = None) -> A
 
 def load_tokenizer(folder: Path) -> Any:
     """Load the folder's tokenizer, of an adapter that has none its base's; raises UsageError."""
-    own = (folder / "tokenizer_config.json").exists() or (folder / "tokenizer.json").exists()
-    place = folder if own else base_of(folder) or folder
+    place = tokenizer_folder(folder)
     try:
         return AutoTokenizer.from_pretrained(place, **_OFFLINE)
     except (OSError, ValueError, KeyError) as error:

@@ -15,7 +15,7 @@ import torch
 
 from lrq.domain.errors import LrqError
 from lrq.domain.printable import printable
-from lrq.policy.folder import base_of
+from lrq.policy.folder import tokenizer_folder
 from lrq.policy.shallow import shallow_config
 from lrq.trainer.job import JobFolder, PreparedJob, make_job, prepare
 from lrq.trainer.launch import OFFLINE
@@ -90,7 +90,7 @@ def _take_step(folder: JobFolder, job: PreparedJob, place: Any) -> float:
 
 def _write_rows(model: Path, path: Path) -> Path:
     rates = {"p_w": 0.7, "p_l": 0.3}  # for the loss that reads them
-    chat = has_template(base_of(model) or model)
+    chat = has_template(tokenizer_folder(model))
     with path.open("w") as stream:
         for question in _QUESTIONS:
             row: dict[str, Any] = {"prompt": question, **_PAIR}

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from lrq.policy.folder import base_of
 from lrq.trainer.rows import PreferenceRow
 
 ANSWER = "Q7Z"  # letters that no template writes
@@ -48,8 +49,11 @@ def _tokens_after_answer(tokenizer: Any, chat: Sequence[dict[str, str]]) -> list
 
 
 def end_tokens_of(folder: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the ids that end a response: those of the folder's generation settings, and the tokenizer's own."""
-    path = folder / "generation_config.json"
+    """Return the ids that end a response: those of the folder's generation settings, and the tokenizer's own.
+
+    Of an adapter the generation settings are its base's.
+    """
+    path = (base_of(folder) or folder) / "generation_config.json"
     named = orjson.loads(path.read_bytes()).get("eos_token_id") if path.exists() else None
     several = named if isinstance(named, list) else [named]
     return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
