@@ -43,7 +43,7 @@ def probe(model: Path, settings: dict[str, Any], folder: Path) -> str:
     torch.distributed.init_process_group("gloo")
     try:
         files = {"model": model, "rows": _write_rows(model, folder / "rows.jsonl"), "output": folder / "output"}
-        job = make_job({**settings, **files, **_SMALL})
+        job = make_job({**probe_settings(settings, has_gpu=torch.cuda.is_available()), **files})
         where = prepare(folder / "job", job)
         loss = _take_step(where, where.load(), Place(rank=0, processes=1, gpu=False, bf16=False))
     except Exception as error:  # whatever an architecture raises is the answer
@@ -53,8 +53,8 @@ def probe(model: Path, settings: dict[str, Any], folder: Path) -> str:
     return "" if math.isfinite(loss) else "its loss is no number"
 
 
-# What the step itself needs; the rest is as in the training to come.
-_SMALL: dict[str, Any] = {
+# The step itself; the rest is as in the training to come.
+_STEP: dict[str, Any] = {
     "device": "cpu",
     "processes": 1,
     "zero_stage": 0,
@@ -69,6 +69,17 @@ _SMALL: dict[str, Any] = {
     "also": None,
     "save_steps": 1 << 30,
 }
+
+
+def probe_settings(settings: dict[str, Any], *, has_gpu: bool) -> dict[str, Any]:
+    """Return the settings of one step on the CPU that stands for a training with these.
+
+    Weights in 4 bits need a GPU: where there is one the step is taken without them, else they are refused.
+    """
+    adapter = settings.get("adapter")
+    if has_gpu and isinstance(adapter, dict) and adapter.get("quantize"):
+        settings = {**settings, "adapter": {**adapter, "quantize": False}}
+    return {**settings, **_STEP}
 
 
 def _take_step(folder: JobFolder, job: PreparedJob, place: Any) -> float:
