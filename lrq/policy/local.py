@@ -84,14 +84,14 @@ class LocalPolicy:
             except OverLong:
                 return Samples(responses=tuple(_none(k, "over_long") for k in ks), messages=tuple(prompt.messages))
             ids = self._ids(fitted.messages)
-            drawn = self._draw(prompt, ids, sampling, ks, should_stop)
+            responses = self._draw(prompt, ids, sampling, ks, should_stop)
             return Samples(
-                responses=drawn,
+                responses=responses,
                 rendering=self._rendered(fitted.messages, ids),
                 messages=fitted.messages,
                 cut=fitted.cut,
                 prompt_tokens=fitted.tokens,
-                completion_tokens=sum(one.tokens or 0 for one in drawn),
+                completion_tokens=sum(response.tokens or 0 for response in responses),
                 seconds=time.perf_counter() - started,
             )
 
@@ -146,19 +146,19 @@ class LocalPolicy:
         read = or_out_of_memory(prefill, self._model, ids)
         if read is None:
             return tuple(_none(k, "out_of_memory") for k in ks)
-        found: list[Sampled] = []
+        responses: list[Sampled] = []
         width = len(ks)
-        while len(found) < len(ks):
-            group = ks[len(found) : len(found) + width]
+        while len(responses) < len(ks):
+            group = ks[len(responses) : len(responses) + width]
             keys = [stream(sampling.seed, prompt.item, prompt.round, prompt.index, k) for k in group]
-            drawn = or_out_of_memory(self._decode, read, keys, sampling, should_stop)
-            if drawn is not None:
-                found += [self._response(k, one) for k, one in zip(group, drawn, strict=True)]
+            group_drawn = or_out_of_memory(self._decode, read, keys, sampling, should_stop)
+            if group_drawn is not None:
+                responses += [self._response(k, response) for k, response in zip(group, group_drawn, strict=True)]
             elif width > 1:
                 width = (width + 1) // 2
             else:
-                found.append(_none(group[0], "out_of_memory"))
-        return tuple(found)
+                responses.append(_none(group[0], "out_of_memory"))
+        return tuple(responses)
 
     def _decode(self, read: Prefilled, keys: Sequence[int], sampling: Sampling, should_stop: ShouldStop) -> list[Drawn]:
         forked = fork(self._model, read, len(keys), self.probed.way)
@@ -200,8 +200,8 @@ def or_out_of_memory(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or "can't allocate memory" in str(error)  # torch on a CPU
+    is_torch_error = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_torch_error or "can't allocate memory" in str(error)  # torch on a CPU
 
 
 def _free() -> None:

@@ -5,6 +5,7 @@ rows. What disagrees falls back to the next way; a model that can do none of the
 logits are not finite.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -139,7 +140,7 @@ def _difference(
             worst.append((log_probs - plain[rows, step + 1]).abs().max().item())
     finally:
         forked.close()
-    return max(worst) if all(one == one for one in worst) else float("inf")  # noqa: PLR0124 - a NaN is not itself
+    return float("inf") if any(map(math.isnan, worst)) else max(worst)
 
 
 def _alive(steps: int) -> Iterator[list[int]]:

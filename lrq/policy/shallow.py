@@ -32,11 +32,11 @@ def first_layers(config: Any) -> Any:
     text = config.get_text_config()
     try:
         kinds = layer_kinds(text)
-        kept = max([FEW_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds))])
-        if kept < len(kinds):
+        count = max([FEW_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds))])
+        if count < len(kinds):
             for name, values in _per_layer(text).items():
-                setattr(text, name, values[:kept])
-            text.num_hidden_layers = kept
+                setattr(text, name, values[:count])
+            text.num_hidden_layers = count
             layer_kinds(text)
     except Exception:  # an architecture may refuse in any way
         return None
@@ -51,16 +51,16 @@ def layer_kinds(text: Any) -> list[Kind]:
     layers = next(part for part in lists if len(part) == text.num_hidden_layers)
     types = [values for values in _per_layer(text).values() if all(_is_type(value) for value in values)]
     return [
-        (*((name, type(part).__name__) for name, part in layer.named_modules()), *(values[place] for values in types))
-        for place, layer in enumerate(layers)
+        (*((name, type(part).__name__) for name, part in layer.named_modules()), *(values[index] for values in types))
+        for index, layer in enumerate(layers)
     ]
 
 
 def _per_layer(text: Any) -> dict[str, list[Any]]:
     """Return the settings that hold a value for each layer."""
     count = text.num_hidden_layers
-    known = {name: value for name, value in vars(text).items() if isinstance(value, list | tuple)}
-    return {name: list(value) for name, value in known.items() if len(value) == count}
+    lists = {name: value for name, value in vars(text).items() if isinstance(value, list | tuple)}
+    return {name: list(value) for name, value in lists.items() if len(value) == count}
 
 
 def _is_type(value: Any) -> bool:

@@ -73,8 +73,8 @@ def _split_messages(text: str) -> Written:
     headers = list(_HEADER.finditer(text))
     thoughts: list[str] = []
     answers: list[str] = []
-    for place, header in enumerate(headers):
-        stop = headers[place + 1].start() if place + 1 < len(headers) else len(text)
+    for index, header in enumerate(headers):
+        stop = headers[index + 1].start() if index + 1 < len(headers) else len(text)
         body = _FRAME.sub("", text[header.end() : stop])
         (answers if _FINAL.search(header.group(1)) else thoughts).append(body)
     return Written(thought="\n".join(thoughts), answer=answers[-1] if answers else "", is_closed=bool(answers))

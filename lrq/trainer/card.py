@@ -158,8 +158,8 @@ def _figures(result: Result) -> dict[str, object]:
 
 
 def _spreads(rows: Preflight) -> str:
-    named: dict[str, Spread] = {"prompt": rows.prompt, "chosen": rows.chosen, "rejected": rows.rejected}
-    return "\n".join(f"| {name} | {s.min} | {s.median} | {s.max} |" for name, s in named.items())
+    spreads: dict[str, Spread] = {"prompt": rows.prompt, "chosen": rows.chosen, "rejected": rows.rejected}
+    return "\n".join(f"| {name} | {s.min} | {s.median} | {s.max} |" for name, s in spreads.items())
 
 
 def _table(cells: dict[str, object]) -> str:

@@ -35,7 +35,7 @@ def rewind_metrics(metrics: Path, step: int) -> None:
     if not metrics.exists():
         return
     lines = (line for line in metrics.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
-    kept = [line for line in lines if orjson.loads(line)["step"] <= step]
+    remaining = [line for line in lines if orjson.loads(line)["step"] <= step]
     temporary = metrics.with_suffix(".part")
-    temporary.write_bytes(b"".join(kept))
+    temporary.write_bytes(b"".join(remaining))
     temporary.replace(metrics)

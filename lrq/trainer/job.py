@@ -226,13 +226,13 @@ class TrainJob(_Record):
 
     def accumulation(self, processes: int) -> int:
         """Forward passes per process that make one step."""
-        whole, rest = divmod(self.batch_size, self.micro_batch * processes)
-        if rest or not whole:
+        passes, remainder = divmod(self.batch_size, self.micro_batch * processes)
+        if remainder or not passes:
             raise UsageError(
                 f"batch_size {self.batch_size} is no multiple of {processes} processes × micro_batch "
                 f"{self.micro_batch}: change one of them"
             )
-        return whole
+        return passes
 
 
 def _betas_by_term(betas: Any) -> Any:

@@ -93,8 +93,8 @@ def read_terms(text: str) -> list[Term]:
 
 
 def _read_term(text: str) -> Term:
-    before, star, rest = text.rpartition("*")
-    name, *options = (part.strip() for part in rest.split(":"))
+    before, star, term = text.rpartition("*")
+    name, *options = (part.strip() for part in term.split(":"))
     if not is_known(name):
         raise UsageError(f"no loss {name!r}; there is {', '.join(names())}")
     pairs = [("weight", before)] if star else []

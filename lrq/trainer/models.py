@@ -38,19 +38,19 @@ def load_model(job: TrainJob, *, bf16: bool, gpu: bool, config: Any = None) -> A
 
 def load_tokenizer(folder: Path) -> Any:
     """Load the folder's tokenizer, of an adapter that has none its base's; raises UsageError."""
-    place = tokenizer_folder(folder)
+    source = tokenizer_folder(folder)
     try:
-        return AutoTokenizer.from_pretrained(place, **_OFFLINE)
+        return AutoTokenizer.from_pretrained(source, **_OFFLINE)
     except (OSError, ValueError, KeyError) as error:
         words = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(f"{place} holds no tokenizer that can be loaded: {words[0]}") from error
+        raise UsageError(f"{source} holds no tokenizer that can be loaded: {words[0]}") from error
 
 
 def architecture(folder: Path) -> Any:
     """Return the class that the folder's configuration names, as TRL does; else the one transformers picks for text."""
     config = AutoConfig.from_pretrained(folder, **_OFFLINE)
-    named = (config.architectures or [""])[0]
-    return getattr(transformers, named, None) or AutoModelForCausalLM
+    class_name = (config.architectures or [""])[0]
+    return getattr(transformers, class_name, None) or AutoModelForCausalLM
 
 
 def check_trainable(folder: Path) -> None:

@@ -150,15 +150,17 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         keys = {side: dataset[f"{side}_keys"] for side in ("chosen", "rejected")}
         pairs = {
             (row, turn): pair
-            for row, both in enumerate(zip(keys["chosen"], keys["rejected"], strict=True))
-            for turn, pair in enumerate(zip(*both, strict=True))
+            for row, columns in enumerate(zip(keys["chosen"], keys["rejected"], strict=True))
+            for turn, pair in enumerate(zip(*columns, strict=True))
         }
-        known = self._known(list(pairs.values()))
-        missing = {place: pair for place, pair in pairs.items() if not known.keys() >= set(pair)}
+        log_probs = self._known(list(pairs.values()))
+        missing = {position: pair for position, pair in pairs.items() if not log_probs.keys() >= set(pair)}
         if missing:
-            self._compute_missing(ReferenceParts(dataset, list(missing)), list(missing.values()), known, batch_size)
+            self._compute_missing(ReferenceParts(dataset, list(missing)), list(missing.values()), log_probs, batch_size)
         for side, column in keys.items():
-            dataset = dataset.add_column(f"ref_{side}_logps", [sum(known[key] for key in turns) for turns in column])
+            dataset = dataset.add_column(
+                f"ref_{side}_logps", [sum(log_probs[key] for key in turns) for turns in column]
+            )
         return dataset
 
     def _try_prefix(self, dataset: Dataset) -> PrefixCheck:
@@ -204,9 +206,9 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _known(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
         """What the store holds for these rows, as the first process sees it."""
-        kept = self._store.load() if self.accelerator.is_main_process else {}
-        wanted = {key for pair in pairs for key in pair}
-        shared = [{key: logp for key, logp in kept.items() if key in wanted}]
+        stored = self._store.load() if self.accelerator.is_main_process else {}
+        keys = {key for pair in pairs for key in pair}
+        shared = [{key: logp for key, logp in stored.items() if key in keys}]
         broadcast_object_list(shared, from_process=0)
         return shared[0]
 
@@ -239,11 +241,11 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         rates = {name: inputs.pop(name) for name in RATES if name in inputs}  # TRL would hand them to the model
         if self._one_sided:
             return self._chosen_loss(model, inputs)
-        whole = "nll" in self._own
+        reads_prompt = "nll" in self._own
         shares = self.prefix is not None and not self.prefix.reason
-        recorder = _Recorder(model, whole=whole, shares=shares)
+        recorder = _Recorder(model, whole=reads_prompt, shares=shares)
         loss = super()._compute_loss(recorder, inputs, return_outputs)
-        record = self._record(recorder.log_probs, inputs, rates, whole=whole)
+        record = self._record(recorder.log_probs, inputs, rates, whole=reads_prompt)
         if not self._reads_reference:
             self._note_rewards_per_token(record)
         if "sppo" in self._own:
@@ -279,9 +281,9 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         rows = len(inputs["input_ids"]) // 2
         ids, attention, mask = (inputs[name][:rows] for name in ("input_ids", "attention_mask", "completion_mask"))
         labels = ids.masked_fill((attention if "nll" in self._own else mask) == 0, -100)
-        asked = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        router = {"output_router_logits": True} if self.aux_loss_enabled else {}
         outputs = model(
-            input_ids=ids, attention_mask=attention, labels=labels, use_cache=False, fused_lm_head=True, **asked
+            input_ids=ids, attention_mask=attention, labels=labels, use_cache=False, fused_lm_head=True, **router
         )
         log_probs, on_response, on_all = outputs.log_probs, mask[:, 1:], attention[:, 1:]
         record = LogProbs(

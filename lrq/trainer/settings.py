@@ -63,7 +63,7 @@ def deepspeed_config(job: TrainJob, *, bf16: bool, gpu: bool) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": job.zero_stage, "overlap_comm": gpu}
     if job.zero_stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True  # or there is no model to load afterwards
-    ours = {
+    defaults = {
         "zero_optimization": zero,
         "bf16": {"enabled": bf16},
         "train_batch_size": "auto",
@@ -73,12 +73,12 @@ def deepspeed_config(job: TrainJob, *, bf16: bool, gpu: bool) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1 << 30,
     }
-    return _overlay(ours, job.deepspeed)
+    return _overlay(defaults, job.deepspeed)
 
 
 def _overlay(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(ours)
     for name, value in theirs.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = _overlay(merged[name], value) if both else value
+        are_mappings = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _overlay(merged[name], value) if are_mappings else value
     return merged

@@ -153,8 +153,8 @@ def _with_prefix(folder: JobFolder, preflight: Preflight, check: PrefixCheck | N
         return preflight
     if check.reason:
         log.warning("Prompts are encoded twice, not shared: %s", check.reason)
-    known = {"shared_prefix": check.reason or "yes", "prefix_apart": check.log_probs}
-    preflight = preflight.model_copy(update=known)
+    outcome = {"shared_prefix": check.reason or "yes", "prefix_apart": check.log_probs}
+    preflight = preflight.model_copy(update=outcome)
     if place.first:
         write_json(folder.preflight, preflight)
     return preflight
@@ -221,8 +221,8 @@ def make_trainer(
 
 def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
     """Any token will do: what pads is masked."""
-    named = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(int(token) for token in named if token is not None)
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in candidates if token is not None)
 
 
 def _train(
@@ -232,11 +232,11 @@ def _train(
     trainer.add_callback(steps)
     progress.stage("train")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    taken = trainer.state.global_step
+    steps_taken = trainer.state.global_step
     result = Result(
         state="stopped",
-        reason=f"stopped after step {taken}, with a checkpoint",
-        steps=taken,
+        reason=f"stopped after step {steps_taken}, with a checkpoint",
+        steps=steps_taken,
         seconds=round(progress.seconds, 1),
         tokens=progress.tokens,
         preflight=preflight.model_copy(update={"held_out": len(trainer.eval_dataset or ())}),
