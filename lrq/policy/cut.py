@@ -37,7 +37,10 @@ def fit(
 
 
 def kept_characters(messages: Sequence[Message], context: str, *, count: Count, limit: int, tokens: int) -> int:
-    """How much of the context to keep: between 99 and 100 % of the limit is used. Raises OverLong if nothing can be."""
+    """Return how many characters of the context to keep: between 99 and 100 % of the limit is used.
+
+    Raises OverLong if nothing can be.
+    """
 
     def measure(characters: int) -> int:
         return count(without(messages, context, middle(context, characters)))
@@ -62,12 +65,12 @@ def kept_characters(messages: Sequence[Message], context: str, *, count: Count, 
 
 
 def middle(context: str, kept: int) -> Chunk:
-    """The stretch to leave out so that `kept` characters stay, half of them on either side."""
+    """Return the stretch to leave out so that `kept` characters stay, half of them on either side."""
     return Chunk(start=kept - kept // 2, end=len(context) - kept // 2)
 
 
 def without(messages: Sequence[Message], context: str, cut: Chunk) -> tuple[Message, ...]:
-    """The messages with the cut taken out of the context, at the first place where it stands."""
+    """Return the messages with the cut taken out of the context, at the first place where it stands."""
     shorter = context[: cut.start] + context[cut.end :]
     index = next((i for i, message in enumerate(messages) if context in message["content"]), None)
     return tuple(

@@ -16,7 +16,10 @@ _BLOCK, _BLOCKS = 4096, 256  # of larger ones, this many blocks spread evenly
 
 
 def find(spec: str) -> Path:
-    """The folder of that path, or of that name in the local hub cache; raises UsageError. Nothing is downloaded."""
+    """Return the folder of that path, or of that name in the local hub cache; nothing is downloaded.
+
+    Raises UsageError.
+    """
     folder = Path(spec).expanduser()
     if folder.is_dir():
         return checked(folder)
@@ -26,7 +29,10 @@ def find(spec: str) -> Path:
 
 
 def base_of(folder: Path) -> Path | None:
-    """The folder of the whole model to which an adapter belongs; None: the folder is no adapter. Raises UsageError."""
+    """Return the folder of the whole model to which an adapter belongs; None: the folder is no adapter.
+
+    Raises UsageError.
+    """
     if not (folder / ADAPTER).is_file():
         return None
     name = orjson.loads((folder / ADAPTER).read_bytes()).get("base_model_name_or_path")

@@ -194,7 +194,7 @@ def select(model: Model, cache: DynamicCache, rows: Sequence[int]) -> None:
 
 
 def is_shareable(cache: DynamicCache) -> bool:
-    """Whether the cache holds nothing but keys and values of all tokens: no window and no state."""
+    """Tell whether the cache holds nothing but keys and values of all tokens: no window and no state."""
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 

@@ -60,7 +60,7 @@ def model_class(folder: Path) -> Any:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """All ids that end a response: the generation settings may name several."""
+    """Return all ids that end a response: the generation settings may name several."""
     eos = model.generation_config.eos_token_id
     several = eos if isinstance(eos, list) else [eos]
     return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)

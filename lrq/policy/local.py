@@ -105,7 +105,7 @@ class LocalPolicy:
         )
 
     def _room(self, sampling: Sampling) -> int | None:
-        """Tokens that a prompt may have."""
+        """Return the tokens that a prompt may have; None: any. Raises UsageError where a reply leaves no room."""
         window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         if window is None:
             return sampling.max_prompt_tokens
@@ -142,7 +142,7 @@ class LocalPolicy:
     def _draw(
         self, prompt: Prompt, ids: Sequence[int], sampling: Sampling, ks: Sequence[int], should_stop: ShouldStop
     ) -> tuple[Sampled, ...]:
-        """One prefill, then as many responses at once as memory holds."""
+        """Read the prompt once, then draw as many responses at once as memory holds."""
         read = or_out_of_memory(prefill, self._model, ids)
         if read is None:
             return tuple(_none(k, "out_of_memory") for k in ks)
@@ -189,7 +189,7 @@ class LocalPolicy:
 
 
 def or_out_of_memory(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """What `work` returns, or None where it ran out of memory, with what it held freed."""
+    """Return what `work` returns, or None where it ran out of memory, with what it held freed."""
     try:
         return work(*args, **kwargs)
     except (RuntimeError, MemoryError) as error:

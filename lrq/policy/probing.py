@@ -144,6 +144,6 @@ def _difference(
 
 
 def _alive(steps: int) -> Iterator[list[int]]:
-    """The rows of each step: the one in the middle ends after half of them."""
+    """Yield the rows of each step: the one in the middle ends after half of them."""
     for step in range(steps):
         yield list(range(ROWS)) if step < steps // 2 else [row for row in range(ROWS) if row != 1]

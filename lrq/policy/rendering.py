@@ -66,7 +66,7 @@ class Rendering:
 
     @cached_property
     def takes_parts(self) -> bool:
-        """Whether the template drops a message's text unless it comes as a part; templates of multimodal models do."""
+        """Tell whether the template drops a message's text unless it comes as a part, as multimodal models' do."""
         chat = [{"role": "user", "content": _WORD}]
         try:
             return _WORD not in self.tokenizer.apply_chat_template(chat, tokenize=False, **dict(self.template))
@@ -75,7 +75,7 @@ class Rendering:
 
     @cached_property
     def template_text(self) -> Any:
-        """The chat template with its dates filled in; a table of several by name as it is."""
+        """Return the chat template with its dates filled in; a table of several by name as it is."""
         now = datetime.now(UTC) if self.at is None else datetime.fromtimestamp(self.at, UTC)
         text = self.tokenizer.chat_template
         if not isinstance(text, str):
@@ -84,7 +84,7 @@ class Rendering:
 
     @cached_property
     def row_template(self) -> dict[str, Any]:
-        """The template's arguments by which another reader of a row renders the same prompt."""
+        """Return the template's arguments by which another reader of a row renders the same prompt."""
         arguments = {**CHAT_TEMPLATE, **self.template}
         text = self.tokenizer.chat_template
         dated = _DATE_STRING.search(text) if isinstance(text, str) else None
@@ -94,12 +94,12 @@ class Rendering:
 
     @property
     def is_dated(self) -> bool:
-        """Whether the template writes a date that no argument of it can set."""
+        """Tell whether the template writes a date that no argument of it can set."""
         return self.template_text != self.tokenizer.chat_template and "date_string" not in self.row_template
 
     @cached_property
     def opened(self) -> str:
-        """The mark of a thought in which every prompt ends; empty where none is opened."""
+        """Return the mark of a thought in which every prompt ends; empty where none is opened."""
         return open_mark(self.text([{"role": "user", "content": _WORD}]))
 
     def end_ids(self) -> frozenset[int]:
@@ -167,7 +167,7 @@ class Rendering:
         return ""
 
     def holds_tokens(self, messages: Sequence[Message]) -> bool:
-        """Whether a message holds the text of a control token, which has to stay letters."""
+        """Tell whether a message holds the text of a control token, which has to stay letters."""
         tokens = [str(token) for token in self.tokenizer.added_tokens_decoder.values()]
         return any(token in message["content"] for message in messages for token in tokens)
 

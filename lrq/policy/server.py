@@ -88,10 +88,10 @@ class ServerPolicy:
             self._window = await ask()
 
     def release(self) -> None:
-        """The accelerator is the server's."""
+        """Do nothing: the accelerator is the server's."""
 
     def restore(self) -> None:
-        """The accelerator is the server's."""
+        """Do nothing: the accelerator is the server's."""
 
     async def _draw(
         self, prompt: Prompt, messages: Sequence[Message], sampling: Sampling, should_stop: ShouldStop
@@ -121,7 +121,7 @@ class ServerPolicy:
         return draw
 
     async def _draw_singly(self, call: Call, drawn: "_Drawn", should_stop: ShouldStop) -> None:
-        """One request for each response that is missing; a refused one costs one response."""
+        """Make one request for each response that is missing; a refused one costs one response."""
         ks = [k for k in range(call.n) if k not in drawn.choices]
         requests = [self._asked(replace(call, n=1, draw=k, seed=seed(call.seed, k)), should_stop) for k in ks]
         # All are awaited even when one raises: the others are paid for and must be committed.
@@ -193,7 +193,7 @@ class _Drawn:
 
 
 def _reason(finish: str, parted: Thoughts) -> str:
-    """Why a choice is no response, or nothing; one that is cut by its length is a response if its thoughts ended."""
+    """Return why a choice is no response, or nothing; one cut by its length is a response if its thoughts ended."""
     ended = finish_of(finish)
     if ended == "withheld":
         return finish

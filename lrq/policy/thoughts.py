@@ -64,7 +64,7 @@ def _split_marks(text: str, opened: str) -> Written:
 
 
 def _closes(text: str, start: str, end: str) -> bool:
-    """Whether a thought ends that no mark began: models trained behind an opened one may leave it out."""
+    """Tell whether a thought ends that no mark began: models trained behind an opened one may leave it out."""
     return end in text and start not in text.partition(end)[0] and end != "<channel|>"
 
 

@@ -62,7 +62,7 @@ on {"demonstrations" if job.is_one_sided else "preference pairs"}, with lrq {ver
 
 
 def _origin(job: TrainJob, rows: Preflight) -> dict[str, object]:
-    """Where the model comes from; what nobody said is named as such."""
+    """Return the lines on where the model comes from; what is not known is named as such."""
     data = getattr(job, "content_of_rows", "")
     return {
         "base": job.model.name,
@@ -89,7 +89,7 @@ def _before_and_after(result: Result) -> str:
 
 
 def _method(job: TrainJob) -> str:
-    """The methods that have names of their own; the rest stands under the settings."""
+    """Return the name of the method that the losses are; what has none stands under the settings."""
     losses = set(job.loss_type)
     for name, (terms, words) in _METHODS.items():
         if terms <= losses:

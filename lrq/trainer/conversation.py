@@ -62,7 +62,7 @@ def join(row: PreferenceRow, encoded: Sequence[Ids], before: Opening | None) -> 
 
 
 def _between(answered: Sequence[int], prompt: Sequence[int], before: Opening) -> Sequence[int]:
-    """What stands between an answer and the next: the rest of its turn's end, the user's turn, the next one's start."""
+    """Return what stands between an answer and the next: its turn's end, the user's turn, the next one's start."""
     start = len(before.ids)
     if list(prompt[:start]) != before.ids:
         raise ValueError("the chat template renders a later turn otherwise than the first")

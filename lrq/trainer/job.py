@@ -195,12 +195,12 @@ class TrainJob(_Record):
 
     @property
     def is_one_sided(self) -> bool:
-        """Whether the chosen responses are all that is read."""
+        """Tell whether the chosen responses are all that is read."""
         return is_one_sided(self.loss_type)
 
     @property
     def reads_reference(self) -> bool:
-        """Whether any loss reads the model at the start."""
+        """Tell whether any loss reads the model at the start."""
         return any(reads(name).reference for name in self.loss_type)
 
     @model_validator(mode="after")
@@ -225,7 +225,7 @@ class TrainJob(_Record):
         return self
 
     def accumulation(self, processes: int) -> int:
-        """Forward passes per process that make one step."""
+        """Return the forward passes of each process that make a step; raises UsageError where they do not divide."""
         passes, remainder = divmod(self.batch_size, self.micro_batch * processes)
         if remainder or not passes:
             raise UsageError(
@@ -251,7 +251,10 @@ def _betas_by_term(betas: Any) -> Any:
 
 
 def make_job(settings: Mapping[str, Any]) -> TrainJob:
-    """Raises UsageError, in one line, on a setting that does not exist or cannot be."""
+    """Return the job with these settings.
+
+    Raises UsageError, in one line, on a setting that does not exist or cannot be.
+    """
     if unknown := settings.keys() - TrainJob.model_fields.keys():
         raise UsageError(
             f"{min(unknown)} is no setting of a training; there are: {', '.join(sorted(TrainJob.model_fields))}"
@@ -335,7 +338,7 @@ class JobFolder:
         self.log = path / "train.log"
 
     def load(self) -> PreparedJob:
-        """Raises UsageError where there is no readable job."""
+        """Read the job. Raises UsageError where there is none."""
         try:
             return PreparedJob.model_validate_json(self.job.read_bytes())
         except (OSError, ValidationError) as error:
@@ -345,7 +348,7 @@ class JobFolder:
         return Result.model_validate_json(self.result.read_bytes()) if self.result.exists() else None
 
     def load_metrics(self) -> Iterator[dict[str, Any]]:
-        """All complete lines, one per step."""
+        """Yield all complete lines, one for each step."""
         for line in self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else ():
             if line.endswith(b"\n"):
                 yield orjson.loads(line)
@@ -382,7 +385,7 @@ def find_model(model: Path) -> Path:
 
 
 def check_settings(job: TrainJob) -> None:
-    """Raises UsageError for settings that ask for what is not installed or cannot be."""
+    """Raise UsageError for settings that ask for what is not installed or cannot be."""
     if missing := [name for name in job.report_to if find_spec(name) is None]:
         raise UsageError(f"report_to={missing[0]} needs it installed: pip install {missing[0]}")
     if job.adapter and job.adapter.quantize and find_spec("bitsandbytes") is None:
@@ -409,7 +412,7 @@ def _hashed(path: Path) -> str:
 
 
 def _goes_on(folder: JobFolder, job: PreparedJob) -> bool:
-    """Whether what lies there is this job's; raises UsageError if it is another's and took steps."""
+    """Tell whether what lies there is this job's; raises UsageError if it is another's and took steps."""
     before, result = folder.load(), folder.load_result()
     if result and result.state == "done" and not finished(folder, before):
         return False
@@ -444,12 +447,14 @@ def fingerprint(model: Path) -> str:
 
 
 def identity(job: TrainJob) -> str:
-    """What a finished model folder names, so that a restart recognises its own work."""
+    """Return the hash that a finished model folder names, so that a restart recognises its own work."""
     return hashlib.sha256(job.model_dump_json().encode()).hexdigest()
 
 
 def finished(folder: JobFolder, job: TrainJob) -> Result | None:
-    """The result of a training that needs no further start: there was nothing, or its model lies where it belongs.
+    """Return the result of a training that needs no further start; None: it needs one.
+
+    There was nothing to train on, or its model lies where it belongs.
 
     So one is finished whose result was not yet written, and one is not whose model was removed.
     """

@@ -55,7 +55,7 @@ def reads(name: str) -> Reads:
 
 
 def is_known(name: str) -> bool:
-    """Whether there is a loss of that name."""
+    """Tell whether there is a loss of that name."""
     return name in OWN or name in SUMS or name in OF_TRL
 
 
@@ -159,12 +159,12 @@ def trl_beta(losses: Collection[str], betas: Mapping[str, float], beta: float) -
 
 
 def is_one_sided(losses: Collection[str]) -> bool:
-    """Whether the chosen responses are all that these losses read."""
+    """Tell whether the chosen responses are all that these losses read."""
     return not any(reads(name).rejected for name in losses)
 
 
 def lack(losses: Collection[str], carried: Collection[str]) -> str:
-    """Say what rows that carry these (of "rejected", "p_w") lack for a loss; empty: nothing."""
+    """Return what rows that carry these (of "rejected", "p_w") lack for a loss; empty: nothing."""
     for name in losses:
         if reads(name).rejected and "rejected" not in carried:
             return f"no 'rejected', which the loss {name!r} reads: demonstrations are trained with sft"

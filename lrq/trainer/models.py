@@ -54,7 +54,7 @@ def architecture(folder: Path) -> Any:
 
 
 def check_trainable(folder: Path) -> None:
-    """Raises UsageError for weights in a number format that gradients cannot move."""
+    """Raise UsageError for weights in a number format that gradients cannot move."""
     config = AutoConfig.from_pretrained(folder, **_OFFLINE)
     quantization = getattr(config, "quantization_config", None)
     if quantization:
@@ -101,7 +101,7 @@ def adapter_config(job: TrainJob, model: Any) -> Any:
 
 
 def _targets(adapter: Adapter, model: Any) -> str | list[str]:
-    """All linear layers of a model with a vision tower are those that text reaches."""
+    """Return the modules that get matrices; of a model with a vision tower all-linear is what text reaches."""
     if not isinstance(adapter.targets, str):
         return list(adapter.targets)
     if adapter.targets != "all-linear" or model is None or model.config.get_text_config() is model.config:

@@ -188,7 +188,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
                 self._in_place()(**few, labels=few["input_ids"], use_cache=False, fused_lm_head=True)
 
     def _pair_to_compare(self, dataset: Dataset) -> dict[str, Any]:
-        """The longest pair, its prompt cut in the middle: long enough to cross what the model's attention ends at."""
+        """Return the longest pair, its prompt cut in the middle, beyond what the model's attention ends at."""
         lengths = [sum(map(len, parts)) for parts in zip(dataset["prompt_ids"], dataset["chosen_ids"], strict=True)]
         longest = dataset[lengths.index(max(lengths))]
         room = compared_tokens(self.model.config.get_text_config(), max(lengths))
@@ -198,14 +198,14 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return dict(self.data_collator([row]))
 
     def _in_place(self) -> Any:
-        """The model with its parameters where they are computed: on the CPU or sharded until training wraps it."""
+        """Return the model with its parameters where they are computed."""
         if not self.is_deepspeed_enabled:
             return self.model
         self._engine = self._engine or prepare_deepspeed(self.model, self.accelerator)
         return self._engine
 
     def _known(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-        """What the store holds for these rows, as the first process sees it."""
+        """Return what the store holds for these rows, as the first process sees it."""
         stored = self._store.load() if self.accelerator.is_main_process else {}
         keys = {key for pair in pairs for key in pair}
         shared = [{key: logp for key, logp in stored.items() if key in keys}]
@@ -277,7 +277,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         )
 
     def _chosen_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """The loss of rows whose rejected half is empty: one forward pass over the chosen half, no reference."""
+        """Return the loss of rows whose rejected half is empty: one forward pass over the chosen half, no reference."""
         rows = len(inputs["input_ids"]) // 2
         ids, attention, mask = (inputs[name][:rows] for name in ("input_ids", "attention_mask", "completion_mask"))
         labels = ids.masked_fill((attention if "nll" in self._own else mask) == 0, -100)

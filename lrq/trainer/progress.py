@@ -65,13 +65,13 @@ def _note_signal(*_: Any) -> None:
 
 
 def stop_on_signals() -> None:
-    """From now on SIGTERM and SIGINT ask for a checkpoint and the end."""
+    """Have SIGTERM and SIGINT ask for a checkpoint and the end."""
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, _note_signal)
 
 
 def stop_asked(folder: JobFolder) -> bool:
-    """The same answer in all processes, which must ask together: one of them told is enough."""
+    """Tell whether the training is to stop: a signal to one process is enough, and all must ask together."""
     flag = torch.tensor(int(_signalled or folder.stop.exists()))
     if torch.distributed.is_initialized():
         flag = flag.cuda() if torch.distributed.get_backend() == "nccl" else flag

@@ -113,7 +113,7 @@ def read_rows(path: Path, also: Path | None = None) -> Iterator[PreferenceRow | 
 
 
 def no_rows(path: Path, losses: Collection[str] = ()) -> str | None:
-    """Why nothing can be trained on with these losses; None if it can. Reads up to the first good row."""
+    """Return why nothing can be trained on with these losses; None if it can. Reads up to the first good row."""
     bad: list[BadRow] = []
     for row in read_rows(path):
         reason = row.reason if isinstance(row, BadRow) else row.lacks(losses)
@@ -176,7 +176,7 @@ def _in_our_names(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _several(data: dict[str, Any], number: int) -> PreferenceRow:
-    """A row of turns; the fields beside them hold for all."""
+    """Read a row of turns; the fields beside them hold for all. Raises ValueError."""
     turns = data["turns"]
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("has 'turns' that are no list of turns")
@@ -294,7 +294,7 @@ def _rate(data: dict[str, Any], name: str) -> float | None:
 
 
 def _tools(data: dict[str, Any]) -> list[Any] | None:
-    """As TRL reads them: a list, or its JSON as text."""
+    """Read tools as TRL does: a list, or its JSON as text."""
     value = data.get("tools")
     try:
         value = orjson.loads(value) if isinstance(value, str) else value
@@ -316,7 +316,7 @@ def _template(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _common(chosen: Text, rejected: Text) -> Text:
-    """The beginning that both share; of texts, up to the last space or end, so that neither's words are split."""
+    """Return the beginning that both share; of texts, up to the last space or end, so that no word is split."""
     if isinstance(chosen, str):
         chosen, rejected = f"{chosen} ", f"{rejected} "
     pairs = enumerate(zip(chosen, rejected, strict=False))

@@ -85,7 +85,7 @@ class Chat:
 
     @cached_property
     def control_tokens(self) -> list[str]:
-        """All texts that the tokenizer knows as one piece."""
+        """Return all texts that the tokenizer knows as one piece."""
         return [token.content for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values()]
 
 
@@ -218,7 +218,7 @@ def _with_own_ids(row: PreferenceRow, chat: Chat, tally: Tally) -> PreferenceRow
 
 
 def _is_of(chat: Chat, row: PreferenceRow) -> bool:
-    """Whether a row's token ids are those of this tokenizer, as far as can be told."""
+    """Tell whether a row's token ids are those of this tokenizer, as far as can be told."""
     ids = row.ids or TokenIds(prompt=[], chosen=[], rejected=[])
     largest = max(map(max, filter(None, (ids.prompt, ids.chosen, ids.rejected))), default=0)
     unnamed = row.prompt is None and not ids.tokenizer
@@ -276,13 +276,13 @@ def _applied(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
 
 
 def _holds_control_tokens(messages: Sequence[Mapping[str, Any]], chat: Chat) -> bool:
-    """Whether any message holds a token that the tokenizer knows as one piece; elsewhere text will do."""
+    """Tell whether any message holds a token that the tokenizer knows as one piece; elsewhere text will do."""
     texts = [message["content"] or "" for message in messages]
     return any(token in text for token in chat.control_tokens for text in texts)
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[int]]]:
-    """Token ids of each row: prompt_ids, chosen_ids, rejected_ids; of a demonstration the last are empty."""
+    """Return the token ids of each row: prompt_ids, chosen_ids, rejected_ids; of a demonstration the last are empty."""
     chat = as_chat(tokenizer)
     encoded = {index: _parted(*row.ids) for index, row in enumerate(rendered) if row.ids}
     for plain in (False, True):  # a chat template brings its special tokens itself
@@ -347,7 +347,7 @@ def _same(left: list[int], right: list[int]) -> int:
 
 
 def fits(row: PreferenceRow, ids: Ids, job: TrainJob, tally: Tally) -> bool:
-    """Whether the row can be trained on; its prompt is shortened in place if it must be, and it is counted."""
+    """Tell whether the row can be trained on; its prompt is shortened in place if it must be, and it is counted."""
     if reason := _unusable(row, ids, job):
         tally.set_aside_row(row.line, reason)
         return False

@@ -101,7 +101,7 @@ def _join_deepspeed(backend: str, *, gpu: bool) -> None:
 
 
 def run(folder: JobFolder, job: PreparedJob, place: Place) -> Result:
-    """The whole training, or what is left of it."""
+    """Run the training, or what is left of it."""
     progress = Progress(folder, speaks=place.first)
     tokenizer = load_tokenizer(job.model)
     preflight = make_rows(folder, job, place, tokenizer, progress)
@@ -119,7 +119,7 @@ def run(folder: JobFolder, job: PreparedJob, place: Place) -> Result:
 def make_rows(
     folder: JobFolder, job: PreparedJob, place: Place, tokenizer: PreTrainedTokenizerBase, progress: Progress
 ) -> Preflight:
-    """The first process makes the rows; all read what it found."""
+    """Make the rows in the first process; all read what came of them."""
     if place.first and not folder.preflight.exists():
         progress.stage("rows")
         model = fingerprint(job.model)
@@ -143,7 +143,7 @@ def _give_up(folder: JobFolder, reason: str) -> None:
 
 
 def _asked(job: PreparedJob) -> str:
-    """Why prefixes are not shared before anything is tried; empty: the model is asked."""
+    """Return why prefixes are not shared before anything is tried; empty: the model is asked."""
     return "" if job.shared_prefix or job.is_one_sided else "not asked for"
 
 
@@ -161,7 +161,7 @@ def _with_prefix(folder: JobFolder, preflight: Preflight, check: PrefixCheck | N
 
 
 def _last_checkpoint(folder: JobFolder, place: Place, progress: Progress) -> Path | None:
-    """Where to go on; the metrics go back to the same step."""
+    """Return the checkpoint to go on from; the metrics go back to the same step."""
     if place.first:
         remove_torn(folder.checkpoints)
         checkpoint = last_complete(folder.checkpoints)
@@ -262,7 +262,7 @@ def reason_of(error: Exception) -> str:
 
 
 def _leave_failure(folder: JobFolder, reason: str) -> None:
-    """The first failure is the cause; what the other processes say afterwards follows from it."""
+    """Keep the reason of the process that failed first: what the others say afterwards follows from it."""
     try:
         with folder.failure.open("x") as stream:
             stream.write(reason)
