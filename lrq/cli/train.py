@@ -43,7 +43,7 @@ ROWS_SET_ASIDE = 3
     "--job", type=click.Path(path_type=Path), help="Folder for checkpoints and metrics.  [default: OUTPUT.job]"
 )
 @click.option("--adapter", type=click.Choice(["lora"]), help="Train low-rank matrices beside the weights.")
-@click.option("--loss", metavar="NAME", help="With this loss and its defaults, e.g. sft, sppo, nll:1,sigmoid:0.01.")
+@click.option("--loss", metavar="NAME", help="With this loss or sum of losses, e.g. sppo, dpo:beta=0.1+0.1*sft.")
 @click.option("--merge", is_flag=True, help="Save a whole model, the adapter added to its base.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the training; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

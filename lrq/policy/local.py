@@ -94,14 +94,14 @@ class LocalPolicy:
             except Unrenderable as error:
                 _log.warning("a prompt of item %s cannot be rendered: %s", prompt.item, error)
                 return Samples(responses=tuple(_none(k, UNRENDERABLE) for k in ks), messages=tuple(prompt.messages))
-            drawn = self._draw(prompt, ids, sampling, ks, should_stop)
+            responses = self._draw(prompt, ids, sampling, ks, should_stop)
             return Samples(
-                responses=drawn,
+                responses=responses,
                 rendering=rendered,
                 messages=fitted.messages,
                 cut=fitted.cut,
                 prompt_tokens=fitted.tokens,
-                completion_tokens=sum(one.tokens or 0 for one in drawn),
+                completion_tokens=sum(response.tokens or 0 for response in responses),
                 seconds=time.perf_counter() - started,
             )
 
@@ -115,7 +115,7 @@ class LocalPolicy:
         )
 
     def _room(self, sampling: Sampling) -> int | None:
-        """Tokens that a prompt may have."""
+        """Return the tokens that a prompt may have; None: any. Raises UsageError where a reply leaves no room."""
         window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         if window is None:
             return sampling.max_prompt_tokens
@@ -142,23 +142,23 @@ class LocalPolicy:
     def _draw(
         self, prompt: Prompt, ids: Sequence[int], sampling: Sampling, ks: Sequence[int], should_stop: ShouldStop
     ) -> tuple[Sampled, ...]:
-        """One prefill, then as many responses at once as memory holds."""
+        """Read the prompt once, then draw as many responses at once as memory holds."""
         read = or_out_of_memory(prefill, self._model, ids)
         if read is None:
             return tuple(_none(k, "out_of_memory") for k in ks)
-        found: list[Sampled] = []
+        responses: list[Sampled] = []
         width = len(ks)
-        while len(found) < len(ks):
-            group = ks[len(found) : len(found) + width]
+        while len(responses) < len(ks):
+            group = ks[len(responses) : len(responses) + width]
             keys = [stream(sampling.seed, prompt.item, prompt.round, prompt.index, k) for k in group]
-            drawn = or_out_of_memory(self._decode, read, keys, sampling, should_stop)
-            if drawn is not None:
-                found += [self._read(k, one) for k, one in zip(group, drawn, strict=True)]
+            group_drawn = or_out_of_memory(self._decode, read, keys, sampling, should_stop)
+            if group_drawn is not None:
+                responses += [self._read(k, response) for k, response in zip(group, group_drawn, strict=True)]
             elif width > 1:
                 width = (width + 1) // 2
             else:
-                found.append(_none(group[0], "out_of_memory"))
-        return tuple(found)
+                responses.append(_none(group[0], "out_of_memory"))
+        return tuple(responses)
 
     def _decode(self, read: Prefilled, keys: Sequence[int], sampling: Sampling, should_stop: ShouldStop) -> list[Drawn]:
         forked = fork(self._model, read, len(keys), self.probed.way)
@@ -196,7 +196,7 @@ class LocalPolicy:
 
 
 def or_out_of_memory(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """What `work` returns, or None where it ran out of memory, with what it held freed."""
+    """Return what `work` returns, or None where it ran out of memory, with what it held freed."""
     try:
         return work(*args, **kwargs)
     except (RuntimeError, MemoryError) as error:
@@ -207,8 +207,8 @@ def or_out_of_memory(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or "can't allocate memory" in str(error)  # torch on a CPU
+    is_torch_error = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_torch_error or "can't allocate memory" in str(error)  # torch on a CPU
 
 
 def _free() -> None:

@@ -40,6 +40,8 @@ LOSS: Mapping[str, Any] = {  # section 5: beta is 1/eta, and each third of the i
     "loss_weights": [1.0],
     "beta": 1e-3,
     "learning_rate": 5e-7,
+    "scheduler": "linear",
+    "optim": "rmsprop",
     "batch_size": 64,
 }
 VALUES = {"A": 1.0, "B": 0.0, "C": 0.5}  # of the first answer

@@ -113,7 +113,7 @@ def read_rows(path: Path, also: Path | None = None) -> Iterator[PreferenceRow | 
 
 
 def no_rows(path: Path, losses: Collection[str] = ()) -> str | None:
-    """Why nothing can be trained on with these losses; None if it can. Reads up to the first good row."""
+    """Return why nothing can be trained on with these losses; None if it can. Reads up to the first good row."""
     bad: list[BadRow] = []
     for row in read_rows(path):
         reason = row.reason if isinstance(row, BadRow) else row.lacks(losses)
@@ -163,8 +163,8 @@ def _row(data: Any, number: int) -> PreferenceRow:
 def _in_our_names(data: dict[str, Any]) -> dict[str, Any]:
     """Read the forms in which others write rows."""
     if data.get("win_response") is not None:
-        asked = f"{data.get('context') or ''}\n\n{data.get('query') or ''}".strip()
-        texts = {"prompt": asked, "chosen": data["win_response"], "rejected": data.get("lose_response")}
+        question = f"{data.get('context') or ''}\n\n{data.get('query') or ''}".strip()
+        texts = {"prompt": question, "chosen": data["win_response"], "rejected": data.get("lose_response")}
         roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
         return {name: [{"role": roles[name], "content": text}] for name, text in texts.items() if text is not None}
     if data.get("chosen") is None and data.get("completion") is not None:
@@ -176,7 +176,7 @@ def _in_our_names(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _several(data: dict[str, Any], number: int) -> PreferenceRow:
-    """A row of turns; the fields beside them hold for all."""
+    """Read a row of turns; the fields beside them hold for all. Raises ValueError."""
     turns = data["turns"]
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("has 'turns' that are no list of turns")
@@ -184,8 +184,8 @@ def _several(data: dict[str, Any], number: int) -> PreferenceRow:
     first, *later = (_turn({**shared, **turn}, number) for turn in turns)
     if len({turn.sides for turn in (first, *later)}) > 1:
         raise ValueError("has turns with 'rejected' and turns without")
-    seen = [_seen_by_reference({**shared, **turn}, number) for turn in turns]
-    reference = tuple(row for row in seen if row)
+    references = [_seen_by_reference({**shared, **turn}, number) for turn in turns]
+    reference = tuple(row for row in references if row)
     if len(reference) not in {0, len(turns)}:
         raise ValueError("has turns with 'reference' and turns without")
     cut = any(turn.cut for turn in (first, *later))
@@ -261,13 +261,13 @@ def _is_message(message: Any) -> bool:
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
     """Join the parts of a content, and leave out what a table's other rows brought: columns without a value."""
-    known = {name: value for name, value in message.items() if value is not None or name == "content"}
-    known.setdefault("content", None)  # of a call of tools alone
+    fields = {name: value for name, value in message.items() if value is not None or name == "content"}
+    fields.setdefault("content", None)  # of a call of tools alone
     if isinstance(content := message.get("content"), list):
-        if other := [part.get("type") for part in content if not isinstance(part.get("text"), str)]:
-            raise ValueError(f"has a message with a part of type {other[0]!r}: texts alone are trained on")
-        known["content"] = "".join(part["text"] for part in content)
-    return known
+        if others := [part.get("type") for part in content if not isinstance(part.get("text"), str)]:
+            raise ValueError(f"has a message with a part of type {others[0]!r}: texts alone are trained on")
+        fields["content"] = "".join(part["text"] for part in content)
+    return fields
 
 
 def _ids(data: dict[str, Any]) -> TokenIds | None:
@@ -294,7 +294,7 @@ def _rate(data: dict[str, Any], name: str) -> float | None:
 
 
 def _tools(data: dict[str, Any]) -> list[Any] | None:
-    """As TRL reads them: a list, or its JSON as text."""
+    """Read tools as TRL does: a list, or its JSON as text."""
     value = data.get("tools")
     try:
         value = orjson.loads(value) if isinstance(value, str) else value
@@ -316,9 +316,9 @@ def _template(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _common(chosen: Text, rejected: Text) -> Text:
-    """The beginning that both share; of texts, up to the last space or end, so that neither's words are split."""
+    """Return the beginning that both share; of texts, up to the last space or end, so that no word is split."""
     if isinstance(chosen, str):
         chosen, rejected = f"{chosen} ", f"{rejected} "
     pairs = enumerate(zip(chosen, rejected, strict=False))
-    same = next((place for place, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
+    same = next((index for index, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
     return chosen[: max(0, chosen.rfind(" ", 0, same))] if isinstance(chosen, str) else chosen[:same]

@@ -79,7 +79,7 @@ class Chat:
         template = getattr(self.tokenizer, "chat_template", None)
         texts = template.values() if isinstance(template, Mapping) else [template]
         words = (re.findall(r"[^\W\d]\w*", text) for text in texts if isinstance(text, str))
-        return frozenset(word for found in words for word in found) or None
+        return frozenset(word for text_words in words for word in text_words) or None
 
     def reads(self, name: str) -> bool:
         """Say whether the chat template knows an argument by that name: others are not passed on."""
@@ -87,7 +87,7 @@ class Chat:
 
     @cached_property
     def control_tokens(self) -> list[str]:
-        """All texts that the tokenizer knows as one piece."""
+        """Return all texts that the tokenizer knows as one piece."""
         return [token.content for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values()]
 
     @cached_property
@@ -142,9 +142,9 @@ def tokenize(
 def _encoded(plans: Sequence["Plan"], chat: Chat, tally: Tally) -> Iterator[tuple["Plan", Ids]]:
     encoded = iter(encode([part for plan in plans for part in plan.parts], chat))
     for plan in plans:
-        own = list(islice(encoded, len(plan.parts)))
+        encoded_parts = list(islice(encoded, len(plan.parts)))
         try:
-            ids = join(plan.row, own, chat.opening if plan.row.later else None)
+            ids = join(plan.row, encoded_parts, chat.opening if plan.row.later else None)
         except ValueError as error:
             tally.set_aside_row(plan.row.line, f"does not fit the chat template: {error}")
             continue
@@ -168,10 +168,11 @@ def _watched(chunk: Sequence["Plan"], give_up: Callable[[str], None]) -> Iterato
 
 
 def _record(row: PreferenceRow, ids: Ids, model: str) -> dict[str, Any]:
-    seen = ids.get("reference") or [ids]
+    references = ids.get("reference") or [ids]
     keys = {
         f"{side}_keys": [
-            response_key(model, part["prompt_ids"], part[f"{side}_ids"], part.get(f"{side}_mask")) for part in seen
+            response_key(model, part["prompt_ids"], part[f"{side}_ids"], part.get(f"{side}_mask"))
+            for part in references
         ]
         for side in row.sides
     }
@@ -205,13 +206,13 @@ def _rendered(rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally) 
         if isinstance(row, BadRow):
             tally.set_aside_row(row.line, row.reason)
             continue
-        known = _with_own_ids(row, chat, tally)
-        if known.prompt is None and not known.ids:
+        row_with_ids = _with_own_ids(row, chat, tally)
+        if row_with_ids.prompt is None and not row_with_ids.ids:
             tally.set_aside_row(row.line, "has token ids of another tokenizer and no texts")
             continue
         try:
             with time_limit(LONGEST_RENDERING):
-                plan = Plan(row=known, parts=[_render_part(part, chat) for part in parts(known)])
+                plan = Plan(row=row_with_ids, parts=[_render_part(part, chat) for part in parts(row_with_ids)])
         except Exception as error:  # a template is a program: it raises what it likes
             tally.set_aside_row(row.line, f"does not fit the chat template: {error}")
             continue
@@ -239,7 +240,7 @@ def _with_own_ids(row: PreferenceRow, chat: Chat, tally: Tally) -> PreferenceRow
 
 
 def _is_of(chat: Chat, row: PreferenceRow) -> bool:
-    """Whether a row's token ids are those of this tokenizer, as far as can be told."""
+    """Tell whether a row's token ids are those of this tokenizer, as far as can be told."""
     ids = row.ids or TokenIds(prompt=[], chosen=[], rejected=[])
     largest = max(map(max, filter(None, (ids.prompt, ids.chosen, ids.rejected))), default=0)
     unnamed = row.prompt is None and not ids.tokenizer
@@ -275,11 +276,11 @@ def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
     change = change_by_template(row, texts[0], texts[1:], tokenizer)
     rule = row.template.get(SANITIZE)
     letters = partial(template, tokenize=True, return_dict=False, **{SANITIZE: True})
-    if rule is None and _holds_control_tokens([one for one in row.prompt if one["role"] != "assistant"], chat):
+    if rule is None and _holds_control_tokens([part for part in row.prompt if part["role"] != "assistant"], chat):
         messages = [chat.rendering.message(message) for message in row.prompt]
         return Rendered(row=row, texts=texts, change=change, letters=letters(messages, add_generation_prompt=True))
-    said = [*row.prompt, *(message for side in row.sides for message in getattr(row, side))]
-    if not rule or not _holds_control_tokens(said, chat):
+    messages_of_row = [*row.prompt, *(message for side in row.sides for message in getattr(row, side))]
+    if not rule or not _holds_control_tokens(messages_of_row, chat):
         return Rendered(row=row, texts=texts, change=change)
     # The tokenizer must know what came from where: that is lost in the text.
     ids = _applied(row, chat, letters)
@@ -311,40 +312,40 @@ def _applied(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
 
 
 def _holds_control_tokens(messages: Sequence[Mapping[str, Any]], chat: Chat) -> bool:
-    """Whether any message holds a token that the tokenizer knows as one piece; elsewhere text will do."""
+    """Tell whether any message holds a token that the tokenizer knows as one piece; elsewhere text will do."""
     texts = [message["content"] or "" for message in messages]
     return any(token in text for token in chat.control_tokens for text in texts)
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[int]]]:
-    """Token ids of each row: prompt_ids, chosen_ids, rejected_ids; of a demonstration the last are empty."""
+    """Return the token ids of each row: prompt_ids, chosen_ids, rejected_ids; of a demonstration the last are empty."""
     chat = as_chat(tokenizer)
-    encoded = {place: _parted(*row.ids) for place, row in enumerate(rendered) if row.ids}
+    encoded = {index: _parted(*row.ids) for index, row in enumerate(rendered) if row.ids}
     for plain in (False, True):  # a chat template brings its special tokens itself
-        places = [place for place, row in enumerate(rendered) if row.texts and row.row.conversational != plain]
-        texts = [text for place in places for text in rendered[place].texts]
+        places = [index for index, row in enumerate(rendered) if row.texts and row.row.conversational != plain]
+        texts = [text for index in places for text in rendered[index].texts]
         ids = chat.tokenizer(texts, add_special_tokens=plain)["input_ids"] if texts else []
         ids = [_without_doubles(each, chat.tokenizer) for each in ids] if plain else ids
         remaining = iter(ids)
-        for place in places:
-            rendered[place].ids = tuple(islice(remaining, len(rendered[place].texts)))
-            encoded[place] = _parted(*rendered[place].ids)
-    for place, row in enumerate(rendered):
-        end = len(encoded[place]["prompt_ids"]) if row.ids else 0
+        for index in places:
+            rendered[index].ids = tuple(islice(remaining, len(rendered[index].texts)))
+            encoded[index] = _parted(*rendered[index].ids)
+    for index, row in enumerate(rendered):
+        end = len(encoded[index]["prompt_ids"]) if row.ids else 0
         left_out = row.ids[0][end:] if row.ids else []
         if left_out and left_out != [getattr(chat.tokenizer, "eos_token_id", None)]:  # an end that the tokenizer added
             row.change = row.change or _MOVED
         if row.letters is not None:  # a template may end a prompt as no conversation goes on: that is not its text
-            encoded[place]["prompt_ids"] = row.letters[: len(row.letters) - len(row.ids[0]) + end]
+            encoded[index]["prompt_ids"] = row.letters[: len(row.letters) - len(row.ids[0]) + end]
         if row.drawn:
-            encoded[place] = {
+            encoded[index] = {
                 "prompt_ids": row.drawn.prompt, "chosen_ids": row.drawn.chosen, "rejected_ids": row.drawn.rejected
             }  # fmt: skip
         elif row.row.conversational:
-            _end_turns(encoded[place], row.row, chat.turn_end)
+            _end_turns(encoded[index], row.row, chat.turn_end)
         elif row.row.unended:
-            _end_turns(encoded[place], row.row, TurnEnd(token=chat.tokenizer.eos_token_id))
-    return [encoded[place] for place in range(len(rendered))]
+            _end_turns(encoded[index], row.row, TurnEnd(token=chat.tokenizer.eos_token_id))
+    return [encoded[index] for index in range(len(rendered))]
 
 
 def _without_doubles(ids: list[int], tokenizer: Any) -> list[int]:
@@ -382,7 +383,7 @@ def _same(left: list[int], right: list[int]) -> int:
 
 
 def fits(row: PreferenceRow, ids: Ids, job: TrainJob, tally: Tally) -> bool:
-    """Whether the row can be trained on; its prompt is shortened in place if it must be, and it is counted."""
+    """Tell whether the row can be trained on; its prompt is shortened in place if it must be, and it is counted."""
     if reason := _unusable(row, ids, job):
         tally.set_aside_row(row.line, reason)
         return False

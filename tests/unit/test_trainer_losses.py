@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from lrq.domain.errors import UsageError
 from lrq.trainer.loss_names import loss_settings
 from lrq.trainer.losses import Coefficients, LogProbs, nll, orpo, sft, simpo, sppo, sppo_share, weighted
 
@@ -153,3 +155,43 @@ def test_every_name_has_its_terms() -> None:
     assert loss_settings("dpo") == {"loss_type": ["sigmoid"], "loss_weights": [1.0], "beta": 0.1}
     assert loss_settings("nll:2,dpo:0.5") == {"loss_type": ["nll", "sigmoid"], "loss_weights": [2.0, 0.5], "beta": 0.1}
     assert loss_settings("sft") == {"loss_type": ["sft"], "loss_weights": [1.0]}
+
+
+def test_each_term_of_a_sum_has_a_beta() -> None:
+    """Written beside it, or its paper's; of a sum by name, its terms that read one."""
+    assert loss_settings("dpo:beta=0.3+0.1*sft") == {
+        "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1], "beta": 0.3
+    }  # fmt: skip
+    assert loss_settings("sppo+2*dpo:beta=1e-1") == {
+        "loss_type": ["sppo", "sigmoid"], "loss_weights": [1.0, 2.0], "beta": 1e-3, "loss_betas": {"sigmoid": 0.1}
+    }  # fmt: skip
+    assert loss_settings("longpo:beta=0.2")["beta"] == 0.2
+    assert loss_settings("simpo:gamma=0.5")["gamma"] == 0.5
+    assert loss_settings("1e+1*hinge+sft")["loss_weights"] == [10.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sft:beta=0.1", "'sft' reads no beta"),
+        ("dpo:beta=0.1+dpo:beta=0.2", "comes twice with different betas"),
+        ("dpo:gamma=1", "simpo alone reads gamma"),
+        ("dpo:alpha=1", "--loss wants NAME"),
+        ("dpo:beta=much", "--loss wants NAME"),
+        ("2*dpo:3", "--loss wants NAME"),
+        ("nan*dpo", "--loss wants NAME"),
+        ("dpo+", "no loss ''"),
+    ],
+)
+def test_a_sum_that_means_nothing_is_refused(text: str, words: str) -> None:
+    """In one line, before anything is paid."""
+    with pytest.raises(UsageError, match=re.escape(words)):
+        loss_settings(text)
+
+
+def test_the_betas_of_a_sum_are_those_of_its_terms() -> None:
+    """½(0 - ½/0.1)² + ½(0 + ½/0.1)² = 25 for hard labels at 0.1; log 2 for an even pair whatever DPO's beta."""
+    row = batch(rejected=0.0, chosen_reference=0.0, rejected_reference=0.0, p_w=1.0, p_l=0.0)
+    coefficients = Coefficients(beta=7.0, betas={"sppo": 0.1})
+    assert weighted(row, coefficients, {"sppo": 1.0}).item() == pytest.approx(25)
+    assert weighted(row, coefficients, {"sppo": 1.0, "sigmoid": 2.0}).item() == pytest.approx(25 + 2 * math.log(2))
