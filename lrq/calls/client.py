@@ -172,7 +172,7 @@ class Caller:
             if granted is None or not await self._may_send(id_, granted.permit, tries, is_stale=is_stale):
                 await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
                 return None
-            granted = replace(granted, form=forms[granted.line.lane.name])
+            granted = Granted(granted.line, granted.permit, forms[granted.line.lane.name])
             outcome = await self._send(id_, claim.key, pool, granted, call, purpose, tries)
         finally:
             if granted is not None:
@@ -267,7 +267,8 @@ class Caller:
             outcome = await self._transport.post(granted.line.endpoint, call, key, granted.form)
             if outcome.kind != "ok" and self._is_adapted(granted, call, purpose, outcome, tries):
                 outcome = replace(outcome, kind="adapted")
-            outcome = replace(outcome, body=None)  # it has been read, and may be large
+            if outcome.body is not None:
+                outcome = replace(outcome, body=None)  # it has been read, and may be large
             kind = outcome.kind
         finally:
             standing.end(begun, kind=kind, item=purpose.item)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Any, Literal
 
 import orjson
@@ -132,24 +131,24 @@ def _error_in_reply(body: object) -> object:
     if not isinstance(body, dict):
         return body if isinstance(body, list) and body and read_error(body, b"").status else None
     error, choices = body.get("error"), body.get("choices")
-    if error and (not choices or not isinstance(error, Mapping) or any(error.values())):
+    if error and (not choices or not isinstance(error, dict) or any(error.values())):
         return {"error": error}
     if not isinstance(choices, list) or not choices:
         has_failed = body.get("success") is False or body.get("base_resp") or body.get("object") == "error"
         has_failed = has_failed or (choices is None and read_error(body, b"").status)
         return body if has_failed and not body.get("data") else None
-    errors = [one.get("error") for one in choices if isinstance(one, Mapping)]
+    errors = [one.get("error") for one in choices if isinstance(one, dict)]
     if errors and all(errors):
         return {"error": errors[0]}
-    ended = {one.get("finish_reason") for one in choices if isinstance(one, Mapping)}
+    ended = {one.get("finish_reason") for one in choices if isinstance(one, dict)}
     return {"error": "the reply ended in an error"} if ended == {"error"} else None
 
 
 def _has_text(body: object) -> bool:
     """Whether a part of a reply came along with the error that ended it."""
-    choices = body.get("choices") if isinstance(body, Mapping) else None
-    messages = [one.get("message") for one in choices if isinstance(one, Mapping)] if isinstance(choices, list) else []
-    return any(isinstance(message, Mapping) and message.get("content") for message in messages)
+    choices = body.get("choices") if isinstance(body, dict) else None
+    messages = [one.get("message") for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
+    return any(isinstance(message, dict) and message.get("content") for message in messages)
 
 
 def _deciding(status: int, error: ErrorBody) -> int:
@@ -162,7 +161,7 @@ def _deciding(status: int, error: ErrorBody) -> int:
 def _usage_of(body: object) -> Usage:
     """The counts of an answer that is no reply."""
     try:
-        return _usage(body) if isinstance(body, Mapping) else Usage()
+        return _usage(body) if isinstance(body, dict) else Usage()
     except (AttributeError, TypeError, ValueError, OverflowError):
         return Usage()
 
@@ -232,17 +231,17 @@ def _choice(one: Mapping[str, Any]) -> Choice:
     text = _text(message.get("content"))
     apart = _text(message.get("reasoning_content") or message.get("reasoning"))
     finish = str(one.get("finish_reason") or "stop")
-    choice = partial(Choice, finish=finish, ids=_token_ids(one.get("token_ids")))
+    ids = _token_ids(one.get("token_ids"))
     refusal = message.get("refusal")
     if refusal and not text.strip():
         return Choice(text=_text(refusal), reasoning=apart, finish="refusal")
     if not text.strip() and finish_of(finish) == "end":
         text, apart = apart, ""
     parted = split_thoughts(text)
-    reasoning = "\n".join(filter(None, (apart, parted.thought)))
     if parted.closed and not parted.answer:
-        return choice(text=text, reasoning=apart)  # whoever reads it may look into the thoughts
-    return choice(text=parted.answer if parted.closed else "", reasoning=reasoning)
+        return Choice(text=text, reasoning=apart, finish=finish, ids=ids)  # a reader may look into the thoughts
+    reasoning = "\n".join(filter(None, (apart, parted.thought)))
+    return Choice(text=parted.answer if parted.closed else "", reasoning=reasoning, finish=finish, ids=ids)
 
 
 def _token_ids(ids: object) -> tuple[int, ...]:
@@ -254,7 +253,7 @@ def _token_ids(ids: object) -> tuple[int, ...]:
 def _text(content: object) -> str:
     """A message's content: a text, or a list of parts of which the texts count."""
     if isinstance(content, list):
-        return "".join(_text(part.get("text") if isinstance(part, Mapping) else part) for part in content)
+        return "".join(_text(part.get("text") if isinstance(part, dict) else part) for part in content)
     if content is None or isinstance(content, str):
         return content or ""
     raise TypeError("a message's content is neither text nor parts")
@@ -286,16 +285,20 @@ _CACHED = ("prompt_cache_hit_tokens", "cached_tokens")  # DeepSeek's name, Moons
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _first(counted: Mapping[str, Any], *names: str) -> int:
-    return next((count for name in names if (count := _count(counted.get(name)))), 0)
+    """Return the first of these that is a count; 0 where none is."""
+    for name in names:
+        if count := _count(counted.get(name)):
+            return count
+    return 0
 
 
 def _count(value: object) -> int:
     """A count of tokens; 0 for anything else: money is not made of it."""
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 < value <= _LARGEST_COUNT else 0
 

@@ -69,7 +69,7 @@ class Pool:
     def bound(self, call: Call, forms: Forms | None = None) -> Bound:
         """What a call may cost at most, whoever answers."""
         bounds = [bound(call, line.rates, (forms or {}).get(line.lane.name, PLAIN)) for line in self.lines]
-        return min(bounds, key=lambda one: (one.is_known, -one.cost))
+        return bounds[0] if len(bounds) == 1 else min(bounds, key=lambda each: (each.is_known, -each.cost))
 
     async def acquire(self, *, tokens: int, run: int, started: bool, failed_at: Collection[str] = ()) -> Granted:
         """Wait until one of the servers has room; those at which the call has failed are the last resort.
