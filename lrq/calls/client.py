@@ -275,7 +275,8 @@ class Caller:
         throttled = tries.throttled + 1
         if kind == "throttled" and standing.is_never_taken(purpose.item, throttled):
             outcome = replace(outcome, kind="refused", reason=f"{outcome.reason} ({throttled} tries; others pass)")
-        is_own = kind == "throttled" and standing.is_its_own(purpose.item, throttled)
+        names_wait = outcome.retry_after is not None
+        is_own = kind == "throttled" and standing.is_its_own(purpose.item, throttled, names_wait=names_wait)
         self._learn(granted.permit, call, purpose, outcome, is_own=is_own)
         pool.learn(outcome.usage)
         if outcome.kind == "denied":

@@ -30,7 +30,7 @@ from lrq.estimate.dry_run import DryRun
 from lrq.estimate.preview import preview
 from lrq.estimate.survey import Seen, survey
 from lrq.judge.estimate import calibrated
-from lrq.ledger import Ledger, open_ledger
+from lrq.ledger import Ledger, intakes, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
@@ -144,7 +144,7 @@ def _begin(ledger: Ledger, settings: Settings, intent: Intent, ids: Sequence[str
     if run is None or not known:
         run = ingest(ledger, settings, intent, send=False).run
         with ledger.writing() as conn:
-            runs_.set_taking_in(conn, run.id, True)
+            runs_.set_taking_in(conn, run.id, intakes.PILOT)
     return run
 
 
