@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None, **extra: Any) -> None:
         code = _say_usage(error)
     except (click.Abort, KeyboardInterrupt) as stopped:
         if words := str(stopped.__cause__ or stopped):  # what an operation said of it
-            click.echo(f"lrq: {words}", err=True)
+            _echo(f"lrq: {words}")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has had enough

@@ -63,7 +63,7 @@ def estimate(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Say what a dataset will take, from the real lengths of its lines; nothing is sent and nothing is charged.
+    """Say what a dataset will take, from the real lengths of its lines; nothing is asked and nothing is charged.
 
     With --pilot the first N items are worked on in earnest, as the beginning of the run, and what they took corrects
     the estimate. `lrq run` with the same options goes on from there.
