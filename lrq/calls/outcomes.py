@@ -215,7 +215,7 @@ def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], late
 
 def _vectors(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]:
     """One for each text. A number that JSON cannot say, null, is kept as NaN: whoever compares leaves it out."""
-    rows = (one["embedding"] for one in sorted(data, key=lambda o: o.get("index", 0)))
+    rows = (one["embedding"] for one in sorted(data, key=lambda entry: entry.get("index") or 0))
     vectors = [[math.nan if number is None else float(number) for number in row] for row in rows]
     if len(vectors) != count or not all(vectors) or len(set(map(len, vectors))) != 1:
         raise ValueError("not one vector for each text")
