@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 from calling import serving
 
-from lrq.estimate.contexts import short_contexts
 from lrq.config import Endpoint, JudgeSettings, Settings
+from lrq.estimate.contexts import short_contexts
 
 NAME = ("judge", "default", "m")
 KEY = "key-of-some-length"
