@@ -28,7 +28,7 @@ class Standing:
     never_taken: set[int | None] = field(default_factory=set)  # items whose calls were throttled while others passed
     latest: deque[tuple[float, int | None, bool]] = field(default_factory=lambda: deque(maxlen=_MOST_KEPT))
     denied: set[int | None] = field(default_factory=set)  # items, since the last answer
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: asyncio.Event | None = None  # set when the next call ends; None while nobody waits for that
 
     def begin(self) -> float:
         """Note that a call goes out; returns the time."""
@@ -46,11 +46,14 @@ class Standing:
             self.denied.clear()
         elif kind == "denied":
             self.denied.add(item)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def change(self) -> bool:
         """Wait until another call has ended; True."""
+        if self._changed is None:
+            self._changed = asyncio.Event()
         return await self._changed.wait()
 
     def blame(self, begun: float) -> Literal["refused", "account"] | None:
