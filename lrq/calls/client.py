@@ -164,18 +164,18 @@ class Caller:
         turn = self._heads.turn(call) if pool.caches else None
         lead = self.adapting.lead(pool, call, purpose.kind)
         warm_up = self.breaker.warm_up(call, purpose) if is_read(call, purpose) else WarmUp(is_proven=True)
-        granted: Granted | None = None
+        grant: Granted | None = None
         outcome: Reply | Outcome | None = None
         try:
-            granted = await self._permit(pool, (lead, turn), warm_up, call, purpose, tries)
+            grant = await self._permit(pool, (lead, turn), warm_up, call, purpose, tries)
             is_stale = self.adapting.forms(pool, call, purpose.kind) != forms
-            if granted is None or not await self._may_send(id_, granted.permit, tries, is_stale=is_stale):
+            if grant is None or not await self._may_send(id_, grant.permit, tries, is_stale=is_stale):
                 await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
                 return None
-            granted = Granted(granted.line, granted.permit, forms[granted.line.lane.name])
-            outcome = await self._send(id_, claim.key, pool, granted, call, purpose, tries)
+            grant = Granted(grant.line, grant.permit, forms[grant.line.lane.name])
+            outcome = await self._send(id_, claim.key, pool, grant, call, purpose, tries)
         finally:
-            if granted is not None:
+            if grant is not None:
                 warm_up.leave()
             if turn is not None:
                 turn.end(answered=isinstance(outcome, Reply))
@@ -184,16 +184,16 @@ class Caller:
                 lead.end(answered=is_known or (isinstance(outcome, Outcome) and outcome.kind != "adapted"))
             await self._keep_learned()
         if isinstance(outcome, Outcome) and outcome.kind != "adapted":
-            tries.failed_at.add(granted.line.lane.name)
-            if outcome.kind == "account" and pool.shut(granted.line):
+            tries.failed_at.add(grant.line.lane.name)
+            if outcome.kind == "account" and pool.shut(grant.line):
                 return replace(outcome, kind="failed")  # the pool's other servers may answer
-            if outcome.kind == "failed" and self._limiter.is_failing(granted.line.lane):
-                self._note_failing(granted.line.lane.name, outcome.reason)
+            if outcome.kind == "failed" and self._limiter.is_failing(grant.line.lane):
+                self._note_failing(grant.line.lane.name, outcome.reason)
                 # A delivery that may have been charged counts as ever: probes are only to see who is there.
                 is_probe = not outcome.unknown and not outcome.is_in_reply
                 return replace(outcome, kind="probed") if is_probe else outcome  # the limiter spaces the next
         elif isinstance(outcome, Reply):
-            self._failing.pop(granted.line.lane.name, None)
+            self._failing.pop(grant.line.lane.name, None)
             await self.breaker.answered(call, purpose)
         return outcome
 
@@ -249,8 +249,8 @@ class Caller:
         granted_at = time.monotonic()
         may = False
         try:
-            sent: bool = not is_stale and await self._writer.write(Send(id=id_, owner=self._owner))
-            may = sent and not self._stopping and not tries.is_stale(time.monotonic() - granted_at)
+            is_marked: bool = not is_stale and await self._writer.write(Send(id=id_, owner=self._owner))
+            may = is_marked and not self._stopping and not tries.is_stale(time.monotonic() - granted_at)
         except AWAY:
             pass
         finally:
@@ -464,11 +464,11 @@ class Caller:
 
     def _pool(self, call: Call, run: int) -> Pool:
         price = self.price(call, run)
-        known = self._pools.get((call.role, call.endpoint, call.model, price))
-        if known is None:
-            known = open_pool(self._settings, call, self._limiter, price)
-            self._pools[call.role, call.endpoint, call.model, price] = known
-        return known
+        pool = self._pools.get((call.role, call.endpoint, call.model, price))
+        if pool is None:
+            pool = open_pool(self._settings, call, self._limiter, price)
+            self._pools[call.role, call.endpoint, call.model, price] = pool
+        return pool
 
 
 def _status(outcome: Outcome) -> LimiterOutcome:

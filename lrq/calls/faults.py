@@ -148,15 +148,15 @@ def fault(status: int, error: ErrorBody) -> Fault:
 
     status: of HTTP, or the one that a reply of 200 names in its error; 0 where it names none.
     """
-    said = error.searchable
+    text = error.searchable
     if status in _ACCOUNT or 300 <= status < 400:
         return "account"
-    if status == 429 and _asks_beyond_limit(said):
+    if status == 429 and _asks_beyond_limit(text):
         return "refused"
     by_code = next((kind for kind, codes in _CODES.items() if error.codes & codes), None)
-    told = by_code or next((kind for kind, pattern in _tables(status) if pattern.search(said)), None)
-    if told:
-        return told
+    by_words = by_code or next((kind for kind, pattern in _tables(status) if pattern.search(text)), None)
+    if by_words:
+        return by_words
     if status == 429:
         return "throttled"
     if not 400 <= status < 500 or status in _PASSING:

@@ -70,8 +70,8 @@ class Heads:
 
     def named(self, name: int) -> Turn:
         """A turn among the calls that share this name."""
-        found = self._heads.setdefault(name, _Head())
+        head = self._heads.setdefault(name, _Head())
         self._heads.move_to_end(name)
         if len(self._heads) > _MOST:
             self._heads.popitem(last=False)
-        return Turn(found, self._clock, self._patience)
+        return Turn(head, self._clock, self._patience)

@@ -40,8 +40,8 @@ class Learned:
     def note(self, fact: Fact) -> bool:
         """Take a fact in; False where as much was known."""
         facts = self._facts[fact.server, fact.model]
-        known = facts.get((fact.topic, fact.name))
-        if known is not None and not _is_news(known, fact):
+        before = facts.get((fact.topic, fact.name))
+        if before is not None and not _is_news(before, fact):
             return False
         facts[fact.topic, fact.name] = fact
         self._forms.clear()
@@ -92,11 +92,11 @@ def changed(form: Form, asked: Sequence[Change]) -> Form:
     """The form with what a refusal asks for."""
     return replace(
         form,
-        refused=form.refused | {one.name for one in asked if one.topic == "refused"},
-        most={**form.most, **{one.name: one.value for one in asked if one.topic == "most"}},
-        least={**form.least, **{one.name: one.value for one in asked if one.topic == "least"}},
-        context=next((int(one.value) for one in asked if one.topic == "context"), form.context),
-        density=next((one.value for one in asked if one.topic == "density"), form.density),
+        refused=form.refused | {change.name for change in asked if change.topic == "refused"},
+        most={**form.most, **{change.name: change.value for change in asked if change.topic == "most"}},
+        least={**form.least, **{change.name: change.value for change in asked if change.topic == "least"}},
+        context=next((int(change.value) for change in asked if change.topic == "context"), form.context),
+        density=next((change.value for change in asked if change.topic == "density"), form.density),
     )
 
 
@@ -105,8 +105,8 @@ def thinking(choices: Sequence[Choice], usage: Usage) -> int:
     if usage.reasoning_tokens:
         return usage.reasoning_tokens
     thought = sum(utf8_length(choice.reasoning) for choice in choices)
-    said = sum(utf8_length(choice.text) for choice in choices)
-    return -(-usage.completion_tokens * thought // (thought + said)) if thought else 0
+    answer = sum(utf8_length(choice.text) for choice in choices)
+    return -(-usage.completion_tokens * thought // (thought + answer)) if thought else 0
 
 
 def room_for(form: Form, choices: Sequence[Choice], usage: Usage) -> int | None:
@@ -124,26 +124,26 @@ def room_for(form: Form, choices: Sequence[Choice], usage: Usage) -> int | None:
 
 def words(facts: Sequence[Fact]) -> list[str]:
     """What is known of an endpoint, for people."""
-    told = []
+    phrases = []
     rooms = {fact.name or "others": int(fact.value) for fact in facts if fact.topic == "room" and fact.value}
     for fact in facts:
         if fact.topic == "refused":
             instead = " but max_completion_tokens" if fact.name == LIMIT else ""
-            told.append(f"takes no {fact.name}{instead}")
+            phrases.append(f"takes no {fact.name}{instead}")
         elif fact.topic in {"most", "least"}:
-            told.append(f"takes {fact.name} of {fact.value:,g} at {fact.topic}")
+            phrases.append(f"takes {fact.name} of {fact.value:,g} at {fact.topic}")
         elif fact.topic == "context":
-            told.append(f"has a context of {fact.value:,.0f} tokens")
+            phrases.append(f"has a context of {fact.value:,.0f} tokens")
         elif fact.topic == "factor":
-            told.append(f"counts up to {fact.value:.2f} times the {fact.name} tokens that were foreseen")
+            phrases.append(f"counts up to {fact.value:.2f} times the {fact.name} tokens that were foreseen")
     if rooms:
         kinds = "" if len(set(rooms.values())) == 1 else f" ({', '.join(f'{k} {v:,}' for k, v in rooms.items())})"
-        told.append(f"thinks: gets {max(rooms.values()):,} tokens of room beside each reply{kinds}")
-    return told
+        phrases.append(f"thinks: gets {max(rooms.values()):,} tokens of room beside each reply{kinds}")
+    return phrases
 
 
 def _named(facts: Mapping[tuple[str, str], Fact], topic: str) -> dict[str, float]:
-    return {name: fact.value for (one, name), fact in facts.items() if one == topic}
+    return {name: fact.value for (fact_topic, name), fact in facts.items() if fact_topic == topic}
 
 
 def _is_news(known: Fact, fact: Fact) -> bool:

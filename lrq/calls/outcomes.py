@@ -89,9 +89,9 @@ def _no_reply(
     call: Call, status: int, headers: Mapping[str, str], body: object, raw: bytes, size: int, latency: float
 ) -> Outcome:
     """What came with a status of success and has not the form of a reply; `size`: the bytes of it."""
-    found = read_error(body, raw)
+    error = read_error(body, raw)
     is_page = raw.lstrip().startswith(b"<")
-    text = found.text if is_page else f"the body does not have the form of a reply ({found.text or 'it is empty'})"
+    text = error.text if is_page else f"the body does not have the form of a reply ({error.text or 'it is empty'})"
     return Outcome(
         kind="failed",
         reason=f"HTTP {status}: {text}",
@@ -113,10 +113,10 @@ def _failure(
     if kind == "denied" and call.role == "embedding" and status == 400:
         kind = "refused"  # a batch that is too large is made smaller by who asks
     wait = _retry_after(headers)
-    named = f", error {deciding}" if deciding not in {0, status} else ""
+    suffix = f", error {deciding}" if deciding not in {0, status} else ""
     return Outcome(
         kind=kind,
-        reason=f"HTTP {status}{named}: {error.text}",
+        reason=f"HTTP {status}{suffix}: {error.text}",
         status=deciding or status,
         retry_after=error.retry_after if wait is None else wait,
         headers=headers,
@@ -137,17 +137,19 @@ def _error_in_reply(body: object) -> object:
         has_failed = body.get("success") is False or body.get("base_resp") or body.get("object") == "error"
         has_failed = has_failed or (choices is None and read_error(body, b"").status)
         return body if has_failed and not body.get("data") else None
-    errors = [one.get("error") for one in choices if isinstance(one, dict)]
+    errors = [choice.get("error") for choice in choices if isinstance(choice, dict)]
     if errors and all(errors):
         return {"error": errors[0]}
-    ended = {one.get("finish_reason") for one in choices if isinstance(one, dict)}
+    ended = {choice.get("finish_reason") for choice in choices if isinstance(choice, dict)}
     return {"error": "the reply ended in an error"} if ended == {"error"} else None
 
 
 def _has_text(body: object) -> bool:
     """Whether a part of a reply came along with the error that ended it."""
     choices = body.get("choices") if isinstance(body, dict) else None
-    messages = [one.get("message") for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
+    messages = (
+        [choice.get("message") for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    )
     return any(isinstance(message, dict) and message.get("content") for message in messages)
 
 
@@ -189,9 +191,9 @@ def _whole_characters(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, list):
-        return [_whole_characters(one) for one in value]
+        return [_whole_characters(item) for item in value]
     if isinstance(value, dict):
-        return {_whole_characters(name): _whole_characters(one) for name, one in value.items()}
+        return {_whole_characters(name): _whole_characters(item) for name, item in value.items()}
     return value
 
 
@@ -201,7 +203,7 @@ def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], late
     if call.role == "embedding":
         vectors = _vectors(body["data"], len(call.input))
     else:
-        choices = [_choice(one) for one in list(body["choices"])] or [Choice(text="", finish="empty")]
+        choices = [_choice(choice) for choice in list(body["choices"])] or [Choice(text="", finish="empty")]
     return Outcome(
         kind="ok",
         choices=choices,
@@ -215,7 +217,7 @@ def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], late
 
 def _vectors(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]:
     """One for each text. A number that JSON cannot say, null, is kept as NaN: whoever compares leaves it out."""
-    rows = (one["embedding"] for one in sorted(data, key=lambda entry: entry.get("index") or 0))
+    rows = (choice["embedding"] for choice in sorted(data, key=lambda entry: entry.get("index") or 0))
     vectors = [[math.nan if number is None else float(number) for number in row] for row in rows]
     if len(vectors) != count or not all(vectors) or len(set(map(len, vectors))) != 1:
         raise ValueError("not one vector for each text")
@@ -246,7 +248,7 @@ def _choice(one: Mapping[str, Any]) -> Choice:
 
 def _token_ids(ids: object) -> tuple[int, ...]:
     """Tokens as vLLM and SGLang give them where they are asked to; none where it is anything else."""
-    is_ids = isinstance(ids, list) and all(type(one) is int and 0 <= one < 2**32 for one in ids)
+    is_ids = isinstance(ids, list) and all(type(token) is int and 0 <= token < 2**32 for token in ids)
     return tuple(ids) if is_ids and isinstance(ids, list) else ()
 
 
@@ -264,14 +266,14 @@ def _usage(body: Mapping[str, Any]) -> Usage:
 
     Tokens that only the total holds are thoughts, and are billed as completion.
     """
-    counted = _mapping(body.get("usage"))
-    of_prompt, of_completion = (_mapping(counted.get(f"{part}_tokens_details")) for part in ("prompt", "completion"))
-    prompt, completion = _first(counted, "prompt_tokens", "input_tokens"), _first(counted, *_COMPLETION)
-    total = _count(counted.get("total_tokens"))
+    usage = _mapping(body.get("usage"))
+    of_prompt, of_completion = (_mapping(usage.get(f"{part}_tokens_details")) for part in ("prompt", "completion"))
+    prompt, completion = _first(usage, "prompt_tokens", "input_tokens"), _first(usage, *_COMPLETION)
+    total = _count(usage.get("total_tokens"))
     prompt = prompt or max(0, total - completion)
     completion = max(completion, total - prompt)
-    reasoning = _count(of_completion.get("reasoning_tokens")) or _count(counted.get("reasoning_tokens"))
-    cached = _count(of_prompt.get("cached_tokens")) or _first(counted, *_CACHED)
+    reasoning = _count(of_completion.get("reasoning_tokens")) or _count(usage.get("reasoning_tokens"))
+    cached = _count(of_prompt.get("cached_tokens")) or _first(usage, *_CACHED)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,

@@ -58,9 +58,9 @@ class Pool:
     @property
     def caches(self) -> bool:
         """Whether calls that begin alike are likely to be cheaper one after the other."""
-        told = [line.endpoint.warm_cache for line in self.lines if line.endpoint.warm_cache is not None]
+        settings = [line.endpoint.warm_cache for line in self.lines if line.endpoint.warm_cache is not None]
         discount = any(line.rates.cached < line.rates.input for line in self.lines if line.rates)
-        return any(told) if told else discount or self._has_cached
+        return any(settings) if settings else discount or self._has_cached
 
     def learn(self, usage: Usage) -> None:
         """What a server counted: one that names cached tokens has a cache."""
@@ -119,11 +119,11 @@ class Pool:
 
     def _candidates(self, failed_at: Collection[str]) -> list[Line]:
         """Every call begins with another server, so that those that are free share the work."""
-        found = self._open() or list(self.lines)
-        found = [line for line in found if line.lane.name not in failed_at] or found
+        lines = self._open() or list(self.lines)
+        lines = [line for line in lines if line.lane.name not in failed_at] or lines
         self._turn += 1
-        at = self._turn % len(found)
-        return found[at:] + found[:at]
+        start = self._turn % len(lines)
+        return lines[start:] + lines[:start]
 
     def _withdraw(self, task: "asyncio.Task[Permit]") -> None:
         task.add_done_callback(self._give_back)

@@ -77,5 +77,5 @@ def base_url(endpoint: Endpoint) -> str:
 
 def refused_by(endpoint: Endpoint, model: str) -> frozenset[str]:
     """Parameters that the host is known not to take of that model."""
-    known = preset_of(endpoint).refused.items()
-    return frozenset(name for pattern, names in known if re.fullmatch(pattern, model) for name in names)
+    refused = preset_of(endpoint).refused.items()
+    return frozenset(name for pattern, names in refused if re.fullmatch(pattern, model) for name in names)

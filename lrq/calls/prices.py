@@ -66,12 +66,12 @@ def _published(model: str, url: str) -> Rates | None:
         return None
     rates: Rates | None = None
     for start in sorted({0, *_starts(fresh), *_starts(output), *_starts(cached)}, reverse=True):
-        own = _at(fresh, start) or 0.0
+        fresh_rate = _at(fresh, start) or 0.0
         of_cached = _at(cached, start)
         rates = Rates(
-            input=own,
+            input=fresh_rate,
             output=_at(output, start) or 0.0,
-            cached=own if of_cached is None else of_cached,
+            cached=fresh_rate if of_cached is None else of_cached,
             start=start,
             longer=rates,
         )

@@ -15,7 +15,9 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def encode(choices: Sequence[Choice], vectors: Sequence[Sequence[float]] = ()) -> bytes:
-    body: dict[str, object] = {"choices": [[one.text, one.reasoning, one.finish, *_ids(one)] for one in choices]}
+    body: dict[str, object] = {
+        "choices": [[choice.text, choice.reasoning, choice.finish, *_ids(choice)] for choice in choices]
+    }
     if vectors:
         body["vectors"] = [b64encode(array("f", vector).tobytes()).decode() for vector in vectors]
     raw = orjson.dumps(body)

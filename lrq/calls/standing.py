@@ -68,7 +68,7 @@ class Standing:
     def chance(self, item: int | None, tries: int) -> float:
         """The chance that a call is throttled so many times by what throttles the calls of other items, too."""
         since = time.monotonic() - RECENTLY
-        others = [passed for at, whose, passed in self.latest if at >= since and whose != item]
+        others = [passed for moment, whose, passed in self.latest if moment >= since and whose != item]
         if len(others) < _FEWEST or item is None:
             return 1.0
         return float(((others.count(False) + 1) / (len(others) + 2)) ** tries)
@@ -87,7 +87,7 @@ class Standing:
         if names_wait or item is None:
             return False
         since = time.monotonic() - _LATELY
-        lately = [(whose, passed) for at, whose, passed in self.latest if at >= since]
+        lately = [(whose, passed) for moment, whose, passed in self.latest if moment >= since]
         throttled = [whose for whose, passed in lately if not passed]
         if not self.never_taken.issuperset(whose for whose in throttled if whose != item):
             return False

@@ -165,8 +165,8 @@ class Transport:
             return Models(problem=f"no answer ({_name(error)}); is the server up?")
 
     def _way(self, endpoint: Endpoint) -> _Way:
-        if (known := self._ways.get(id(endpoint))) is not None:
-            return known[1]
+        if (entry := self._ways.get(id(endpoint))) is not None:
+            return entry[1]
         return self._ways.setdefault(id(endpoint), (endpoint, _way_to(endpoint)))[1]
 
 
@@ -230,8 +230,8 @@ def _proxy(url: str) -> str | None:
 
 def _breaks(endpoint: Endpoint) -> bool:
     """Whether texts are sent without control tokens: servers of one's own read them as such, published ones do not."""
-    told = endpoint.break_control_tokens
-    return is_private(urlsplit(endpoint.url).hostname or "") if told is None else told
+    setting = endpoint.break_control_tokens
+    return is_private(urlsplit(endpoint.url).hostname or "") if setting is None else setting
 
 
 _PROXY_REFUSES = {401, 403, 407}

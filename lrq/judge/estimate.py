@@ -45,11 +45,11 @@ Bill = Mapping[Group, Amount]
 
 def merged(bills: Iterable[Bill]) -> dict[Group, Amount]:
     """One bill of several."""
-    whole: dict[Group, Amount] = {}
+    total: dict[Group, Amount] = {}
     for bill in bills:
         for group, amount in bill.items():
-            whole[group] = whole.get(group, Amount()) + amount
-    return whole
+            total[group] = total.get(group, Amount()) + amount
+    return total
 
 
 def less_cached(bill: Bill, missed: Mapping[Group, float]) -> dict[Group, Amount]:
@@ -91,29 +91,31 @@ def scale(sample: Sequence[tuple[Size, Bill]], total: Size) -> Scaled:
     bill: dict[Group, Amount] = {}
     residual = [0.0] * len(sample)
     for group in groups:
-        found = {}
+        fields = {}
         for name in FIELDS:
-            values = [getattr(one.get(group, Amount()), name) for _, one in sample]
-            at, ratio = _best_ratio(sizes, values, astuple(total))
-            found[name] = ratio * astuple(total)[at]
+            values = [getattr(counts.get(group, Amount()), name) for _, counts in sample]
+            column, ratio = _best_ratio(sizes, values, astuple(total))
+            fields[name] = ratio * astuple(total)[column]
             if name in ("prompt_tokens", "completion_tokens"):
-                errors = (value - ratio * size[at] for value, size in zip(values, sizes, strict=True))
-                residual = [sum(both) for both in zip(residual, errors, strict=True)]
-        bill[group] = Amount(**found)
-    return Scaled(bill=bill, uncertainty=_uncertainty(residual, total.items, sum(one.tokens for one in bill.values())))
+                errors = (value - ratio * size[column] for value, size in zip(values, sizes, strict=True))
+                residual = [sum(pair) for pair in zip(residual, errors, strict=True)]
+        bill[group] = Amount(**fields)
+    return Scaled(
+        bill=bill, uncertainty=_uncertainty(residual, total.items, sum(counts.tokens for counts in bill.values()))
+    )
 
 
 def _best_ratio(sizes: Sequence[Sequence[float]], values: Sequence[float], total: Sequence[float]) -> tuple[int, float]:
     """The measure that explains the values best, and values per unit of it."""
     candidates = []
-    for at in range(len(total)):
-        held = sum(size[at] for size in sizes)
-        if held and total[at]:
-            ratio = sum(values) / held
-            squares = sum((value - ratio * size[at]) ** 2 for value, size in zip(values, sizes, strict=True))
-            candidates.append((squares, at, ratio))
-    _, at, ratio = min(candidates)
-    return at, ratio
+    for column in range(len(total)):
+        size_total = sum(size[column] for size in sizes)
+        if size_total and total[column]:
+            ratio = sum(values) / size_total
+            squares = sum((value - ratio * size[column]) ** 2 for value, size in zip(values, sizes, strict=True))
+            candidates.append((squares, column, ratio))
+    _, column, ratio = min(candidates)
+    return column, ratio
 
 
 def _uncertainty(residual: Sequence[float], items: float, tokens: float) -> float:
@@ -152,21 +154,21 @@ def replied(
         caches: endpoints whose cached input is cheaper; of others nothing is taken for cached until they say so.
         simulated: endpoints whose replies need no guess.
     """
-    found = {}
+    amounts = {}
     for group, amount in bill.items():
-        counted = known.get((group.role, group.endpoint, group.model, group.kind))
-        said = amount.completion_tokens if group.endpoint in simulated else _typical(kinds.get(group.kind), amount)
-        completion = amount.calls * counted.completion_tokens if counted else said
+        usual = known.get((group.role, group.endpoint, group.model, group.kind))
+        guess = amount.completion_tokens if group.endpoint in simulated else _typical(kinds.get(group.kind), amount)
+        completion = amount.calls * usual.completion_tokens if usual else guess
         cached = amount.cached_tokens if group.endpoint in caches else 0.0
-        if counted:
-            cached = amount.prompt_tokens * counted.cached_share
-        found[group] = Amount(
+        if usual:
+            cached = amount.prompt_tokens * usual.cached_share
+        amounts[group] = Amount(
             calls=amount.calls,
             prompt_tokens=amount.prompt_tokens,
             cached_tokens=cached,
             completion_tokens=completion,
         )
-    return found
+    return amounts
 
 
 def _typical(kind: Kind | None, amount: Amount) -> float:
@@ -182,12 +184,12 @@ def _typical(kind: Kind | None, amount: Amount) -> float:
 def calibrated(bill: Bill, foreseen: Bill, billed: Bill) -> dict[Group, Amount]:
     """The bill corrected by what a pilot's items were foreseen to take and what they took, kind by kind."""
     before, after = _by_kind(foreseen), _by_kind(billed)
-    found = {}
+    amounts = {}
     for group, amount in bill.items():
         kind = group[3:]
         factors = _factors(before.get(kind, Amount()), after.get(kind, Amount()))
-        found[group] = Amount(**{name: getattr(amount, name) * factors[name] for name in FIELDS})
-    return found
+        amounts[group] = Amount(**{name: getattr(amount, name) * factors[name] for name in FIELDS})
+    return amounts
 
 
 def _by_kind(bill: Bill) -> dict[tuple[str, ...], Amount]:
@@ -231,8 +233,8 @@ def duration(amount: Amount, seconds: float, capacity: Capacity) -> Duration | N
         "tokens": capacity.tpm and amount.tokens / capacity.tpm,
         "concurrency": capacity.concurrency and amount.calls * seconds / 60 / capacity.concurrency,
     }
-    known = {name: value for name, value in minutes.items() if value is not None}
-    if not known:
+    limits = {name: value for name, value in minutes.items() if value is not None}
+    if not limits:
         return None
-    by = max(known, key=known.__getitem__)
-    return Duration(hours=known[by] / 60, by=by)
+    by = max(limits, key=limits.__getitem__)
+    return Duration(hours=limits[by] / 60, by=by)

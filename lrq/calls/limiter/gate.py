@@ -127,11 +127,11 @@ class Gate:
             self._unconfirmed, self._report = self._report, Report()
             self._seq += 1
         limits = self.lane.limits
-        told = {"requests": limits.rpm, "tokens": limits.tpm, "concurrency": limits.concurrency}
+        by_name = {"requests": limits.rpm, "tokens": limits.tpm, "concurrency": limits.concurrency}
         return {
             "lane": self.lane.name,
             "seq": self._seq,
-            "told": {name: limit for name, limit in told.items() if limit is not None},
+            "told": {name: limit for name, limit in by_name.items() if limit is not None},
             "in_flight": self.in_flight,
             "waiting": len(self.waiting),
             "soon": int(self._pace * 2 * QUIET) + 2,

@@ -100,8 +100,8 @@ class _Attendant:
         self._tries += 1
         if self._loop.time() >= self._warned + _WARN_EVERY:
             self._warned = self._loop.time()
-            said = f"{type(error).__name__}: {error}"[:200]
-            log.warning("The limiter gets no answer from Redis (%s); calls wait.", said, extra={"error": said})
+            problem = f"{type(error).__name__}: {error}"[:200]
+            log.warning("The limiter gets no answer from Redis (%s); calls wait.", problem, extra={"error": problem})
 
 
 class Limiter:
@@ -230,7 +230,7 @@ async def read_lanes(redis: Redis, prefix: str, *, window: float = WINDOW, slack
     lanes = {}
     for raw in await redis.smembers(lanes_key(prefix)):
         name = raw.decode() if isinstance(raw, bytes) else str(raw)
-        seen = await script(keys=keys_of(prefix, name), args=[orjson.dumps(ask)])
-        if seen:
-            lanes[name] = read_view(name, orjson.loads(seen))
+        view = await script(keys=keys_of(prefix, name), args=[orjson.dumps(ask)])
+        if view:
+            lanes[name] = read_view(name, orjson.loads(view))
     return lanes
