@@ -88,13 +88,13 @@ class Adapting:
         return cached[1]
 
     def lead(self, pool: Pool, call: Call, kind: str) -> Turn | None:
-        """The call's turn among the first of a model; None where it is known how long the model thinks."""
+        """Return the call's turn among the first of a model; None where it is known how long the model thinks."""
         if not self.is_unmeasured(pool, call, kind):
             return None
         return self._leads.named(hash((call.endpoint, call.model, next(self._turns) % _AHEAD)))
 
     def is_unmeasured(self, pool: Pool, call: Call, kind: str) -> bool:
-        """Whether it is not known yet how long the model thinks about its questions."""
+        """Say whether it is not known yet how long the model thinks about its questions."""
         return bool(kind) and not all(self.learned.is_measured(line.endpoint, call) for line in pool.lines)
 
     def refused(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> bool:
@@ -123,7 +123,7 @@ class Adapting:
             self._note([self._fact(endpoint, call, "room", kind, room)])
 
     def overrun(self, endpoint: Endpoint, call: Call, form: Form, usage: Usage) -> bool:
-        """Whether more was counted than could be; bounds allow for as much from now on."""
+        """Say whether more was counted than could be; bounds allow for as much from now on."""
         if usage.prompt_tokens <= call.size and usage.completion_tokens <= (call.max_tokens or 0):
             return False
         most = at_most(call, form)
@@ -159,7 +159,7 @@ class Adapting:
         )
 
     def too_long(self, pool: Pool, call: Call, forms: Forms) -> str:
-        """Why a prompt is certain not to fit at any server; empty where it may."""
+        """Say why a prompt is certain not to fit at any server; empty where it may."""
         tokens = context = 0
         for line in pool.lines:
             counts, context = self._counted[line.endpoint.address, call.model], forms[line.lane.name].context

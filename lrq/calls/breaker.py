@@ -117,7 +117,7 @@ class Breaker:
 
 
 def is_read(call: Call, purpose: Purpose) -> bool:
-    """Whether somebody will say if the reply can be read."""
+    """Say whether somebody will say if the reply can be read."""
     return call.role == "judge" and bool(purpose.kind)
 
 

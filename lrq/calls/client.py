@@ -81,7 +81,7 @@ class Caller:
         self.settled: Callable[[Call, Purpose, Reply], None] | None = None  # told of every bought reply
 
     async def call(self, call: Call, purpose: Purpose) -> Reply:
-        """The reply to this question; bought at most once, however many ask.
+        """Return the reply to this question; bought at most once, however many ask.
 
         Raises CallRefused, CallFailed, RunHalted or Stopping; LrqError where the settings do not name its endpoint.
         """
@@ -102,7 +102,7 @@ class Caller:
         return dict(self._failing) if self._waiting else {}
 
     def load(self) -> tuple[int, int]:
-        """All calls that are under way, and those of them that are in flight. Call it from any thread."""
+        """Return all calls that are under way, and those of them that are in flight. Call it from any thread."""
         return len(self._pending), self._limiter.in_flight
 
     async def stop(self) -> None:
@@ -317,7 +317,7 @@ class Caller:
             return False
 
     def _charge(self, granted: Granted, call: Call, outcome: Outcome) -> Charge | None:
-        """What an answer costs that is no reply; None where nothing of it can have been charged."""
+        """Return what an answer costs that is no reply; None where nothing of it can have been charged."""
         counts = outcome.usage.prompt_tokens or outcome.usage.completion_tokens
         if outcome.unread is None and not counts:
             return None
@@ -458,7 +458,7 @@ class Caller:
             self._expectation.learn(call, purpose, outcome.usage)
 
     async def _count_reuse(self, call: Call, purpose: Purpose) -> None:
-        """A reply was had without a call: only a figure, for which no database that is away is waited for."""
+        """Count a reply that was had without a call: a figure, for which no database that is away is waited for."""
         with suppress(*AWAY):
             await self._writer.write(Reuse(purpose=purpose, role=call.role, endpoint=call.endpoint, model=call.model))
 
@@ -472,7 +472,7 @@ class Caller:
 
 
 def _status(outcome: Outcome) -> LimiterOutcome:
-    """What the limiter is told of a delivery."""
+    """Return what the limiter is told of a delivery."""
     if outcome.kind == "failed":  # a server that answers is not one that only fails: it is for the breaker
         return "other" if outcome.is_in_reply else "failed"
     if outcome.is_unsent:

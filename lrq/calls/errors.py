@@ -69,7 +69,7 @@ def read_error(body: object, raw: bytes) -> ErrorBody:
 
 
 def _telling(texts: Sequence[str]) -> list[str]:
-    """The texts that say more than those before them; a bare word only where there are no sentences."""
+    """Return the texts that say more than those before them; a bare word only where there are no sentences."""
     sentences = [text for text in texts if " " in text.strip()] or list(texts)
     telling: list[str] = []
     for text in sentences[:20]:
@@ -79,7 +79,7 @@ def _telling(texts: Sequence[str]) -> list[str]:
 
 
 def line_of(text: str) -> str:
-    """One printable line of bounded length, fit for a log and for any database."""
+    """Return one printable line of bounded length, fit for a log and for any database."""
     printable = "".join(character if character.isprintable() else " " for character in text[: 4 * REASON_LENGTH])
     return " ".join(printable.split())[:REASON_LENGTH]
 
@@ -94,7 +94,7 @@ class _Node:
 
 
 def _walk(body: object) -> Iterator[_Node]:
-    """All values, the outer ones first, at most so many; JSON within texts is opened."""
+    """Yield all values, the outer ones first, at most so many; JSON within texts is opened."""
     queue = [_Node("", body)]
     for index in range(_MOST_NODES):
         if index >= len(queue):
@@ -112,7 +112,7 @@ def _walk(body: object) -> Iterator[_Node]:
 
 
 def _opened(text: str) -> object:
-    """What a text holds as JSON, from its beginning or after a few words; None where it holds none."""
+    """Return what a text holds as JSON, from its beginning or after a few words; None where it holds none."""
     start = min((position for position in (text.find("{"), text.find("[{")) if position >= 0), default=-1)
     if start < 0 or len(text) > 16 * _MOST_TEXT:
         return None
@@ -123,7 +123,7 @@ def _opened(text: str) -> object:
 
 
 def _texts(value: object, depth: int = 0) -> list[str]:
-    """The words, in the order of the keys that they are likely to stand under."""
+    """Return the words, in the order of the keys that they are likely to stand under."""
     if depth > _DEEPEST:
         return []
     if isinstance(value, str):
@@ -163,7 +163,7 @@ def _as_status(value: object) -> int:
 
 
 def _wait(nodes: list[_Node], text: str) -> float | None:
-    """Seconds to wait, by a field of the body, or by its words."""
+    """Return the seconds to wait, by a field of the body, or by its words."""
     for node in nodes:
         if (seconds := _named_wait(node)) is not None:
             return seconds
@@ -195,7 +195,7 @@ def _number(value: object) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """Seconds of "10.3s", "7m12s", "20 ms" or "2 minutes"; None where it is none of these."""
+    """Return the seconds of "10.3s", "7m12s", "20 ms" or "2 minutes"; None where it is none of these."""
     parts = _PART.findall(text[:100])
     units = (_UNITS["ms" if unit.startswith(("ms", "milli")) else unit[0]] for _, unit in parts)
     return sum(float(number) * unit for (number, _), unit in zip(parts, units, strict=True)) if parts else None

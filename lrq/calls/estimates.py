@@ -19,7 +19,7 @@ _UNLIMITED = 32_768  # of completion, where the call names no limit: what today'
 
 
 def at_most(call: Call, form: Form = PLAIN) -> Usage:
-    """An upper bound of what the request allows: no tokenizer makes more tokens than its text has bytes.
+    """Return an upper bound of what the request allows: no tokenizer makes more tokens than its text has bytes.
 
     Some make the text longer before they cut it: of its normal forms the longest counts.
     """
@@ -33,7 +33,7 @@ def at_most(call: Call, form: Form = PLAIN) -> Usage:
 
 
 def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PLAIN) -> tuple[Usage, str]:
-    """What a reply is charged with, and a note where it is not what the server counted: never nothing.
+    """Return what a reply is charged with, and a note where it is not what the server counted: never nothing.
 
     A count that no tokenizer and no hidden words explain is as good as none.
     """

@@ -173,6 +173,6 @@ def _tables(status: int) -> Sequence[_Table]:
 
 
 def _asks_beyond_limit(searchable: str) -> bool:
-    """Whether a request alone is above the limit: no waiting helps it."""
+    """Say whether a request alone is above the limit: no waiting helps it."""
     numbers = _LIMIT_AND_REQUEST.search(searchable)
     return numbers is not None and int(numbers[2].replace(",", "")) > int(numbers[1].replace(",", ""))

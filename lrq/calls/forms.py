@@ -48,7 +48,7 @@ class Change:
 
 
 def parameters(call: Call, form: Form = PLAIN) -> dict[str, Any]:
-    """What goes into the body beside model and messages. What the settings' `extra` sets to null is left out."""
+    """Return what goes into the body beside model and messages. What the settings' `extra` sets to null is left out."""
     body: dict[str, Any] = {}
     if call.role != "embedding":
         limit = call.max_tokens and call.max_tokens + _room(call, form)
@@ -67,7 +67,7 @@ def parameters(call: Call, form: Form = PLAIN) -> dict[str, Any]:
 
 
 def limit_of(sent: Mapping[str, Any]) -> int | None:
-    """The limit of a reply in a request's parameters."""
+    """Return the limit of a reply in a request's parameters."""
     return max((int(sent[name]) for name in _LIMITS if name in sent), default=None)
 
 
@@ -138,7 +138,7 @@ _MOST_TEXT = 8_000  # characters of an error that are looked through
 
 
 def changes(sent: Mapping[str, Any], status: int, body: object) -> list[Change]:
-    """What a refused request's answer asks for; empty where it is not the form that is refused."""
+    """Return what a refused request's answer asks for; empty where it is not the form that is refused."""
     strings = list(_strings(body))
     text = "\n".join(value for _, value in strings)[:_MOST_TEXT]
     if (status not in _STATUS and "UnsupportedParams" not in text) or _OF_CONTENT.search(text):
@@ -193,7 +193,7 @@ def _ceiling(value: Any, text: str) -> float:
 
 
 def _ranged(name: str, value: float, text: str) -> Change | None:
-    """The bound that a value has missed, where the words name one."""
+    """Return the bound that a value has missed, where the words name one."""
     low, high = (bound if bound is None else round(bound, 4) for bound in _range(text))
     if low is not None and value < low:
         return Change(topic="least", name=name, value=low)
@@ -201,7 +201,7 @@ def _ranged(name: str, value: float, text: str) -> Change | None:
 
 
 def _range(text: str) -> tuple[float | None, float | None]:
-    """The smallest and the largest value that the words allow; an open end is a hundredth away."""
+    """Return the smallest and the largest value that the words allow; an open end is a hundredth away."""
     span = re.search(rf"([\[(])\s*{_DECIMAL}\s*,\s*{_DECIMAL}\s*([\])])", text)
     if span:
         return float(span[2]) + 0.01 * (span[1] == "("), float(span[3]) - 0.01 * (span[4] == ")")
@@ -235,7 +235,7 @@ def _speaks_of(name: str, text: str) -> bool:
 
 
 def _strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """All texts of an error's body with the keys they stand under, without what repeats the request."""
+    """Return all texts of an error's body with the keys they stand under, without what repeats the request."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):

@@ -52,7 +52,7 @@ class Learned:
         return tuple(self._facts.get((endpoint.address, model), {}).values())
 
     def form(self, endpoint: Endpoint, call: Call, kind: str) -> Form:
-        """How a call is to be asked; `kind` is the prompt's."""
+        """Return how a call is to be asked; `kind` is the prompt's."""
         name = endpoint.address, call.model, call.role, kind, endpoint.reasoning_tokens
         form = self._forms.get(name)
         if form is None:
@@ -70,7 +70,7 @@ class Learned:
         return form
 
     def is_measured(self, endpoint: Endpoint, call: Call) -> bool:
-        """Whether it is known how long the model thinks; until then its first calls go ahead of the others."""
+        """Say whether it is known how long the model thinks; until then its first calls go ahead of the others."""
         if endpoint.reasoning_tokens is not None or call.role not in _THINKING_ROLES:
             return True
         facts = self._facts.get((endpoint.address, call.model), {})
@@ -89,7 +89,7 @@ class Learned:
 
 
 def changed(form: Form, asked: Sequence[Change]) -> Form:
-    """The form with what a refusal asks for."""
+    """Return the form with what a refusal asks for."""
     return replace(
         form,
         refused=form.refused | {change.name for change in asked if change.topic == "refused"},
@@ -110,7 +110,7 @@ def thinking(choices: Sequence[Choice], usage: Usage) -> int:
 
 
 def room_for(form: Form, choices: Sequence[Choice], usage: Usage) -> int | None:
-    """The room that a reply shows to be needed; None where it shows nothing.
+    """Return the room that a reply shows to be needed; None where it shows nothing.
 
     A reply that was cut in its thoughts says only that there was too little; one whose answer was cut says nothing.
     """
@@ -123,7 +123,7 @@ def room_for(form: Form, choices: Sequence[Choice], usage: Usage) -> int | None:
 
 
 def words(facts: Sequence[Fact]) -> list[str]:
-    """What is known of an endpoint, for people."""
+    """Return what is known of an endpoint, for people."""
     phrases = []
     rooms = {fact.name or "others": int(fact.value) for fact in facts if fact.topic == "room" and fact.value}
     for fact in facts:

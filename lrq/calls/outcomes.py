@@ -55,7 +55,7 @@ class Outcome:
 
 
 def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes, latency: float = 0.0) -> Outcome:
-    """The outcome of a request that was answered with this status and body. Raises nothing."""
+    """Return the outcome of a request that was answered with this status and body. Raises nothing."""
     body = _parse(raw)
     if not 200 <= status < 300:
         return _failure(call, status, headers, read_error(body, raw), body, latency)
@@ -88,7 +88,7 @@ def unreadable(
 def _no_reply(
     call: Call, status: int, headers: Mapping[str, str], body: object, raw: bytes, size: int, latency: float
 ) -> Outcome:
-    """What came with a status of success and has not the form of a reply; `size`: the bytes of it."""
+    """Return what came with a status of success and has not the form of a reply; `size`: the bytes of it."""
     error = read_error(body, raw)
     is_page = raw.lstrip().startswith(b"<")
     text = error.text if is_page else f"the body does not have the form of a reply ({error.text or 'it is empty'})"
@@ -127,7 +127,7 @@ def _failure(
 
 
 def _error_in_reply(body: object) -> object:
-    """The error that stands in place of a reply, or ended it; None where there is none."""
+    """Return the error that stands in place of a reply, or ended it; None where there is none."""
     if not isinstance(body, dict):
         return body if isinstance(body, list) and body and read_error(body, b"").status else None
     error, choices = body.get("error"), body.get("choices")
@@ -145,7 +145,7 @@ def _error_in_reply(body: object) -> object:
 
 
 def _has_text(body: object) -> bool:
-    """Whether a part of a reply came along with the error that ended it."""
+    """Say whether a part of a reply came along with the error that ended it."""
     choices = body.get("choices") if isinstance(body, dict) else None
     messages = (
         [choice.get("message") for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
@@ -154,14 +154,14 @@ def _has_text(body: object) -> bool:
 
 
 def _deciding(status: int, error: ErrorBody) -> int:
-    """The status that decides: what a body of 200 names, and what a gateway has wrapped."""
+    """Return the status that decides: what a body of 200 names, and what a gateway has wrapped."""
     if 200 <= status < 300:
         return error.status
     return error.status if status in _WRAPPERS and error.status in _WRAPPED else status
 
 
 def _usage_of(body: object) -> Usage:
-    """The counts of an answer that is no reply."""
+    """Return the counts of an answer that is no reply."""
     try:
         return _usage(body) if isinstance(body, dict) else Usage()
     except (AttributeError, TypeError, ValueError, OverflowError):
@@ -169,7 +169,7 @@ def _usage_of(body: object) -> Usage:
 
 
 def _parse(raw: bytes) -> object:
-    """The body as JSON; None where it is none. A reply with half a character in it was paid for all the same.
+    """Return the body as JSON; None where it is none. A reply with half a character in it was paid for all the same.
 
     Lines of comment, which keep a connection alive, may stand before and after it.
     """
@@ -216,7 +216,7 @@ def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], late
 
 
 def _vectors(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]:
-    """One for each text. A number that JSON cannot say, null, is kept as NaN: whoever compares leaves it out."""
+    """Return a vector for each text. A number that JSON cannot say, null, is kept as NaN: whoever compares leaves it out."""
     rows = (choice["embedding"] for choice in sorted(data, key=lambda entry: entry.get("index") or 0))
     vectors = [[math.nan if number is None else float(number) for number in row] for row in rows]
     if len(vectors) != count or not all(vectors) or len(set(map(len, vectors))) != 1:
@@ -225,7 +225,7 @@ def _vectors(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]
 
 
 def _choice(one: Mapping[str, Any]) -> Choice:
-    """One completion, its thoughts parted from its answer. A refusal in a field of its own is no answer.
+    """Return one completion, its thoughts parted from its answer. A refusal in a field of its own is no answer.
 
     Some servers put the whole answer where thoughts belong; where a reply has ended, that is its text.
     """
@@ -253,7 +253,7 @@ def _token_ids(ids: object) -> tuple[int, ...]:
 
 
 def _text(content: object) -> str:
-    """A message's content: a text, or a list of parts of which the texts count."""
+    """Return a message's content: a text, or a list of parts of which the texts count."""
     if isinstance(content, list):
         return "".join(_text(part.get("text") if isinstance(part, dict) else part) for part in content)
     if content is None or isinstance(content, str):
@@ -262,7 +262,7 @@ def _text(content: object) -> str:
 
 
 def _usage(body: Mapping[str, Any]) -> Usage:
-    """The counts of a reply; 0 for what is missing or is no count.
+    """Return the counts of a reply; 0 for what is missing or is no count.
 
     Tokens that only the total holds are thoughts, and are billed as completion.
     """
@@ -299,7 +299,7 @@ def _first(counted: Mapping[str, Any], *names: str) -> int:
 
 
 def _count(value: object) -> int:
-    """A count of tokens; 0 for anything else: money is not made of it."""
+    """Return a count of tokens; 0 for anything else: money is not made of it."""
     if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 < value <= _LARGEST_COUNT else 0

@@ -62,7 +62,7 @@ NOTHING = Preset(name="")
 
 
 def preset_of(endpoint: Endpoint) -> Preset:
-    """What is known of the endpoint's host; of one of your own nothing."""
+    """Return what is known of the endpoint's host; of one of your own nothing."""
     parts = urlsplit(endpoint.url)
     for preset in PRESETS:
         if re.fullmatch(preset.host, parts.hostname or "") and re.search(preset.path, parts.path):
@@ -71,7 +71,7 @@ def preset_of(endpoint: Endpoint) -> Preset:
 
 
 def base_url(endpoint: Endpoint) -> str:
-    """The URL that paths are added to."""
+    """Return the URL that paths are added to."""
     return endpoint.url + ("" if urlsplit(endpoint.url).path else preset_of(endpoint).base)
 
 

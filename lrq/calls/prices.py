@@ -31,7 +31,7 @@ class Rates:
         return self.cost(replace(usage, cached_tokens=0)) - self.cost(usage)
 
     def bound(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """The most that a call of so many tokens, or of fewer, can cost."""
+        """Return the most that a call of so many tokens, or of fewer, can cost."""
         most = ceil(prompt_tokens * max(self.input, self.cached) + completion_tokens * self.output)
         if self.longer is not None and prompt_tokens > self.longer.start:
             return max(most, self.longer.bound(prompt_tokens, completion_tokens))
@@ -39,7 +39,7 @@ class Rates:
 
 
 def rates_of(endpoint: Endpoint) -> Rates | None:
-    """The settings' price, else the published one of the model at that host, else None: unpriced."""
+    """Return the settings' price, else the published one of the model at that host, else None: unpriced."""
     price = endpoint.price
     if price is not None:
         return Rates(
@@ -84,7 +84,7 @@ def _starts(price: Any) -> list[int]:
 
 
 def _at(price: Any, start: int) -> float | None:
-    """The price per million for prompts just above `start`."""
+    """Return the price per million for prompts just above `start`."""
     if price is None:
         return None
     tiers = [tier.price for tier in getattr(price, "tiers", ()) if tier.start <= start]

@@ -25,7 +25,7 @@ def encode(choices: Sequence[Choice], vectors: Sequence[Sequence[float]] = ()) -
 
 
 def _ids(choice: Choice) -> list[list[int]]:
-    """The tokens of a choice, where they are known; older replies have none."""
+    """Return the tokens of a choice, where they are known; older replies have none."""
     return [list(choice.ids)] if choice.ids else []
 
 

@@ -66,7 +66,7 @@ class Standing:
         return time.monotonic() - self.answered_at < RECENTLY
 
     def chance(self, item: int | None, tries: int) -> float:
-        """The chance that a call is throttled so many times by what throttles the calls of other items, too."""
+        """Return the chance that a call is throttled so many times by what throttles the calls of other items, too."""
         since = time.monotonic() - RECENTLY
         others = [passed for moment, whose, passed in self.latest if moment >= since and whose != item]
         if len(others) < _FEWEST or item is None:
@@ -95,7 +95,7 @@ class Standing:
         return bool(passing - {item}) or (item not in passing and len(throttled) < _ALONE)
 
     def is_never_taken(self, item: int | None, tries: int) -> bool:
-        """Whether a call is throttled for what it is, such as its size: others pass, and it never does."""
+        """Say whether a call is throttled for what it is, such as its size: others pass, and it never does."""
         most = _NEVER_LIKE_ITS_ITEM if item in self.never_taken else _NEVER
         if self.chance(item, tries) >= most:
             return False

@@ -147,7 +147,7 @@ class Transport:
             return Outcome(kind=kind, reason=reason, is_unsent=True, latency=latency)
 
     async def models(self, endpoint: Endpoint, seconds: float = 10.0) -> Models:
-        """What the endpoint says of its models. No paid call."""
+        """Return what the endpoint says of its models. No paid call."""
         way = self._way(endpoint)
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
@@ -222,7 +222,7 @@ def _json(raw: bytes) -> object:
 
 
 def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for this URL; none leads to this machine itself."""
+    """Return the proxy that the environment names for this URL; none leads to this machine itself."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return None if is_loopback(host) or proxy_bypass(host) else getproxies().get(parts.scheme)
@@ -258,7 +258,7 @@ def _why_unsent(error: Exception, way: _Way) -> tuple[Kind, str]:
 
 
 def _name(error: BaseException) -> str:
-    """The kind of error alone: its text could hold the request's headers."""
+    """Return the kind of error alone: its text could hold the request's headers."""
     return type(error).__name__
 
 

@@ -44,7 +44,7 @@ Bill = Mapping[Group, Amount]
 
 
 def merged(bills: Iterable[Bill]) -> dict[Group, Amount]:
-    """One bill of several."""
+    """Return one bill of several."""
     total: dict[Group, Amount] = {}
     for bill in bills:
         for group, amount in bill.items():
@@ -53,7 +53,7 @@ def merged(bills: Iterable[Bill]) -> dict[Group, Amount]:
 
 
 def less_cached(bill: Bill, missed: Mapping[Group, float]) -> dict[Group, Amount]:
-    """The bill with these tokens fewer found in prompt caches."""
+    """Return the bill with these tokens fewer found in prompt caches."""
     return {
         group: replace(amount, cached_tokens=max(0.0, amount.cached_tokens - missed.get(group, 0.0)))
         for group, amount in bill.items()
@@ -81,7 +81,7 @@ class Scaled:
 
 
 def scale(sample: Sequence[tuple[Size, Bill]], total: Size) -> Scaled:
-    """The bill of all items from that of a random sample: a ratio estimate for each group and field.
+    """Return the bill of all items from that of a random sample: a ratio estimate for each group and field.
 
     Each grows with the one measure of size that explains the sample best (least squares through the origin), so that
     no one need know what a recipe's calls depend on. The error is that of a ratio estimate without replacement.
@@ -106,7 +106,7 @@ def scale(sample: Sequence[tuple[Size, Bill]], total: Size) -> Scaled:
 
 
 def _best_ratio(sizes: Sequence[Sequence[float]], values: Sequence[float], total: Sequence[float]) -> tuple[int, float]:
-    """The measure that explains the values best, and values per unit of it."""
+    """Return the measure that explains the values best, and values per unit of it."""
     candidates = []
     for column in range(len(total)):
         size_total = sum(size[column] for size in sizes)
@@ -146,7 +146,7 @@ def replied(
     caches: Collection[str],
     simulated: Collection[str],
 ) -> dict[Group, Amount]:
-    """The bill with replies as long and prompts as cached as they are likely to be.
+    """Return the bill with replies as long and prompts as cached as they are likely to be.
 
     Args:
         kinds: the recipe's kinds of prompt, by name. What is of no kind (samples, embeddings) stays as it was counted.
@@ -182,7 +182,7 @@ def _typical(kind: Kind | None, amount: Amount) -> float:
 
 
 def calibrated(bill: Bill, foreseen: Bill, billed: Bill) -> dict[Group, Amount]:
-    """The bill corrected by what a pilot's items were foreseen to take and what they took, kind by kind."""
+    """Return the bill corrected by what a pilot's items were foreseen to take and what they took, kind by kind."""
     before, after = _by_kind(foreseen), _by_kind(billed)
     amounts = {}
     for group, amount in bill.items():
@@ -224,7 +224,7 @@ class Duration:
 
 
 def duration(amount: Amount, seconds: float, capacity: Capacity) -> Duration | None:
-    """How long an endpoint's calls take at best, and which limit says so; None where none is known.
+    """Return how long an endpoint's calls take at best, and which limit says so; None where none is known.
 
     seconds: of one call, on average.
     """

@@ -30,7 +30,7 @@ class Seen:
 
 
 def read_headers(headers: Mapping[str, str]) -> dict[str, Seen]:
-    """What is said of "requests" and of "tokens".
+    """Return what is said of "requests" and of "tokens".
 
     Args:
         headers: names in any case if the mapping allows it, else in lower case.

@@ -185,7 +185,7 @@ class Limiter:
             attendant.nudge(QUIET)
 
     async def close(self) -> None:
-        """Who waits gets Stopping; what is settled is reported."""
+        """Raise Stopping in who waits, and report what is settled."""
         self._closed = True
         for attendant in self._attendants.values():
             for waiter in attendant.gate.waiting.all():
@@ -196,11 +196,11 @@ class Limiter:
 
     @property
     def in_flight(self) -> int:
-        """This process's calls in flight; from any thread."""
+        """Count this process's calls in flight; from any thread."""
         return sum(attendant.gate.in_flight for attendant in tuple(self._attendants.values()))
 
     def view(self) -> dict[str, LaneView]:
-        """The lanes this process uses, as its last poll of each saw them."""
+        """Return the lanes this process uses, as its last poll of each saw them."""
         views = (attendant.gate.view for attendant in self._attendants.values())
         return {view.name: view for view in views if view is not None}
 
@@ -221,7 +221,7 @@ class Limiter:
 
 
 async def read_lanes(redis: Redis, prefix: str, *, window: float = WINDOW, slack: float = SLACK) -> dict[str, LaneView]:
-    """All lanes used within a day, as they stand now: for processes that make no calls themselves.
+    """Return all lanes used within a day, as they stand now: for processes that make no calls themselves.
 
     Raises redis.exceptions.RedisError when Redis does not answer.
     """

@@ -31,7 +31,7 @@ class Report:
         return not (self.requests or self.tokens or self.answered or self.failures)
 
     def give_back(self, run: int, bucket: int, calls: int, tokens: int) -> None:
-        """A grant, or what is left of it, that is not used."""
+        """Give back a grant, or what is left of it, that is not used."""
         self.unused[run] += calls
         self.requests[bucket] -= calls
         self.tokens[bucket] -= tokens
@@ -67,7 +67,7 @@ class Report:
             self.throttled |= _blame(seen, permit.tokens)
 
     def wait_after_429(self, seconds: float) -> None:
-        """The server's Retry-After, for the 429 just added."""
+        """Note the server's Retry-After, in seconds, for the 429 just added."""
         if self.throttled is not None:
             self.throttled["after"] = max(seconds, self.throttled.get("after", 0.0))
 
@@ -95,7 +95,7 @@ def _as_json(seen: Seen, own: int) -> dict[str, Any]:
 
 
 def _blame(seen: Mapping[str, Seen], tokens: int) -> dict[str, Any]:
-    """Which limit a 429 speaks of, if its headers tell, and whether what remains of it explains the 429."""
+    """Return which limit a 429 speaks of, if its headers tell, and whether what remains of it explains the 429."""
     left = {
         kind: seen_limit.remaining / seen_limit.limit
         for kind, seen_limit in seen.items()
