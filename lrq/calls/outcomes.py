@@ -216,7 +216,7 @@ def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], late
 
 
 def _vectors(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]:
-    """Return a vector for each text. A number that JSON cannot say, null, is kept as NaN: whoever compares leaves it out."""
+    """Return a vector for each text. A null, a number that JSON cannot say, is kept as NaN and left out later."""
     rows = (choice["embedding"] for choice in sorted(data, key=lambda entry: entry.get("index") or 0))
     vectors = [[math.nan if number is None else float(number) for number in row] for row in rows]
     if len(vectors) != count or not all(vectors) or len(set(map(len, vectors))) != 1:
