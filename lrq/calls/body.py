@@ -2,12 +2,13 @@
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
-from lrq.calls.forms import PLAIN, Form, limit_of, parameters
+from lrq.calls.forms import limit_of
 from lrq.domain.records import Call
 
 ACCEPTED = "gzip, deflate"  # what can be unpacked piece by piece; nothing else is asked for
@@ -38,11 +39,13 @@ class Body:
     cut: str = ""  # the error that cut it off; empty where none did
 
 
-def largest_reply(call: Call, form: Form = PLAIN) -> int:
-    """Return how many bytes an honest answer to the call can have, an error that repeats the request included."""
+def largest_reply(call: Call, sent: Mapping[str, Any]) -> int:
+    """Return how many bytes an honest answer to the call can have, an error that repeats the request included.
+
+    sent: the request's parameters.
+    """
     if call.role == "embedding":
         return _ANY_REPLY + _PER_VECTOR * len(call.input)
-    sent = parameters(call, form)
     per_token = _PER_LOGPROB if any("logprob" in name for name in sent) else _PER_TOKEN
     per_byte = 8 if "return_token_ids" in sent else 2  # those of the prompt come along
     tokens = (limit_of(sent) or _NEVER_LIMITED) * int(sent.get("n", 1))
@@ -67,6 +70,8 @@ async def read_body(response: aiohttp.ClientResponse, most: int, large: asyncio.
 
 def is_overgrown(body: Body) -> bool:
     """Say whether the body, parsed as JSON, would take much more memory than its bytes: it is no honest reply."""
+    if _PER_OBJECT * len(body.data) <= _ROOM_FOR_VALUES:
+        return False
     objects = body.data.count(b"{") + body.data.count(b"[")
     return _PER_OBJECT * objects + _PER_VALUE * body.data.count(b",") > max(_ROOM_FOR_VALUES, 8 * len(body.data))
 
@@ -87,6 +92,9 @@ class _Reader:
     async def take(self, stream: aiohttp.StreamReader, until: int) -> None:
         """Read on until there are so many bytes, the answer ends, or it shows to be none."""
         while self.is_open and max(len(self.data), self.received) < until:
+            if stream.at_eof():
+                self.is_open = False
+                return
             try:
                 packed = await stream.readany()
             except (aiohttp.ClientError, OSError) as error:  # a timeout is one, too

@@ -81,7 +81,7 @@ class Caller:
         self.settled: Callable[[Call, Purpose, Reply], None] | None = None  # told of every bought reply
 
     async def call(self, call: Call, purpose: Purpose) -> Reply:
-        """The reply to this question; bought at most once, however many ask.
+        """Return the reply to this question; bought at most once, however many ask.
 
         Raises CallRefused, CallFailed, RunHalted or Stopping; LrqError where the settings do not name its endpoint.
         """
@@ -102,7 +102,7 @@ class Caller:
         return dict(self._failing) if self._waiting else {}
 
     def load(self) -> tuple[int, int]:
-        """All calls that are under way, and those of them that are in flight. Call it from any thread."""
+        """Return all calls that are under way, and those of them that are in flight. Call it from any thread."""
         return len(self._pending), self._limiter.in_flight
 
     async def stop(self) -> None:
@@ -164,18 +164,18 @@ class Caller:
         turn = self._heads.turn(call) if pool.caches else None
         lead = self.adapting.lead(pool, call, purpose.kind)
         warm_up = self.breaker.warm_up(call, purpose) if is_read(call, purpose) else WarmUp(is_proven=True)
-        granted: Granted | None = None
+        grant: Granted | None = None
         outcome: Reply | Outcome | None = None
         try:
-            granted = await self._permit(pool, (lead, turn), warm_up, call, purpose, tries)
+            grant = await self._permit(pool, (lead, turn), warm_up, call, purpose, tries)
             is_stale = self.adapting.forms(pool, call, purpose.kind) != forms
-            if granted is None or not await self._may_send(id_, granted.permit, tries, is_stale=is_stale):
+            if grant is None or not await self._may_send(id_, grant.permit, tries, is_stale=is_stale):
                 await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
                 return None
-            granted = replace(granted, form=forms[granted.line.lane.name])
-            outcome = await self._send(id_, claim.key, pool, granted, call, purpose, tries)
+            grant = Granted(grant.line, grant.permit, forms[grant.line.lane.name])
+            outcome = await self._send(id_, claim.key, pool, grant, call, purpose, tries)
         finally:
-            if granted is not None:
+            if grant is not None:
                 warm_up.leave()
             if turn is not None:
                 turn.end(answered=isinstance(outcome, Reply))
@@ -184,16 +184,16 @@ class Caller:
                 lead.end(answered=is_known or (isinstance(outcome, Outcome) and outcome.kind != "adapted"))
             await self._keep_learned()
         if isinstance(outcome, Outcome) and outcome.kind != "adapted":
-            tries.failed_at.add(granted.line.lane.name)
-            if outcome.kind == "account" and pool.shut(granted.line):
+            tries.failed_at.add(grant.line.lane.name)
+            if outcome.kind == "account" and pool.shut(grant.line):
                 return replace(outcome, kind="failed")  # the pool's other servers may answer
-            if outcome.kind == "failed" and self._limiter.is_failing(granted.line.lane):
-                self._note_failing(granted.line.lane.name, outcome.reason)
+            if outcome.kind == "failed" and self._limiter.is_failing(grant.line.lane):
+                self._note_failing(grant.line.lane.name, outcome.reason)
                 # A delivery that may have been charged counts as ever: probes are only to see who is there.
                 is_probe = not (outcome.unknown or outcome.is_in_reply or outcome.charge)
                 return replace(outcome, kind="probed") if is_probe else outcome  # the limiter spaces the next
         elif isinstance(outcome, Reply):
-            self._failing.pop(granted.line.lane.name, None)
+            self._failing.pop(grant.line.lane.name, None)
             await self.breaker.answered(call, purpose)
         return outcome
 
@@ -249,8 +249,8 @@ class Caller:
         granted_at = time.monotonic()
         may = False
         try:
-            sent: bool = not is_stale and await self._writer.write(Send(id=id_, owner=self._owner))
-            may = sent and not self._stopping and not tries.is_stale(time.monotonic() - granted_at)
+            is_marked: bool = not is_stale and await self._writer.write(Send(id=id_, owner=self._owner))
+            may = is_marked and not self._stopping and not tries.is_stale(time.monotonic() - granted_at)
         except AWAY:
             pass
         finally:
@@ -267,14 +267,16 @@ class Caller:
             outcome = await self._transport.post(granted.line.endpoint, call, key, granted.form)
             if outcome.kind != "ok" and self._is_adapted(granted, call, purpose, outcome, tries):
                 outcome = replace(outcome, kind="adapted")
-            outcome = replace(outcome, body=None)  # it has been read, and may be large
+            if outcome.body is not None:
+                outcome = replace(outcome, body=None)  # it has been read, and may be large
             kind = outcome.kind
         finally:
             standing.end(begun, kind=kind, item=purpose.item)
         throttled = tries.throttled + 1
         if kind == "throttled" and standing.is_never_taken(purpose.item, throttled):
             outcome = replace(outcome, kind="refused", reason=f"{outcome.reason} ({throttled} tries; others pass)")
-        is_own = kind == "throttled" and standing.is_its_own(purpose.item, throttled)
+        names_wait = outcome.retry_after is not None
+        is_own = kind == "throttled" and standing.is_its_own(purpose.item, throttled, names_wait=names_wait)
         self._learn(granted.permit, call, purpose, outcome, is_own=is_own)
         pool.learn(outcome.usage)
         if outcome.kind == "denied":
@@ -315,7 +317,7 @@ class Caller:
             return False
 
     def _charge(self, granted: Granted, call: Call, outcome: Outcome) -> Charge | None:
-        """What an answer costs that is no reply; None where nothing of it can have been charged."""
+        """Return what an answer costs that is no reply; None where nothing of it can have been charged."""
         counts = outcome.usage.prompt_tokens or outcome.usage.completion_tokens
         if outcome.unread is None and not counts:
             return None
@@ -456,21 +458,21 @@ class Caller:
             self._expectation.learn(call, purpose, outcome.usage)
 
     async def _count_reuse(self, call: Call, purpose: Purpose) -> None:
-        """A reply was had without a call: only a figure, for which no database that is away is waited for."""
+        """Count a reply that was had without a call: a figure, for which no database that is away is waited for."""
         with suppress(*AWAY):
             await self._writer.write(Reuse(purpose=purpose, role=call.role, endpoint=call.endpoint, model=call.model))
 
     def _pool(self, call: Call, run: int) -> Pool:
         price = self.price(call, run)
-        known = self._pools.get((call.role, call.endpoint, call.model, price))
-        if known is None:
-            known = open_pool(self._settings, call, self._limiter, price)
-            self._pools[call.role, call.endpoint, call.model, price] = known
-        return known
+        pool = self._pools.get((call.role, call.endpoint, call.model, price))
+        if pool is None:
+            pool = open_pool(self._settings, call, self._limiter, price)
+            self._pools[call.role, call.endpoint, call.model, price] = pool
+        return pool
 
 
 def _status(outcome: Outcome) -> LimiterOutcome:
-    """What the limiter is told of a delivery."""
+    """Return what the limiter is told of a delivery."""
     if outcome.kind == "failed":  # a server that answers is not one that only fails: it is for the breaker
         return "other" if outcome.is_in_reply else "failed"
     if outcome.is_unsent:

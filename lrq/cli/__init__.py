@@ -83,7 +83,9 @@ def main(arguments: list[str] | None = None, **extra: Any) -> None:
         code = done.exit_code
     except click.ClickException as error:
         code = _say_usage(error)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stopped:
+        if words := str(stopped.__cause__ or stopped):  # what an operation said of it
+            _echo(f"lrq: {words}")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has had enough

@@ -196,11 +196,15 @@ class Call:
         return asked + (len(orjson.dumps(self.extra)) if self.extra else 0)
 
     @cached_property
+    def control_tokens(self) -> int:
+        """Count the control tokens that the messages spell out: each grows by a byte where it is broken."""
+        return sum(count_control_tokens(message["content"]) for message in self.messages)
+
+    @cached_property
     def longest(self) -> int:
-        """The size in that normal form of Unicode in which it is longest, control tokens broken."""
+        """Return the size in bytes in that normal form of Unicode in which it is longest, control tokens broken."""
         texts = (*(message["content"] for message in self.messages), *self.input)
-        broken = sum(count_control_tokens(message["content"]) for message in self.messages)
-        return self.size + broken + sum(_growth(text) for text in texts if not text.isascii())
+        return self.size + self.control_tokens + sum(_growth(text) for text in texts if not text.isascii())
 
 
 @dataclass(frozen=True, kw_only=True)

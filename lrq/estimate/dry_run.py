@@ -8,6 +8,7 @@ from dataclasses import replace
 from lrq.domain.lines import Entry
 from lrq.domain.records import Call, Item, Passage, Prompt, Purpose, Response, Score
 from lrq.domain.tokens import chunk, count_tokens
+from lrq.estimate.contexts import Longest
 from lrq.estimate.cost import Estimate
 from lrq.judge.asking import Asker, JudgeModel
 from lrq.judge.estimate import Amount, Bill, Scaled, Size, less_cached, merged, scale
@@ -52,6 +53,11 @@ class DryRun:
         if total is not None:
             scaled = scale(list(zip(sizes, bills, strict=True)), total)
         return replace(scaled, bill=less_cached(scaled.bill, self._counter.missed))
+
+    @property
+    def longest(self) -> Longest:
+        """Return the longest prompts so far, in tokens, by endpoint; those of an endpoint that nobody named apart."""
+        return {name: tokens for name, tokens in self._counter.longest.items() if name[1] != _NOBODY.endpoint}
 
     def notes(self) -> list[str]:
         """Say what the figures take for granted."""

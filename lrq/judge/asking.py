@@ -78,7 +78,7 @@ class Asker:
     ) -> Answer[T]:
         model = self.models(dimension, prompt)
         sample = (0 if kind in self.shared else self.vote) * DRAWS + draw
-        asked = partial(
+        make_call = partial(
             Call,
             role="judge",
             endpoint=model.endpoint,
@@ -94,7 +94,7 @@ class Asker:
         reason = ""
         for series in range(self.series + 1):
             try:
-                return await self._ask(partial(asked, series=series), first, purpose, read, max_tokens, keys)
+                return await self._ask(partial(make_call, series=series), first, purpose, read, max_tokens, keys)
             except _Fruitless as fruitless:
                 reason = f"{dimension}, {kind}: {fruitless}"
                 if fruitless.is_new:  # it was asked just now: another series is for another `resume --failed`

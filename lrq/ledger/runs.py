@@ -196,9 +196,9 @@ def _config(text: str) -> Mapping[str, Any]:
     return config
 
 
-def set_taking_in(conn: sa.Connection, run: int, taking_in: bool) -> None:
-    """While lines are being added a run is never at its end."""
-    conn.execute(runs.update().where(runs.c.id == run).values(taking_in=int(taking_in)))
+def set_taking_in(conn: sa.Connection, run: int, taking_in: int) -> None:
+    """Set whether more lines may come, one of lrq.ledger.intakes: while they may, a run is never at its end."""
+    conn.execute(runs.update().where(runs.c.id == run).values(taking_in=taking_in))
 
 
 def halt(conn: sa.Connection, run: int, *, state: str, by: str, reason: str) -> bool:

@@ -41,7 +41,7 @@ runs = sa.Table(
     sa.Column("state", sa.String(16), nullable=False, server_default="active"),  # active, paused, stopped, done
     sa.Column(
         "halt", sa.String(16), nullable=False, server_default=""
-    ),  # who halted it: user, account, budget, settings
+    ),  # who halted it: user, account, budget, settings, interrupted
     _text("reason"),
     sa.Column("created_at", sa.Float, nullable=False),
     _count("round"),
@@ -54,7 +54,7 @@ runs = sa.Table(
     _count("reserved_cost", sa.BigInteger),
     _count("reserved_tokens", sa.BigInteger),
     _count("unknown_cost", sa.BigInteger),  # the part of spent that belongs to deliveries of unknown outcome
-    _count("taking_in"),  # 1 while lines are still being added: the run cannot be at its end
+    _count("taking_in"),  # 1: a process adds lines, 2: a pilot has left some; the run cannot be at its end
 )
 
 items = sa.Table(

@@ -12,7 +12,7 @@ from lrq.calls.learned import Learned, words
 from lrq.calls.limiter import read_lanes
 from lrq.config import Settings
 from lrq.domain.records import ROLES
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, intakes
 from lrq.ledger import processes as processes_
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import CUT, count_rows
@@ -33,7 +33,7 @@ def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
             "recipe": run.recipe,
             "state": run.state,
             "halted_by": run.halt,
-            "reason": run.reason,
+            "reason": run.reason or (intakes.advice(run.name) if intakes.is_interrupted(ledger, conn, run.id) else ""),
             "items": runs_.item_states(conn, run.id),
             "set_aside": runs_.count_rejected(conn, run.id),
             "rejected": runs_.reject_reasons(conn, run.id),

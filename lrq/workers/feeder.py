@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from lrq.config import Settings
 from lrq.domain.errors import LrqError
-from lrq.ledger import Ledger, backlog
+from lrq.ledger import Ledger, backlog, intakes
 from lrq.ledger import runs as runs_
 from lrq.ledger.calls import bury_all
 from lrq.ledger.engine import FEEDING
@@ -161,6 +161,8 @@ class Feeder:
     def _housekeep(self) -> None:
         with self._ledger.writing() as conn:
             bury_all(self._ledger, conn)
+            for name in intakes.pause_interrupted(self._ledger, conn):
+                log.warning("run %s is paused: %s", name, intakes.advice(name))
         if self._reconciler is not None:
             self._reconciler.look()
 

@@ -100,8 +100,8 @@ class _Attendant:
         self._tries += 1
         if self._loop.time() >= self._warned + _WARN_EVERY:
             self._warned = self._loop.time()
-            said = f"{type(error).__name__}: {error}"[:200]
-            log.warning("The limiter gets no answer from Redis (%s); calls wait.", said, extra={"error": said})
+            problem = f"{type(error).__name__}: {error}"[:200]
+            log.warning("The limiter gets no answer from Redis (%s); calls wait.", problem, extra={"error": problem})
 
 
 class Limiter:
@@ -185,7 +185,7 @@ class Limiter:
             attendant.nudge(QUIET)
 
     async def close(self) -> None:
-        """Who waits gets Stopping; what is settled is reported."""
+        """Raise Stopping in who waits, and report what is settled."""
         self._closed = True
         for attendant in self._attendants.values():
             for waiter in attendant.gate.waiting.all():
@@ -196,11 +196,11 @@ class Limiter:
 
     @property
     def in_flight(self) -> int:
-        """This process's calls in flight; from any thread."""
+        """Count this process's calls in flight; from any thread."""
         return sum(attendant.gate.in_flight for attendant in tuple(self._attendants.values()))
 
     def view(self) -> dict[str, LaneView]:
-        """The lanes this process uses, as its last poll of each saw them."""
+        """Return the lanes this process uses, as its last poll of each saw them."""
         views = (attendant.gate.view for attendant in self._attendants.values())
         return {view.name: view for view in views if view is not None}
 
@@ -221,7 +221,7 @@ class Limiter:
 
 
 async def read_lanes(redis: Redis, prefix: str, *, window: float = WINDOW, slack: float = SLACK) -> dict[str, LaneView]:
-    """All lanes used within a day, as they stand now: for processes that make no calls themselves.
+    """Return all lanes used within a day, as they stand now: for processes that make no calls themselves.
 
     Raises redis.exceptions.RedisError when Redis does not answer.
     """
@@ -230,7 +230,7 @@ async def read_lanes(redis: Redis, prefix: str, *, window: float = WINDOW, slack
     lanes = {}
     for raw in await redis.smembers(lanes_key(prefix)):
         name = raw.decode() if isinstance(raw, bytes) else str(raw)
-        seen = await script(keys=keys_of(prefix, name), args=[orjson.dumps(ask)])
-        if seen:
-            lanes[name] = read_view(name, orjson.loads(seen))
+        view = await script(keys=keys_of(prefix, name), args=[orjson.dumps(ask)])
+        if view:
+            lanes[name] = read_view(name, orjson.loads(view))
     return lanes
