@@ -113,7 +113,7 @@ class Breaker:
 
 def is_read(call: Call, purpose: Purpose) -> bool:
     """Whether somebody will say if the reply can be read."""
-    return call.role == "judge" and bool(purpose.kind)
+    return call.role == "judge" and call.api == "chat" and bool(purpose.kind)
 
 
 def _question(call: Call, purpose: Purpose) -> Question:

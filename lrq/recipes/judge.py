@@ -11,7 +11,7 @@ from lrq.domain.language import Language, language
 from lrq.domain.marks import read_score
 from lrq.domain.records import Passage, Response, Score
 from lrq.recipes.fanout import each_text
-from lrq.recipes.ports import Answer, Ask, Case, Nearest
+from lrq.recipes.ports import Answer, Ask, Case, Nearest, Prefer
 from lrq.recipes.templates import fill, placeholders
 
 T = TypeVar("T")
@@ -30,12 +30,13 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """What a step's procedure works with: its case, and the two ports."""
+    """What a step's procedure works with: its case, and the ports."""
 
     case: Case
     ask: Ask
     nearest: Nearest
     dimension: str  # the step's first: the one that its calls are counted under
+    prefer: Prefer | None = None  # where the judge is a preference model, which cannot be asked
     kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     @cached_property

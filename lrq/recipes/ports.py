@@ -1,4 +1,4 @@
-"""What a recipe sees of an item, and what it may use of the world: two ports, fulfilled by lrq.judge."""
+"""What a recipe sees of an item, and what it may use of the world: three ports, fulfilled by lrq.judge."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +27,17 @@ class Ask(Protocol):
         """Return what `read` makes of the reply; `read` raises Unreadable.
 
         Raises Unscored with a reason when no reply could be had or read.
+        """
+        ...
+
+
+class Prefer(Protocol):
+    """Compares responses by a preference or reward model, which writes no text."""
+
+    async def __call__(self, prompt: str, responses: Sequence[str], *, dimension: str) -> Answer[list[list[float]]]:
+        """Return for each of the K responses its reward, [K, 1], or its logits of beating each of them, [K, K].
+
+        In [i][j], i was shown first. The answer's text is empty. Raises Unscored with a reason.
         """
         ...
 

@@ -8,9 +8,10 @@ import pytest
 
 from lrq.domain.errors import Unreadable, Unscored
 from lrq.domain.records import Item, NoRow, Passage, Response, Row, Score
+from lrq.recipes.pairwise import read_preference
 from lrq.recipes.ports import Answer, Case
 from lrq.recipes.recipe import mean_rewards
-from lrq.recipes.sppo import SPPO, read_preference
+from lrq.recipes.sppo import SPPO
 
 T = TypeVar("T")
 Rule = Callable[[str, str], str]  # of the two answers as shown → the letter
