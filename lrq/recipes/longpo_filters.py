@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 _NUMBERED = re.compile(
-    r"^[\s*#>_-]*(?:question|问题|q)?\s*([0-9]{1,2})\s*[*_]*\s*[:：.、)）]\s*(.*\S)\s*$", re.IGNORECASE
+    r"^[\s*#>_-]*(?:question|问题|q)?\s*([0-9０-９]{1,2})\s*[*_]*\s*(?:[:：、)）]|[.．](?![0-9]))\s*(.*\S)\s*$",
+    re.IGNORECASE,
 )
 _DRESS = ' *_`"“”'
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -32,12 +33,21 @@ def read_questions(reply: str, count: int) -> list[str]:
     """Return the questions of a reply whose lines are numbered from 1 to `count`; empty where any is missing.
 
     A line is a question with its number: "1: …", "1. …", "1) …", "1：…", bold or not. Numbers inside a question stay.
+    A question that goes on in a further line would be cut; what follows the last one behind a blank line is no part.
     """
-    lines = (_NUMBERED.match(line) for line in reply.splitlines())
-    numbered = [(int(match[1]), match[2].strip(_DRESS)) for match in lines if match]
-    if [number for number, _ in numbered] != list(range(1, count + 1)) or not all(text for _, text in numbered):
-        return []
-    return [text for _, text in numbered]
+    questions: list[str] = []
+    is_behind_blank = False
+    for line in reply.splitlines():
+        match = _NUMBERED.match(line)
+        if match is not None:
+            text = match[2].strip(_DRESS)
+            if int(match[1]) != len(questions) + 1 or not text:
+                return []
+            questions.append(text)
+        elif line.strip() and questions and not (len(questions) == count and is_behind_blank):
+            return []
+        is_behind_blank = not line.strip() or (is_behind_blank and match is None)
+    return questions if len(questions) == count else []
 
 
 def unfit(answer: str, *, most_repeated: float = 0.95) -> str:

@@ -21,7 +21,7 @@ DESCRIBED: Mapping[str, str] = {
     "sees question and answers alone",
     "passage_chunk_tokens": "Length in tokens of these passages",
 }
-KINDS = (Kind(name="pairwise", typical=90), Kind(name="preference", typical=0))
+KINDS = (Kind(name="pairwise", typical=90),)
 _VALUES = {"A": 1.0, "B": 0.0, "C": 0.5}  # of the first answer
 
 Pair = tuple[int, int]  # places of two texts, in the order they were shown

@@ -74,7 +74,11 @@ def make_pairrm(folder: Path, words: Sequence[str], *, layout: str = "transforme
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
     tokenizer.save_pretrained(folder)
     if layout == "blender":
-        text: dict[str, object] = {"ranker_type": "pairranker", "model_type": "deberta", "model_name": "microsoft/deberta-v3-large"}
+        text: dict[str, object] = {
+            "ranker_type": "pairranker",
+            "model_type": "deberta",
+            "model_name": "microsoft/deberta-v3-large",
+        }
         text |= {"source_maxlength": 1224, "candidate_maxlength": 412, "n_tasks": 1, "drop_out": 0.05}
     else:
         ids = dict(zip(("source", "cand1", "cand2", "cand"), tokenizer.convert_tokens_to_ids(list(MARKS)), strict=True))

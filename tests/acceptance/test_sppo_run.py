@@ -1,10 +1,7 @@
-"""SPPO from published lines to a model by one command: compared by a preference model of this machine, or by the judge."""
+"""SPPO from lines to a model by one command: compared by a preference model of this machine, or by the judge."""
 
 import json
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from running import REPOSITORY, Lrq, Sim, until, write_lines
+from running import REPOSITORY, Lrq, until, write_lines
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(900)]
 
