@@ -35,7 +35,7 @@ def make_app(scorer: Scorer, *, token: str, names: tuple[str, ...]) -> web.Appli
         except ValueError as error:  # not JSON, too
             return _error(400, str(error))
         if body.get("model") not in {*names, None}:
-            return _error(404, f"the model {body['model']!r} does not exist here; this scorer serves {names[0]}")
+            return _error(404, f"unknown model {body['model']!r}: this scorer serves {names[0]}")
         try:
             rows, tokens = await asyncio.get_running_loop().run_in_executor(thread, scorer.score, prompt, responses)
         except TooLong as error:

@@ -73,3 +73,53 @@ def test_a_preference_model_of_this_machine(
     lrq("run", file, "--recipe", "sppo")
     assert lrq.status("asked")["calls"]["calls"] == facts["calls"]["calls"]
     assert (lrq.home / "scorer.token").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_judge(
+    lrq: Lrq, sim: Callable[..., Sim], asked_items: list[dict[str, Any]], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """The same command with a judge that writes: each pair of different texts in both orders, no pair twice."""
+    judge = sim()
+    lrq.judged_by(judge)
+    file = write_lines(tmp_path / "asked.jsonl", asked_items)
+    lrq("run", file, "--recipe", "sppo")
+    facts = lrq.status("asked")
+    assert facts["state"] == "done"
+    asked = judge.stats()["received"]
+    assert 0 < asked <= len(asked_items) * 5 * 4
+    assert all(1 >= row["p_w"] > 0.5 > row["p_l"] >= 0 for row in training_rows(lrq, "asked"))
+    assert (lrq.home / "runs" / "asked" / "model" / "model.safetensors").exists()
+    assert not (lrq.home / "logs" / "scorer.log").exists()
+
+
+def test_a_scorer_by_hand(lrq: Lrq, asked_items: list[dict[str, Any]], tmp_path: Path) -> None:
+    """It serves on the loopback who has the token, shows in Flower's events, and ends at a signal."""
+    from celery import Celery  # noqa: PLC0415
+
+    lrq.configure(judge={"path": str(make_model("pairrm", tmp_path / "Tiny-RM", asked_items)), "device": "cpu"})
+    lrq.start("broker")
+    socket = until(lambda: list(Path(lrq.env["LRQ_RUNTIME"]).glob("lrq-*/redis.sock")), "the broker")[0]
+    begun = lrq.start("worker", "scorer")
+    scorer = until(lambda: process(lrq, "scorer"), "the scorer in `lrq status`")
+    assert "Tiny-RM@" in lrq("status").stdout
+    assert lrq.said().count("is served at") == 1
+    url = re.findall(r"is served at (\S+)", lrq.said())[0]
+    assert url.startswith("http://127.0.0.1:")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{url}/models", timeout=60)
+    token = (lrq.home / "scorer.token").read_text()
+    asked = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(asked, timeout=60) as reply:
+        assert [one["id"] for one in json.load(reply)["data"]] == [scorer["note"]["serves"], "Tiny-RM"]
+    seen: list[str] = []
+    watcher = Celery("watcher", broker=f"redis+socket://{socket}")
+    with watcher.connection_for_read() as connection:
+        receiver = watcher.events.Receiver(connection, handlers={"*": lambda event: seen.append(event["hostname"])})
+        until(lambda: receiver.capture(limit=1, timeout=30) or seen, "a sign of life")
+    assert seen[0] == f"scorer@{scorer['host']}-{scorer['pid']}"
+    begun.terminate()
+    assert lrq.ended(begun) == 0
+    assert process(lrq, "scorer") is None
+    lrq.configure(judge={})
+    refused = lrq("worker", "scorer", code=2)
+    assert "set judge.path to its folder" in refused.stderr
