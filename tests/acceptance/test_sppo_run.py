@@ -2,6 +2,11 @@
 
 import json
 import re
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from running import REPOSITORY, Lrq, until, write_lines
+from running import REPOSITORY, Lrq, Sim, until, write_lines
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(900)]
 
@@ -48,6 +53,19 @@ def process(lrq: Lrq, type_: str) -> dict[str, Any] | None:
     done = lrq("status", "--json", code=None)
     known = json.loads(done.stdout)["processes"] if done.returncode == 0 else []
     return next((each for each in known if each["type"] == type_ and each["note"]), None)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def page(url: str) -> str:
+    """What stands there; empty while nobody answers."""
+    with suppress(OSError), urllib.request.urlopen(url, timeout=60) as reply:
+        return str(reply.read().decode())
+    return ""
 
 
 @pytest.mark.parametrize("kind", ["pairrm", "reward"])
@@ -93,12 +111,10 @@ def test_the_judge(
 
 
 def test_a_scorer_by_hand(lrq: Lrq, asked_items: list[dict[str, Any]], tmp_path: Path) -> None:
-    """It serves on the loopback who has the token, shows in Flower's events, and ends at a signal."""
-    from celery import Celery  # noqa: PLC0415
-
+    """It serves on the loopback who has the token, shows in Flower and `lrq status`, and ends at a signal."""
     lrq.configure(judge={"path": str(make_model("pairrm", tmp_path / "Tiny-RM", asked_items)), "device": "cpu"})
     lrq.start("broker")
-    socket = until(lambda: list(Path(lrq.env["LRQ_RUNTIME"]).glob("lrq-*/redis.sock")), "the broker")[0]
+    until(lambda: list(Path(lrq.env["LRQ_RUNTIME"]).glob("lrq-*/redis.sock")), "the broker")
     begun = lrq.start("worker", "scorer")
     scorer = until(lambda: process(lrq, "scorer"), "the scorer in `lrq status`")
     assert "Tiny-RM@" in lrq("status").stdout
@@ -111,12 +127,11 @@ def test_a_scorer_by_hand(lrq: Lrq, asked_items: list[dict[str, Any]], tmp_path:
     asked = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(asked, timeout=60) as reply:
         assert [one["id"] for one in json.load(reply)["data"]] == [scorer["note"]["serves"], "Tiny-RM"]
-    seen: list[str] = []
-    watcher = Celery("watcher", broker=f"redis+socket://{socket}")
-    with watcher.connection_for_read() as connection:
-        receiver = watcher.events.Receiver(connection, handlers={"*": lambda event: seen.append(event["hostname"])})
-        until(lambda: receiver.capture(limit=1, timeout=30) or seen, "a sign of life")
-    assert seen[0] == f"scorer@{scorer['host']}-{scorer['pid']}"
+    flower = f"http://127.0.0.1:{free_port()}"
+    lrq.start("flower", FLOWER_PORT=flower.rpartition(":")[2])
+    until(
+        lambda: f"scorer@{scorer['host']}-{scorer['pid']}" in page(f"{flower}/workers?json=1"), "the scorer in Flower"
+    )
     begun.terminate()
     assert lrq.ended(begun) == 0
     assert process(lrq, "scorer") is None
