@@ -46,7 +46,7 @@ class Item:
     context: str = ""
     question: str = ""
     answer: str | None = None  # the reference answer, where the dataset has one
-    fields: Mapping[str, Any] = field(default_factory=dict)  # system, rubrics, questions, short_contexts, messages, turns
+    fields: Mapping[str, Any] = field(default_factory=dict)  # system, rubrics, questions, messages, turns
 
 
 # Stands in a prompt's messages for the item's context: the only part that may be cut, and kept once for all prompts.
