@@ -34,7 +34,7 @@ class DryRun:
         self._response_tokens = response_tokens
         texts = frozen.config["prompts"].values()
         self._counter = Counter([text.partition("{{")[0] for text in texts], simulated)
-        self._steps = frozen.recipe.active_steps(frozen.config["settings"])
+        self._steps = frozen.recipe.steps_for(frozen.config["settings"])
         self._known_judge = bool(frozen.config["judge"]["models"])
 
     def size(self, entry: Entry) -> Size:

@@ -18,7 +18,7 @@ from lrq.domain.language import language
 from lrq.domain.records import CONTEXT, Chunk, Dimension, NoRow, Prompt, Reward, Row, Score, Turn
 from lrq.domain.tokens import count_tokens
 from lrq.recipes import pairwise
-from lrq.recipes.fanout import settled
+from lrq.recipes.fanout import gather_all
 from lrq.recipes.judge import Judge
 from lrq.recipes.longpo_filters import read_questions, unfit
 from lrq.recipes.ports import Case
@@ -120,7 +120,7 @@ def _draw(case: Case, choices: Sequence[T], what: str) -> list[T]:
     """Draw as many as a row may have turns, in their order; the same for an item each time."""
     count = min(case.settings["chunks"], len(choices))
     places = random.Random(f"{what} of {case.item.id}").sample(range(len(choices)), count)
-    return [choices[place] for place in sorted(places)]
+    return [choices[index] for index in sorted(places)]
 
 
 def _missing_contexts(case: Case) -> str:
@@ -215,7 +215,7 @@ def _turns(case: Case) -> list[tuple[int, int]]:
 
 async def compare_answers(judge: Judge) -> Sequence[Score]:
     """Score each answer to a short prompt by the probability that it beats the one to the long prompt."""
-    return await settled(_compare_turn(judge, short, long) for short, long in _turns(judge.case))
+    return await gather_all(_compare_turn(judge, short, long) for short, long in _turns(judge.case))
 
 
 async def _compare_turn(judge: Judge, short: int, long: int) -> Score:

@@ -23,7 +23,6 @@ _REFUSAL = re.compile(
     r"|(?:非常|很)?抱歉|对不起|作为(?:一个|一名)?(?:AI|人工智能)|我无法|我不能|很遗憾)",
     re.IGNORECASE,
 )
-_HEAD = 200  # characters at a reply's beginning in which it declines
 FEWEST_WORDS = 2
 LEAST_UNIT = 3  # repetitions of a unit that make a loop
 LOOP_SHARE = 0.5  # of a text that a loop takes up
@@ -59,21 +58,15 @@ def unfit(answer: str, *, most_repeated: float = 0.95) -> str:
     words = _WORD.findall(answer)
     if len(words) < FEWEST_WORDS:
         return "empty"
-    if _REFUSAL.search(answer[:_HEAD].lstrip().partition("\n")[0]) and _declines(answer):
+    if _REFUSAL.match(answer.lstrip().lstrip(_DRESS)):  # its own words, which open it, and none that it quotes
         return "a refusal"
     if _repeated(words) > most_repeated or is_loop(answer):
         return "a repetition"
     return ""
 
 
-def _declines(answer: str) -> bool:
-    """Whether the refusing words are the answer's own and not quoted: they open its first sentence."""
-    first = answer.lstrip().lstrip(_DRESS)
-    return bool(_REFUSAL.match(first))
-
-
 def _repeated(words: Sequence[str]) -> float:
-    """The share of words that occur twice or more. Of Chinese, which has no spaces, pairs of characters are words."""
+    """Return the share of words that occur twice or more; of Chinese, which has no spaces, of pairs of characters."""
     if _CHINESE.match(words[0]):
         words = [a + b for a, b in pairwise(words)] or list(words)
     counts = Counter(word.casefold() for word in words)

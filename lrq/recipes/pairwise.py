@@ -12,7 +12,7 @@ from typing import Any
 from lrq.domain.errors import Unreadable, Unscored
 from lrq.domain.fences import fenced
 from lrq.domain.win_rates import Matrix, logit_matrix, preference_matrix, reward_logits
-from lrq.recipes.fanout import settled
+from lrq.recipes.fanout import gather_all
 from lrq.recipes.judge import Judge, Kind
 
 SETTINGS: Mapping[str, Any] = {"passages": 3, "passage_chunk_tokens": 128}
@@ -70,20 +70,20 @@ async def _compare_by_model(judge: Judge, question: str, texts: Sequence[str]) -
 
 async def _compare_by_judge(judge: Judge, question: str, texts: Sequence[str]) -> Tournament:
     orders = list(permutations(range(len(texts)), 2))
-    records = await settled(_ask_which(judge, question, texts, order) for order in orders)
+    records = await gather_all(_ask_which(judge, question, texts, order) for order in orders)
     comparisons = dict(zip(orders, records, strict=True))
     evidence = judge.evidence(texts=len(texts), comparisons=records)
     if failed := [(order, record["reason"]) for order, record in comparisons.items() if "reason" in record]:
-        (first, second), why = failed[0]
+        (first, second), reason = failed[0]
         others = f", and {len(failed) - 1} more" if failed[1:] else ""
-        return Tournament(evidence=evidence, reason=f"comparison of {first} with {second}: {why}{others}")
+        return Tournament(evidence=evidence, reason=f"comparison of {first} with {second}: {reason}{others}")
     values = {order: float(record["value"]) for order, record in comparisons.items()}
     return Tournament(matrix=preference_matrix(values, len(texts)), evidence=evidence)
 
 
 async def _ask_which(judge: Judge, question: str, texts: Sequence[str], order: Pair) -> dict[str, Any]:
     """Ask which of two answers is better; return a record of what came of it."""
-    first, second = (texts[place] for place in order)
+    first, second = (texts[index] for index in order)
     try:
         sections = {
             "question": fenced(question),
@@ -92,8 +92,8 @@ async def _ask_which(judge: Judge, question: str, texts: Sequence[str], order: P
             "passages": await _passages(judge, first, second),
         }
         answer = await judge.answer("pairwise", read_preference, sections)
-    except Unscored as why:
-        return {"order": list(order), "reason": str(why), "calls": []}
+    except Unscored as failure:
+        return {"order": list(order), "reason": str(failure), "calls": []}
     return {"order": list(order), "value": answer.value, "calls": list(answer.calls)}
 
 

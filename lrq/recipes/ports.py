@@ -46,7 +46,7 @@ class Nearest(Protocol):
     """Finds passages of the item's context."""
 
     async def __call__(self, queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
-        """For each query its `count` nearest passages of `chunk_tokens` tokens each, in document order."""
+        """Return for each query its `count` nearest passages of `chunk_tokens` tokens each, in document order."""
         ...
 
 

@@ -47,7 +47,7 @@ class Step:
 
     @property
     def shared(self) -> frozenset[str]:
-        """The kinds of prompt that bring no verdict but what verdicts are made from."""
+        """Name the kinds of prompt that bring no verdict but what verdicts are made from."""
         return frozenset(kind.name for kind in self.kinds if kind.shared)
 
     def judge(self, case: Case, ask: Ask, nearest: Nearest, prefer: Prefer | None = None) -> Judge:
@@ -83,8 +83,8 @@ def question_after_context(case: Case) -> Sequence[Prompt]:
 
 def mean_rewards(case: Case) -> list[Reward]:
     """Reward each response that has scores with their mean; with none where any is unscored."""
-    found = ((response, case.scores_of((response.prompt, response.k))) for response in case.responses)
-    return [_mean(response, scores) for response, scores in found if scores]
+    groups = ((response, case.scores_of((response.prompt, response.k))) for response in case.responses)
+    return [_mean(response, scores) for response, scores in groups if scores]
 
 
 def _mean(response: Response, scores: Sequence[Score]) -> Reward:
@@ -142,18 +142,18 @@ class Recipe:
             return self.carries(settings)
         return ("rejected", "p_w") if self.steps else ("rejected",)
 
-    def active_steps(self, settings: Mapping[str, Any]) -> tuple[Step, ...]:
+    def steps_for(self, settings: Mapping[str, Any]) -> tuple[Step, ...]:
         """Return the steps that judge items under these settings of the recipe."""
         return tuple(step for step in self.steps if step.when is None or step.when(settings))
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """The dimensions of all steps, in order."""
+        """Return the dimensions of all steps, in order."""
         return tuple(dimension for step in self.steps for dimension in step.dimensions)
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """The kinds of judge prompt of all steps, by name."""
+        """Return the kinds of judge prompt of all steps, by name."""
         return {kind.name: kind for step in self.steps for kind in step.kinds}
 
     def step(self, name: str) -> Step:

@@ -11,7 +11,7 @@ from lrq.domain.pairing import DECIMALS
 from lrq.domain.records import Dimension, NoRow, Response, Reward, Row, Score, Turn
 from lrq.domain.win_rates import Matrix, collapsed_matrix, cycles, win_rates
 from lrq.recipes import pairwise
-from lrq.recipes.fanout import settled
+from lrq.recipes.fanout import gather_all
 from lrq.recipes.judge import Judge
 from lrq.recipes.pairwise import Tournament, compare
 from lrq.recipes.ports import Case
@@ -51,7 +51,7 @@ _WIN_RATE = Dimension(name="win_rate", low=0.0, high=1.0)
 async def score_pairwise(judge: Judge) -> Sequence[Score]:
     """Score each response by its mean probability of beating one of its prompt's K responses."""
     prompts = sorted({response.prompt for response in judge.case.responses})
-    scored = await settled(_score_prompt(judge, judge.case.answers(prompt)) for prompt in prompts)
+    scored = await gather_all(_score_prompt(judge, judge.case.answers(prompt)) for prompt in prompts)
     return [score for scores in scored for score in scores]
 
 
@@ -106,10 +106,10 @@ def _row(case: Case, rewards: Sequence[Reward]) -> Row | NoRow:
             reason=f"{len(rates)} of {len(rewards)} responses have a win rate, {settings['min_scored']} needed"
         )
     cut = {response.k for response in case.answers(prompt) if response.is_cut}
-    whole = [k for k in rates if k not in cut]
-    if not whole:
+    uncut = [k for k in rates if k not in cut]
+    if not uncut:
         return NoRow(reason="all responses with a win rate were cut by max_new_tokens")
-    best = max(whole, key=lambda k: (rates[k], -k))
+    best = max(uncut, key=lambda k: (rates[k], -k))
     worst = min(rates, key=lambda k: (rates[k], k))
     margin = round(rates[best] - rates[worst], DECIMALS)
     matrix = _stored_matrix(case, prompt, best)

@@ -109,7 +109,7 @@ def _check_loss(recipe: Recipe, own: Mapping[str, Any], loss: Mapping[str, Any])
 
 def _check_judges(settings: Settings, recipe: Recipe) -> None:
     """Refuse a preference model for a step that asks the judge for text. Raises UsageError."""
-    for step in recipe.active_steps({**recipe.settings, **settings.settings}):
+    for step in recipe.steps_for({**recipe.settings, **settings.settings}):
         wanted = {settings.judge.dimensions.get(dimension.name) for dimension in step.dimensions}
         judges = [each for each in settings.endpoints("judge") if None in wanted or each.name in wanted]
         apis = {endpoint.api for endpoint in judges}
@@ -214,7 +214,7 @@ class Frozen:
     @property
     def steps(self) -> dict[str, str]:
         """Name of each step of judging → its queue."""
-        return {step.name: step_queue(step.name) for step in self.recipe.active_steps(self.config["settings"])}
+        return {step.name: step_queue(step.name) for step in self.recipe.steps_for(self.config["settings"])}
 
     @property
     def step_of(self) -> dict[str, str]:

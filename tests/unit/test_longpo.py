@@ -171,7 +171,7 @@ async def test_the_judge_may_be_asked_which_answer_is_better() -> None:
     brought = {"questions": ["Why?", "How?"], "short_contexts": ["Because.", "Thus."]}
     settings = {"compare_answers": True, "passages": 0}
     of = answered(case(**brought, settings=settings), f"{PROSE} Long.", PROSE, PROSE, f"{PROSE} Long.")
-    [step] = LONGPO.active_steps(of.settings)
+    [step] = LONGPO.steps_for(of.settings)
     judge = Judge()
     scores = await step.procedure(step.judge(of, judge, None))  # type: ignore[arg-type]
     assert [(score.dimension, score.prompt, score.value) for score in scores] == [
@@ -186,4 +186,4 @@ async def test_the_judge_may_be_asked_which_answer_is_better() -> None:
 
 
 def test_nothing_is_judged_unless_it_is_asked_for() -> None:
-    assert LONGPO.active_steps(LONGPO.settings) == ()
+    assert LONGPO.steps_for(LONGPO.settings) == ()
