@@ -44,16 +44,16 @@ def open_scorer(spec: str, *, device: str = "auto", dtype: str = "auto") -> Scor
 
     folder = find(spec)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    wanted = torch.float32 if dtype == "auto" and device == "cpu" else dtype
-    if isinstance(wanted, str) and wanted != "auto":
-        wanted = getattr(torch, wanted, None)
-        if not isinstance(wanted, torch.dtype):
+    weight_type = torch.float32 if dtype == "auto" and device == "cpu" else dtype
+    if isinstance(weight_type, str) and weight_type != "auto":
+        weight_type = getattr(torch, weight_type, None)
+        if not isinstance(weight_type, torch.dtype):
             raise UsageError(f"judge.dtype is auto, float32, bfloat16 or float16, not {dtype}")
     logging.disable_progress_bar()
     config = read_config(folder)
     load = load_pairrm if is_pairrm(config) else load_classifier
     try:
-        return load(folder, config, device, wanted)
+        return load(folder, config, device, weight_type)
     except _BROKEN as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"{folder} holds no preference model that can be loaded: {line}") from None
@@ -80,8 +80,8 @@ def require_keys(folder: Path, missing: Collection[str], unexpected: Collection[
     for names, words in ((missing, "lack"), (unexpected, "have beside it")):
         if names:
             first, count = min(names), len(names)
-            more = f" and {count - 1} more" if count > 1 else ""
-            raise UsageError(f"{folder} holds weights that do not fit its config.json: they {words} {first}{more}")
+            others = f" and {count - 1} more" if count > 1 else ""
+            raise UsageError(f"{folder} holds weights that do not fit its config.json: they {words} {first}{others}")
 
 
 class Classifier:

@@ -73,7 +73,9 @@ class PairRM:
         orders = list(permutations(range(len(responses)), 2))
         pairs = [(responses[i], responses[j]) for i, j in orders]
         encoded = [self.encode(prompt, *pair, source_tokens=source_tokens, pair_tokens=pair_tokens) for pair in pairs]
-        logits = [logit for at in range(0, len(pairs), _BATCH) for logit in self.logits(encoded[at : at + _BATCH])]
+        logits = [
+            logit for start in range(0, len(pairs), _BATCH) for logit in self.logits(encoded[start : start + _BATCH])
+        ]
         rows = [[0.0] * len(responses) for _ in responses]
         for (i, j), logit in zip(orders, logits, strict=True):
             rows[i][j] = logit
