@@ -116,7 +116,7 @@ class Adapting:
 
     def answered(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> None:
         """Learn how much room the model's thoughts need beside a reply to this kind of question."""
-        if call.role in {"policy", "embedding"} or not kind or endpoint.reasoning_tokens is not None:
+        if call.role == "policy" or call.api != "chat" or not kind or endpoint.reasoning_tokens is not None:
             return
         room = room_for(form, outcome.choices, outcome.usage)
         if room is not None and room > self.learned.known_room(endpoint, call.model, kind):
@@ -140,7 +140,7 @@ class Adapting:
 
         Two prompts of the same count, or any three, under half of what its counts of other prompts foretell.
         """
-        if not endpoint.prompt_check or call.role == "embedding" or not usage.prompt_tokens:
+        if not endpoint.prompt_check or call.api != "chat" or not usage.prompt_tokens:
             return ""
         counts = self._counted[endpoint.address, call.model]
         if call.size < _LONG or call.size < _UNLIKELY * usage.prompt_tokens:

@@ -117,8 +117,8 @@ class Breaker:
 
 
 def is_read(call: Call, purpose: Purpose) -> bool:
-    """Say whether somebody will say if the reply can be read."""
-    return call.role == "judge" and bool(purpose.kind)
+    """Tell whether somebody will say if the reply can be read."""
+    return call.role == "judge" and call.api == "chat" and bool(purpose.kind)
 
 
 def _question(call: Call, purpose: Purpose) -> Question:

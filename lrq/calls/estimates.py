@@ -24,8 +24,9 @@ def at_most(call: Call, form: Form = PLAIN) -> Usage:
     Some make the text longer before they cut it: of its normal forms the longest counts.
     """
     prompt = ceil((call.longest + _PER_MESSAGE * (len(call.messages) + len(call.input))) * form.prompt_factor)
-    if call.role == "embedding":
-        return Usage(prompt_tokens=prompt)
+    if call.api != "chat":
+        times = max(1, len(call.input) - 1) if call.api == "score" else 1  # the prompt is read with each response
+        return Usage(prompt_tokens=prompt * times)
     request = parameters(call, form)
     limit = limit_of(request) or 0
     completions = max(int(request.get(name, 1)) for name in ("n", "best_of"))  # the best of more may be sent back
@@ -50,7 +51,7 @@ def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PL
         charged, note = replace(charged, completion_tokens=0), "what the server counted cannot be"
     if not charged.prompt_tokens:
         charged = replace(charged, prompt_tokens=most.prompt_tokens)
-    if not charged.completion_tokens and (length or is_cut) and call.role != "embedding":
+    if not charged.completion_tokens and (length or is_cut) and call.api == "chat":
         tokens = most.completion_tokens if is_cut else min(length, most.completion_tokens)
         charged = replace(charged, completion_tokens=tokens)
     reasoning = min(charged.reasoning_tokens, charged.completion_tokens)

@@ -49,8 +49,8 @@ class Change:
 
 def parameters(call: Call, form: Form = PLAIN) -> dict[str, Any]:
     """Return what goes into the body beside model and messages. What the settings' `extra` sets to null is left out."""
-    body: dict[str, Any] = {}
-    if call.role != "embedding":
+    body: dict[str, Any] = {"use_activation": False} if call.api == "score" else {}  # logits, no probabilities
+    if call.api == "chat":
         limit = call.max_tokens and call.max_tokens + _room(call, form)
         body = {"temperature": call.temperature, "top_p": call.top_p, "seed": call.seed, LIMIT: limit}
         if call.n > 1:

@@ -71,7 +71,7 @@ class Learned:
 
     def is_measured(self, endpoint: Endpoint, call: Call) -> bool:
         """Say whether it is known how long the model thinks; until then its first calls go ahead of the others."""
-        if endpoint.reasoning_tokens is not None or call.role not in _THINKING_ROLES:
+        if endpoint.reasoning_tokens is not None or call.role not in _THINKING_ROLES or call.api != "chat":
             return True
         facts = self._facts.get((endpoint.address, call.model), {})
         return any(topic == "room" for topic, _ in facts)

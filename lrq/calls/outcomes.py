@@ -4,6 +4,7 @@ import json
 import math
 import re
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
@@ -205,8 +206,10 @@ def _whole_characters(value: Any) -> Any:
 def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], latency: float) -> Outcome:
     choices: Sequence[Choice] = ()
     vectors: Sequence[Sequence[float]] = ()
-    if call.role == "embedding":
+    if call.api == "embeddings":
         vectors = _vectors(body["data"], len(call.input))
+    elif call.api == "score":
+        vectors = _scores(body["data"], len(call.input) - 1)
     else:
         choices = [_choice(choice) for choice in list(body["choices"])] or [Choice(text="", finish="empty")]
     return Outcome(
@@ -227,6 +230,20 @@ def _vectors(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]
     if len(vectors) != count or not all(vectors) or len(set(map(len, vectors))) != 1:
         raise ValueError("not one vector for each text")
     return vectors
+
+
+def _scores(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]:
+    """Return for each of `count` responses its reward, [1], or its logits over each of them, [count]; 32-bit floats.
+
+    They are rounded as the ledger keeps them, so that a reply is the same when it is read again.
+    """
+    scores = (entry["score"] for entry in sorted(data, key=lambda entry: entry.get("index", 0)))
+    rows = [list(array("f", score if isinstance(score, list) else [score])) for score in scores]
+    if len(rows) != count or {len(row) for row in rows} - {1, count} or len({len(row) for row in rows}) != 1:
+        raise ValueError("neither one score nor one for each pair")
+    if not all(math.isfinite(score) for row in rows for score in row):
+        raise ValueError("a score is no number")
+    return rows
 
 
 def _choice(one: Mapping[str, Any]) -> Choice:

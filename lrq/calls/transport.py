@@ -270,8 +270,11 @@ def _name(error: BaseException) -> str:
 def _request(call: Call, form: Form = PLAIN, *, breaks: bool = False) -> tuple[str, dict[str, Any]]:
     """Path and body. What is broken in the messages is no part of the question, so its key stays."""
     asked = parameters(call, form)
-    if call.role == "embedding":
+    if call.api == "embeddings":
         return "/embeddings", {"model": call.model, "input": list(call.input), **asked}
+    if call.api == "score":
+        prompt, *responses = call.input
+        return "/score", {"model": call.model, "text_1": prompt, "text_2": responses, **asked}
     messages = list(call.messages)
     if breaks and call.control_tokens:
         messages = [{**message, "content": break_control_tokens(message["content"])} for message in messages]

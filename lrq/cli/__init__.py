@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "mean rewards of a policy on held-out items",
     "up": "start all processes and stay",
     "broker": "the embedded broker, in the foreground",
-    "worker": "one worker process: sampler, judge, aggregator or trainer",
+    "worker": "one worker process: sampler, judge, scorer, aggregator or trainer",
     "flower": "tasks, workers and judge usage in a browser",
     "settings": "all settings: what they do, default, unit and an example",
     "doctor": "what is installed, reachable and set",

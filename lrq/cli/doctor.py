@@ -31,7 +31,7 @@ from lrq.ledger.learned import Fact, all_facts, keep
 from lrq.policy.folder import find
 from lrq.queue import broker
 from lrq.queue.diagnosis import check_servers
-from lrq.workers.frozen import freeze
+from lrq.workers.frozen import freeze, scored_model
 from lrq.workers.probing import check_policy
 from lrq.workers.supervisor import unable
 
@@ -81,12 +81,15 @@ def _examine(settings: Settings, *, calls: bool) -> Iterator[Finding]:
     adapting = Adapting(_tried_facts(settings))
     for role in ROLES:
         for endpoint in settings.endpoints(role):
-            yield from _endpoint(role, endpoint, adapting, calls=calls)
+            if endpoint is not settings.scorer:
+                yield from _endpoint(role, endpoint, adapting, calls=calls)
+    if path := settings.judge.path:
+        yield _tried("judge", lambda: f"{scored_model(path)}, served by the scorer that `lrq run` and `lrq up` start")
     _keep(settings, adapting)
     if not settings.endpoints("judge"):
         yield Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
-    if path := settings.policy.path:
-        yield _tried("policy", lambda: _policy(settings, path))
+    if policy := settings.policy.path:
+        yield _tried("policy", lambda: _policy(settings, policy))
     for name, why in unable(settings).items():
         yield Finding(what=f"process {name}", state="note", said=f"does not run here: {why}")
 

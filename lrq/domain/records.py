@@ -19,6 +19,8 @@ NOT_FINITE = "failed: the policy's logits are not finite"
 UNFINISHED_THOUGHT = "it ended within its thought"
 UNRENDERABLE = "the policy's chat template or tokenizer did not end, or broke down, on this text"
 
+Api = Literal["chat", "embeddings", "score"]
+
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
@@ -45,7 +47,7 @@ class Item:
     context: str = ""
     question: str = ""
     answer: str | None = None  # the reference answer, where the dataset has one
-    fields: Mapping[str, Any] = field(default_factory=dict)  # system, rubrics, short_contexts, messages, turns
+    fields: Mapping[str, Any] = field(default_factory=dict)  # system, rubrics, questions, messages, turns
 
 
 # Stands in a prompt's messages for the item's context: the only part that may be cut, and kept once for all prompts.
@@ -177,7 +179,7 @@ class Call:
     endpoint: str  # the endpoint's name in the settings
     model: str
     messages: Sequence[Message] = ()
-    input: Sequence[str] = ()  # texts to embed, for the embedding role alone
+    input: Sequence[str] = ()  # texts to embed; of a judge that scores: a prompt and the responses to it
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
@@ -188,6 +190,11 @@ class Call:
     attempt: int = 0  # re-asks after an unreadable reply
     series: int = 0  # raised only by an explicit retry
     identity: str = ""  # of the server; empty: a run that was frozen before servers were told apart
+
+    @property
+    def api(self) -> Api:
+        """How it is asked: by chat, for embeddings, or for scores of texts."""
+        return "embeddings" if self.role == "embedding" else "score" if self.input else "chat"
 
     @cached_property
     def size(self) -> int:
@@ -245,7 +252,7 @@ class Reply:
 
     key: str
     choices: Sequence[Choice] = ()
-    vectors: Sequence[Sequence[float]] = ()  # embeddings, in the order of the input
+    vectors: Sequence[Sequence[float]] = ()  # embeddings, or scores of a judge, in the order of the texts
     usage: Usage = field(default_factory=Usage)
     cost_micros: int | None = None  # millionths of the currency; None: unpriced
     reused: bool = False  # found in the ledger or shared with another asker

@@ -55,6 +55,7 @@ class JudgeModel:
     model: str
     extra: Mapping[str, Any] = field(default_factory=dict)
     identity: str = ""
+    api: str = "chat"  # or "score": a preference model
 
 
 @dataclass(frozen=True, kw_only=True)

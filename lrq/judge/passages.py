@@ -22,7 +22,7 @@ from lrq.domain.errors import CallFailed, CallRefused, Unscored
 from lrq.domain.records import Call, Passage, Purpose
 from lrq.domain.tokens import chunk
 from lrq.judge.asking import Obtain, in_series
-from lrq.recipes.fanout import settled
+from lrq.recipes.fanout import gather_all
 
 Vector = Sequence[float]
 
@@ -131,7 +131,7 @@ class Embedder:
         vectors: list[Vector | None] = []
         if parts and not self.sizes.is_known(self.server):  # one part teaches what all may hold
             vectors += await tree.embed_part(parts.pop(0))
-        vectors += [vector for part in await settled(map(tree.embed_part, parts)) for vector in part]
+        vectors += [vector for part in await gather_all(map(tree.embed_part, parts)) for vector in part]
         length = next((len(vector) for vector in vectors if vector), dimensions)
         if not length:
             raise Unscored(f"no embeddings: {tree.reason}")

@@ -15,8 +15,7 @@ from lrq.ledger.engine import explain
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue import broker
-from lrq.recipes import load_recipe
-from lrq.workers.frozen import schedule_of
+from lrq.workers.frozen import schedule_of, thaw
 from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, names_up, unable
 
 _POLL_SECONDS = 0.3
@@ -144,7 +143,9 @@ def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
     """Name the processes that this run needs, the broker first."""
     with ledger.reading() as conn:
         states = runs_.item_states(conn, run.id)
-    needed = ["judge", "aggregator"] if load_recipe(run.recipe).steps else ["aggregator"]
+    needed = ["judge", "aggregator"] if thaw(run.recipe, run.config).steps else ["aggregator"]
+    if "judge" in needed and settings.scorer is not None:
+        needed.append("scorer")
     schedule = schedule_of(run.config["train"])
     if states.get("unsampled") or states.get("sampling") or (schedule and schedule.rounds > 1):
         needed.append("sampler")

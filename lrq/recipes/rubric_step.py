@@ -11,7 +11,7 @@ from lrq.domain.errors import Unscored
 from lrq.domain.fences import fenced
 from lrq.domain.records import Dimension, Response, Score
 from lrq.domain.rubrics import Rubric, read_result, read_rubric
-from lrq.recipes.fanout import each_text, settled
+from lrq.recipes.fanout import each_text, gather_all
 from lrq.recipes.judge import Judge, Kind
 from lrq.recipes.recipe import Step
 
@@ -21,7 +21,7 @@ DIMENSION = Dimension(name="rubric", low=1, high=5)
 async def score_by_rubrics(judge: Judge) -> Sequence[Score]:
     """Score every response by every rubric of the item, as dimensions `rubric/1`, `rubric/2` and so on."""
     rubrics = [read_rubric(value) for value in judge.case.item.fields.get("rubrics", ())]
-    by_rubric = await settled(
+    by_rubric = await gather_all(
         each_text(judge.case, partial(_score, judge, number, rubric)) for number, rubric in enumerate(rubrics, 1)
     )
     return [score for scores in by_rubric for score in scores]

@@ -12,7 +12,7 @@ from lrq.domain.records import Call, Choice, Purpose, Reply, Role, Usage
 from lrq.judge.estimate import Amount, Group
 from lrq.sim.options import Options
 from lrq.sim.prefix import BLOCK, SHORTEST, PrefixCache, tokenise
-from lrq.sim.replies import UNKNOWN, Outcome, answer_chat, answer_embedding
+from lrq.sim.replies import UNKNOWN, Outcome, answer_chat, answer_embedding, answer_score
 from lrq.sim.requests import BadRequest, ChatRequest, EmbeddingRequest
 from lrq.sim.text import CJK
 
@@ -97,7 +97,9 @@ class Counter:
                 self._cold.add(chain[-1])
 
     def _answer(self, call: Call, purpose: Purpose) -> Outcome:
-        if call.role == "embedding":
+        if call.api == "score":
+            return answer_score(call.model, *call.input)
+        if call.api == "embeddings":
             embedding = EmbeddingRequest(model=call.model, texts=call.input, dimensions=64, encoding="float")
             return answer_embedding(embedding)
         request = ChatRequest(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import orjson
 from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ GOLDEN = 0.618034  # steps of the golden ratio spread the choices of one request
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A reply before it is sent: choices of a chat, or vectors of an embedding."""
+    """A reply before it is sent: choices of a chat, vectors of an embedding, or a reward for each text, [count, 1]."""
 
     kind: str  # of the judge prompt, or "policy", "embedding", "canned"
     model: str
@@ -105,6 +106,13 @@ def answer_embedding(request: EmbeddingRequest) -> Outcome:
         encoding=request.encoding,
         prompt_tokens=sum(map(count_tokens, request.texts)),
     )
+
+
+def answer_score(model: str, prompt: str, *responses: str) -> Outcome:
+    """Reward each response by a number that depends on its words and the prompt's alone."""
+    rewards = tuple(np.array([draw("score", prompt, response)]) for response in responses)
+    tokens = sum(count_tokens(prompt) + count_tokens(response) for response in responses)
+    return Outcome(kind="score", model=model, vectors=rewards, prompt_tokens=tokens)
 
 
 CANNED = Outcome(

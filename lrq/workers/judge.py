@@ -7,6 +7,7 @@ from dataclasses import replace
 from lrq.domain.records import Passage, Purpose, Score
 from lrq.judge.asking import Asker
 from lrq.judge.passages import Embedder, Passages
+from lrq.judge.preferences import Preferences
 from lrq.judge.votes import cast
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
@@ -61,7 +62,12 @@ class _Step:
             shared=step.shared,
             report=self.engine.caller.breaker.read,
         )
-        scores = await step.procedure(step.judge(self.case, ask, self._nearest))
+        prefer = None
+        if self.frozen.is_compared(step.name):
+            prefer = Preferences(
+                caller=self.engine.caller, models=self.frozen.judge_of, purpose=self.purpose, series=self.run.series
+            )
+        scores = await step.procedure(step.judge(self.case, ask, self._nearest, prefer))
         if not self.left_out:
             return scores
         return [replace(score, evidence={**score.evidence, "passages_left_out": self.left_out}) for score in scores]

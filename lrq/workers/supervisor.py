@@ -35,6 +35,7 @@ PROCFILE: dict[str, tuple[str, ...]] = {
     "redis": ("broker",),
     "sampler": ("worker", "sampler"),
     "judge": ("worker", "judge"),
+    "scorer": ("worker", "scorer"),
     "aggregator": ("worker", "aggregator"),
     "trainer": ("worker", "trainer"),
     "flower": ("flower",),
@@ -56,6 +57,7 @@ _NEEDS: dict[str, tuple[Sequence[str], ...]] = {
     "redis": (),
     "sampler": (COMPUTE, _KEYS, PROXIES),
     "judge": (_KEYS, PROXIES),
+    "scorer": (COMPUTE,),
     "aggregator": (),
     "trainer": (COMPUTE, [f"{prefix}*" for prefix in REPORTERS.values()]),
     "flower": (("FLOWER_*",),),
@@ -81,6 +83,10 @@ def unable(settings: Settings) -> dict[str, str]:
         why["sampler"] = "no policy is named; set LRQ_POLICY to a folder or a URL"
     elif policy.path and not _installed("torch", "transformers"):
         why["sampler"] = "it needs the training extra; pip install 'lrq[train]'"
+    if not settings.judge.path:
+        why["scorer"] = "no preference model is named; set judge.path to its folder"
+    elif not _installed("torch", "transformers"):
+        why["scorer"] = "it needs the training extra; pip install 'lrq[train]'"
     if not _installed("torch", "transformers", "trl", "deepspeed"):
         why["trainer"] = "it needs the training extra; pip install 'lrq[train]'"
     if not _installed("flower"):

@@ -18,7 +18,7 @@ from lrq.domain.rubrics import read_result
 from lrq.domain.thoughts import split_thoughts
 from lrq.policy.thoughts import split_thought
 from lrq.recipes.longpo_filters import read_questions, unfit
-from lrq.recipes.sppo import read_preference
+from lrq.recipes.pairwise import read_preference
 
 PARSERS: dict[str, Callable[[str], object]] = {
     "score": read_score,

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.torch
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SPPO = json.loads((GOLDEN / "sppo_loss.json").read_text())["cases"]
+LOGPS = json.loads((GOLDEN / "sppo_loss.json").read_text())["logps"]
 LONGPO = json.loads((GOLDEN / "longpo_loss.json").read_text())["cases"]
 
 
@@ -86,6 +87,30 @@ def test_sppo_and_dpo_equal_the_papers_code(case: dict[str, Any]) -> None:
             assert gradient.tolist() == pytest.approx(official[f"grad_policy_{side}"], rel=1e-9, abs=1e-9)
         compared += 1
     assert compared >= 4
+
+
+@pytest.mark.parametrize("case", SPPO, ids=lambda case: case["seed"])
+def test_hard_labels_of_trl_are_twice_the_papers_loss(case: dict[str, Any]) -> None:
+    """TRL's sppo_hard leaves out the ½: p_w = 1, p_l = 0 in the formula is half of it, pair by pair."""
+    sides = {side: numbers(*case[f"policy_{side}_logps"]) for side in ("chosen", "rejected")}
+    references = {f"{side}_reference": numbers(*case[f"reference_{side}_logps"]) for side in ("chosen", "rejected")}
+    hard = case["trl_sppo_hard"]
+    losses = 2 * sppo(batch(**sides, **references, p_w=1.0, p_l=0.0), Coefficients(beta=hard["beta"]))
+    assert losses.tolist() == pytest.approx(hard["losses"], rel=1e-9, abs=1e-6)
+    assert losses.mean().item() == pytest.approx(hard["mean"], rel=1e-9)
+
+
+def test_the_mean_of_a_response_is_over_its_own_tokens() -> None:
+    """As in the paper's code: labels that are left out count neither way."""
+    counts = [sum(label != -100 for label in labels[1:]) for labels in LOGPS["labels"]]
+    logits = torch.tensor(LOGPS["logits"], dtype=torch.float64).log_softmax(-1)
+    sums = [
+        sum(row[place - 1, label].item() for place, label in enumerate(labels) if place and label != -100)
+        for row, labels in zip(logits, LOGPS["labels"], strict=True)
+    ]
+    assert sums == pytest.approx(LOGPS["sum"], abs=1e-6)
+    record = batch(chosen=numbers(*sums), chosen_tokens=numbers(*counts))
+    assert record.mean_w.tolist() == pytest.approx(LOGPS["mean"], abs=1e-6)
 
 
 def under(table: list[list[float]], sequences: list[list[int]], labels: list[list[int]]) -> torch.Tensor:
