@@ -33,6 +33,7 @@ class DryRun:
         self._response_tokens = response_tokens
         texts = frozen.config["prompts"].values()
         self._counter = Counter([text.partition("{{")[0] for text in texts], simulated)
+        self._steps = frozen.recipe.steps_for(frozen.config["settings"])
         self._known_judge = bool(frozen.config["judge"]["models"])
 
     def size(self, entry: Entry) -> Size:
@@ -78,7 +79,7 @@ class DryRun:
         case = self._frozen.case(entry.item, responses=entry.responses)
         case = case if entry.responses else await self._sample(case)
         cache = PassageCache()
-        scores = [score for step in self._frozen.recipe.steps for score in await self._judge(step, case, cache)]
+        scores = [score for step in self._steps for score in await self._judge(step, case, cache)]
         return replace(case, scores=tuple(scores))
 
     async def _judge(self, step: Step, case: Case, cache: PassageCache) -> Sequence[Score]:

@@ -74,7 +74,9 @@ def ingest(
     """
     recipe = load_recipe(settings.recipe)
     given = ResponsesFile(intent.responses) if intent.responses else None
-    dataset = Dataset(intent.file, recipe.needs, given)  # of a file that cannot be read no run is begun
+    dataset = Dataset(
+        intent.file, recipe.needs, given, joins_systems=recipe.joins_systems
+    )  # of a file that cannot be read no run is begun
     lines = iter(dataset)
     first = next(lines, None)
     if first is None:

@@ -121,6 +121,14 @@ class Recipe:
     references: Callable[[Case], Mapping[str, int]] | None = None
     described: Mapping[str, str] = field(default_factory=dict)  # what each of its settings does, for the reference
     loss: Mapping[str, Any] = field(default_factory=dict)  # the train section with this recipe's defaults
+    # Whether the steps are taken under these settings, and whether a judge is asked anything then; None: where there
+    # are steps.
+    is_judged: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    asks_judge: Callable[[Mapping[str, Any]], bool] | None = None
+    # Refuses settings that it cannot work with: raises ValueError with the reason, before anything is begun.
+    check: Callable[[Mapping[str, Any]], None] = lambda _: None
+    # Whether lines without an id that ask the same under different system messages are one item, each with its answer.
+    joins_systems: bool = False
     # What its rows carry beside the chosen response, under these settings: "rejected", and "p_w" where they have win
     # rates or the responses to a prompt have rewards. None: pairs, of responses with rewards where there are steps.
     carries: Callable[[Mapping[str, Any]], Collection[str]] | None = None
@@ -130,6 +138,14 @@ class Recipe:
         if self.carries is not None:
             return self.carries(settings)
         return ("rejected", "p_w") if self.steps else ("rejected",)
+
+    def steps_for(self, settings: Mapping[str, Any]) -> tuple[Step, ...]:
+        """Return the steps that are taken under these settings."""
+        return self.steps if self.is_judged(settings) else ()
+
+    def needs_judge(self, settings: Mapping[str, Any]) -> bool:
+        """Tell whether a judge is asked anything under these settings."""
+        return bool(self.steps_for(settings)) if self.asks_judge is None else self.asks_judge(settings)
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:

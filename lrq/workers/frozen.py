@@ -38,6 +38,10 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         _check_value(name, value, recipe.settings[name])
     _check_dimensions(settings, recipe)
     own = {**recipe.settings, **settings.settings}
+    try:
+        recipe.check(own)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     loss = {**recipe.loss, **settings.train} if train else None
     schedule_of(loss)
     if loss is not None:
@@ -179,8 +183,13 @@ class Frozen:
 
     @property
     def steps(self) -> dict[str, str]:
-        """Name of each step of judging → its queue."""
-        return {step.name: step_queue(step.name) for step in self.recipe.steps}
+        """Name of each step of judging that the settings ask for → its queue."""
+        return {step.name: step_queue(step.name) for step in self.recipe.steps_for(self.config["settings"])}
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether the run asks a judge anything."""
+        return self.recipe.needs_judge(self.config["settings"])
 
     @property
     def step_of(self) -> dict[str, str]:
