@@ -26,7 +26,8 @@ class Dataset:
     """The items of a dataset, line by line; a line that cannot be used comes with its reason.
 
     `needs` are the fields that the recipe cannot do without. `ignored` counts the fields that no recipe reads;
-    `dropped` those that could not be read and need not be, with the reason of the first. `source.position` of
+    `dropped` those that could not be read and need not be, with the reason of the first; `missing` what lines of a
+    published form do not hold. `source.position` of
     `source.total` says how far reading is. Duplicate ids are the ledger's to notice: it knows all ids, and a reader of
     a million lines should not.
 
@@ -47,6 +48,7 @@ class Dataset:
         self.ignored: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.why_dropped: dict[str, str] = {}
+        self.missing: Counter[str] = Counter()
         self._needs = frozenset(needs)
         self._responses = responses
         self._is_numbered: bool | None = None
@@ -83,6 +85,7 @@ class Dataset:
         for name in entry.ignored:
             known = name in self.ignored or len(self.ignored) < MAX_NAMES
             self.ignored[name if known else "(others)"] += 1
+        self.missing.update(entry.missing)
         for name, why in entry.dropped.items():
             self.dropped[name] += 1
             self.why_dropped.setdefault(name, why)

@@ -115,6 +115,7 @@ def _left_out(dataset: Dataset) -> list[str]:
         f"{name} is left out of {number:,} lines, where nobody needs it: {dataset.why_dropped[name]}"
         for name, number in dataset.dropped.most_common()
     ]
+    said += [f"{number:,} lines have no {what}" for what, number in dataset.missing.most_common()]
     names = [f"{name} ({number:,})" for name, number in dataset.ignored.most_common(_SHOWN_FIELDS)]
     more = f" and {len(dataset.ignored) - _SHOWN_FIELDS} more" if len(dataset.ignored) > _SHOWN_FIELDS else ""
     return [*said, f"fields that nobody reads: {', '.join(names)}{more}"] if names else said
@@ -140,7 +141,7 @@ def name_of(file: str) -> str:
     if file == "-":
         raise UsageError("give the run a name with --name; lines come from standard input")
     name = Path(file).resolve().name if os.path.isdir(file) else Path(file).name
-    for end in (".zst", ".gz", *(DATA)):
+    for end in (".zst", ".gz", ".csv", *DATA):
         name = name.removesuffix(end)
     return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:100]
 

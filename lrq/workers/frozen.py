@@ -1,5 +1,6 @@
 """A run's frozen configuration: made once from the settings, read by every worker ever after."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -37,12 +38,14 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
     for name, value in settings.settings.items():
         _check_value(name, value, recipe.settings[name])
     _check_dimensions(settings, recipe)
-    own = {**recipe.settings, **settings.settings}
+    own = json.loads(json.dumps({**recipe.settings, **settings.settings}))  # keys of YAML may be numbers: here texts
     try:
         recipe.check(own)
     except ValueError as error:
         raise UsageError(str(error)) from None
     loss = {**recipe.loss, **settings.train} if train else None
+    if loss and loss.get("adapter") == "lora" and "adapter" in recipe.loss:
+        loss["adapter"] = recipe.loss["adapter"]
     schedule_of(loss)
     if loss is not None:
         _check_loss(recipe, own, loss)

@@ -231,6 +231,21 @@ def test_lines_that_differ_in_their_system_message_are_one_item_with_an_answer_t
     assert len(list(Dataset(path, ("question",)))) == 5
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_csv_of_transcripts_is_read_and_says_what_it_lacks(tmp_path: Path, pack: Callable[[bytes], bytes]):
+    """Texts go over several lines; a line without a candidate is rejected, one without scores is named."""
+    asked = '<s>[INST] Score it.\n\nConversation:\n\n[{""Examiner"": ""Go?""%s}] [/INST] %s </s>'
+    answer = ', ""Candidate"": ""Yes.""'
+    scores = "{'GV': 1}"
+    prompts = [asked % (answer, scores), asked % ("", scores), asked % (answer, "")]
+    text = "PROMPT\n" + "".join(f'"{prompt}"\n' for prompt in prompts)
+    dataset = Dataset(write(tmp_path / "part.csv", pack(text.encode())))
+    lines = list(dataset)
+    assert [(one.number, one.value and one.value.item.answer) for one in lines] == [(1, scores), (2, None), (3, None)]
+    assert lines[1].reason.startswith("PROMPT holds no turn of a candidate")
+    assert dict(dataset.missing) == {"scores": 1}
+
+
 CSV = b'id,context,question\n1,"Some text, long",q?\n'
 FOREIGN = [
     (CSV, "is CSV or another table"),
