@@ -53,6 +53,7 @@ class Intent:
     max_tokens: int | None = None
     limit: int | None = None  # items, for a pilot
     scores_only: bool = False  # go on where no item can make a pair
+    optional: Collection[str] = ()  # fields that the recipe needs and an item may do without here
     anew: bool = False  # responses that lines bring are left out: the policy is to answer
 
 
@@ -75,7 +76,7 @@ def ingest(
     recipe = load_recipe(settings.recipe)
     given = ResponsesFile(intent.responses) if intent.responses else None
     dataset = Dataset(
-        intent.file, recipe.needs, given, joins_systems=recipe.joins_systems
+        intent.file, set(recipe.needs) - set(intent.optional), given, joins_systems=recipe.joins_systems
     )  # of a file that cannot be read no run is begun
     lines = iter(dataset)
     first = next(lines, None)

@@ -26,6 +26,7 @@ from lrq.recipes.templates import fill, load_prompts
 SETTINGS: Mapping[str, Any] = {
     "responses": 1,
     "systems": 3,
+    "write_systems": True,
     "pair_by": "system",
     "rows": "one",
     "rubrics": [],
@@ -36,6 +37,7 @@ SETTINGS: Mapping[str, Any] = {
 DESCRIBED: Mapping[str, str] = {
     "responses": "Responses to each system message",
     "systems": "System messages of an instruction, where a teacher writes them",
+    "write_systems": "Have a teacher write system messages where an item brings none; else it is asked without one",
     "pair_by": "system: this system message's answer over another's; rubric: best against worst by rubrics; none: "
     "demonstrations of the answers",
     "rows": "Of an instruction, paired by system: one, or each system message in turn",
@@ -83,6 +85,8 @@ def prompts(case: Case) -> Sequence[Prompt]:
     if case.named("answer"):
         return ()
     systems = list(case.item.fields.get("system", ()))
+    if not systems and not case.settings["write_systems"]:
+        systems = [""]
     if not systems:
         if not case.prompts:
             return [_system_prompt(case, drawn) for drawn in value_sets(case.item.id, case.settings["systems"])]
@@ -104,7 +108,7 @@ def _answer_prompt(case: Case, system: str) -> Prompt:
     head = f"{fence}\n{CONTEXT}\n{fence}\n\n" if case.item.context else ""
     plain = {role: text.replace(CONTEXT, " ") for role, text in (("system", system), ("user", case.item.question))}
     messages = {"role": "system", "content": plain["system"]}, {"role": "user", "content": head + plain["user"]}
-    return Prompt(name="answer", messages=messages, sampling=_SAMPLING)
+    return Prompt(name="answer", messages=messages if system else messages[1:], sampling=_SAMPLING)
 
 
 def rows(case: Case, rewards: Sequence[Reward]) -> Sequence[Row | NoRow]:
