@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, product
 from typing import Any, Literal
 
@@ -60,13 +61,20 @@ def _count_pairs(references: Sequence[Scores], predictions: Sequence[Scores]) ->
     return Counter((tuple(a), tuple(b)) for a, b in zip(references, predictions, strict=True))
 
 
+@lru_cache(maxsize=100_000)
+def _rate(pair: _Pair) -> tuple[Category, int]:
+    """Return the category of an item and its sum of absolute deviations."""
+    return category(*pair), sum(abs(a - b) for a, b in zip(*pair, strict=True))
+
+
 def _compare_counted(pairs: Mapping[_Pair, int]) -> Agreement:
     """Compare items of which equal ones are counted."""
     counts: Counter[Category] = Counter()
     deviation = 0
-    for (reference, predicted), count in pairs.items():
-        counts[category(reference, predicted)] += count
-        deviation += count * sum(abs(a - b) for a, b in zip(reference, predicted, strict=True))
+    for pair, count in pairs.items():
+        name, sum_of_deviations = _rate(pair)
+        counts[name] += count
+        deviation += count * sum_of_deviations
     items, criteria = sum(pairs.values()), len(next(iter(pairs))[0])
     return Agreement(
         items=items,
@@ -116,7 +124,7 @@ def best_constant(references: Sequence[Scores], scale: Sequence[int]) -> tuple[t
 
 
 def bootstrap_intervals(
-    references: Sequence[Scores], predictions: Sequence[Scores], *, resamples: int = 2000, seed: int = 0
+    references: Sequence[Scores], predictions: Sequence[Scores], *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Return 95 % intervals over items drawn again with replacement (Efron 1979, percentiles).
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from lrq.queue.routes import step_queue
 from lrq.recipes import load_recipe
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
+from lrq.trainer.files import find_rows
 from lrq.trainer.job import TrainJob
 from lrq.trainer.loss_names import DEFAULT_LOSS, SUMS, lack
 
@@ -46,6 +48,8 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
     loss = {**recipe.loss, **settings.train} if train else None
     if loss and loss.get("adapter") == "lora" and "adapter" in recipe.loss:
         loss["adapter"] = recipe.loss["adapter"]
+    if loss and loss.get("also"):
+        loss["also"] = str(find_rows(Path(loss["also"])))  # workers may have another working directory
     schedule_of(loss)
     if loss is not None:
         _check_loss(recipe, own, loss)
