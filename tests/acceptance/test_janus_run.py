@@ -15,7 +15,9 @@ pytestmark = [pytest.mark.torch, pytest.mark.timeout(900)]
 
 MODEL = REPOSITORY / "examples" / "small_policy" / "model"
 SYSTEMS = ("You answer in few words.", "You are a kind teacher.", "You doubt everything.")
-QUESTIONS = ("What is the cargo of Pell?", "What is the port of Pell?")
+QUESTIONS = ("What is the cargo of Aurora?", "What is the cargo of Boreas?")
+CARGOS = ("tea", "coal", "salt")
+GOOD, OTHER = (f"The cargo of Aurora is {cargo}." for cargo in CARGOS[:2])
 
 
 @pytest.fixture
@@ -32,8 +34,8 @@ def collection() -> list[dict[str, Any]]:
     """Rows of the shape of Multifaceted-Collection: one for each system message, those of a question apart."""
     source = {"main_source": "m", "original_source": "o", "preference_set": []}
     return [
-        source | {"system": system, "prompt": question, "output": f"The cargo is tea . {number}"}
-        for number, system in enumerate(SYSTEMS)
+        source | {"system": system, "prompt": question, "output": f"The cargo is {cargo}."}
+        for system, cargo in zip(SYSTEMS, CARGOS, strict=True)
         for question in QUESTIONS
     ]
 
@@ -47,7 +49,7 @@ def model_of(done: Any) -> Path:
 def test_the_collection_becomes_pairs_and_a_model_without_a_judge(small: Lrq, tmp_path: Path) -> None:
     """Its answers are paired across system messages; ordinary short pairs are mixed in and stand on the card."""
     file = write_lines(tmp_path / "collection.jsonl", collection())
-    short = [{"idx": n, "query": "Tea ?", "win_response": f"Yes {n} .", "lose_response": "No ."} for n in range(2)]
+    short = [{"idx": n, "query": QUESTIONS[0], "win_response": GOOD, "lose_response": OTHER} for n in range(2)]
     also = write_lines(tmp_path / "short.jsonl", short)
     output = model_of(small("run", file, "--recipe", "janus", "--set", f"train.also={also.name}"))
     card = (output / "README.md").read_text()
@@ -68,14 +70,14 @@ def test_published_rows_train_as_they_are(small: Lrq, tmp_path: Path, form: str)
     """Outputs as demonstrations, pairs of messages, and plain pairs of the reward model's set."""
     rows = collection()
     if form == "dpo":
-        answers = ("chosen", "good ."), ("rejected", "other .")
+        answers = ("chosen", GOOD), ("rejected", OTHER)
         chats = {
-            side: [{"role": "user", "content": "Tea ?"}, {"role": "assistant", "content": text}]
+            side: [{"role": "user", "content": QUESTIONS[0]}, {"role": "assistant", "content": text}]
             for side, text in answers
         }
-        rows = [{"system": system, "prompt": "Tea ?", **chats} for system in SYSTEMS]
+        rows = [{"system": system, "prompt": QUESTIONS[0], **chats} for system in SYSTEMS]
     elif form == "rm":
-        rows = [{"input": f"{system}\nTea ?", "chosen": "good .", "rejected": "other ."} for system in SYSTEMS]
+        rows = [{"input": f"{system}\n{QUESTIONS[0]}", "chosen": GOOD, "rejected": OTHER} for system in SYSTEMS]
     file, output = write_lines(tmp_path / f"{form}.jsonl", rows), tmp_path / "trained"
     loss = "sft" if form == "collection" else "dpo"
     words = ("--set", "max_steps=1", "--set", "batch_size=2", "--set", "device=cpu", "--set", "zero_stage=0")
