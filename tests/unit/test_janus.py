@@ -12,6 +12,7 @@ from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, NoRow, Prompt, Response, Reward, Row
 from lrq.recipes.janus import JANUS, value_sets, values
 from lrq.recipes.ports import Answer, Case
+from lrq.sim.questioning import write_system_message
 from lrq.workers.frozen import freeze
 
 T = TypeVar("T")
@@ -176,3 +177,13 @@ def test_a_rubric_that_cannot_be_used_leaves_its_score_unscored() -> None:
     bad, good = asyncio.run(step.procedure(step.judge(of, Judge(), None)))  # type: ignore[arg-type]
     assert (bad.state, bad.reason) == ("unscored", "rubric 1: a rubric has no `criteria`")
     assert good.value == 4
+
+
+def test_the_simulator_writes_a_system_message_for_each_set_of_values() -> None:
+    """They differ as the values do, in both languages; another prompt is none of its business."""
+    for question in ("Why?", "为什么？"):
+        asked = JANUS.prompts(replace(case(), item=Item(id="1", question=question)))
+        written = {write_system_message(prompt.messages[0]["content"]) for prompt in asked}
+        assert len(written) == 3
+        assert "" not in written
+    assert write_system_message("Why is a system message needed?\n~~~~\n- this\n~~~~") == ""
