@@ -65,7 +65,7 @@ def enqueue(
             echo(note, err=True)
         if estimate is not None:
             print_facts(console(), estimate)
-        if thaw(run.recipe, run.config).steps and not settings.endpoints("judge"):
+        if thaw(run.recipe, run.config).needs_judge and not settings.endpoints("judge"):
             echo("no judge is named yet: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL, then `lrq resume`", err=True)
         if ingested.set_aside:
             echo(f"`lrq status {run.name} --failed` says why", err=True)

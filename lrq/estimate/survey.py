@@ -80,7 +80,8 @@ class _Lines:
     def __init__(self, settings: Settings, intent: Intent, watch: Watch) -> None:
         self._intent, self._watch = intent, watch
         responses_file = ResponsesFile(intent.responses) if intent.responses else None
-        self._dataset = Dataset(intent.file, load_recipe(settings.recipe).needs, responses_file)
+        recipe = load_recipe(settings.recipe)
+        self._dataset = Dataset(intent.file, recipe.needs, responses_file, joins_systems=recipe.joins_systems)
         self._seen: set[int] = set()  # hashes of the ids
         self.set_aside = 0
         self.reasons: Counter[str] = Counter()

@@ -53,6 +53,7 @@ class Intent:
     max_tokens: int | None = None
     limit: int | None = None  # items, for a pilot
     scores_only: bool = False  # go on where no item can make a pair
+    optional: Collection[str] = ()  # fields that the recipe needs and an item may do without here
     anew: bool = False  # responses that lines bring are left out: the policy is to answer
 
 
@@ -74,7 +75,9 @@ def ingest(
     """
     recipe = load_recipe(settings.recipe)
     responses_file = ResponsesFile(intent.responses) if intent.responses else None
-    dataset = Dataset(intent.file, recipe.needs, responses_file)  # of a file that cannot be read no run is begun
+    needs = set(recipe.needs) - set(intent.optional)
+    # Of a file that cannot be read no run is begun.
+    dataset = Dataset(intent.file, needs, responses_file, joins_systems=recipe.joins_systems)
     lines = iter(dataset)
     first = next(lines, None)
     if first is None:
@@ -116,6 +119,7 @@ def _left_out(dataset: Dataset) -> list[str]:
         f"{name} is left out of {number:,} lines, where nobody needs it: {dataset.why_dropped[name]}"
         for name, number in dataset.dropped.most_common()
     ]
+    lines += [f"{number:,} lines have no {what}" for what, number in dataset.missing.most_common()]
     names = [f"{name} ({number:,})" for name, number in dataset.ignored.most_common(_SHOWN_FIELDS)]
     others = f" and {len(dataset.ignored) - _SHOWN_FIELDS} more" if len(dataset.ignored) > _SHOWN_FIELDS else ""
     return [*lines, f"fields that nobody reads: {', '.join(names)}{others}"] if names else lines
@@ -141,7 +145,7 @@ def name_of(file: str) -> str:
     if file == "-":
         raise UsageError("give the run a name with --name; lines come from standard input")
     name = Path(file).resolve().name if os.path.isdir(file) else Path(file).name
-    for end in (".zst", ".gz", *(DATA)):
+    for end in (".zst", ".gz", ".csv", *DATA):
         name = name.removesuffix(end)
     return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:100]
 

@@ -12,7 +12,7 @@ from lrq.recipes.longpo import LONGPO
 from lrq.recipes.longreward import LONGREWARD
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step, simple
-from lrq.recipes.rubric import RUBRIC
+from lrq.recipes.rubric import EVALYAKS, RUBRIC
 from lrq.recipes.sppo import SPPO
 
 __all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "load_recipe", "simple"]
@@ -23,6 +23,7 @@ RECIPES: Mapping[str, Recipe] = {
     "janus": JANUS,
     "rubric": RUBRIC,
     "sppo": SPPO,
+    **EVALYAKS,
 }
 
 

@@ -10,7 +10,7 @@ from lrq.domain.fences import fenced
 from lrq.domain.marks import Support, read_statements, read_support, read_supports
 from lrq.domain.records import Passage, Response, Score
 from lrq.recipes.fanout import each_text, gather_all
-from lrq.recipes.judge import Judge, Kind, failures
+from lrq.recipes.judge import Judge, Kind, failures, not_applicable
 
 DIMENSION = "faithfulness"
 BATCH = 16  # statements in one call: with five passages each, up to 10k tokens of evidence
@@ -22,6 +22,8 @@ KINDS = (
 )
 MAX_STATEMENTS = 200  # checked per response: each is a paid call; how many are left out stands in the evidence
 
+NO_DOCUMENT = "the item has no document"
+
 Evidence = dict[str, Any]  # of one statement: text, passages as [start, end], value, mark, calls; reason if unscored
 Passages = Mapping[str, Sequence[Passage]]  # statement → its nearest passages, in document order
 
@@ -29,8 +31,10 @@ Passages = Mapping[str, Sequence[Passage]]  # statement → its nearest passages
 async def faithfulness(judge: Judge) -> Sequence[Score]:
     """Score the share of each response's factual statements that the context bears out, times ten.
 
-    Without factual statements: not applicable. With a statement that could not be judged: unscored.
+    Without a context or factual statements: not applicable. With a statement that could not be judged: unscored.
     """
+    if not judge.case.item.context:
+        return not_applicable(judge.case, DIMENSION, NO_DOCUMENT)
     return await each_text(judge.case, partial(_judge, judge))
 
 

@@ -123,6 +123,14 @@ class Judge:
         return {"language": self.language, "calls": list(answer.calls) if answer else [], **more}
 
 
+def not_applicable(case: Case, dimension: str, reason: str) -> Sequence[Score]:
+    """Return a score for each response that says the dimension does not apply, and why."""
+    return [
+        Score(dimension=dimension, k=response.k, prompt=response.prompt, state="not_applicable", reason=reason)
+        for response in case.responses
+    ]
+
+
 def failures(noun: str, parts: Sequence[Mapping[str, Any]]) -> str:
     """Say which of the parts have a reason, or nothing: "statement 3 of 7: …, and 1 more"."""
     failed = [(n, part["reason"]) for n, part in enumerate(parts, 1) if part.get("reason")]

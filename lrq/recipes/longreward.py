@@ -11,9 +11,9 @@ from lrq.domain.fences import fenced
 from lrq.domain.marks import NOTHING_RELEVANT, read_extraction
 from lrq.domain.records import Chunk, Reward, Score
 from lrq.domain.tokens import chunk
-from lrq.recipes.faithfulness import KINDS, faithfulness
+from lrq.recipes.faithfulness import KINDS, NO_DOCUMENT, faithfulness
 from lrq.recipes.fanout import gather_all
-from lrq.recipes.judge import Judge, Kind, failures
+from lrq.recipes.judge import Judge, Kind, failures, not_applicable
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step, simple
 
@@ -47,9 +47,12 @@ LOSS: Mapping[str, Any] = {  # DPO + 0.1 cross-entropy on the chosen response
 async def completeness(judge: Judge) -> Sequence[Score]:
     """Score how much of what the context tells on the question each response covers.
 
-    The context is read once for all responses; if a part of it could not be read, none of them is scored.
+    The context is read once for all responses; if a part of it could not be read, none of them is scored. Without a
+    context: not applicable.
     """
     case = judge.case
+    if not case.item.context:
+        return not_applicable(case, "completeness", NO_DOCUMENT)
     parts = chunk(case.item.context, case.settings["extraction_chunk_tokens"])
     read = await gather_all(_extract(judge, part) for part in parts)
     extraction = [evidence for evidence, _ in read]

@@ -132,6 +132,12 @@ class Recipe:
     loss: Mapping[str, Any] = field(default_factory=dict)  # the train section with this recipe's defaults
     # The values that a setting may have, where these are words of the recipe's.
     choices: Mapping[str, Collection[str]] = field(default_factory=dict)
+    # Whether a judge is asked anything under these settings; None: where there are steps.
+    asks_judge: Callable[[Mapping[str, Any]], bool] | None = None
+    # Refuses settings that it cannot work with: raises ValueError with the reason, before anything is begun.
+    check: Callable[[Mapping[str, Any]], None] = lambda _: None
+    # Whether lines without an id that ask the same under different system messages are one item, each with its answer.
+    joins_systems: bool = False
     # What its rows carry beside the chosen response, under these settings: "rejected", and "p_w" where they have win
     # rates or the responses to a prompt have rewards. None: pairs, of responses with rewards where there are steps.
     carries: Callable[[Mapping[str, Any]], Collection[str]] | None = None
@@ -145,6 +151,10 @@ class Recipe:
     def steps_for(self, settings: Mapping[str, Any]) -> tuple[Step, ...]:
         """Return the steps that judge items under these settings of the recipe."""
         return tuple(step for step in self.steps if step.when is None or step.when(settings))
+
+    def needs_judge(self, settings: Mapping[str, Any]) -> bool:
+        """Tell whether a judge is asked anything under these settings."""
+        return bool(self.steps_for(settings)) if self.asks_judge is None else self.asks_judge(settings)
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:

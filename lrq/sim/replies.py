@@ -17,7 +17,7 @@ from lrq.sim.faults import draw
 from lrq.sim.judging import DECISIONS, Verdict
 from lrq.sim.options import Options
 from lrq.sim.prefix import cut, tokenise
-from lrq.sim.questioning import asks_for_questions, write_questions
+from lrq.sim.questioning import asks_for_questions, write_questions, write_system_message
 from lrq.sim.requests import BadRequest, ChatRequest, EmbeddingRequest
 from lrq.sim.sections import read_prompt
 from lrq.sim.shown import shown_verdict
@@ -70,6 +70,8 @@ def _verdicts(request: ChatRequest) -> tuple[str, Sequence[Verdict]]:
         return prompt.kind, [DECISIONS[prompt.kind](prompt)] * request.n
     if prompt is None and (count := asks_for_questions(text)):
         return "questions", [Verdict(text=write_questions(text, count))] * request.n
+    if prompt is None and (system := write_system_message(text)):
+        return "system", [Verdict(text=system)] * request.n
     if verdict := shown_verdict(text, is_task=prompt is not None):
         return UNKNOWN, [verdict] * request.n
     if prompt is None:

@@ -7,7 +7,9 @@ cut off, and `prompt_ids`, `chosen_ids`, `rejected_ids` are the tokens as they w
 `tokenizer`.
 
 Without `rejected` a row is a demonstration; TRL's `completion`, and the last message of its `messages`, are read as
-`chosen`. LongReward's published pairs (`context`, `query`, `win_response`, `lose_response`) are read as they are.
+`chosen`. Published files are read as they are: LongReward's pairs (`context`, `query`, `win_response`,
+`lose_response`), and the Multifaceted sets (`system`, `prompt` and `output`, or `chosen` and `rejected` as messages;
+`input`, `chosen`, `rejected`).
 
 A row of several turns holds them as `turns`, each with `prompt` (after the first what the user says then), `chosen`,
 `rejected`, and in all or none of them `reference`: the messages that the reference model sees instead of all that
@@ -162,17 +164,56 @@ def _row(data: Any, number: int) -> PreferenceRow:
 
 def _in_our_names(data: dict[str, Any]) -> dict[str, Any]:
     """Read the forms in which others write rows."""
-    if data.get("win_response") is not None:
-        question = f"{data.get('context') or ''}\n\n{data.get('query') or ''}".strip()
-        texts = {"prompt": question, "chosen": data["win_response"], "rejected": data.get("lose_response")}
-        roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
-        return {name: [{"role": roles[name], "content": text}] for name, text in texts.items() if text is not None}
+    if data.get("win_response") is not None:  # LongReward-10k
+        shown = f"{data.get('context') or ''}\n\n{data.get('query') or ''}".strip()
+        return _as_messages("", shown, {"chosen": data["win_response"], "rejected": data.get("lose_response")})
+    asked: Any = data.get("prompt")
+    system: Any = data.get("system") or ""
+    sides: dict[str, Any] = {side: data.get(side) for side in SIDES}
+    if asked is None and isinstance(data.get("input"), str) and None not in sides.values():  # Multifaceted-RM
+        return _as_messages("", data["input"], sides)
+    if isinstance(asked, str) and isinstance(system, str):
+        if system and sides["chosen"] is None:  # Multifaceted-Collection
+            sides = {"chosen": data.get("output"), "rejected": None}
+        known = [value for value in sides.values() if value is not None]
+        if known and (system or all(isinstance(value, list) for value in known)):  # Multifaceted-DPO, -ORPO
+            return {**data, **_as_messages(system, asked, sides)}
     if data.get("chosen") is None and data.get("completion") is not None:
         return {**data, "chosen": data["completion"]}
     messages = data.get("messages")
     if data.get("chosen") is None and data.get("prompt") is None and isinstance(messages, list) and messages:
         return {**data, "prompt": messages[:-1], "chosen": messages[-1:]}
     return data
+
+
+def _as_messages(system: str, asked: str, sides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of messages from texts.
+
+    Of a side that is a chat its last message is the response; what precedes it is the prompt, unless it only repeats
+    the system message and what is asked. Raises ValueError for chats that end otherwise, or begin differently.
+    """
+    prompt = [{"role": "system", "content": system}] if system else []
+    prompt.append({"role": "user", "content": asked})
+    row: dict[str, Any] = {}
+    before: list[Any] = []
+    for side, value in sides.items():
+        if value is None:
+            continue
+        chat = value if isinstance(value, list) else [{"role": "assistant", "content": value}]
+        if not chat or not isinstance(chat[-1], dict) or chat[-1].get("role") != "assistant":
+            raise ValueError(f"has messages as {side!r} whose last is not the assistant's")
+        row[side] = chat[-1:]
+        before.append(chat[:-1])
+    texts = {system.strip(), asked.strip(), f"{system}\n{asked}".strip(), f"{system}\n\n{asked}".strip()}
+    preceding = next((chat for chat in before if any(_content(one).strip() not in texts for one in chat)), None)
+    if preceding is not None and any(chat != preceding for chat in before):
+        raise ValueError("has 'chosen' and 'rejected' that answer different messages")
+    return {**row, "prompt": prompt if preceding is None else preceding}
+
+
+def _content(message: Any) -> str:
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, str) else ""
 
 
 def _several(data: dict[str, Any], number: int) -> PreferenceRow:

@@ -1,5 +1,6 @@
 """A run's frozen configuration: made once from the settings, read by every worker ever after."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -20,6 +21,7 @@ from lrq.queue.routes import step_queue
 from lrq.recipes import load_recipe
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
+from lrq.trainer.files import find_rows
 from lrq.trainer.job import TrainJob
 from lrq.trainer.loss_names import DEFAULT_LOSS, SUMS, lack
 
@@ -40,8 +42,16 @@ def freeze(settings: Settings, *, train: bool) -> dict[str, Any]:
         _check_value(name, value, recipe.settings[name], recipe.choices.get(name, ()))
     _check_dimensions(settings, recipe)
     _check_judges(settings, recipe)
-    own = {**recipe.settings, **settings.settings}
+    own = json.loads(json.dumps({**recipe.settings, **settings.settings}))  # keys of YAML may be numbers: here texts
+    try:
+        recipe.check(own)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     loss = {**recipe.loss, **settings.train} if train else None
+    if loss and loss.get("adapter") == "lora" and "adapter" in recipe.loss:
+        loss["adapter"] = recipe.loss["adapter"]
+    if loss and loss.get("also"):
+        loss["also"] = str(find_rows(Path(loss["also"])))  # workers may have another working directory
     schedule_of(loss)
     if loss is not None:
         _check_loss(recipe, own, loss)
@@ -213,8 +223,13 @@ class Frozen:
 
     @property
     def steps(self) -> dict[str, str]:
-        """Name of each step of judging → its queue."""
+        """Name of each step of judging that the settings ask for → its queue."""
         return {step.name: step_queue(step.name) for step in self.recipe.steps_for(self.config["settings"])}
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether the run asks a judge anything."""
+        return self.recipe.needs_judge(self.config["settings"])
 
     @property
     def step_of(self) -> dict[str, str]:
