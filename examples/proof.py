@@ -102,7 +102,7 @@ METHODS = {
         recipe="LONGPO",
         make=documents,
         policy=short_reader,
-        items=64,
+        items=48,
         sentences=(320, 360),
         settings={**TRAIN, "train.micro_batch": 2, "train.loss_weights": [1.0, 1.0]},
     ),

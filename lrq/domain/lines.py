@@ -303,6 +303,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "responses": _responses,
     "system": _system,
     "rubrics": _records,
+    "questions": _filled_texts,
     "short_contexts": _filled_texts,
     "messages": _messages,
     "turns": _records,
