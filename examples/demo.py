@@ -76,7 +76,7 @@ def show_method(home: Path, recipe: str, start: float) -> None:
 
 def show_rubric(home: Path) -> None:
     """Score conversations by two criteria, several in one call, and compare with the examiner's scores."""
-    policy = ("--set", f"policy.path={POLICY}")  # asked nothing
+    policy = ("--set", f"policy.path={POLICY}")  # it is asked nothing
     lrq(
         "run",
         write(home / "data", "transcripts", SEED),
@@ -116,6 +116,8 @@ def judge(home: Path) -> Iterator[None]:
 
 def lrq(*words: str | Path, quiet: bool = False) -> str:
     """Run a command as a user would; its progress goes to the terminal."""
+    if words[0] in {"run", "evaluate"}:
+        words += ("--set", "judge.identity=judge-sim")  # its port is another one each time
     shown = " ".join(_short(word) for word in words)
     print(f"\n$ lrq {shown}", flush=True)
     done = subprocess.run([LRQ, *words], stdout=subprocess.PIPE if quiet else None, text=True, check=False)

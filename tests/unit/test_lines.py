@@ -120,7 +120,9 @@ def test_a_line_that_is_no_object_is_refused(value: object):
     assert reason(value).endswith("a line is one JSON object")
 
 
-@pytest.mark.parametrize("needed", ["answer", "responses", "system", "rubrics", "questions", "short_contexts", "messages", "turns"])
+@pytest.mark.parametrize(
+    "needed", ["answer", "responses", "system", "rubrics", "questions", "short_contexts", "messages", "turns"]
+)
 def test_what_the_recipe_needs_must_be_there(needed: str):
     """Each field is optional unless the recipe asks for it."""
     parse_entry(line(), LONGREWARD)
