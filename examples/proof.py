@@ -91,13 +91,7 @@ TRAIN = {
     "train.learning_rate": 3e-4, "train.batch_size": 8, "train.micro_batch": 8, "train.epochs": 3,
     "train.gradient_checkpointing": False, "train.zero_stage": 0,
 }  # fmt: skip
-METHODS = {
-    "longreward": Method(
-        recipe="LONGREWARD",
-        seeds=(1, 2, 3),
-        settings={**TRAIN, "train.loss_weights": [1.0, 3.0], "train.beta": 0.1},
-    ),
-    "sppo": Method(recipe="SPPO", settings={**TRAIN, "train.rounds": 2, "train.round_items": "all"}),
+METHODS = {  # the longest first
     "longpo": Method(
         recipe="LONGPO",
         make=documents,
@@ -105,6 +99,12 @@ METHODS = {
         items=48,
         sentences=(320, 360),
         settings={**TRAIN, "train.micro_batch": 2, "train.loss_weights": [1.0, 1.0]},
+    ),
+    "sppo": Method(recipe="SPPO", settings={**TRAIN, "train.rounds": 2, "train.round_items": "all"}),
+    "longreward": Method(
+        recipe="LONGREWARD",
+        seeds=(1, 2, 3),
+        settings={**TRAIN, "sample.responses": 4, "settings.min_scored": 2, "train.loss_weights": [1.0, 1.0]},
     ),
 }
 
