@@ -47,8 +47,8 @@ def instructions(rng: random.Random) -> Iterator[Line]:
 
 def bench(rng: random.Random) -> Iterator[Line]:
     """Yield prompts with a system message, four rubrics and one response of 250 tokens, as Multifaceted-Bench has."""
+    rubrics = [{**one, "criteria": f"Part {part}: {one['criteria']}"} for part in (1, 2) for one in CRITERIA]
     for line in instructions(rng):
-        rubrics = [*CRITERIA, *CRITERIA]
         yield {**line, "system": "Answer as a harbour master would.", "rubrics": rubrics, "responses": ["word " * 250]}
 
 
@@ -69,7 +69,7 @@ class Setup:
 
 SETUPS = (
     Setup(paper="LongReward", rows=long_documents, count=10_000, flags=("--recipe", "longreward")),
-    Setup(paper="SPPO, three rounds", rows=instructions, count=60_000, flags=("--recipe", "sppo")),
+    Setup(paper="SPPO by a judge, three rounds", rows=instructions, count=60_000, flags=("--recipe", "sppo")),
     Setup(
         paper="Janus, Multifaceted-Bench, three runs",
         rows=bench,
