@@ -59,19 +59,19 @@ def small_policy(folder: Path, split: str) -> Path:
 
 def short_reader(folder: Path, split: str) -> Path:
     """Train a policy that reads short documents well: SFT on right answers to documents of 15 to 60 sentences."""
-    lines = questions(random.Random(f"{split}-short"), "short", 240, (15, 60))
-    rows = ({"prompt": prompt(line), "completion": [_said(line["answer"])]} for line in lines)
     model = folder / "short_reader"
+    if model.exists():
+        return model
+    lines = questions(random.Random(f"{split}-short"), "short", 240, (15, 60))
+    rows = (
+        {"prompt": prompt(line), "completion": [{"role": "assistant", "content": line["answer"]}]} for line in lines
+    )
     settings = {"learning_rate": 3e-4, "batch_size": 8, "micro_batch": 8, "epochs": 2, "zero_stage": 0}
     flags = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     lrq("train", write(folder / "short.jsonl", rows), "--model", POLICY, "--output", model, "--loss", "sft", *flags)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))  # longer than it learned
     return model
-
-
-def _said(text: str) -> dict[str, str]:
-    return {"role": "assistant", "content": text}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,8 @@ def prove(name: str, seed: int, home: Path, split: str, held_out: int) -> dict[s
     file = write(folder / "items.jsonl", lines)
     asked = questions(random.Random(f"{split}-{name}-held-out"), "held-out", held_out, method.sentences)
     policy = method.policy(folder, split)
-    settings = {"policy.path": policy, "sample.seed": seed, "train.seed": seed, **method.settings}
+    seeds = {"sample.seed": seed, "train.seed": seed}
+    settings = {"policy.path": policy, "judge.identity": "judge-sim", **seeds, **method.settings}
     config = write_settings(folder / "lrq.yaml", settings)
     models = {"before": policy}
     with judge(folder):
