@@ -107,7 +107,7 @@ METHODS = {  # the longest first
     "longreward": Method(
         recipe="LONGREWARD",
         seeds=(1, 2, 3),
-        settings={**TRAIN, "sample.responses": 4, "settings.min_scored": 2, "train.loss_weights": [1.0, 1.0]},
+        settings={**TRAIN, "sample.responses": 4, "settings.min_scored": 2, "train.loss_weights": [1.0, 3.0]},
     ),
 }
 
