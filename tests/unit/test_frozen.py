@@ -11,6 +11,7 @@ from lrq.config import Endpoint, JudgeSettings, PolicySettings, Price, RoleSetti
 from lrq.domain.errors import UsageError
 from lrq.domain.tokens import TOKEN_RULE
 from lrq.recipes import RECIPES
+from lrq.trainer.loss_names import loss_settings
 from lrq.workers import sampler
 from lrq.workers.frozen import freeze, thaw
 
@@ -168,3 +169,28 @@ def test_a_frozen_run_reads_its_own_prompts() -> None:
     assert frozen.config["prompts"]["en/helpfulness"] == "old words"
     with pytest.raises(dataclasses.FrozenInstanceError):
         frozen.config = {}  # type: ignore[misc]
+
+
+PAIRED = ("dpo", "dpo+sft", "longpo", "orpo", "simpo", "hinge")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "allowed"),
+    [
+        ("longreward", {*PAIRED, "sppo", "sft"}),  # responses with rewards: win rates are made of them
+        ("sppo", {*PAIRED, "sppo", "sft"}),
+        ("longpo", {*PAIRED, "sft"}),
+        ("janus", {*PAIRED, "sft"}),
+        ("rubric", {"sft"}),  # demonstrations
+    ],
+)
+@pytest.mark.parametrize("loss", [*PAIRED, "sppo", "sft"])
+def test_a_loss_that_reads_what_the_rows_lack_is_refused_at_once(recipe: str, allowed: set[str], loss: str) -> None:
+    """Nothing is asked or paid for rows that could not be trained on; the reason names what is missing."""
+    wanted = settings(recipe=recipe, train=loss_settings(loss))
+    if loss in allowed:
+        assert freeze(wanted, train=True)["train"]["loss_type"] == loss_settings(loss)["loss_type"]
+        return
+    lacking = "'p_w'" if recipe != "rubric" else "'rejected'"
+    with pytest.raises(UsageError, match=f"rows of recipe {recipe} have no .*{lacking}"):
+        freeze(wanted, train=True)
