@@ -355,3 +355,24 @@ labels = sa.Table(  # which of two responses a person prefers
     sa.Column("at", sa.Float, nullable=False),
     sa.Index(None, "run_id", "item_id"),
 )
+
+limits = sa.Table(  # of a lane, set while its runs work; they stand over those of the settings
+    "limits",
+    metadata,
+    sa.Column("lane", sa.String(300), primary_key=True),
+    sa.Column("rpm", sa.Integer),  # NULL: what the settings say
+    sa.Column("tpm", sa.Integer),
+    sa.Column("concurrency", sa.Integer),
+)
+
+changes = sa.Table(  # who changed what of a run or a lane while it worked, and why
+    "changes",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("who", sa.String(100), nullable=False),
+    sa.Column("what", sa.String(16), nullable=False),  # pause, resume, budget, limits
+    sa.Column("subject", sa.String(300), nullable=False),  # the run's or lane's name
+    _text("reason"),
+    _text("body"),  # the new values, JSON
+)

@@ -155,7 +155,7 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     transport = Transport()
     caller = Caller(settings, ledger, writer, limiter, transport, presence.id)
     reports = UsageReports(app, f"{type_}@{socket.gethostname()}-{os.getpid()}")
-    caller.settled = reports.count
+    caller.observers.append(reports.observe)
     opened = Engine(
         settings=settings,
         ledger=ledger,
