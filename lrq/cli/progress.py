@@ -20,6 +20,7 @@ from lrq.operations.execute import execute, is_over
 from lrq.operations.results import write_results
 from lrq.reports.facts import pace_facts, process_facts, run_facts
 from lrq.reports.outcome import End, outcome_of
+from lrq.workers.collector import open_collector
 
 _PACE_EVERY = 2.0  # seconds between looks at the latest calls
 _CODES: Mapping[End, int] = {
@@ -64,7 +65,12 @@ def finish(
     ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1, scores_only: bool = False
 ) -> int:
     """Work on a run until it is at an end or halted; returns the exit code."""
+    collector = open_collector(ledger, "run")
     run = work_until(ledger, settings, name, judges=judges, samplers=samplers)
+    if collector is not None:
+        if run is not None:
+            collector.add_run(run)
+        collector.close()
     if run is None:
         return EXIT_INTERRUPTED
     outcome = outcome_of(ledger, run, scores_only=scores_only)

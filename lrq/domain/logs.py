@@ -28,6 +28,11 @@ def working_on(**fields: Any) -> Iterator[None]:
         _WORK.reset(token)
 
 
+def current_work() -> dict[str, Any]:
+    """Return what this thread or coroutine works on."""
+    return _WORK.get()
+
+
 class LogFormatter(logging.Formatter):
     """Formats records as sentences, or as one JSON object per line.
 

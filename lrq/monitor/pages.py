@@ -20,7 +20,7 @@ from flower.views.monitor import Metrics
 from kombu.utils.url import maybe_sanitize_url
 from tornado.httputil import HTTPServerRequest
 from tornado.template import DictLoader
-from tornado.web import RequestHandler, authenticated, url
+from tornado.web import HTTPError, RequestHandler, authenticated, url
 
 from lrq.calls.limiter import read_lanes
 from lrq.config import Settings
@@ -53,7 +53,11 @@ class JudgeFlower(Flower):  # type: ignore[misc]
         super().__init__(template_loader=_templates(), **kwargs)
         self.ledger, self.config = ledger, config
         self.works = Works(ledger)
-        self.options.format_task = self.options.format_task or self.works.format_task
+
+        def format_task(task: Any) -> Any:  # Flower takes a plain function alone
+            return self.works.format_task(task)
+
+        self.options.format_task = self.options.format_task or format_task
         self._hosts = hosts
         self.inspector = MaskedInspector(self.io_loop, self.capp, self.options.inspect_timeout / 1000)
         self.picture = picture(Totals(), self.events.live, {}, {})  # the last one of all runs
@@ -132,6 +136,8 @@ class JudgeAsset(BaseHandler):  # type: ignore[misc]
 
     @authenticated  # type: ignore[untyped-decorator]
     async def get(self, name: str) -> None:
+        if name not in _ASSETS:
+            raise HTTPError(404)
         self.set_header("Content-Type", f"{_ASSETS[name]}; charset=utf-8")
         self.finish((_HERE / "static" / name).read_bytes())
 
@@ -221,7 +227,7 @@ class _Collector:
 def _handlers(prefix: str | None) -> list[Any]:
     ours = [
         url(r"/judge", JudgePage, name="judge"),
-        url(r"/judge/(judge\.(?:js|css))", JudgeAsset, name="judge-asset"),
+        url(r"/judge/([a-z.]+)", JudgeAsset, name="judge-asset"),
         url(r"/api/judge/usage", JudgeUsage, name="judge-usage"),
         url(r"/api/judge/change", JudgeChange, name="judge-change"),
         url(r"/metrics", JudgeMetrics),

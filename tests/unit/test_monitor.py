@@ -1,6 +1,9 @@
 """Rates of the last minute, and the figures made of them and of the ledger's sums."""
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -265,3 +268,15 @@ def test_metrics_hold_the_same_figures():
     assert samples[("lrq_calls_waiting", *lane)] == 31
     assert samples[("lrq_limit", *sorted((*lane, "rpm")))] == 480
     assert ("lrq_limit", *sorted((*lane, "tpm"))) not in samples
+
+
+def test_the_dashboard_asks_for_series_that_there_are():
+    """Each series that a panel names is one of `/metrics`, and so are the labels it chooses by."""
+    path = Path(__file__).parents[2] / "deploy" / "grafana" / "lrq.json"
+    queries = [target["expr"] for panel in json.loads(path.read_text())["panels"] for target in panel["targets"]]
+    samples = [sample for family in families(shown({NAME: LANE})) for sample in family.samples]
+    labels = {sample.name: set(sample.labels) for sample in samples}
+    named = [found for query in queries for found in re.findall(r"(lrq_\w+)(?:\{([^}]*)\})?", query)]
+    assert len(named) > 10
+    for series, chosen in named:
+        assert set(re.findall(r"(\w+)=~?", chosen)) <= labels[series], series
