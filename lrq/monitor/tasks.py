@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lrq.ledger import Ledger
-from lrq.ledger.schema import items, responses, runs, tasks
+from lrq.ledger.work import find_task_at_work
 
 _MOST = 2_000  # tasks whose work is remembered
 
@@ -56,20 +56,16 @@ class Works:
         number = uuid.partition("-")[0]
         if not number.isdecimal():
             return None
-        query = sa.select(tasks, runs.c.name.label("run"), items.c.key)
-        query = query.join(runs, runs.c.id == tasks.c.run_id).join(items, items.c.id == tasks.c.item_id, isouter=True)
-        count = sa.select(sa.func.count()).select_from(responses)
         try:
             with self._ledger.reading() as conn:
-                row = conn.execute(query.where(tasks.c.id == int(number))).one_or_none()
-                if row is None:
-                    return None
-                of_item = responses.c.item_id == row.item_id, responses.c.round == row.round
-                answered = conn.execute(count.where(*of_item)).scalar_one()
+                task = find_task_at_work(conn, int(number))
         except sa.exc.SQLAlchemyError:
             return None
+        if task is None:
+            return None
+        at_work, answered = task
         counts = f"{answered} responses" if answered else ""
-        return Work(run=row.run, item=row.key or "", number=row.item_id, step=row.name, counts=counts)
+        return Work(run=at_work.run, item=at_work.key, number=at_work.item, step=at_work.step, counts=counts)
 
 
 def read_result(result: object) -> Work | None:

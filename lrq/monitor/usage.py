@@ -15,25 +15,13 @@ from lrq.domain.records import ROLES
 from lrq.ledger import Ledger
 from lrq.ledger.changes import Change, latest_changes, limits_by_lane
 from lrq.ledger.runs import Run, UsageRow, all_runs, item_states, usage_of
-from lrq.ledger.schema import items, runs, tasks
+from lrq.ledger.work import TaskAtWork, tasks_at_work
 from lrq.monitor.live import Live, Source
 
 READ_EVERY = 1.0  # seconds between two questions to the ledger, however many browsers look
 MAX_TASKS = 20  # at work, shown
 _COUNTS = ("calls", "reused", "failed", "unknown", "unpriced", "latency_ms")
 _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskAtWork:
-    """A task whose message is out."""
-
-    id: str  # Celery's: "<task>-<delivery>"
-    run: str
-    item: int  # the item's number; 0: the whole run
-    key: str  # the user's id of the item
-    step: str
-    sent_at: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,29 +70,13 @@ class Reader:
                     runs=found,
                     usage=usage_of(conn),
                     items={run.id: known.get(run.id) or item_states(conn, run.id) for run in found},
-                    tasks=_tasks_at_work(conn),
+                    tasks=tasks_at_work(conn, MAX_TASKS),
                     changes=latest_changes(conn),
                     limits=limits_by_lane(conn),
                 )
         except sa.exc.SQLAlchemyError as error:
             cause = str(getattr(error, "orig", None) or error).splitlines()[0]
             return replace(self._last, error=f"the ledger cannot be read: {cause}")
-
-
-def _tasks_at_work(conn: sa.Connection) -> list[TaskAtWork]:
-    query = sa.select(tasks, runs.c.name.label("run"), items.c.key).join(runs, runs.c.id == tasks.c.run_id)
-    query = query.join(items, items.c.id == tasks.c.item_id, isouter=True).where(tasks.c.state == "sent")
-    return [
-        TaskAtWork(
-            id=f"{row.id}-{row.delivery}",
-            run=row.run,
-            item=row.item_id,
-            key=row.key or "",
-            step=row.name,
-            sent_at=row.sent_at or 0.0,
-        )
-        for row in conn.execute(query.order_by(tasks.c.id).limit(MAX_TASKS))
-    ]
 
 
 def endpoints_by_lane(settings: Settings) -> dict[str, tuple[str, Endpoint]]:
