@@ -11,6 +11,7 @@ from lrq.ledger.items import count_rows
 from lrq.ledger.rescoring import past_means
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import calls, items, rewards, rows, scores
+from lrq.reports.before_after import before_and_after
 from lrq.reports.facts import run_facts
 
 _COUNTS = ("calls", "reused", "prompt_tokens", "cached_tokens", "completion_tokens", "unpriced")
@@ -41,7 +42,7 @@ def _listed(conn: sa.Connection, run: Run) -> dict[str, Any]:
 
 def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
     """Return what `status` knows, summed by dimension, with spreads, servers and what stood before rescoring."""
-    facts = run_facts(ledger, run)
+    facts, evaluations = run_facts(ledger, run), before_and_after(ledger, run)
     names = (
         "run",
         "recipe",
@@ -67,6 +68,7 @@ def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
             "pairs": {"count": facts["pairs"], "margin": _mean_margin(conn, run)},
             "servers": _servers(conn, run),
             "trainings": facts["trainings"],
+            "before_after": evaluations,
         }
 
 

@@ -1,13 +1,13 @@
 """limits and changes that are made while runs work
 
-Revision ID: 0011
+Revision ID: 0013
 Revises: 0010
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
+revision = "0013"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
