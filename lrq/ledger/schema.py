@@ -151,6 +151,14 @@ scores = sa.Table(
     sa.UniqueConstraint("item_id", "round", "prompt", "k", "dimension"),
 )
 
+# What is missing, with its reason: few, and asked for whenever a run is looked at.
+sa.Index(
+    "ix_scores_unscored",
+    scores.c.item_id,
+    sqlite_where=scores.c.state == "unscored",
+    postgresql_where=scores.c.state == "unscored",
+)
+
 past_scores = sa.Table(  # what stood before a dimension was judged again
     "past_scores",
     metadata,

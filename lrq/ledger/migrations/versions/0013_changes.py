@@ -1,4 +1,4 @@
-"""limits and changes that are made while runs work
+"""limits and changes that are made while runs work; an index of what is unscored
 
 Revision ID: 0013
 Revises: 0010
@@ -33,8 +33,11 @@ def upgrade() -> None:
         sa.Column("body", sa.Text(), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_changes")),
     )
+    missing = sa.text("state = 'unscored'")
+    op.create_index("ix_scores_unscored", "scores", ["item_id"], sqlite_where=missing, postgresql_where=missing)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_scores_unscored", "scores")
     op.drop_table("changes")
     op.drop_table("limits")
