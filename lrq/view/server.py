@@ -16,6 +16,7 @@ from lrq.domain.errors import LrqError, UsageError
 from lrq.ledger import Ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.labels import Label, add_label, remove_label
+from lrq.ledger.work import tasks_of_item
 from lrq.reports.charts import run_charts
 from lrq.reports.item import document_part, view_item
 from lrq.reports.labels import Candidate, label_agreement, label_candidates, next_pair
@@ -31,10 +32,15 @@ _MOST_BODY = 64 * 1024  # bytes of a label
 
 
 class Viewer:
-    """What the pages ask for. `who` labels; where it is empty nothing can be written."""
+    """What the pages ask for.
 
-    def __init__(self, ledger: Ledger, *, who: str = "") -> None:
-        self._ledger, self._who = ledger, who
+    Args:
+        who: labels; where it is empty nothing can be written.
+        flower: where Flower is reached; items link to their tasks there.
+    """
+
+    def __init__(self, ledger: Ledger, *, who: str = "", flower: str = "") -> None:
+        self._ledger, self._who, self._flower = ledger, who, flower
         self._candidates: dict[str, Sequence[Candidate]] = {}  # by run: weighed once, then worked off
         self._cache = Cache()
 
@@ -114,7 +120,11 @@ class Viewer:
         return found
 
     def _item(self, request: web.Request) -> dict[str, Any]:
-        return view_item(self._ledger, number_of(request.query.get("id")))
+        number = number_of(request.query.get("id"))
+        with self._ledger.reading() as conn:
+            tasks = tasks_of_item(conn, number) if self._flower else []
+        at_work = [{"step": task.step, "href": f"{self._flower}/task/{task.id}"} for task in tasks]
+        return {**view_item(self._ledger, number), "tasks": at_work}
 
     def _document(self, request: web.Request) -> dict[str, Any]:
         id_, start, end = (number_of(request.query.get(name)) for name in ("id", "start", "end"))
@@ -197,10 +207,10 @@ def number_of(value: Any) -> int:
 
 
 @asynccontextmanager
-async def serve(ledger: Ledger, *, port: int = 0, who: str = "") -> AsyncIterator[str]:
+async def serve(ledger: Ledger, *, port: int = 0, who: str = "", flower: str = "") -> AsyncIterator[str]:
     """Serve until the context ends; yields the URL, token included. Raises UsageError where the port is taken."""
     token = new_token()
-    runner = web.AppRunner(Viewer(ledger, who=who).app(token), access_log=None)
+    runner = web.AppRunner(Viewer(ledger, who=who, flower=flower).app(token), access_log=None)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", port)
