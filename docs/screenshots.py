@@ -135,7 +135,7 @@ async def shoot_work(home: Path) -> None:
     socket = home / "redis.sock"
     write_dataset(home / "work.jsonl", seed=5)
     lrq = shutil.which("lrq", path=str(Path(sys.executable).parent)) or "lrq"
-    faults = {"unreadable": 0.03, "error": 0.01}
+    faults = {"unreadable": 0.03, "500": 0.01}
     async with (
         serve_judge(Options(port=0, latency_ms=150, jitter_ms=80, faults=faults)) as running,
         chromium() as browser,
