@@ -157,14 +157,16 @@ async def shoot_work(home: Path) -> None:
             await asyncio.to_thread(draw_terminal, home)
         finally:
             for process in reversed(started):
-                process.terminate()
+                if process.returncode is None:
+                    process.terminate()
                 await process.wait()
 
 
 async def start(argv: list[str], env: dict[str, str]) -> asyncio.subprocess.Process:
     """Start a process that says nothing here."""
     quiet = asyncio.subprocess.DEVNULL
-    return await asyncio.create_subprocess_exec(*argv, env=env, stdout=quiet, stderr=quiet)
+    errors = None if "LRQ_DEBUG" in env else quiet
+    return await asyncio.create_subprocess_exec(*argv, env=env, stdout=quiet, stderr=errors)
 
 
 def draw_terminal(home: Path) -> None:

@@ -134,7 +134,7 @@
       let path = "";
       values.forEach((value, at) => {
         if (value === null) return;
-        const x = 180 - values.length + at;
+        const x = (180 - (180 * (values.length - 1 - at)) / Math.max(values.length - 1, 59)).toFixed(1); // five minutes at least
         path += `${path && values[at - 1] !== null ? "L" : "M"}${x} ${y(value)}`;
       });
       figure.querySelector(".line").setAttribute("d", path);
