@@ -42,7 +42,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
 RUN = "journals"
 COLOURS = 255  # of a picture: they stay small
 PORT = 5599  # of Flower, while its picture is taken
-WORKS_SECONDS = 60  # of a run, before its picture is taken
+WORKS_SECONDS = 75  # of a run, before its picture is taken
 
 
 def write_dataset(path: Path, seed: int = 4) -> None:

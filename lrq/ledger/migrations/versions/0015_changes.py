@@ -1,13 +1,13 @@
 """limits and changes that are made while runs work; an index of what is unscored
 
-Revision ID: 0013
+Revision ID: 0015
 Revises: 0010
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0013"
+revision = "0015"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
