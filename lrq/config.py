@@ -477,6 +477,15 @@ class Settings(_Part):
     train: dict[str, Any] = setting(
         "The trainer's own settings, over the recipe's; see below", example={"beta": 0.1}, default={}
     )
+    log: Literal["text", "json"] = setting(
+        "Lines of logs: sentences for people, or one JSON object each", example="json", default="text"
+    )
+    viewer_url: str | None = setting(
+        "Where `lrq view` is reached; Flower's pages link to items there", example="http://127.0.0.1:8800"
+    )
+    flower_url: str | None = setting(
+        "Where `lrq flower` is reached; the viewer links to tasks there", example="http://127.0.0.1:5555"
+    )
     judge_threads: Literal["auto"] | Annotated[int, Field(ge=1)] = setting(
         "Steps at once in one judge process; auto: as many as keep its calls at what the endpoints' limits allow",
         unit="steps",
@@ -498,6 +507,13 @@ class Settings(_Part):
         if url is not None and (said := problem(url.get_secret_value())):
             raise ValueError(said)
         return url
+
+    @field_validator("viewer_url", "flower_url")
+    @classmethod
+    def _is_web_address(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in {"http", "https"}:
+            raise ValueError("an address of a page begins with http:// or https://")
+        return url and url.rstrip("/")
 
     @property
     def scorer(self) -> ScorerEndpoint | None:
@@ -581,6 +597,9 @@ _PLAIN = {
     "LRQ_REDIS_URL": "redis_url",
     "LRQ_BROKER_URL": "broker_url",
     "LRQ_DATABASE_URL": "database_url",
+    "LRQ_LOG": "log",
+    "LRQ_VIEWER_URL": "viewer_url",
+    "LRQ_FLOWER_URL": "flower_url",
 }
 _OF_ROLE = {
     "URL": "url",

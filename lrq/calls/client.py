@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from lrq.calls import replies
 from lrq.calls.adapting import Adapting
@@ -19,6 +19,7 @@ from lrq.calls.heads import Heads, Turn
 from lrq.calls.keys import call_key
 from lrq.calls.limiter import Limiter, Permit
 from lrq.calls.limiter import Outcome as LimiterOutcome
+from lrq.calls.observing import CallEvent, Observer
 from lrq.calls.outcomes import Kind, Outcome
 from lrq.calls.pool import Forms, Granted, Line, Pool, open_pool
 from lrq.calls.standing import RECENTLY, Standing
@@ -29,6 +30,7 @@ from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Stopping
 from lrq.domain.records import Call, Purpose, Reply, Usage
 from lrq.ledger import Writer, pauses, runs
 from lrq.ledger.calls import Claim, Claimed, ClaimResult, Ended, Fail, Known, Release, Reuse, Send, Settle
+from lrq.ledger.changes import limits_by_lane
 from lrq.ledger.engine import Ledger
 from lrq.ledger.learned import Fact, Keep, all_facts
 from lrq.ledger.money import Charge, Held
@@ -38,7 +40,7 @@ from lrq.ledger.writer import AWAY, Together
 T = TypeVar("T")
 
 _AWAY_PAUSE = 1.0  # seconds after which a database that is away is asked again
-_READ_EVERY = 10  # seconds after which it is looked what other processes have learned of the endpoints
+_READ_EVERY = 5  # seconds after which it is read what others have learned of endpoints and which limits they set
 _WATCH_EVERY = 1.0  # how often halted runs are looked for among waiting calls
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class Caller:
         self._failing: dict[str, str] = {}  # lane that only fails → how its last call did
         self._standings: defaultdict[str, Standing] = defaultdict(Standing)  # by lane
         self.breaker = Breaker(writer)
-        self.settled: Callable[[Call, Purpose, Reply], None] | None = None  # told of every bought reply
+        self.observers: list[Observer] = []
 
     async def call(self, call: Call, purpose: Purpose) -> Reply:
         """Return the reply to this question; bought at most once, however many ask.
@@ -282,6 +284,10 @@ class Caller:
         if outcome.kind == "denied":
             outcome = await self._blame(granted.line, standing, begun, call, purpose, outcome, tries)
         if outcome.kind != "ok":
+            if outcome.kind != "adapted":
+                failure = CallEvent(call=call, purpose=purpose, outcome="failed", reason=outcome.reason)
+                what: Literal["throttled", "failed"] = "throttled" if kind == "throttled" else "failed"
+                self._notify(replace(failure, outcome=what, latency=outcome.latency))
             return replace(outcome, charge=self._charge(granted, call, outcome))
         return await self._settle(id_, key, granted, call, purpose, outcome)
 
@@ -350,8 +356,11 @@ class Caller:
                 saved=0 if line.rates is None else line.rates.saved(usage),
             )
         )
-        if self.settled:
-            self.settled(call, purpose, reply)
+        self._notify(
+            CallEvent(
+                call=call, purpose=purpose, outcome="bought", usage=usage, cost_micros=cost, latency=outcome.latency
+            )
+        )
         if cut:
             await self._halt(purpose.run, cut)
         if is_over:
@@ -429,13 +438,17 @@ class Caller:
             raise Stopping
 
     async def _watch_runs(self) -> None:
-        """Wake the waiting calls of runs that were halted elsewhere."""
+        """Wake the waiting calls of runs that were halted elsewhere; take over what others learned and set."""
+        read = False
         for second in itertools.count(1):
             await asyncio.sleep(_WATCH_EVERY)
             waiting = set(self._waiting.values())
-            if second % _READ_EVERY == 0 and self._pending:
+            if self._pending and (second % _READ_EVERY == 0 or not read):
                 with suppress(*AWAY):
-                    self.adapting.merge(await asyncio.to_thread(_facts, self._ledger))
+                    facts, limits = await asyncio.to_thread(_read_shared, self._ledger)
+                    self.adapting.merge(facts)
+                    self._limiter.override(limits)
+                    read = True
             try:
                 halted = await asyncio.to_thread(_halted, self._ledger, waiting) if waiting else set()
             except AWAY:
@@ -457,8 +470,13 @@ class Caller:
         if outcome.kind == "ok":
             self._expectation.learn(call, purpose, outcome.usage)
 
+    def _notify(self, event: CallEvent) -> None:
+        for observe in self.observers:
+            observe(event)
+
     async def _count_reuse(self, call: Call, purpose: Purpose) -> None:
         """Count a reply that was had without a call: a figure, for which no database that is away is waited for."""
+        self._notify(CallEvent(call=call, purpose=purpose, outcome="reused"))
         with suppress(*AWAY):
             await self._writer.write(Reuse(purpose=purpose, role=call.role, endpoint=call.endpoint, model=call.model))
 
@@ -481,9 +499,10 @@ def _status(outcome: Outcome) -> LimiterOutcome:
     return status.get(outcome.kind, "other")
 
 
-def _facts(ledger: Ledger) -> list[Fact]:
+def _read_shared(ledger: Ledger) -> tuple[list[Fact], dict[str, dict[str, int]]]:
+    """Read what other processes learned of endpoints, and the limits that were set while runs work."""
     with ledger.reading() as conn:
-        return all_facts(conn)
+        return all_facts(conn), limits_by_lane(conn)
 
 
 def _halted(ledger: Ledger, runs_: set[int]) -> set[int]:

@@ -21,8 +21,8 @@ from lrq.cli.common import (
     reading_bar,
     seconds,
 )
+from lrq.cli.figures import table
 from lrq.cli.progress import process_options, work_until
-from lrq.cli.status import table
 from lrq.config import Settings, merge_flags
 from lrq.domain.errors import LrqError, UsageError
 from lrq.estimate.cost import Estimate, Pricing, estimate_facts, limit_notes, simulated

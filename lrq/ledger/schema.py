@@ -151,6 +151,14 @@ scores = sa.Table(
     sa.UniqueConstraint("item_id", "round", "prompt", "k", "dimension"),
 )
 
+# What is missing, with its reason: few, and asked for whenever a run is looked at.
+sa.Index(
+    "ix_scores_unscored",
+    scores.c.item_id,
+    sqlite_where=scores.c.state == "unscored",
+    postgresql_where=scores.c.state == "unscored",
+)
+
 past_scores = sa.Table(  # what stood before a dimension was judged again
     "past_scores",
     metadata,
@@ -354,4 +362,25 @@ labels = sa.Table(  # which of two responses a person prefers
     sa.Column("who", sa.String(100), nullable=False),
     sa.Column("at", sa.Float, nullable=False),
     sa.Index(None, "run_id", "item_id"),
+)
+
+limits = sa.Table(  # of a lane, set while its runs work; they stand over those of the settings
+    "limits",
+    metadata,
+    sa.Column("lane", sa.String(300), primary_key=True),
+    sa.Column("rpm", sa.Integer),  # NULL: what the settings say
+    sa.Column("tpm", sa.Integer),
+    sa.Column("concurrency", sa.Integer),
+)
+
+changes = sa.Table(  # who changed what of a run or a lane while it worked, and why
+    "changes",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("who", sa.String(100), nullable=False),
+    sa.Column("what", sa.String(16), nullable=False),  # pause, resume, budget, limits
+    sa.Column("subject", sa.String(300), nullable=False),  # the run's or lane's name
+    _text("reason"),
+    _text("body"),  # the new values, JSON
 )

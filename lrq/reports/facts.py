@@ -23,6 +23,8 @@ from lrq.ledger.schema import items, prompts, responses, rewards
 from lrq.queue.celery import prefix_of
 from lrq.workers.frozen import schedule_of
 
+NO_SCORES: dict[str, Any] = {"mean": None, "deviation": None, "value": 0, "not_applicable": 0, "unscored": 0}
+
 
 def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
     """Items, scores, pairs, calls and money of one run."""
@@ -131,13 +133,12 @@ def _sampling(conn: sa.Connection, run: Run) -> dict[str, Any]:
 
 
 def _scores(conn: sa.Connection, run: Run) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = defaultdict(
-        lambda: {"mean": None, "value": 0, "not_applicable": 0, "unscored": 0}
-    )
+    found: dict[str, dict[str, Any]] = defaultdict(NO_SCORES.copy)
     for row in runs_.score_states(conn, run.id):
         found[row.dimension][row.state] = row.number
         if row.state == "value":
-            found[row.dimension]["mean"] = round(row.mean, 3)
+            found[row.dimension]["mean"] = round(row.mean, 4)
+            found[row.dimension]["deviation"] = round(max(0.0, row.square - row.mean**2) ** 0.5, 4)
     return dict(found)
 
 

@@ -57,7 +57,7 @@ OFFLINE = {
 def environment(inherited: Mapping[str, str], report_to: Sequence[str] = ()) -> dict[str, str]:
     """Return what a training may know: no keys but those of the trackers its figures go to, no hub, no telemetry."""
     trackers = [(f"{REPORTERS[name]}*",) for name in report_to]
-    variables = pick(inherited, SYSTEM, COMPUTE, (PARENT,), *trackers)
+    variables = pick(inherited, SYSTEM, COMPUTE, (PARENT, "LRQ_LOG"), *trackers)
     signals = {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT"}  # SIGTERM and SIGINT are lrq.trainer.agent's
     loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     return {**loopback, **PATIENT_THREADS, **variables, **signals, **OFFLINE}

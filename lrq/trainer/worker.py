@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from lrq.domain.errors import LrqError, Stopping, UsageError
-from lrq.domain.printable import make_logs_printable
+from lrq.domain.logs import format_logs
 from lrq.trainer.checkpoints import checkpoint_step, last_complete, remove_torn, rewind_metrics
 from lrq.trainer.finish import publish
 from lrq.trainer.held_out import measurements, split
@@ -51,8 +51,8 @@ class Place:
 def main(folder: JobFolder) -> int:
     """Run this process's part; returns the exit status and leaves the result or the failure in the folder."""
     stop_on_signals()
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
-    make_logs_printable(logging.getLogger())
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    format_logs(logging.getLogger(), as_json=os.environ.get("LRQ_LOG") == "json")
     try:
         job = folder.load()
         place = _join(job)

@@ -7,7 +7,7 @@ import os
 import socket
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import redis.asyncio
@@ -26,9 +26,13 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.processes import TASKS, Presence
 from lrq.queue.celery import app, prefix_of, settings_in_use
 from lrq.workers import loop
+from lrq.workers.collector import open_collector
 from lrq.workers.frozen import Frozen, price_name, thaw
 from lrq.workers.room import Prefetch, Room
 from lrq.workers.usage_reports import UsageReports
+
+if TYPE_CHECKING:
+    from lrq.workers.telemetry import Telemetry
 
 # Garbage is collected after so many new objects, not after 700: what a call leaves is freed by reference counts, and
 # walking through the objects of all modules took a third of a call's CPU.
@@ -48,6 +52,7 @@ class Engine:
     transport: Transport
     redis: redis.asyncio.Redis
     reports: UsageReports
+    telemetry: "Telemetry | None"
     passages: PassageCache
     frozen: dict[int, Frozen]
     room: Room
@@ -155,7 +160,10 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     transport = Transport()
     caller = Caller(settings, ledger, writer, limiter, transport, presence.id)
     reports = UsageReports(app, f"{type_}@{socket.gethostname()}-{os.getpid()}")
-    caller.settled = reports.count
+    caller.observers.append(reports.observe)
+    telemetry = open_collector(ledger, type_)
+    if telemetry is not None:
+        caller.observers.append(telemetry.observe)
     opened = Engine(
         settings=settings,
         ledger=ledger,
@@ -166,6 +174,7 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
         transport=transport,
         redis=client,
         reports=reports,
+        telemetry=telemetry,
         passages=PassageCache(),
         room=Room(settings.judge_memory_mb * 2**20),
         documents=WeakValueDictionary(),
@@ -191,6 +200,8 @@ async def close_engine(opened: Engine) -> None:
         opened.reads.cancel()
     await opened.caller.stop()
     opened.reports.close()
+    if opened.telemetry is not None:
+        await asyncio.to_thread(opened.telemetry.close)
     await opened.limiter.close()
     await opened.transport.close()
     await opened.redis.aclose()

@@ -19,12 +19,13 @@ from lrq.workers.engine import Engine
 from lrq.workers.frozen import Frozen
 
 
-def judge(engine: Engine, task: Task, run: Run, frozen: Frozen) -> None:
-    """Score all responses of the item in the dimensions of one step."""
+def judge(engine: Engine, task: Task, run: Run, frozen: Frozen) -> int:
+    """Score all responses of the item in the dimensions of one step; returns how many responses it has."""
     with engine.ledger.reading() as conn:
         row, case = load_case(conn, frozen, task.item, task.round, step=task.name, documents=engine.documents)
     with engine.room.take(sys.getsizeof(case.item.context)):
         loop.run(_Step(engine, task, run, frozen, case, row.context_hash).work())
+    return len(case.responses)
 
 
 class _Step:

@@ -7,10 +7,12 @@ from typing import Any
 from celery import signals
 
 from lrq.domain.errors import LrqError, RunHalted, Stopping
+from lrq.domain.logs import working_on
 from lrq.ledger import backlog
 from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
 from lrq.ledger.engine import SETTLING
+from lrq.ledger.items import key_of
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue.celery import app, settings_in_use
@@ -26,40 +28,54 @@ log = logging.getLogger(__name__)
 _feeder: Feeder | None = None
 
 
-def work(task: int, delivery: int) -> None:
-    """Do one task to its end, or put it back; nothing is raised, so that the message is always settled."""
+def work(task: int, delivery: int) -> dict[str, Any] | None:
+    """Do one task to its end, or put it back; nothing is raised, so that the message is always settled.
+
+    Returns what was worked on and how it ended: it stands in the log and on Flower's pages.
+    """
     held = engine()
     try:
-        _work(held, task)
+        return _work(held, task)
     except AWAY as away:
         log.warning("task %d goes back: the ledger does not take it: %s", task, str(away).splitlines()[0])
         with suppress(*AWAY):  # or the feeder finds that its message is gone
             _put_back(held, task)
+        return None
 
 
-def _work(held: Engine, task: int) -> None:
+def _work(held: Engine, task: int) -> dict[str, Any] | None:
     with held.ledger.reading() as conn:
         found = backlog.find_task(conn, task)
         if found is None:
-            return  # a second delivery of what has ended
+            return None  # a second delivery of what has ended
         run = runs_.run_by_id(conn, found.run)
+        key = key_of(conn, found.item)
+    with working_on(run=run.name, **({"item": key} if key else {}), step=found.name):
+        counts = _try(held, found, run)
+    done = {"run": run.name, "item": key, "number": found.item, "step": found.name}
+    return done | ({"outcome": "put back or failed"} if counts is None else counts)
+
+
+def _try(held: Engine, found: Task, run: Run) -> dict[str, int] | None:
+    """Do a task, or record why it was not done; returns what it counts, None where it was not done."""
     try:
-        _do(held, found, run)
+        return _do(held, found, run)
     except (Stopping, RunHalted) as halt:
-        log.info("task %d goes back: %s", task, halt or "this process is stopping")
-        _put_back(held, task)
+        log.info("task %d goes back: %s", found.id, halt or "this process is stopping")
+        _put_back(held, found.id)
     except LrqError as error:  # something the user can mend, for this item as for all others of its run
-        log.error("%s: %s", found.name, error, extra={"action": "pause", "run": found.run})  # noqa: TRY400
-        _put_back(held, task)
+        log.error("%s: %s", found.name, error, extra={"action": "pause"})  # noqa: TRY400
+        _put_back(held, found.id)
         _pause(held, found.run, str(error))
     except AWAY:
         raise
     except Exception as error:
         log.exception("task %d, %s of item %d, failed", found.id, found.name, found.item)
         _fail(held, found, run, f"{type(error).__name__} in {found.name}: {error}".splitlines()[0])
+    return None
 
 
-def _do(held: Engine, task: Task, run: Run) -> None:
+def _do(held: Engine, task: Task, run: Run) -> dict[str, int]:
     loop.check()
     if run.state != "active":
         raise RunHalted(run.reason or f"the run is {run.state}")
@@ -75,7 +91,8 @@ def _do(held: Engine, task: Task, run: Run) -> None:
 
         train(held, task, run, frozen)
     else:
-        judge(held, task, run, frozen)
+        return {"responses": judge(held, task, run, frozen)}
+    return {}
 
 
 def _put_back(held: Engine, task: int) -> None:

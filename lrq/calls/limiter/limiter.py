@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -33,6 +34,7 @@ class _Attendant:
 
     def __init__(self, gate: Gate, poll: _Poll) -> None:
         self.gate = gate
+        self.lane: Lane | None = None  # as the settings have it
         self._poll = poll
         self._loop = asyncio.get_running_loop()
         self._due = asyncio.Event()
@@ -123,7 +125,18 @@ class Limiter:
         self._prefix = prefix
         self._constants = {"owner": owner, "window": window, "slack": slack}
         self._attendants: dict[str, _Attendant] = {}
+        self._overrides: Mapping[str, Mapping[str, int]] = {}
         self._closed = False
+
+    def override(self, limits: Mapping[str, Mapping[str, int]]) -> None:
+        """Let other limits than the settings' hold for these lanes: by lane, any of rpm, tpm and concurrency."""
+        if limits == self._overrides:
+            return
+        self._overrides = limits
+        for attendant in self._attendants.values():
+            if attendant.lane is not None:
+                attendant.gate.lane = self._in_force(attendant.lane)
+                attendant.nudge()
 
     async def acquire(self, lane: Lane, *, tokens: int, run: int, started: bool) -> Permit:
         """Wait for leave to send one call now.
@@ -213,8 +226,13 @@ class Limiter:
         attendant = self._attendants.get(lane.name)
         if attendant is None:
             attendant = self._attendants[lane.name] = _Attendant(Gate(lane), self._ask)
-        attendant.gate.lane = lane
+        if attendant.lane is not lane:
+            attendant.lane, attendant.gate.lane = lane, self._in_force(lane)
         return attendant
+
+    def _in_force(self, lane: Lane) -> Lane:
+        changed = self._overrides.get(lane.name)
+        return replace(lane, limits=replace(lane.limits, **changed)) if changed else lane
 
     async def _ask(self, lane: Lane, ask: dict[str, Any]) -> Any:
         return await self._script(keys=keys_of(self._prefix, lane.name), args=[orjson.dumps(self._constants | ask)])
