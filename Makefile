@@ -4,10 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_HOME ?= .demo
 
-.PHONY: docs settings help env demo test check unit integration acceptance browser clean
+RECIPE ?=
+PROOF_HOME ?= .proof
+
+.PHONY: docs settings help env demo proof test check unit integration acceptance browser clean
 
 help:
-	@echo "make demo        sample, judge, pair and train on a small dataset, offline"
+	@echo "make demo        sample, judge, pair and train on a small dataset, offline; RECIPE=sppo, longpo, janus, rubric"
+	@echo "make proof       what each method gains beside SFT and a control, offline; RECIPE=longreward, sppo, longpo"
 	@echo "make test        environment, style, types, layers, unit and integration tests"
 	@echo "make acceptance  the longer tests: whole runs with kills at every stage"
 	@echo "make browser     the viewer's pages in Chromium, where it is installed"
@@ -23,7 +27,10 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: env
-	$(BIN)/python examples/demo.py --home $(DEMO_HOME)
+	$(BIN)/python examples/demo.py --home $(DEMO_HOME) $(addprefix --recipe ,$(RECIPE))
+
+proof: env
+	$(BIN)/python examples/proof.py --home $(PROOF_HOME) $(addprefix --recipe ,$(RECIPE))
 
 test: env
 	$(MAKE) -j2 check unit
@@ -56,4 +63,4 @@ browser: env
 	$(BIN)/pytest tests/browser
 
 clean:
-	rm -rf $(VENV) $(DEMO_HOME) build dist *.egg-info
+	rm -rf $(VENV) $(DEMO_HOME) $(PROOF_HOME) build dist *.egg-info

@@ -1,7 +1,7 @@
-"""Take the pictures of the documentation: `python docs/screenshots.py`.
+"""Take the pictures of the documentation: `python docs/screenshots.py [viewer] [work]`.
 
-Journals of the examples are judged by judge-sim in a temporary LRQ_HOME; the machine's Chromium shows the run. Needs
-lrq[dev], Pillow and Chromium (apt-get install chromium).
+Journals of the examples are judged by judge-sim in a temporary LRQ_HOME; the machine's Chromium shows the run, and
+Flower while another one works. Needs lrq[dev,monitor], Redis and Chromium (apt-get install chromium).
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -19,14 +20,18 @@ from pathlib import Path
 
 from PIL import Image
 from playwright.async_api import Browser, async_playwright
+from rich.console import Console
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import make_dataset  # noqa: E402
 
+from lrq.cli.dashboard import dashboard  # noqa: E402
 from lrq.config import Settings  # noqa: E402
-from lrq.ledger import open_ledger  # noqa: E402
+from lrq.ledger import open_ledger, runs  # noqa: E402
+from lrq.queue.broker import find_server  # noqa: E402
+from lrq.reports.progress import progress_of  # noqa: E402
 from lrq.sim.options import Options  # noqa: E402
 from lrq.sim.server import serve as serve_judge  # noqa: E402
 from lrq.view.server import serve  # noqa: E402
@@ -36,11 +41,13 @@ SIZE = {"width": 1280, "height": 800}
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 RUN = "journals"
 COLOURS = 255  # of a picture: they stay small
+PORT = 5599  # of Flower, while its picture is taken
+WORKS_SECONDS = 75  # of a run, before its picture is taken
 
 
-def write_dataset(path: Path) -> None:
+def write_dataset(path: Path, seed: int = 4) -> None:
     """Write 60 English journals with ten responses each."""
-    rng = random.Random(4)
+    rng = random.Random(seed)
     lines = [
         dict(make_dataset.journal_item(rng, f"journal-{n:02d}", make_dataset.LANGUAGES[0], 6000, 24, 10))
         for n in range(1, 61)
@@ -78,10 +85,15 @@ async def shoot(browser: Browser, link: str, theme: str, name: str, place: str, 
     for script in scripts:
         await page.evaluate(script)
         await page.wait_for_timeout(600)
-    path = FOLDER / f"{name}.png"
-    picture = Image.open(io.BytesIO(await page.screenshot()))
-    picture.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+    save(name, await page.screenshot())
     await context.close()
+
+
+def save(name: str, png: bytes) -> None:
+    """Write a picture as small as it gets."""
+    path = FOLDER / f"{name}.png"
+    picture = Image.open(io.BytesIO(png))
+    picture.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
 
 
@@ -104,8 +116,8 @@ window.scrollBy(0, -112);
 """
 
 
-async def take_pictures(home: Path) -> None:
-    FOLDER.mkdir(exist_ok=True)
+async def shoot_viewer(home: Path) -> None:
+    """Take the pictures of the viewer, of a run that is done."""
     await judge(home)
     ledger = open_ledger(Settings(home=home))
     async with serve(ledger, who="ada") as link, chromium() as browser:
@@ -118,6 +130,68 @@ async def take_pictures(home: Path) -> None:
     ledger.close()
 
 
+async def shoot_work(home: Path) -> None:
+    """Take the pictures of Flower and of the terminal, while a run works."""
+    socket = home / "redis.sock"
+    write_dataset(home / "work.jsonl", seed=5)
+    lrq = shutil.which("lrq", path=str(Path(sys.executable).parent)) or "lrq"
+    faults = {"unreadable": 0.03, "500": 0.01}
+    async with (
+        serve_judge(Options(port=0, latency_ms=150, jitter_ms=80, faults=faults)) as running,
+        chromium() as browser,
+    ):
+        env = {**os.environ, "LRQ_HOME": str(home), "LRQ_REDIS_URL": f"unix://{socket}", "FLOWER_BASIC_AUTH": "ada:ada"}
+        env |= {"LRQ_JUDGE_URL": running.url, "LRQ_JUDGE_MODEL": "judge-sim", "LRQ_JUDGE_RPM": "2400"}
+        started = [await start([find_server().path, "--port", "0", "--unixsocket", str(socket), "--save", ""], env)]
+        try:
+            started.append(await start([lrq, "flower", "--port", str(PORT)], env))
+            words = ["run", str(home / "work.jsonl"), "--no-train", "--price", "2.5,10,0.25", "--max-cost", "50"]
+            started.append(await start([lrq, *words], env))
+            await asyncio.sleep(WORKS_SECONDS)
+            credentials = {"username": "ada", "password": "ada"}
+            context = await browser.new_context(viewport=SIZE, http_credentials=credentials)
+            page = await context.new_page()
+            await page.goto(f"http://127.0.0.1:{PORT}/judge")
+            await page.wait_for_selector("#judge-rows td.n")
+            save("judge-usage", await page.screenshot())
+            await asyncio.to_thread(draw_terminal, home)
+        finally:
+            for process in reversed(started):
+                if process.returncode is None:
+                    process.terminate()
+                await process.wait()
+
+
+async def start(argv: list[str], env: dict[str, str]) -> asyncio.subprocess.Process:
+    """Start a process that says nothing here."""
+    quiet = asyncio.subprocess.DEVNULL
+    errors = None if "LRQ_DEBUG" in env else quiet
+    return await asyncio.create_subprocess_exec(*argv, env=env, stdout=quiet, stderr=errors)
+
+
+def draw_terminal(home: Path) -> None:
+    """Write what `lrq run` shows on a terminal of 80 columns as a drawing, without fonts from elsewhere."""
+    ledger = open_ledger(Settings(home=home))
+    with ledger.reading() as conn:
+        run = runs.get_run(conn, "work")
+    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(dashboard(progress_of(ledger, run)))
+    ledger.close()
+    path = FOLDER / "terminal.svg"
+    drawing = console.export_svg(title="lrq run work.jsonl --max-cost 50")
+    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawing, flags=re.DOTALL), encoding="utf-8")
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
+
+
+async def take_pictures(home: Path, wanted: list[str]) -> None:
+    """Take all pictures, or those of the viewer or of work alone."""
+    FOLDER.mkdir(exist_ok=True)
+    if "viewer" in wanted or not wanted:
+        await shoot_viewer(home)
+    if "work" in wanted or not wanted:
+        await shoot_work(home)
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="lrq") as home:
-        asyncio.run(take_pictures(Path(home)))
+        asyncio.run(take_pictures(Path(home), sys.argv[1:]))

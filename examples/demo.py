@@ -29,21 +29,72 @@ SEED = 7
 
 @click.command()
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), default=Path(".demo"), show_default=True)
-def main(home: Path) -> None:
-    """Show lrq's whole way on documents made for the purpose."""
-    begun = time.monotonic()
+@click.option("--recipe", type=click.Choice(["longreward", "sppo", "longpo", "janus", "rubric"]), default="longreward")
+def main(home: Path, recipe: str) -> None:
+    """Show lrq's whole way on documents made for the purpose, by one of the methods."""
+    start = time.monotonic()
     home.mkdir(parents=True, exist_ok=True)
     os.environ["LRQ_HOME"] = str(home / "lrq")
-    files = {name: write(home / "data", name, SEED) for name in ("demo", "long", "held_out")}
     with judge(home):
-        lrq("run", files["long"], "--no-train")
-        lrq("run", files["demo"], "--config", HERE / "demo.yaml", "--set", f"policy.path={POLICY}")
-        model = Path(facts("demo")["trainings"][0]["model"])
-        policies = ("--policy", f"before={POLICY}", "--policy", f"after={model}")
-        compared = json.loads(
-            lrq("evaluate", files["held_out"], "--config", HERE / "demo.yaml", *policies, "--json", quiet=True)
-        )
-    summary(home, model, compared, time.monotonic() - begun)
+        if recipe == "longreward":
+            show_longreward(home, start)
+        elif recipe == "rubric":
+            show_rubric(home)
+        else:
+            show_method(home, recipe, start)
+
+
+def show_longreward(home: Path, start: float) -> None:
+    """Sample, judge, pair and train; judge two documents of 64k tokens; compare the policy before and after."""
+    files = {name: write(home / "data", name, SEED) for name in ("demo", "long")}
+    lrq("run", files["long"], "--no-train")
+    lrq("run", files["demo"], "--config", HERE / "demo.yaml", "--set", f"policy.path={POLICY}")
+    model = Path(facts("demo")["trainings"][0]["model"])
+    summary(home, model, evaluate(home, {"before": POLICY, "after": model}), time.monotonic() - start)
+
+
+# Dataset of each method, and its settings beside those of demo.yaml: the small policy needs a larger learning rate.
+SHOWN: dict[str, tuple[str, dict[str, str]]] = {
+    "sppo": ("demo", {"train.rounds": "2", "train.round_items": "split"}),
+    "longpo": ("documents", {"train.loss_weights": "[1.0, 1.0]", "train.epochs": "3"}),
+    "janus": ("instructed", {"train.epochs": "2"}),
+}
+
+
+def show_method(home: Path, recipe: str, start: float) -> None:
+    """Go from a dataset to a model by one command, and compare the policy before and after."""
+    name, settings = SHOWN[recipe]
+    settings |= {"policy.path": str(POLICY), "policy.device": "cpu", "policy.dtype": "float32"}
+    settings |= {"sample.max_new_tokens": "40", "train.learning_rate": "3e-4", "train.batch_size": "8"}
+    flags = [word for setting in settings.items() for word in ("--set", "=".join(setting))]
+    lrq("run", write(home / "data", name, SEED), "--name", recipe, "--recipe", recipe, *flags)
+    model = home / "lrq" / "runs" / recipe / "model"
+    console = Console()
+    console.print(_change(*evaluate(home, {"before": POLICY, "after": model})))
+    console.print(f"{time.monotonic() - start:.0f} seconds in all; next: lrq report {recipe}, lrq view")
+
+
+def show_rubric(home: Path) -> None:
+    """Score conversations by two criteria, several in one call, and compare with the examiner's scores."""
+    policy = ("--set", f"policy.path={POLICY}")  # it is asked nothing
+    lrq(
+        "run",
+        write(home / "data", "transcripts", SEED),
+        "--name",
+        "rubric",
+        "--recipe",
+        "rubric",
+        "--no-train",
+        *policy,
+    )
+    lrq("agreement", "rubric")
+
+
+def evaluate(home: Path, models: dict[str, Path]) -> list[dict[str, Any]]:
+    """Judge what the models answer to held-out items."""
+    policies = [word for label, model in models.items() for word in ("--policy", f"{label}={model}")]
+    file = write(home / "data", "held_out", SEED)
+    return list(json.loads(lrq("evaluate", file, "--config", HERE / "demo.yaml", *policies, "--json", quiet=True)))
 
 
 @contextmanager
@@ -65,6 +116,8 @@ def judge(home: Path) -> Iterator[None]:
 
 def lrq(*words: str | Path, quiet: bool = False) -> str:
     """Run a command as a user would; its progress goes to the terminal."""
+    if words[0] in {"run", "evaluate"}:
+        words += ("--set", "judge.identity=judge-sim")  # its port is another one each time
     shown = " ".join(_short(word) for word in words)
     print(f"\n$ lrq {shown}", flush=True)
     done = subprocess.run([LRQ, *words], stdout=subprocess.PIPE if quiet else None, text=True, check=False)
@@ -93,12 +146,7 @@ def summary(home: Path, model: Path, compared: list[dict[str, Any]], seconds: fl
         table.add_row(label, *(value(run) for run in runs.values()))
     console = Console()
     console.print(table)
-    before, after = compared
-    low, high = after["interval"]
-    console.print(
-        f"held-out reward: {before['reward']:.2f} before, {after['reward']:.2f} after training "
-        f"({after['difference']:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {after['items']} items)"
-    )
+    console.print(_change(*compared))
     console.print(f"{seconds:.0f} seconds in all; this run's files:")
     for path in (
         home / "lrq" / "runs" / "demo" / "pairs.jsonl",
@@ -107,6 +155,15 @@ def summary(home: Path, model: Path, compared: list[dict[str, Any]], seconds: fl
     ):
         console.print(f"  {_short(path.resolve())}", soft_wrap=True)
     console.print("next: LRQ_HOME=" + _short((home / "lrq").resolve()) + " lrq show demo:demo-001")
+
+
+def _change(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return a sentence on the held-out reward before and after."""
+    low, high = after["interval"]
+    return (
+        f"held-out reward: {before['reward']:.2f} before, {after['reward']:.2f} after training "
+        f"({after['difference']:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {after['items']} items)"
+    )
 
 
 def _score(dimension: str) -> Any:

@@ -1,11 +1,11 @@
 """Make the demo's datasets: `python examples/make_dataset.py --output demo-out/data`.
 
-Five files in lrq's input form, one JSON object per line. The same seed gives the same bytes on every machine.
+Eight files in lrq's input form, one JSON object per line. The same seed gives the same bytes on every machine.
 """
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,32 @@ MIXTURE = {"right": 0.25, "partial": 0.40, "wrong": 0.20, "refusal": 0.15}
 # The ten responses of a document that brings its own.
 GIVEN = ("right", "partial", "wrong", "refusal", "rambling", "partial", "wrong", "right", "rambling wrong", "partial")
 SENTENCES = {"en": (45, 125), "zh": (52, 145)}  # 300 to 900 tokens
+CRITERIA = [
+    {"name": name, "criteria": text, "descriptions": {str(score): f"{score - 1} of four" for score in range(1, 6)}}
+    for name, text in (("Replies", "How many questions are answered?"), ("Accuracy", "How many answers are right?"))
+]
 LONG = {"en": 285_000, "zh": 88_000}  # characters; 64k tokens and a little more by common tokenizers
 
 
 def document(rng: random.Random, language: Language, sentences: int) -> tuple[str, list[Fact]]:
     """Return a document the small policy can read, and its facts: a fifth of its sentences are idle."""
     facts = draw_facts(rng, language, round(sentences * 0.8))
+    return passage(rng, language, facts, sentences), facts
+
+
+def passage(rng: random.Random, language: Language, facts: Sequence[Fact], sentences: int) -> str:
+    """Return so many sentences in any order: the facts, and idle ones between them."""
     told = [language.tell(fact) for fact in facts]
     told += [rng.choice(language.idle).format(ship=rng.choice(language.ships)) for _ in range(sentences - len(told))]
     rng.shuffle(told)
-    return language.join(told), facts
+    return language.join(told)
 
 
 def item(rng: random.Random, name: str, language: Language) -> tuple[Line, list[Fact], list[Fact]]:
     """Return one item with the right answer, its facts, and those it asks for."""
     text, facts = document(rng, language, rng.randint(*SENTENCES[language.code]))
     asked = rng.sample(facts, rng.choice((2, 2, 3)))
-    return _line(rng, name, language, text, asked), facts, asked
+    return line_of(rng, name, language, text, asked), facts, asked
 
 
 def sampled_items(rng: random.Random, name: str, count: int) -> Iterator[Line]:
@@ -56,7 +65,7 @@ def taught_items(
         for turn in range(questions):
             asked = rng.sample(facts, rng.choice((2, 2, 3)))
             (kind,) = rng.choices(list(mixture), list(mixture.values()))
-            line = _line(rng, f"sft-{number + 1:04d}-{turn + 1}", language, text, asked)
+            line = line_of(rng, f"sft-{number + 1:04d}-{turn + 1}", language, text, asked)
             yield {**line, "answer": answer(rng, language, asked, facts, kind), "kind": kind}
 
 
@@ -84,10 +93,53 @@ def journal_item(
     text = write_journal(rng, language, planted, characters=characters)
     given = [_respond(rng, language, asked, planted, kind) for kind in GIVEN[:responses]]
     rng.shuffle(given)
-    return {**_line(rng, name, language, text, asked), "responses": given}
+    return {**line_of(rng, name, language, text, asked), "responses": given}
 
 
-def _line(rng: random.Random, name: str, language: Language, text: str, asked: list[Fact]) -> Line:
+def documents(
+    rng: random.Random, name: str, count: int, sentences: tuple[int, int] = (160, 240), passages: int = 4
+) -> Iterator[Line]:
+    """Yield documents of several passages, each of which alone answers one of the questions."""
+    for number in range(count):
+        language = LANGUAGES[number % 2]
+        size = rng.randint(*sentences) // passages
+        facts = draw_facts(rng, language, round(size * 0.8) * passages)
+        parts = [facts[place::passages] for place in range(passages)]
+        texts = [passage(rng, language, part, size) for part in parts]
+        yield {
+            "id": f"{name}-{number + 1:03d}",
+            "context": language.join(texts),
+            "questions": [language.ask(rng.sample(part, rng.choice((2, 2, 3)))) for part in parts],
+            "short_contexts": texts,
+        }
+
+
+def instructed_items(rng: random.Random, count: int) -> Iterator[Line]:
+    """Yield items that bring two system messages each."""
+    for line in sampled_items(rng, "instructed", count):
+        yield {**line, "system": ["You are a helpful assistant.", "Answer from the document alone."]}
+
+
+def transcripts(rng: random.Random, count: int) -> Iterator[Line]:
+    """Yield conversations with two criteria and an examiner's scores of them: how many answers came, and were right."""
+    for number in range(count):
+        language = LANGUAGES[number % 2]
+        facts = draw_facts(rng, language, 12)
+        kinds = rng.choices(("right", "wrong", "refusal"), k=4)
+        turns = [
+            {"speaker": speaker, "text": text}
+            for fact, kind in zip(facts, kinds, strict=False)
+            for speaker, text in (
+                ("Examiner", language.ask([fact])),
+                ("Candidate", answer(rng, language, [fact], facts, kind)),
+            )
+        ]
+        scores = {"Replies": 5 - kinds.count("refusal"), "Accuracy": 1 + kinds.count("right")}
+        yield {"id": f"talk-{number + 1:02d}", "turns": turns, "rubrics": CRITERIA, "answer": json.dumps(scores)}
+
+
+def line_of(rng: random.Random, name: str, language: Language, text: str, asked: list[Fact]) -> Line:
+    """Return an item with its question and the right answer."""
     return {"id": name, "context": text, "question": language.ask(asked), "answer": answer(rng, language, asked, asked)}
 
 
@@ -105,6 +157,9 @@ FILES: dict[str, Callable[[random.Random], Iterator[Line]]] = {
     "held_out": lambda rng: sampled_items(rng, "held-out", 40),
     "judge_only": lambda rng: judged_items(rng, 12),
     "long": long_items,
+    "documents": lambda rng: documents(rng, "document", 24),
+    "instructed": lambda rng: instructed_items(rng, 32),
+    "transcripts": lambda rng: transcripts(rng, 24),
 }
 
 

@@ -4,9 +4,11 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from secrets import token_urlsafe
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import orjson
@@ -37,8 +39,14 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = {"content-type", "content-length", "host", "transfer-encoding", "connection", "idempotency-key"}
-_CALLED = ("/chat/completions", "/embeddings", "/completions")  # what clients add to a URL, and some people name
+_CALLED = (
+    "/chat/completions",
+    "/embeddings",
+    "/completions",
+    "/score",
+)  # what clients add to a URL, and some people name
 _SELF = {"localhost", "127.0.0.1", "::1"}
+ENVIRONMENT = "environment"  # as an endpoint's proxy: the one that HTTP_PROXY or HTTPS_PROXY names
 
 
 def resolve(text: str) -> str:
@@ -149,6 +157,11 @@ class _Server(_Part):
     server: str | None = setting(
         "Name of this server in a pool; unset: its host and port", example="gpu-1", min_length=1, max_length=100
     )
+    proxy: SecretStr | None = setting(
+        "Proxy through which it is asked: a URL, which may name variables as ${NAME}, or `environment` for that of "
+        "HTTP_PROXY and HTTPS_PROXY; unset: none",
+        example="http://proxy.internal:3128",
+    )
     warm_cache: bool | None = setting(
         "Send one call ahead of those that share its head; unset: where cached input is cheaper", example=True
     )
@@ -201,10 +214,29 @@ class _Server(_Part):
             resolve(value.get_secret_value())
         return query
 
+    @field_validator("proxy")
+    @classmethod
+    def _is_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        """The message shows nothing of it: a proxy's URL may hold a password."""
+        if proxy is None or proxy.get_secret_value() == ENVIRONMENT:
+            return proxy
+        url = resolve(proxy.get_secret_value())
+        try:
+            parts = urlsplit(url)
+            is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_usable = False
+        if not is_usable:
+            raise ValueError(f"a proxy is named http://HOST:PORT or https://HOST:PORT, or {ENVIRONMENT!r}")
+        return proxy
+
     @field_validator("extra")
     @classmethod
     def _asks_for_something(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        for name in ("max_tokens", "max_completion_tokens", "n"):
+        for name in ("model", "messages", "input", "stream"):
+            if name in extra:
+                raise ValueError(f"{name} is no field that can be set: it is the question's own")
+        for name in ("max_tokens", "max_completion_tokens", "n", "best_of"):
             value = extra.get(name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is a whole number from 1, not {value!r}")
@@ -212,6 +244,10 @@ class _Server(_Part):
 
 
 _BASE = "Base URL that clients of such a server expect, with its /v1"
+_API = (
+    "How a judge is asked: by chat, or by the score API of vLLM, which preference and reward models have; such a judge "
+    "writes no text and serves recipes that compare responses"
+)
 
 
 class Endpoint(_Server):
@@ -223,6 +259,7 @@ class Endpoint(_Server):
     name: str = setting("Name of the endpoint; those that share one are a pool", example="fast", default="default")
     url: str = setting(_BASE, example="http://gpu-1:8000/v1", default=...)
     model: str = setting("Model that is asked", example="Qwen/Qwen3-32B", default=...)
+    api: Literal["chat", "score"] = setting(_API, example="score", default="chat")
 
     @model_validator(mode="after")
     def _has_a_key_to_send(self) -> Self:
@@ -250,8 +287,38 @@ class Endpoint(_Server):
         return _address(self.url)
 
 
+class ScorerEndpoint(Endpoint):
+    """The scorer of this LRQ_HOME: it serves the preference model that `judge.path` names, on the loopback alone."""
+
+    token_file: Path
+    api: Literal["chat", "score"] = "score"
+    price: Price | None = Price(input=0.0)
+    identity: str | None = "scorer"
+
+    @model_validator(mode="after")
+    def _has_a_key_to_send(self) -> Self:
+        """Its key is read when it is needed."""
+        return self
+
+    def secret(self) -> str:
+        """Return the token that the scorer wants to see, made by the process that needs it first."""
+        with suppress(FileExistsError):
+            self.token_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft = self.token_file.with_name(f"{self.token_file.name}.{os.getpid()}-{token_urlsafe(6)}")
+            if not self.token_file.exists():
+                draft.touch(mode=0o600)
+                draft.write_text(token_urlsafe(32), encoding="ascii")
+                try:
+                    os.link(draft, self.token_file)  # whole, or not at all
+                finally:
+                    draft.unlink()
+        return self.token_file.read_text(encoding="ascii")
+
+
 class RoleSettings(_Server):
     """The endpoints of one role: one in short form, or several by name."""
+
+    _of_endpoint: ClassVar[tuple[str, ...]] = ()  # fields beside those of all servers that the short form has too
 
     url: str | None = setting(_BASE, example="https://api.openai.com/v1")
     model: str | None = setting("Model that is asked", example="gpt-4o")
@@ -265,8 +332,10 @@ class RoleSettings(_Server):
     def _pools_are_alike(self) -> Self:
         for name in {endpoint.name for endpoint in self.endpoints}:
             pool = [endpoint for endpoint in self.endpoints if endpoint.name == name]
-            if any((one.model, one.extra) != (pool[0].model, pool[0].extra) for one in pool):
-                raise ValueError(f"endpoints named {name!r} are a pool, of one model and one extra; name others apart")
+            if len({(one.model, str(sorted(one.extra.items())), one.api) for one in pool}) > 1:
+                raise ValueError(
+                    f"endpoints named {name!r} are a pool, of one model, one api and one extra; name others apart"
+                )
             if len({one.identity for one in pool if one.identity}) > 1:
                 raise ValueError(f"endpoints named {name!r} are a pool, of one identity; name others apart")
             if len({one.host for one in pool}) < len(pool):
@@ -277,7 +346,7 @@ class RoleSettings(_Server):
         if self.endpoints or not self.url:
             shared = {"concurrency": self.concurrency}  # also of those that name none of their own
             return tuple(each if each.concurrency else each.model_copy(update=shared) for each in self.endpoints)
-        short = {name: getattr(self, name) for name in _Server.model_fields}
+        short = {name: getattr(self, name) for name in (*_Server.model_fields, *self._of_endpoint)}
         return (Endpoint(url=self.url, model=self.model or "default", **short),)
 
     @model_validator(mode="after")
@@ -291,10 +360,29 @@ class RoleSettings(_Server):
 
 
 class JudgeSettings(RoleSettings):
+    _of_endpoint: ClassVar[tuple[str, ...]] = ("api",)
+
+    api: Literal["chat", "score"] = setting(_API, example="score", default="chat")
+    path: str | None = setting(
+        "Folder of a preference or reward model, or its name in the local hub cache, which the scorer serves: PairRM, "
+        "or a sequence classifier with one label; instead of url",
+        example="models/PairRM-hf",
+    )
+    device: str = setting("Where the scorer runs it: auto, cpu, cuda, cuda:1 …", example="cuda:0", default="auto")
+    dtype: str = setting("Type of its weights: auto, float32, bfloat16 …", example="float32", default="auto")
+    port: int | None = setting(
+        "Port of the scorer on the loopback; unset: one that follows from LRQ_HOME", example=8090, ge=1, le=65535
+    )
     votes: int = setting("Times that each score is asked for; the mean counts", example=3, default=1, ge=1)
     dimensions: dict[str, str] = setting(
         "Dimension → name of the endpoint that judges it", example={"faithfulness": "fast"}, default={}
     )
+
+    @model_validator(mode="after")
+    def _is_of_one_place(self) -> Self:
+        if self.path and (self.url or self.endpoints):
+            raise ValueError("judge.path and judge.url name two judges; leave one of them out")
+        return self
 
 
 class PolicySettings(RoleSettings):
@@ -389,6 +477,15 @@ class Settings(_Part):
     train: dict[str, Any] = setting(
         "The trainer's own settings, over the recipe's; see below", example={"beta": 0.1}, default={}
     )
+    log: Literal["text", "json"] = setting(
+        "Lines of logs: sentences for people, or one JSON object each", example="json", default="text"
+    )
+    viewer_url: str | None = setting(
+        "Where `lrq view` is reached; Flower's pages link to items there", example="http://127.0.0.1:8800"
+    )
+    flower_url: str | None = setting(
+        "Where `lrq flower` is reached; the viewer links to tasks there", example="http://127.0.0.1:5555"
+    )
     judge_threads: Literal["auto"] | Annotated[int, Field(ge=1)] = setting(
         "Steps at once in one judge process; auto: as many as keep its calls at what the endpoints' limits allow",
         unit="steps",
@@ -411,9 +508,33 @@ class Settings(_Part):
             raise ValueError(said)
         return url
 
+    @field_validator("viewer_url", "flower_url")
+    @classmethod
+    def _is_web_address(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in {"http", "https"}:
+            raise ValueError("an address of a page begins with http:// or https://")
+        return url and url.rstrip("/")
+
+    @property
+    def scorer(self) -> ScorerEndpoint | None:
+        """The judge that a process of this machine serves; None where the settings name no folder for it."""
+        judge = self.judge
+        if not judge.path:
+            return None
+        return _scorer(self.home.resolve(), judge.path, judge.port, judge.concurrency or 8, judge.timeout)
+
     def endpoints(self, role: Role) -> tuple[Endpoint, ...]:
+        if role == "judge" and self.scorer is not None:
+            return (self.scorer,)
         part: RoleSettings = getattr(self, role)
         return part.all_endpoints()
+
+    def variables(self) -> set[str]:
+        """Return the names of the environment variables that endpoints' settings name as ${NAME}."""
+        endpoints = [endpoint for role in ROLES for endpoint in self.endpoints(role)]
+        values = [value for each in endpoints for value in (*each.headers.values(), *each.query.values(), each.proxy)]
+        texts = [value.get_secret_value() for value in values if value is not None]
+        return {name for text in texts for name in _VARIABLE.findall(text)}
 
     def endpoint(self, role: Role, name: str) -> Endpoint | None:
         return next((e for e in self.endpoints(role) if e.name == name), None)
@@ -457,11 +578,28 @@ class Settings(_Part):
         return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
 
 
+@lru_cache(maxsize=16)
+def _scorer(home: Path, path: str, port: int | None, concurrency: int, timeout: float) -> ScorerEndpoint:
+    """Return the scorer's endpoint, the same object for the same settings."""
+    place = hashlib.sha256(str(home).encode()).digest()
+    port = port or 20_000 + int.from_bytes(place[:4]) % 10_000  # below the ports of outgoing connections
+    return ScorerEndpoint(
+        url=f"http://127.0.0.1:{port}/v1",
+        model=Path(path).name,
+        concurrency=concurrency,
+        timeout=timeout,
+        token_file=home / "scorer.token",
+    )
+
+
 _PLAIN = {
     "LRQ_HOME": "home",
     "LRQ_REDIS_URL": "redis_url",
     "LRQ_BROKER_URL": "broker_url",
     "LRQ_DATABASE_URL": "database_url",
+    "LRQ_LOG": "log",
+    "LRQ_VIEWER_URL": "viewer_url",
+    "LRQ_FLOWER_URL": "flower_url",
 }
 _OF_ROLE = {
     "URL": "url",
@@ -470,6 +608,7 @@ _OF_ROLE = {
     "RPM": "rpm",
     "TPM": "tpm",
     "CONCURRENCY": "concurrency",
+    "PROXY": "proxy",
 }
 
 OTHER_VARIABLES = {

@@ -1,27 +1,31 @@
 """A run's frozen configuration: made once from the settings, read by every worker ever after."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from lrq.config import Price, Settings, TrainSchedule
+from lrq.config import Endpoint, Price, Settings, TrainSchedule
 from lrq.config_errors import unknown_setting
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, Prompt, Response, Role, Score
 from lrq.domain.tokens import TOKEN_RULE
 from lrq.judge.asking import JudgeModel
+from lrq.policy.folder import find, fingerprint
 from lrq.queue.routes import step_queue
 from lrq.recipes import RECIPES, code_hash, load_recipe
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe
+from lrq.trainer.files import find_rows
 from lrq.trainer.job import TrainJob
 from lrq.trainer.loss_names import DEFAULT_LOSS, SUMS, lack
 
-_OF_MODEL = ("endpoint", "model", "extra", "identity")  # a run frozen by an earlier release has no identity
+_OF_MODEL = ("endpoint", "model", "extra", "identity", "api")  # a run frozen by an earlier release has no identity
 SCHEDULE = TrainSchedule.model_fields.keys()  # of the train section: ours, the rest is the trainer's
 TRAINING = (TrainJob.model_fields.keys() - {"model", "rows", "output"}) | SCHEDULE  # what it may hold
 PRICED: tuple[Role, ...] = ("judge", "teacher", "embedding", "policy")
@@ -35,10 +39,19 @@ def snapshot_config(settings: Settings, *, train: bool) -> dict[str, Any]:
     for name in sorted(settings.train.keys() - TRAINING) if train else ():
         raise unknown_setting(("train", name), TRAINING)
     for name, value in settings.settings.items():
-        _check_value(name, value, recipe.settings[name])
+        _check_value(name, value, recipe.settings[name], recipe.choices.get(name, ()))
     _check_dimensions(settings, recipe)
-    own = {**recipe.settings, **settings.settings}
+    _check_judges(settings, recipe)
+    own = json.loads(json.dumps({**recipe.settings, **settings.settings}))  # keys of YAML may be numbers: here texts
+    try:
+        recipe.check(own)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     loss = {**recipe.loss, **settings.train} if train else None
+    if loss and loss.get("adapter") == "lora" and "adapter" in recipe.loss:
+        loss["adapter"] = recipe.loss["adapter"]
+    if loss and loss.get("also"):
+        loss["also"] = str(find_rows(Path(loss["also"])))  # workers may have another working directory
     schedule_of(loss)
     if loss is not None:
         _check_loss(recipe, own, loss)
@@ -82,7 +95,7 @@ def check_rounds(config: Mapping[str, Any]) -> None:
 _SORTS = {bool: "yes or no", int: "a whole number", float: "a number", str: "a text"}
 
 
-def _check_value(name: str, value: Any, default: Any) -> None:
+def _check_value(name: str, value: Any, default: Any, choices: Collection[str] = ()) -> None:
     """A recipe's defaults say what its settings are: found out now, not after all has been paid."""
     if default is None:
         return
@@ -92,6 +105,8 @@ def _check_value(name: str, value: Any, default: Any) -> None:
     if not fits or (least is not None and value < least):
         what = _SORTS.get(sort, f"a {sort.__name__}") + ("" if least is None else f" from {least:g}")
         raise UsageError(f"settings.{name} is {what}, not {value!r}")
+    if choices and value not in choices:
+        raise UsageError(f"settings.{name} is {' or '.join(choices)}, not {value!r}")
 
 
 def _check_loss(recipe: Recipe, own: Mapping[str, Any], loss: Mapping[str, Any]) -> None:
@@ -101,6 +116,21 @@ def _check_loss(recipe: Recipe, own: Mapping[str, Any], loss: Mapping[str, Any])
     terms = [term for name in losses for term in SUMS.get(name, {name: 1.0})]
     if lacking := lack(terms, recipe.carried(own)):
         raise UsageError(f"rows of recipe {recipe.name} have {lacking}")
+
+
+def _check_judges(settings: Settings, recipe: Recipe) -> None:
+    """Refuse a preference model for a step that asks the judge for text. Raises UsageError."""
+    for step in recipe.steps_for({**recipe.settings, **settings.settings}):
+        wanted = {settings.judge.dimensions.get(dimension.name) for dimension in step.dimensions}
+        judges = [each for each in settings.endpoints("judge") if None in wanted or each.name in wanted]
+        apis = {endpoint.api for endpoint in judges}
+        if "score" in apis and not step.compares:
+            raise UsageError(
+                f"recipe {recipe.name} asks its judge for text, and a preference model (judge.api: score, judge.path) "
+                "only compares responses: name a judge that chats, or a recipe that compares, as sppo"
+            )
+        if len(apis) > 1:
+            raise UsageError(f"of the judges of step {step.name} either all are preference models, or none")
 
 
 def _check_dimensions(settings: Settings, recipe: Recipe) -> None:
@@ -132,16 +162,30 @@ def named(settings: Settings) -> dict[str, Any]:
 
 
 def _models(settings: Settings, role: Any) -> dict[str, Any]:
-    found = {
-        e.name: {
-            "endpoint": e.name,
-            "model": e.model,
-            "extra": e.extra,
-            "identity": settings.identity(role, e.name),
+    models = {
+        endpoint.name: {
+            "endpoint": endpoint.name,
+            "model": _frozen_model(settings, endpoint),
+            "extra": endpoint.extra,
+            "identity": settings.identity(role, endpoint.name),
+            **({} if endpoint.api == "chat" else {"api": endpoint.api}),
         }
-        for e in settings.endpoints(role)
+        for endpoint in settings.endpoints(role)
     }
-    return {"models": list(found.values())}  # one for each pool
+    return {"models": list(models.values())}  # one for each pool
+
+
+def _frozen_model(settings: Settings, endpoint: Endpoint) -> str:
+    """Return the model's name; of one that the scorer serves, with the fingerprint of its folder."""
+    if endpoint is not settings.scorer or settings.judge.path is None:
+        return endpoint.model
+    return scored_model(settings.judge.path)
+
+
+def scored_model(path: str) -> str:
+    """Return under which name the scorer serves a folder: its own, and its fingerprint's start. Raises UsageError."""
+    folder = find(path)
+    return f"{Path(path).name}@{fingerprint(folder)[:12]}"
 
 
 def prices(settings: Settings) -> dict[str, Any]:
@@ -180,8 +224,13 @@ class RunConfig:
 
     @property
     def steps(self) -> dict[str, str]:
-        """Name of each step of judging → its queue."""
-        return {step.name: step_queue(step.name) for step in self.recipe.steps}
+        """Name of each step of judging that the settings ask for → its queue."""
+        return {step.name: step_queue(step.name) for step in self.recipe.steps_for(self.config["settings"])}
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether the run asks a judge anything."""
+        return self.recipe.needs_judge(self.config["settings"])
 
     @property
     def step_of(self) -> dict[str, str]:
@@ -226,6 +275,13 @@ class RunConfig:
             responses=tuple(responses),
             scores=tuple(scores),
         )
+
+    def is_compared(self, step: str) -> bool:
+        """Whether the judge of a step is a preference model."""
+        dimension = self.recipe.step(step).dimensions[0].name
+        judge = self.of(step)["judge"]
+        wanted = judge["dimensions"].get(dimension)
+        return any(model.get("api") == "score" for model in judge["models"] if wanted in {None, model["endpoint"]})
 
     def votes(self, step: str) -> int:
         return int(self.of(step)["judge"]["votes"])

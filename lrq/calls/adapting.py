@@ -59,10 +59,10 @@ class _Counted:
         """Those of the doubtful that were cut; empty while it may be chance, or a server that gives any number."""
         if self.replies < _FEW:
             return []
-        unusual = [one for one in self.doubtful.values() if self.usual[one[1]] < _FEW - 1]
-        short = [one for one in unusual if 2 * one[1] < one[0] * self.per_byte]
+        unusual = [pair for pair in self.doubtful.values() if self.usual[pair[1]] < _FEW - 1]
+        short = [pair for pair in unusual if 2 * pair[1] < pair[0] * self.per_byte]
         for _, tokens in short:
-            equal = [one for one in short if abs(one[1] - tokens) <= max(2, tokens // 100)]
+            equal = [pair for pair in short if abs(pair[1] - tokens) <= max(2, tokens // 100)]
             if len(equal) > 1:
                 return equal
         return short if len(short) >= _FEW else []
@@ -81,34 +81,34 @@ class Adapting:
 
     def forms(self, pool: Pool, call: Call, kind: str) -> Forms:
         name = id(pool), call.role, call.model, kind
-        known = self._forms.get(name)
-        if known is None or known[0] != self.learned.version:
+        cached = self._forms.get(name)
+        if cached is None or cached[0] != self.learned.version:
             forms = {line.lane.name: self.learned.form(line.endpoint, call, kind) for line in pool.lines}
-            known = self._forms[name] = self.learned.version, forms
-        return known[1]
+            cached = self._forms[name] = self.learned.version, forms
+        return cached[1]
 
     def lead(self, pool: Pool, call: Call, kind: str) -> Turn | None:
-        """The call's turn among the first of a model; None where it is known how long the model thinks."""
+        """Return the call's turn among the first of a model; None where it is known how long the model thinks."""
         if not self.is_unmeasured(pool, call, kind):
             return None
         return self._leads.named(hash((call.endpoint, call.model, next(self._turns) % _AHEAD)))
 
     def is_unmeasured(self, pool: Pool, call: Call, kind: str) -> bool:
-        """Whether it is not known yet how long the model thinks about its questions."""
+        """Say whether it is not known yet how long the model thinks about its questions."""
         return bool(kind) and not all(self.learned.is_measured(line.endpoint, call) for line in pool.lines)
 
     def refused(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> bool:
         """Learn from a refusal; whether the call is to be asked again in another form."""
-        sent = parameters(call, form)
-        asked = [] if outcome.kind == "ok" else changes(sent, outcome.status, outcome.body)
-        if not asked:
+        request = parameters(call, form)
+        requested = [] if outcome.kind == "ok" else changes(request, outcome.status, outcome.body)
+        if not requested:
             return False
-        if parameters(call, self.learned.form(endpoint, call, kind)) != sent:
+        if parameters(call, self.learned.form(endpoint, call, kind)) != request:
             return True  # another call was refused before, and taught as much
-        if asked[0].topic == "context" and asked[0].value == form.context and form.room:
-            asked = [Change(topic="density", name="", value=form.density * _DENSER)]
-        helps = parameters(call, changed(form, asked)) != sent
-        for change in asked:
+        if requested[0].topic == "context" and requested[0].value == form.context and form.room:
+            requested = [Change(topic="density", name="", value=form.density * _DENSER)]
+        helps = parameters(call, changed(form, requested)) != request
+        for change in requested:
             if helps or change.topic == "context":
                 fact = self._fact(endpoint, call, change.topic, change.name, change.value)
                 self._note([replace(fact, reason=outcome.reason)])
@@ -116,56 +116,56 @@ class Adapting:
 
     def answered(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> None:
         """Learn how much room the model's thoughts need beside a reply to this kind of question."""
-        if call.role in {"policy", "embedding"} or not kind or endpoint.reasoning_tokens is not None:
+        if call.role == "policy" or call.api != "chat" or not kind or endpoint.reasoning_tokens is not None:
             return
         room = room_for(form, outcome.choices, outcome.usage)
         if room is not None and room > self.learned.known_room(endpoint, call.model, kind):
             self._note([self._fact(endpoint, call, "room", kind, room)])
 
     def overrun(self, endpoint: Endpoint, call: Call, form: Form, usage: Usage) -> bool:
-        """Whether more was counted than could be; bounds allow for as much from now on."""
+        """Say whether more was counted than could be; bounds allow for as much from now on."""
         if usage.prompt_tokens <= call.size and usage.completion_tokens <= (call.max_tokens or 0):
             return False
         most = at_most(call, form)
-        found = []
+        facts = []
         for name, factor in (("prompt", form.prompt_factor), ("completion", form.completion_factor)):
-            counted, bound = getattr(usage, f"{name}_tokens"), getattr(most, f"{name}_tokens")
-            if counted > bound:
-                found.append(self._fact(endpoint, call, "factor", name, factor * counted / max(1, bound)))
-        self._note(found)
-        return bool(found)
+            count, bound = getattr(usage, f"{name}_tokens"), getattr(most, f"{name}_tokens")
+            if count > bound:
+                facts.append(self._fact(endpoint, call, "factor", name, factor * count / max(1, bound)))
+        self._note(facts)
+        return bool(facts)
 
     def cut_prompt(self, endpoint: Endpoint, call: Call, usage: Usage) -> str:
         """In words that the server has read less than it was sent; empty where it has not, or it may be chance.
 
         Two prompts of the same count, or any three, under half of what its counts of other prompts foretell.
         """
-        if not endpoint.prompt_check or call.role == "embedding" or not usage.prompt_tokens:
+        if not endpoint.prompt_check or call.api != "chat" or not usage.prompt_tokens:
             return ""
-        counted = self._counted[endpoint.address, call.model]
+        counts = self._counted[endpoint.address, call.model]
         if call.size < _LONG or call.size < _UNLIKELY * usage.prompt_tokens:
-            counted.add(call.size, usage.prompt_tokens)
+            counts.add(call.size, usage.prompt_tokens)
         elif usage.prompt_tokens >= _SHORTEST_CUT and not usage.cached_tokens:  # some count only what is not cached
-            asked = hash(tuple(message["content"] for message in call.messages))
-            counted.doubtful[asked] = call.size, usage.prompt_tokens
-        if not counted.doubtful or not (cut := counted.cut()):
+            question = hash(tuple(message["content"] for message in call.messages))
+            counts.doubtful[question] = call.size, usage.prompt_tokens
+        if not counts.doubtful or not (cut := counts.cut()):
             return ""
-        counted.doubtful.clear()
+        counts.doubtful.clear()
         size, tokens = cut[-1]
         return (
             f"the {call.role} has cut what it was sent: it counted {tokens:,} tokens of a prompt of {size:,} bytes, "
-            f"which are about {round(size * counted.per_byte):,}; raise the server's context (num_ctx of Ollama) or "
+            f"which are about {round(size * counts.per_byte):,}; raise the server's context (num_ctx of Ollama) or "
             f"use another model; {call.role}.prompt_check=false turns this check off"
         )
 
     def too_long(self, pool: Pool, call: Call, forms: Forms) -> str:
-        """Why a prompt is certain not to fit at any server; empty where it may."""
+        """Say why a prompt is certain not to fit at any server; empty where it may."""
         tokens = context = 0
         for line in pool.lines:
-            counted, context = self._counted[line.endpoint.address, call.model], forms[line.lane.name].context
-            if not context or counted.replies < _SURE:
+            counts, context = self._counted[line.endpoint.address, call.model], forms[line.lane.name].context
+            if not context or counts.replies < _SURE:
                 return ""
-            tokens = round(call.size * counted.tokens / counted.bytes)
+            tokens = round(call.size * counts.tokens / counts.bytes)
             if tokens * _CERTAINLY <= context:
                 return ""
         return f"too long: about {tokens:,} tokens, and {call.model} has a context of {context:,}; it was not sent"

@@ -2,12 +2,13 @@
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
-from lrq.calls.forms import PLAIN, Form, limit_of, parameters
+from lrq.calls.forms import limit_of
 from lrq.domain.records import Call
 
 ACCEPTED = "gzip, deflate"  # what can be unpacked piece by piece; nothing else is asked for
@@ -35,13 +36,16 @@ class Body:
     data: bytes  # unpacked
     received: int  # bytes as they came, packed or not
     problem: str = ""  # why it is not the whole answer, in words that follow "the reply"; empty if it is
+    cut: str = ""  # the error that cut it off; empty where none did
 
 
-def largest_reply(call: Call, form: Form = PLAIN) -> int:
-    """Return how many bytes an honest answer to the call can have, an error that repeats the request included."""
+def largest_reply(call: Call, sent: Mapping[str, Any]) -> int:
+    """Return how many bytes an honest answer to the call can have, an error that repeats the request included.
+
+    sent: the request's parameters.
+    """
     if call.role == "embedding":
         return _ANY_REPLY + _PER_VECTOR * len(call.input)
-    sent = parameters(call, form)
     per_token = _PER_LOGPROB if any("logprob" in name for name in sent) else _PER_TOKEN
     per_byte = 8 if "return_token_ids" in sent else 2  # those of the prompt come along
     tokens = (limit_of(sent) or _NEVER_LIMITED) * int(sent.get("n", 1))
@@ -52,7 +56,7 @@ async def read_body(response: aiohttp.ClientResponse, most: int, large: asyncio.
     """Read and unpack at most so many bytes, then close the connection if there are more.
 
     large: bounds how many answers are read at once once they have proven to be long. The response must not unpack
-    by itself (`auto_decompress=False`). Raises what aiohttp raises where the connection breaks.
+    by itself (`auto_decompress=False`). Where the connection breaks or the time ends, what came before is returned.
     """
     reader = _Reader(response.headers.get("Content-Encoding", ""), most)
     await reader.take(response.content, _SMALL)
@@ -61,11 +65,13 @@ async def read_body(response: aiohttp.ClientResponse, most: int, large: asyncio.
             await reader.take(response.content, most + 1)
     if reader.problem:
         response.close()
-    return Body(data=bytes(reader.data), received=reader.received, problem=reader.problem)
+    return Body(data=bytes(reader.data), received=reader.received, problem=reader.problem, cut=reader.cut)
 
 
 def is_overgrown(body: Body) -> bool:
     """Say whether the body, parsed as JSON, would take much more memory than its bytes: it is no honest reply."""
+    if _PER_OBJECT * len(body.data) <= _ROOM_FOR_VALUES:
+        return False
     objects = body.data.count(b"{") + body.data.count(b"[")
     return _PER_OBJECT * objects + _PER_VALUE * body.data.count(b",") > max(_ROOM_FOR_VALUES, 8 * len(body.data))
 
@@ -76,7 +82,7 @@ class _Reader:
     def __init__(self, encoding: str, most: int) -> None:
         self.data = bytearray()
         self.received = 0
-        self.problem = ""
+        self.problem = self.cut = ""
         self.is_open = True
         self._most = most
         self._encoding = encoding.strip().lower().removeprefix("x-")
@@ -86,7 +92,16 @@ class _Reader:
     async def take(self, stream: aiohttp.StreamReader, until: int) -> None:
         """Read on until there are so many bytes, the answer ends, or it shows to be none."""
         while self.is_open and max(len(self.data), self.received) < until:
-            packed = await stream.readany()
+            if stream.at_eof():
+                self.is_open = False
+                return
+            try:
+                packed = await stream.readany()
+            except (aiohttp.ClientError, OSError) as error:  # a timeout is one, too
+                self.cut = type(error).__name__
+                self.problem = self.problem or f"was cut off after {self.received:,} bytes ({self.cut})"
+                self.is_open = False
+                return
             if not packed:
                 self.is_open = False
                 return

@@ -69,7 +69,12 @@ class Breaker:
         self._told: dict[Question, float] = {}  # when a success was last written
 
     def warm_up(self, call: Call, purpose: Purpose) -> WarmUp:
-        return self._warm_ups.setdefault((purpose.run, call.role, call.endpoint, call.model), WarmUp())
+        """Return the warm-up of a run at an endpoint, which its calls share."""
+        name = purpose.run, call.role, call.endpoint, call.model
+        warm_up = self._warm_ups.get(name)
+        if warm_up is None:
+            warm_up = self._warm_ups[name] = WarmUp()
+        return warm_up
 
     async def answered(self, call: Call, purpose: Purpose) -> None:
         """Note a reply that nobody reads on its own, such as a policy's: that it came is a success."""
@@ -112,8 +117,8 @@ class Breaker:
 
 
 def is_read(call: Call, purpose: Purpose) -> bool:
-    """Whether somebody will say if the reply can be read."""
-    return call.role == "judge" and bool(purpose.kind)
+    """Tell whether somebody will say if the reply can be read."""
+    return call.role == "judge" and call.api == "chat" and bool(purpose.kind)
 
 
 def _question(call: Call, purpose: Purpose) -> Question:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from lrq.calls import replies
 from lrq.calls.adapting import Adapting
@@ -19,6 +19,7 @@ from lrq.calls.heads import Heads, Turn
 from lrq.calls.keys import call_key
 from lrq.calls.limiter import Limiter, Permit
 from lrq.calls.limiter import Outcome as LimiterOutcome
+from lrq.calls.observing import CallEvent, Observer
 from lrq.calls.outcomes import Kind, Outcome
 from lrq.calls.pool import Forms, Granted, Line, Pool, open_pool
 from lrq.calls.standing import RECENTLY, Standing
@@ -29,6 +30,7 @@ from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Stopping
 from lrq.domain.records import Call, Purpose, Reply, Usage
 from lrq.ledger import Writer, pauses, runs
 from lrq.ledger.calls import Claim, Claimed, ClaimResult, Ended, Fail, Known, Release, Reuse, Send, Settle
+from lrq.ledger.changes import limits_by_lane
 from lrq.ledger.engine import Ledger
 from lrq.ledger.learned import Fact, Keep, all_facts
 from lrq.ledger.money import Charge, Held
@@ -38,7 +40,7 @@ from lrq.ledger.writer import AWAY, Together
 T = TypeVar("T")
 
 _AWAY_PAUSE = 1.0  # seconds after which a database that is away is asked again
-_READ_EVERY = 10  # seconds after which it is looked what other processes have learned of the endpoints
+_READ_EVERY = 5  # seconds after which it is read what others have learned of endpoints and which limits they set
 _WATCH_EVERY = 1.0  # how often halted runs are looked for among waiting calls
 
 log = logging.getLogger(__name__)
@@ -78,10 +80,10 @@ class Caller:
         self._failing: dict[str, str] = {}  # lane that only fails → how its last call did
         self._standings: defaultdict[str, Standing] = defaultdict(Standing)  # by lane
         self.breaker = Breaker(writer)
-        self.settled: Callable[[Call, Purpose, Reply], None] | None = None  # told of every bought reply
+        self.observers: list[Observer] = []
 
     async def call(self, call: Call, purpose: Purpose) -> Reply:
-        """The reply to this question; bought at most once, however many ask.
+        """Return the reply to this question; bought at most once, however many ask.
 
         Raises CallRefused, CallFailed, RunHalted or Stopping; LrqError where the settings do not name its endpoint.
         """
@@ -102,7 +104,7 @@ class Caller:
         return dict(self._failing) if self._waiting else {}
 
     def load(self) -> tuple[int, int]:
-        """All calls that are under way, and those of them that are in flight. Call it from any thread."""
+        """Return all calls that are under way, and those of them that are in flight. Call it from any thread."""
         return len(self._pending), self._limiter.in_flight
 
     async def stop(self) -> None:
@@ -164,18 +166,18 @@ class Caller:
         turn = self._heads.turn(call) if pool.caches else None
         lead = self.adapting.lead(pool, call, purpose.kind)
         warm_up = self.breaker.warm_up(call, purpose) if is_read(call, purpose) else WarmUp(is_proven=True)
-        granted: Granted | None = None
+        grant: Granted | None = None
         outcome: Reply | Outcome | None = None
         try:
-            granted = await self._permit(pool, (lead, turn), warm_up, call, purpose, tries)
+            grant = await self._permit(pool, (lead, turn), warm_up, call, purpose, tries)
             is_stale = self.adapting.forms(pool, call, purpose.kind) != forms
-            if granted is None or not await self._may_send(id_, granted.permit, tries, is_stale=is_stale):
+            if grant is None or not await self._may_send(id_, grant.permit, tries, is_stale=is_stale):
                 await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
                 return None
-            granted = replace(granted, form=forms[granted.line.lane.name])
-            outcome = await self._send(id_, claim.key, pool, granted, call, purpose, tries)
+            grant = Granted(grant.line, grant.permit, forms[grant.line.lane.name])
+            outcome = await self._send(id_, claim.key, pool, grant, call, purpose, tries)
         finally:
-            if granted is not None:
+            if grant is not None:
                 warm_up.leave()
             if turn is not None:
                 turn.end(answered=isinstance(outcome, Reply))
@@ -184,16 +186,16 @@ class Caller:
                 lead.end(answered=is_known or (isinstance(outcome, Outcome) and outcome.kind != "adapted"))
             await self._keep_learned()
         if isinstance(outcome, Outcome) and outcome.kind != "adapted":
-            tries.failed_at.add(granted.line.lane.name)
-            if outcome.kind == "account" and pool.shut(granted.line):
+            tries.failed_at.add(grant.line.lane.name)
+            if outcome.kind == "account" and pool.shut(grant.line):
                 return replace(outcome, kind="failed")  # the pool's other servers may answer
-            if outcome.kind == "failed" and self._limiter.is_failing(granted.line.lane):
-                self._note_failing(granted.line.lane.name, outcome.reason)
+            if outcome.kind == "failed" and self._limiter.is_failing(grant.line.lane):
+                self._note_failing(grant.line.lane.name, outcome.reason)
                 # A delivery that may have been charged counts as ever: probes are only to see who is there.
-                is_probe = not outcome.unknown and not outcome.is_in_reply
+                is_probe = not (outcome.unknown or outcome.is_in_reply or outcome.charge)
                 return replace(outcome, kind="probed") if is_probe else outcome  # the limiter spaces the next
         elif isinstance(outcome, Reply):
-            self._failing.pop(granted.line.lane.name, None)
+            self._failing.pop(grant.line.lane.name, None)
             await self.breaker.answered(call, purpose)
         return outcome
 
@@ -249,8 +251,8 @@ class Caller:
         granted_at = time.monotonic()
         may = False
         try:
-            sent: bool = not is_stale and await self._writer.write(Send(id=id_, owner=self._owner))
-            may = sent and not self._stopping and not tries.is_stale(time.monotonic() - granted_at)
+            is_marked: bool = not is_stale and await self._writer.write(Send(id=id_, owner=self._owner))
+            may = is_marked and not self._stopping and not tries.is_stale(time.monotonic() - granted_at)
         except AWAY:
             pass
         finally:
@@ -267,19 +269,25 @@ class Caller:
             outcome = await self._transport.post(granted.line.endpoint, call, key, granted.form)
             if outcome.kind != "ok" and self._is_adapted(granted, call, purpose, outcome, tries):
                 outcome = replace(outcome, kind="adapted")
-            outcome = replace(outcome, body=None)  # it has been read, and may be large
+            if outcome.body is not None:
+                outcome = replace(outcome, body=None)  # it has been read, and may be large
             kind = outcome.kind
         finally:
             standing.end(begun, kind=kind, item=purpose.item)
         throttled = tries.throttled + 1
         if kind == "throttled" and standing.is_never_taken(purpose.item, throttled):
             outcome = replace(outcome, kind="refused", reason=f"{outcome.reason} ({throttled} tries; others pass)")
-        is_own = kind == "throttled" and standing.is_its_own(purpose.item, throttled)
+        names_wait = outcome.retry_after is not None
+        is_own = kind == "throttled" and standing.is_its_own(purpose.item, throttled, names_wait=names_wait)
         self._learn(granted.permit, call, purpose, outcome, is_own=is_own)
         pool.learn(outcome.usage)
         if outcome.kind == "denied":
             outcome = await self._blame(granted.line, standing, begun, call, purpose, outcome, tries)
         if outcome.kind != "ok":
+            if outcome.kind != "adapted":
+                failure = CallEvent(call=call, purpose=purpose, outcome="failed", reason=outcome.reason)
+                what: Literal["throttled", "failed"] = "throttled" if kind == "throttled" else "failed"
+                self._notify(replace(failure, outcome=what, latency=outcome.latency))
             return replace(outcome, charge=self._charge(granted, call, outcome))
         return await self._settle(id_, key, granted, call, purpose, outcome)
 
@@ -315,7 +323,7 @@ class Caller:
             return False
 
     def _charge(self, granted: Granted, call: Call, outcome: Outcome) -> Charge | None:
-        """What an answer costs that is no reply; None where nothing of it can have been charged."""
+        """Return what an answer costs that is no reply; None where nothing of it can have been charged."""
         counts = outcome.usage.prompt_tokens or outcome.usage.completion_tokens
         if outcome.unread is None and not counts:
             return None
@@ -348,8 +356,11 @@ class Caller:
                 saved=0 if line.rates is None else line.rates.saved(usage),
             )
         )
-        if self.settled:
-            self.settled(call, purpose, reply)
+        self._notify(
+            CallEvent(
+                call=call, purpose=purpose, outcome="bought", usage=usage, cost_micros=cost, latency=outcome.latency
+            )
+        )
         if cut:
             await self._halt(purpose.run, cut)
         if is_over:
@@ -427,13 +438,17 @@ class Caller:
             raise Stopping
 
     async def _watch_runs(self) -> None:
-        """Wake the waiting calls of runs that were halted elsewhere."""
+        """Wake the waiting calls of runs that were halted elsewhere; take over what others learned and set."""
+        read = False
         for second in itertools.count(1):
             await asyncio.sleep(_WATCH_EVERY)
             waiting = set(self._waiting.values())
-            if second % _READ_EVERY == 0 and self._pending:
+            if self._pending and (second % _READ_EVERY == 0 or not read):
                 with suppress(*AWAY):
-                    self.adapting.merge(await asyncio.to_thread(_facts, self._ledger))
+                    facts, limits = await asyncio.to_thread(_read_shared, self._ledger)
+                    self.adapting.merge(facts)
+                    self._limiter.override(limits)
+                    read = True
             try:
                 halted = await asyncio.to_thread(_halted, self._ledger, waiting) if waiting else set()
             except AWAY:
@@ -455,22 +470,27 @@ class Caller:
         if outcome.kind == "ok":
             self._expectation.learn(call, purpose, outcome.usage)
 
+    def _notify(self, event: CallEvent) -> None:
+        for observe in self.observers:
+            observe(event)
+
     async def _count_reuse(self, call: Call, purpose: Purpose) -> None:
-        """A reply was had without a call: only a figure, for which no database that is away is waited for."""
+        """Count a reply that was had without a call: a figure, for which no database that is away is waited for."""
+        self._notify(CallEvent(call=call, purpose=purpose, outcome="reused"))
         with suppress(*AWAY):
             await self._writer.write(Reuse(purpose=purpose, role=call.role, endpoint=call.endpoint, model=call.model))
 
     def _pool(self, call: Call, run: int) -> Pool:
         price = self.price(call, run)
-        known = self._pools.get((call.role, call.endpoint, call.model, price))
-        if known is None:
-            known = open_pool(self._settings, call, self._limiter, price)
-            self._pools[call.role, call.endpoint, call.model, price] = known
-        return known
+        pool = self._pools.get((call.role, call.endpoint, call.model, price))
+        if pool is None:
+            pool = open_pool(self._settings, call, self._limiter, price)
+            self._pools[call.role, call.endpoint, call.model, price] = pool
+        return pool
 
 
 def _status(outcome: Outcome) -> LimiterOutcome:
-    """What the limiter is told of a delivery."""
+    """Return what the limiter is told of a delivery."""
     if outcome.kind == "failed":  # a server that answers is not one that only fails: it is for the breaker
         return "other" if outcome.is_in_reply else "failed"
     if outcome.is_unsent:
@@ -479,9 +499,10 @@ def _status(outcome: Outcome) -> LimiterOutcome:
     return status.get(outcome.kind, "other")
 
 
-def _facts(ledger: Ledger) -> list[Fact]:
+def _read_shared(ledger: Ledger) -> tuple[list[Fact], dict[str, dict[str, int]]]:
+    """Read what other processes learned of endpoints, and the limits that were set while runs work."""
     with ledger.reading() as conn:
-        return all_facts(conn)
+        return all_facts(conn), limits_by_lane(conn)
 
 
 def _halted(ledger: Ledger, runs_: set[int]) -> set[int]:

@@ -57,8 +57,8 @@ def read_error(body: object, raw: bytes) -> ErrorBody:
     texts = list(dict.fromkeys(_texts(body))) if body is not None else [plain]
     codes = list(dict.fromkeys(_codes(nodes)))
     text = line_of("; ".join(_telling(texts))) or line_of(" ".join(codes)) or line_of(plain)
-    found = "" if is_page else _URL.sub(" ", _CAMEL.sub(" ", " | ".join([*codes, *texts])[: 2 * _MOST_TEXT])).lower()
-    searchable = " ".join(re.sub(r"[_-]", " ", found).split())
+    words = "" if is_page else _URL.sub(" ", _CAMEL.sub(" ", " | ".join([*codes, *texts])[: 2 * _MOST_TEXT])).lower()
+    searchable = " ".join(re.sub(r"[_-]", " ", words).split())
     return ErrorBody(
         text=text,
         searchable=searchable,
@@ -69,17 +69,17 @@ def read_error(body: object, raw: bytes) -> ErrorBody:
 
 
 def _telling(texts: Sequence[str]) -> list[str]:
-    """The texts that say more than those before them; a bare word only where there are no sentences."""
+    """Return the texts that say more than those before them; a bare word only where there are no sentences."""
     sentences = [text for text in texts if " " in text.strip()] or list(texts)
-    kept: list[str] = []
+    telling: list[str] = []
     for text in sentences[:20]:
-        if not any(text.strip().lower() in other.lower() for other in kept):
-            kept.append(text.strip())
-    return kept
+        if not any(text.strip().lower() in longer.lower() for longer in telling):
+            telling.append(text.strip())
+    return telling
 
 
 def line_of(text: str) -> str:
-    """One printable line of bounded length, fit for a log and for any database."""
+    """Return one printable line of bounded length, fit for a log and for any database."""
     printable = "".join(character if character.isprintable() else " " for character in text[: 4 * REASON_LENGTH])
     return " ".join(printable.split())[:REASON_LENGTH]
 
@@ -94,12 +94,12 @@ class _Node:
 
 
 def _walk(body: object) -> Iterator[_Node]:
-    """All values, the outer ones first, at most so many; JSON within texts is opened."""
+    """Yield all values, the outer ones first, at most so many; JSON within texts is opened."""
     queue = [_Node("", body)]
-    for place in range(_MOST_NODES):
-        if place >= len(queue):
+    for index in range(_MOST_NODES):
+        if index >= len(queue):
             return
-        node = queue[place]
+        node = queue[index]
         yield node
         value, quoted = node.value, node.is_quoted
         if isinstance(value, str) and (opened := _opened(value)) is not None:
@@ -108,12 +108,12 @@ def _walk(body: object) -> Iterator[_Node]:
         if isinstance(value, Mapping):
             queue += [_Node(str(key).lower(), value[key], quoted) for key in list(value)[:room]]
         elif isinstance(value, list):
-            queue += [_Node(node.key, one, quoted) for one in value[:room]]
+            queue += [_Node(node.key, item, quoted) for item in value[:room]]
 
 
 def _opened(text: str) -> object:
-    """What a text holds as JSON, from its beginning or after a few words; None where it holds none."""
-    start = min((place for place in (text.find("{"), text.find("[{")) if place >= 0), default=-1)
+    """Return what a text holds as JSON, from its beginning or after a few words; None where it holds none."""
+    start = min((position for position in (text.find("{"), text.find("[{")) if position >= 0), default=-1)
     if start < 0 or len(text) > 16 * _MOST_TEXT:
         return None
     try:
@@ -123,7 +123,7 @@ def _opened(text: str) -> object:
 
 
 def _texts(value: object, depth: int = 0) -> list[str]:
-    """The words, in the order of the keys that they are likely to stand under."""
+    """Return the words, in the order of the keys that they are likely to stand under."""
     if depth > _DEEPEST:
         return []
     if isinstance(value, str):
@@ -131,15 +131,15 @@ def _texts(value: object, depth: int = 0) -> list[str]:
         inner = _texts(opened, depth + 1) if opened is not None else []
         return inner if inner and value.lstrip()[:1] in "{[" else [value[:_MOST_TEXT]] if value.strip() else []
     if isinstance(value, list):
-        return [text for one in value[:10] for text in _texts(one, depth + 1)]
+        return [text for item in value[:10] for text in _texts(item, depth + 1)]
     if not isinstance(value, Mapping):
         return []
-    named = {str(key).lower(): one for key, one in list(value.items())[:50]}
-    texts = [text for key in _WORDS if key in named for text in _texts(named[key], depth + 1)]
-    place = named.get("loc")
-    if isinstance(place, list):
-        texts = texts or [str(named.get("type", ""))]
-        texts[0] = f"{'.'.join(str(part) for part in place[:6])}: {texts[0]}"
+    by_key = {str(key).lower(): item for key, item in list(value.items())[:50]}
+    texts = [text for key in _WORDS if key in by_key for text in _texts(by_key[key], depth + 1)]
+    location = by_key.get("loc")
+    if isinstance(location, list):
+        texts = texts or [str(by_key.get("type", ""))]
+        texts[0] = f"{'.'.join(str(part) for part in location[:6])}: {texts[0]}"
     return texts
 
 
@@ -151,9 +151,9 @@ def _codes(nodes: list[_Node]) -> Iterator[str]:
 
 def _inner_status(nodes: list[_Node]) -> int:
     """The status that a body names; one that is quoted goes before its wrapper's where it tells who is at fault."""
-    named = [(node.is_quoted, _as_status(node.value)) for node in nodes if node.key in _STATUS]
-    quoted = [status for is_quoted, status in named if is_quoted and status in {401, 402, 429}]
-    return next(iter(quoted), next((status for _, status in named if status), 0))
+    statuses = [(node.is_quoted, _as_status(node.value)) for node in nodes if node.key in _STATUS]
+    quoted = [status for is_quoted, status in statuses if is_quoted and status in {401, 402, 429}]
+    return next(iter(quoted), next((status for _, status in statuses if status), 0))
 
 
 def _as_status(value: object) -> int:
@@ -163,12 +163,12 @@ def _as_status(value: object) -> int:
 
 
 def _wait(nodes: list[_Node], text: str) -> float | None:
-    """Seconds to wait, by a field of the body, or by its words."""
+    """Return the seconds to wait, by a field of the body, or by its words."""
     for node in nodes:
         if (seconds := _named_wait(node)) is not None:
             return seconds
-    said = _WAIT.search(text[:_MOST_TEXT].lower())
-    return _duration(said[1]) if said else None
+    match = _WAIT.search(text[:_MOST_TEXT].lower())
+    return _duration(match[1]) if match else None
 
 
 def _named_wait(node: _Node) -> float | None:
@@ -195,7 +195,7 @@ def _number(value: object) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """Seconds of "10.3s", "7m12s", "20 ms" or "2 minutes"; None where it is none of these."""
+    """Return the seconds of "10.3s", "7m12s", "20 ms" or "2 minutes"; None where it is none of these."""
     parts = _PART.findall(text[:100])
     units = (_UNITS["ms" if unit.startswith(("ms", "milli")) else unit[0]] for _, unit in parts)
     return sum(float(number) * unit for (number, _), unit in zip(parts, units, strict=True)) if parts else None

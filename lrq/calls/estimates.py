@@ -19,28 +19,30 @@ _UNLIMITED = 32_768  # of completion, where the call names no limit: what today'
 
 
 def at_most(call: Call, form: Form = PLAIN) -> Usage:
-    """An upper bound of what the request allows: no tokenizer makes more tokens than its text has bytes.
+    """Return an upper bound of what the request allows: no tokenizer makes more tokens than its text has bytes.
 
     Some make the text longer before they cut it: of its normal forms the longest counts.
     """
     prompt = ceil((call.longest + _PER_MESSAGE * (len(call.messages) + len(call.input))) * form.prompt_factor)
-    if call.role == "embedding":
-        return Usage(prompt_tokens=prompt)
-    sent = parameters(call, form)
-    limit = limit_of(sent) or 0
-    most = (limit if limit > 0 else _UNLIMITED) * max(1, int(sent.get("n", 1)))
+    if call.api != "chat":
+        times = max(1, len(call.input) - 1) if call.api == "score" else 1  # the prompt is read with each response
+        return Usage(prompt_tokens=prompt * times)
+    request = parameters(call, form)
+    limit = limit_of(request) or 0
+    completions = max(int(request.get(name, 1)) for name in ("n", "best_of"))  # the best of more may be sent back
+    most = (limit if limit > 0 else _UNLIMITED) * max(1, completions)
     return Usage(prompt_tokens=prompt, completion_tokens=ceil(most * form.completion_factor))
 
 
 def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PLAIN) -> tuple[Usage, str]:
-    """What a reply is charged with, and a note where it is not what the server counted: never nothing.
+    """Return what a reply is charged with, and a note where it is not what the server counted: never nothing.
 
     A count that no tokenizer and no hidden words explain is as good as none.
     """
     if 0 < usage.prompt_tokens <= call.size and 0 < usage.completion_tokens <= (call.max_tokens or 0):
         return usage, ""
     most = at_most(call, form)
-    said = sum(utf8_length(choice.text) + utf8_length(choice.reasoning) for choice in choices)
+    length = sum(utf8_length(choice.text) + utf8_length(choice.reasoning) for choice in choices)
     is_cut = any(choice.finish == "length" for choice in choices)
     charged, note = usage, ""
     if usage.prompt_tokens > call.size + most.prompt_tokens + _HIDDEN_PROMPT:
@@ -49,8 +51,8 @@ def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PL
         charged, note = replace(charged, completion_tokens=0), "what the server counted cannot be"
     if not charged.prompt_tokens:
         charged = replace(charged, prompt_tokens=most.prompt_tokens)
-    if not charged.completion_tokens and (said or is_cut) and call.role != "embedding":
-        tokens = most.completion_tokens if is_cut else min(said, most.completion_tokens)
+    if not charged.completion_tokens and (length or is_cut) and call.api == "chat":
+        tokens = most.completion_tokens if is_cut else min(length, most.completion_tokens)
         charged = replace(charged, completion_tokens=tokens)
     reasoning = min(charged.reasoning_tokens, charged.completion_tokens)
     note = "" if charged == usage else f"{note or 'the server counted no tokens'}: bytes are charged in their place"
@@ -92,5 +94,5 @@ class Expectation:
 
 
 def _move(means: dict[Any, float], name: Any, value: float) -> None:
-    known = means.get(name)
-    means[name] = value if known is None else known + _WEIGHT * (value - known)
+    mean = means.get(name)
+    means[name] = value if mean is None else mean + _WEIGHT * (value - mean)

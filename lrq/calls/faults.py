@@ -148,15 +148,15 @@ def fault(status: int, error: ErrorBody) -> Fault:
 
     status: of HTTP, or the one that a reply of 200 names in its error; 0 where it names none.
     """
-    said = error.searchable
+    text = error.searchable
     if status in _ACCOUNT or 300 <= status < 400:
         return "account"
-    if status == 429 and _asks_beyond_limit(said):
+    if status == 429 and _asks_beyond_limit(text):
         return "refused"
     by_code = next((kind for kind, codes in _CODES.items() if error.codes & codes), None)
-    told = by_code or next((kind for kind, pattern in _tables(status) if pattern.search(said)), None)
-    if told:
-        return told
+    by_words = by_code or next((kind for kind, pattern in _tables(status) if pattern.search(text)), None)
+    if by_words:
+        return by_words
     if status == 429:
         return "throttled"
     if not 400 <= status < 500 or status in _PASSING:
@@ -173,6 +173,6 @@ def _tables(status: int) -> Sequence[_Table]:
 
 
 def _asks_beyond_limit(searchable: str) -> bool:
-    """Whether a request alone is above the limit: no waiting helps it."""
+    """Say whether a request alone is above the limit: no waiting helps it."""
     numbers = _LIMIT_AND_REQUEST.search(searchable)
     return numbers is not None and int(numbers[2].replace(",", "")) > int(numbers[1].replace(",", ""))

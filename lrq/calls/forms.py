@@ -48,26 +48,26 @@ class Change:
 
 
 def parameters(call: Call, form: Form = PLAIN) -> dict[str, Any]:
-    """What goes into the body beside model and messages. What the settings' `extra` sets to null is left out."""
-    body: dict[str, Any] = {}
-    if call.role != "embedding":
+    """Return what goes into the body beside model and messages. What the settings' `extra` sets to null is left out."""
+    body: dict[str, Any] = {"use_activation": False} if call.api == "score" else {}  # logits, no probabilities
+    if call.api == "chat":
         limit = call.max_tokens and call.max_tokens + _room(call, form)
         body = {"temperature": call.temperature, "top_p": call.top_p, "seed": call.seed, LIMIT: limit}
         if call.n > 1:
             body["n"] = call.n
     if call.extra:
         body |= call.extra
-    given = {name: value for name, value in body.items() if value is not None}
+    fields = {name: value for name, value in body.items() if value is not None}
     if form.refused:
-        _rename_limit(given, form)
-        given = {name: value for name, value in given.items() if name not in form.refused}
+        _rename_limit(fields, form)
+        fields = {name: value for name, value in fields.items() if name not in form.refused}
     if form.most or form.least:
-        given = {name: _within(name, value, form) for name, value in given.items()}
-    return given
+        fields = {name: _within(name, value, form) for name, value in fields.items()}
+    return fields
 
 
 def limit_of(sent: Mapping[str, Any]) -> int | None:
-    """The limit of a reply in a request's parameters."""
+    """Return the limit of a reply in a request's parameters."""
     return max((int(sent[name]) for name in _LIMITS if name in sent), default=None)
 
 
@@ -138,7 +138,7 @@ _MOST_TEXT = 8_000  # characters of an error that are looked through
 
 
 def changes(sent: Mapping[str, Any], status: int, body: object) -> list[Change]:
-    """What a refused request's answer asks for; empty where it is not the form that is refused."""
+    """Return what a refused request's answer asks for; empty where it is not the form that is refused."""
     strings = list(_strings(body))
     text = "\n".join(value for _, value in strings)[:_MOST_TEXT]
     if (status not in _STATUS and "UnsupportedParams" not in text) or _OF_CONTENT.search(text):
@@ -146,37 +146,37 @@ def changes(sent: Mapping[str, Any], status: int, body: object) -> list[Change]:
     of_context = bool(_OF_CONTEXT.search(text))
     if of_context and (limit := _CONTEXT.search(text)):
         return [Change(topic="context", name="", value=float(limit[1].replace(",", "")))]
-    asked = list(dict.fromkeys(_changes(sent, strings, text)))
-    return [change for change in asked if change.topic == "most"] if of_context else asked
+    requested = list(dict.fromkeys(_changes(sent, strings, text)))
+    return [change for change in requested if change.topic == "most"] if of_context else requested
 
 
 def _changes(sent: Mapping[str, Any], strings: Sequence[tuple[str, str]], text: str) -> list[Change]:
-    named = {value.rpartition(".")[2] for key, value in strings if key in _WHO_IS_MEANT}
-    named |= {name.strip(" '\"") for match in _LOC.finditer(text) for name in match[1].split(",")}
-    meant = [name for name in sent if not named.isdisjoint(_names(name))]
+    names = {value.rpartition(".")[2] for key, value in strings if key in _WHO_IS_MEANT}
+    names |= {name.strip(" '\"") for match in _LOC.finditer(text) for name in match[1].split(",")}
+    meant = [name for name in sent if not names.isdisjoint(_names(name))]
     if meant:
         return [change for name in meant for change in _asked(name, sent, text, is_meant=True)]
-    found: list[Change] = []
+    requested: list[Change] = []
     for sentence in _SENTENCE.split(text):
-        said = _LISTS_WHAT_IS_TAKEN.split(sentence)[0]
-        about = [name for name in sent if _speaks_of(name, said)]
+        clause = _LISTS_WHAT_IS_TAKEN.split(sentence)[0]
+        about = [name for name in sent if _speaks_of(name, clause)]
         if {"temperature", "top_p"} <= set(about) and _BOTH.search(sentence):
             return [Change(topic="refused", name="top_p")]
-        if _UNTAKEN.search(said) or _AMISS.search(said):
-            found += [change for name in about for change in _asked(name, sent, text, said=said)]
-    return found
+        if _UNTAKEN.search(clause) or _AMISS.search(clause):
+            requested += [change for name in about for change in _asked(name, sent, text, clause=clause)]
+    return requested
 
 
 def _asked(
-    name: str, sent: Mapping[str, Any], text: str, *, said: str = "", is_meant: bool = False
+    name: str, sent: Mapping[str, Any], text: str, *, clause: str = "", is_meant: bool = False
 ) -> Sequence[Change]:
-    said = said or text
-    is_untaken = bool(_UNTAKEN.search(said))
+    clause = clause or text
+    is_untaken = bool(_UNTAKEN.search(clause))
     if name in _LIMITS:
-        other = any(one in text for one in _LIMITS if one != name and name not in one)
-        if not (is_untaken and other) and (ceiling := _ceiling(sent[name], text)):
+        names_other = any(limit in text for limit in _LIMITS if limit != name and name not in limit)
+        if not (is_untaken and names_other) and (ceiling := _ceiling(sent[name], text)):
             return [Change(topic="most", name=LIMIT, value=ceiling)]
-        return [Change(topic="refused", name=name)] if is_untaken or other or is_meant else []
+        return [Change(topic="refused", name=name)] if is_untaken or names_other or is_meant else []
     if name in _OPTIONAL:
         ranged = _ranged(name, sent[name], text) if name in ("temperature", "top_p") and not is_untaken else None
         return [ranged or Change(topic="refused", name=name)]
@@ -193,7 +193,7 @@ def _ceiling(value: Any, text: str) -> float:
 
 
 def _ranged(name: str, value: float, text: str) -> Change | None:
-    """The bound that a value has missed, where the words name one."""
+    """Return the bound that a value has missed, where the words name one."""
     low, high = (bound if bound is None else round(bound, 4) for bound in _range(text))
     if low is not None and value < low:
         return Change(topic="least", name=name, value=low)
@@ -201,7 +201,7 @@ def _ranged(name: str, value: float, text: str) -> Change | None:
 
 
 def _range(text: str) -> tuple[float | None, float | None]:
-    """The smallest and the largest value that the words allow; an open end is a hundredth away."""
+    """Return the smallest and the largest value that the words allow; an open end is a hundredth away."""
     span = re.search(rf"([\[(])\s*{_DECIMAL}\s*,\s*{_DECIMAL}\s*([\])])", text)
     if span:
         return float(span[2]) + 0.01 * (span[1] == "("), float(span[3]) - 0.01 * (span[4] == ")")
@@ -219,14 +219,14 @@ def _range(text: str) -> tuple[float | None, float | None]:
 
 
 def _names(name: str) -> set[str]:
-    head, *rest = name.split("_")
-    return {name, head + "".join(part.title() for part in rest), *_ALIASES.get(name, ())}
+    head, *parts = name.split("_")
+    return {name, head + "".join(part.title() for part in parts), *_ALIASES.get(name, ())}
 
 
 def _speaks_of(name: str, text: str) -> bool:
     if name == "n":
         return bool(_OF_N.search(text))
-    names = "|".join(re.escape(one) for one in _names(name))
+    names = "|".join(re.escape(alias) for alias in _names(name))
     if name in (*_LIMITS, *_OPTIONAL) or "_" in name:
         return bool(re.search(rf"(?<![\w.])(?:{names})(?!\w)", text))
     # A word of everyday, such as `user` or `stop`: only where it is marked as a name.
@@ -235,15 +235,15 @@ def _speaks_of(name: str, text: str) -> bool:
 
 
 def _strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """All texts of an error's body with the keys they stand under, without what repeats the request."""
+    """Return all texts of an error's body with the keys they stand under, without what repeats the request."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):
-        for name, one in value.items():
-            if name == "loc" and isinstance(one, list):
-                yield from (("param", part) for part in one[-1:] if isinstance(part, str))
+        for name, item in value.items():
+            if name == "loc" and isinstance(item, list):
+                yield from (("param", part) for part in item[-1:] if isinstance(part, str))
             elif name not in _ECHOES:
-                yield from _strings(one, str(name))
+                yield from _strings(item, str(name))
     elif isinstance(value, list):
-        for one in value[:50]:
-            yield from _strings(one, key)
+        for item in value[:50]:
+            yield from _strings(item, key)

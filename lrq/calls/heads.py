@@ -61,7 +61,7 @@ class Heads:
         self._heads: OrderedDict[int, _Head] = OrderedDict()
 
     def turn(self, call: Call) -> Turn | None:
-        """The call's turn; None where its prompt is too short to be cached."""
+        """Return the call's turn; None where its prompt is too short to be cached."""
         text = "".join(message["content"][:HEAD_BYTES] for message in call.messages)
         head = text.encode()[:HEAD_BYTES]
         if len(head) < HEAD_BYTES:
@@ -69,9 +69,9 @@ class Heads:
         return self.named(hash((call.endpoint, call.model, head)))
 
     def named(self, name: int) -> Turn:
-        """A turn among the calls that share this name."""
-        found = self._heads.setdefault(name, _Head())
+        """Return a turn among the calls that share this name."""
+        head = self._heads.setdefault(name, _Head())
         self._heads.move_to_end(name)
         if len(self._heads) > _MOST:
             self._heads.popitem(last=False)
-        return Turn(found, self._clock, self._patience)
+        return Turn(head, self._clock, self._patience)

@@ -12,7 +12,7 @@ def call_key(call: Call) -> str:
 
     What an endpoint was learned to want of requests is not part of it: the question is the same in any form.
     """
-    asked: tuple[object, ...] = (
+    question: tuple[object, ...] = (
         call.role,
         call.endpoint,
         call.model,
@@ -22,5 +22,5 @@ def call_key(call: Call) -> str:
         (call.draw, call.attempt, call.series),
     )
     if call.identity:
-        asked = (*asked, call.identity)
-    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()[:40]
+        question = (*question, call.identity)
+    return hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest()[:40]

@@ -40,8 +40,8 @@ class Learned:
     def note(self, fact: Fact) -> bool:
         """Take a fact in; False where as much was known."""
         facts = self._facts[fact.server, fact.model]
-        known = facts.get((fact.topic, fact.name))
-        if known is not None and not _is_news(known, fact):
+        before = facts.get((fact.topic, fact.name))
+        if before is not None and not _is_news(before, fact):
             return False
         facts[fact.topic, fact.name] = fact
         self._forms.clear()
@@ -52,7 +52,7 @@ class Learned:
         return tuple(self._facts.get((endpoint.address, model), {}).values())
 
     def form(self, endpoint: Endpoint, call: Call, kind: str) -> Form:
-        """How a call is to be asked; `kind` is the prompt's."""
+        """Return how a call is to be asked; `kind` is the prompt's."""
         name = endpoint.address, call.model, call.role, kind, endpoint.reasoning_tokens
         form = self._forms.get(name)
         if form is None:
@@ -70,8 +70,8 @@ class Learned:
         return form
 
     def is_measured(self, endpoint: Endpoint, call: Call) -> bool:
-        """Whether it is known how long the model thinks; until then its first calls go ahead of the others."""
-        if endpoint.reasoning_tokens is not None or call.role not in _THINKING_ROLES:
+        """Say whether it is known how long the model thinks; until then its first calls go ahead of the others."""
+        if endpoint.reasoning_tokens is not None or call.role not in _THINKING_ROLES or call.api != "chat":
             return True
         facts = self._facts.get((endpoint.address, call.model), {})
         return any(topic == "room" for topic, _ in facts)
@@ -89,14 +89,14 @@ class Learned:
 
 
 def changed(form: Form, asked: Sequence[Change]) -> Form:
-    """The form with what a refusal asks for."""
+    """Return the form with what a refusal asks for."""
     return replace(
         form,
-        refused=form.refused | {one.name for one in asked if one.topic == "refused"},
-        most={**form.most, **{one.name: one.value for one in asked if one.topic == "most"}},
-        least={**form.least, **{one.name: one.value for one in asked if one.topic == "least"}},
-        context=next((int(one.value) for one in asked if one.topic == "context"), form.context),
-        density=next((one.value for one in asked if one.topic == "density"), form.density),
+        refused=form.refused | {change.name for change in asked if change.topic == "refused"},
+        most={**form.most, **{change.name: change.value for change in asked if change.topic == "most"}},
+        least={**form.least, **{change.name: change.value for change in asked if change.topic == "least"}},
+        context=next((int(change.value) for change in asked if change.topic == "context"), form.context),
+        density=next((change.value for change in asked if change.topic == "density"), form.density),
     )
 
 
@@ -105,12 +105,12 @@ def thinking(choices: Sequence[Choice], usage: Usage) -> int:
     if usage.reasoning_tokens:
         return usage.reasoning_tokens
     thought = sum(utf8_length(choice.reasoning) for choice in choices)
-    said = sum(utf8_length(choice.text) for choice in choices)
-    return -(-usage.completion_tokens * thought // (thought + said)) if thought else 0
+    answer = sum(utf8_length(choice.text) for choice in choices)
+    return -(-usage.completion_tokens * thought // (thought + answer)) if thought else 0
 
 
 def room_for(form: Form, choices: Sequence[Choice], usage: Usage) -> int | None:
-    """The room that a reply shows to be needed; None where it shows nothing.
+    """Return the room that a reply shows to be needed; None where it shows nothing.
 
     A reply that was cut in its thoughts says only that there was too little; one whose answer was cut says nothing.
     """
@@ -123,27 +123,27 @@ def room_for(form: Form, choices: Sequence[Choice], usage: Usage) -> int | None:
 
 
 def words(facts: Sequence[Fact]) -> list[str]:
-    """What is known of an endpoint, for people."""
-    told = []
+    """Return what is known of an endpoint, for people."""
+    phrases = []
     rooms = {fact.name or "others": int(fact.value) for fact in facts if fact.topic == "room" and fact.value}
     for fact in facts:
         if fact.topic == "refused":
             instead = " but max_completion_tokens" if fact.name == LIMIT else ""
-            told.append(f"takes no {fact.name}{instead}")
+            phrases.append(f"takes no {fact.name}{instead}")
         elif fact.topic in {"most", "least"}:
-            told.append(f"takes {fact.name} of {fact.value:,g} at {fact.topic}")
+            phrases.append(f"takes {fact.name} of {fact.value:,g} at {fact.topic}")
         elif fact.topic == "context":
-            told.append(f"has a context of {fact.value:,.0f} tokens")
+            phrases.append(f"has a context of {fact.value:,.0f} tokens")
         elif fact.topic == "factor":
-            told.append(f"counts up to {fact.value:.2f} times the {fact.name} tokens that were foreseen")
+            phrases.append(f"counts up to {fact.value:.2f} times the {fact.name} tokens that were foreseen")
     if rooms:
         kinds = "" if len(set(rooms.values())) == 1 else f" ({', '.join(f'{k} {v:,}' for k, v in rooms.items())})"
-        told.append(f"thinks: gets {max(rooms.values()):,} tokens of room beside each reply{kinds}")
-    return told
+        phrases.append(f"thinks: gets {max(rooms.values()):,} tokens of room beside each reply{kinds}")
+    return phrases
 
 
 def _named(facts: Mapping[tuple[str, str], Fact], topic: str) -> dict[str, float]:
-    return {name: fact.value for (one, name), fact in facts.items() if one == topic}
+    return {name: fact.value for (fact_topic, name), fact in facts.items() if fact_topic == topic}
 
 
 def _is_news(known: Fact, fact: Fact) -> bool:

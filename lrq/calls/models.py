@@ -33,7 +33,7 @@ def _entries(listing: object) -> dict[str, Mapping[str, Any]]:
     """Models by name; the list may stand in `data`, or by itself."""
     models = listing.get("data") if isinstance(listing, Mapping) else listing
     models = models if isinstance(models, list) else []
-    return {str(one.get("id")): one for one in models if isinstance(one, Mapping)}
+    return {str(entry.get("id")): entry for entry in models if isinstance(entry, Mapping)}
 
 
 def _length(entry: Mapping[str, Any], fields: Sequence[str]) -> int | None:

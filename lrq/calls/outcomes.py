@@ -4,10 +4,10 @@ import json
 import math
 import re
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Any, Literal
 
 import orjson
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes, latency: float = 0.0) -> Outcome:
-    """The outcome of a request that was answered with this status and body. Raises nothing."""
+    """Return the outcome of a request that was answered with this status and body. Raises nothing."""
     body = _parse(raw)
     if not 200 <= status < 300:
         return _failure(call, status, headers, read_error(body, raw), body, latency)
@@ -86,13 +86,18 @@ def unreadable(
     return replace(outcome, reason=f"HTTP {status}: the reply {problem}")
 
 
+def is_empty(raw: bytes) -> bool:
+    """Whether a body's beginning holds nothing but what keeps a connection alive: blanks and lines of comment."""
+    return not _without_comments(raw.decode("utf-8", "replace")).strip()
+
+
 def _no_reply(
     call: Call, status: int, headers: Mapping[str, str], body: object, raw: bytes, size: int, latency: float
 ) -> Outcome:
-    """What came with a status of success and has not the form of a reply; `size`: the bytes of it."""
-    found = read_error(body, raw)
+    """Return what came with a status of success and has not the form of a reply; `size`: the bytes of it."""
+    error = read_error(body, raw)
     is_page = raw.lstrip().startswith(b"<")
-    text = found.text if is_page else f"the body does not have the form of a reply ({found.text or 'it is empty'})"
+    text = error.text if is_page else f"the body does not have the form of a reply ({error.text or 'it is empty'})"
     return Outcome(
         kind="failed",
         reason=f"HTTP {status}: {text}",
@@ -114,10 +119,10 @@ def _failure(
     if kind == "denied" and call.role == "embedding" and status == 400:
         kind = "refused"  # a batch that is too large is made smaller by who asks
     wait = _retry_after(headers)
-    named = f", error {deciding}" if deciding not in {0, status} else ""
+    suffix = f", error {deciding}" if deciding not in {0, status} else ""
     return Outcome(
         kind=kind,
-        reason=f"HTTP {status}{named}: {error.text}",
+        reason=f"HTTP {status}{suffix}: {error.text}",
         status=deciding or status,
         retry_after=error.retry_after if wait is None else wait,
         headers=headers,
@@ -128,47 +133,49 @@ def _failure(
 
 
 def _error_in_reply(body: object) -> object:
-    """The error that stands in place of a reply, or ended it; None where there is none."""
+    """Return the error that stands in place of a reply, or ended it; None where there is none."""
     if not isinstance(body, dict):
         return body if isinstance(body, list) and body and read_error(body, b"").status else None
     error, choices = body.get("error"), body.get("choices")
-    if error and (not choices or not isinstance(error, Mapping) or any(error.values())):
+    if error and (not choices or not isinstance(error, dict) or any(error.values())):
         return {"error": error}
     if not isinstance(choices, list) or not choices:
         has_failed = body.get("success") is False or body.get("base_resp") or body.get("object") == "error"
         has_failed = has_failed or (choices is None and read_error(body, b"").status)
         return body if has_failed and not body.get("data") else None
-    errors = [one.get("error") for one in choices if isinstance(one, Mapping)]
+    errors = [choice.get("error") for choice in choices if isinstance(choice, dict)]
     if errors and all(errors):
         return {"error": errors[0]}
-    ended = {one.get("finish_reason") for one in choices if isinstance(one, Mapping)}
+    ended = {choice.get("finish_reason") for choice in choices if isinstance(choice, dict)}
     return {"error": "the reply ended in an error"} if ended == {"error"} else None
 
 
 def _has_text(body: object) -> bool:
-    """Whether a part of a reply came along with the error that ended it."""
-    choices = body.get("choices") if isinstance(body, Mapping) else None
-    messages = [one.get("message") for one in choices if isinstance(one, Mapping)] if isinstance(choices, list) else []
-    return any(isinstance(message, Mapping) and message.get("content") for message in messages)
+    """Say whether a part of a reply came along with the error that ended it."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    messages = (
+        [choice.get("message") for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    )
+    return any(isinstance(message, dict) and message.get("content") for message in messages)
 
 
 def _deciding(status: int, error: ErrorBody) -> int:
-    """The status that decides: what a body of 200 names, and what a gateway has wrapped."""
+    """Return the status that decides: what a body of 200 names, and what a gateway has wrapped."""
     if 200 <= status < 300:
         return error.status
     return error.status if status in _WRAPPERS and error.status in _WRAPPED else status
 
 
 def _usage_of(body: object) -> Usage:
-    """The counts of an answer that is no reply."""
+    """Return the counts of an answer that is no reply."""
     try:
-        return _usage(body) if isinstance(body, Mapping) else Usage()
+        return _usage(body) if isinstance(body, dict) else Usage()
     except (AttributeError, TypeError, ValueError, OverflowError):
         return Usage()
 
 
 def _parse(raw: bytes) -> object:
-    """The body as JSON; None where it is none. A reply with half a character in it was paid for all the same.
+    """Return the body as JSON; None where it is none. A reply with half a character in it was paid for all the same.
 
     Lines of comment, which keep a connection alive, may stand before and after it.
     """
@@ -190,19 +197,21 @@ def _whole_characters(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, list):
-        return [_whole_characters(one) for one in value]
+        return [_whole_characters(item) for item in value]
     if isinstance(value, dict):
-        return {_whole_characters(name): _whole_characters(one) for name, one in value.items()}
+        return {_whole_characters(name): _whole_characters(item) for name, item in value.items()}
     return value
 
 
 def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], latency: float) -> Outcome:
     choices: Sequence[Choice] = ()
     vectors: Sequence[Sequence[float]] = ()
-    if call.role == "embedding":
+    if call.api == "embeddings":
         vectors = _vectors(body["data"], len(call.input))
+    elif call.api == "score":
+        vectors = _scores(body["data"], len(call.input) - 1)
     else:
-        choices = [_choice(one) for one in list(body["choices"])] or [Choice(text="", finish="empty")]
+        choices = [_choice(choice) for choice in list(body["choices"])] or [Choice(text="", finish="empty")]
     return Outcome(
         kind="ok",
         choices=choices,
@@ -215,16 +224,30 @@ def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], late
 
 
 def _vectors(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]:
-    """One for each text. A number that JSON cannot say, null, is kept as NaN: whoever compares leaves it out."""
-    rows = (one["embedding"] for one in sorted(data, key=lambda o: o.get("index", 0)))
+    """Return a vector for each text. A null, a number that JSON cannot say, is kept as NaN and left out later."""
+    rows = (choice["embedding"] for choice in sorted(data, key=lambda entry: entry.get("index") or 0))
     vectors = [[math.nan if number is None else float(number) for number in row] for row in rows]
     if len(vectors) != count or not all(vectors) or len(set(map(len, vectors))) != 1:
         raise ValueError("not one vector for each text")
     return vectors
 
 
+def _scores(data: Sequence[Mapping[str, Any]], count: int) -> list[list[float]]:
+    """Return for each of `count` responses its reward, [1], or its logits over each of them, [count]; 32-bit floats.
+
+    They are rounded as the ledger keeps them, so that a reply is the same when it is read again.
+    """
+    scores = (entry["score"] for entry in sorted(data, key=lambda entry: entry.get("index", 0)))
+    rows = [list(array("f", score if isinstance(score, list) else [score])) for score in scores]
+    if len(rows) != count or {len(row) for row in rows} - {1, count} or len({len(row) for row in rows}) != 1:
+        raise ValueError("neither one score nor one for each pair")
+    if not all(math.isfinite(score) for row in rows for score in row):
+        raise ValueError("a score is no number")
+    return rows
+
+
 def _choice(one: Mapping[str, Any]) -> Choice:
-    """One completion, its thoughts parted from its answer. A refusal in a field of its own is no answer.
+    """Return one completion, its thoughts parted from its answer. A refusal in a field of its own is no answer.
 
     Some servers put the whole answer where thoughts belong; where a reply has ended, that is its text.
     """
@@ -232,47 +255,47 @@ def _choice(one: Mapping[str, Any]) -> Choice:
     text = _text(message.get("content"))
     apart = _text(message.get("reasoning_content") or message.get("reasoning"))
     finish = str(one.get("finish_reason") or "stop")
-    choice = partial(Choice, finish=finish, ids=_token_ids(one.get("token_ids")))
+    ids = _token_ids(one.get("token_ids"))
     refusal = message.get("refusal")
     if refusal and not text.strip():
         return Choice(text=_text(refusal), reasoning=apart, finish="refusal")
     if not text.strip() and finish_of(finish) == "end":
         text, apart = apart, ""
     parted = split_thoughts(text)
-    reasoning = "\n".join(filter(None, (apart, parted.thought)))
     if parted.closed and not parted.answer:
-        return choice(text=text, reasoning=apart)  # whoever reads it may look into the thoughts
-    return choice(text=parted.answer if parted.closed else "", reasoning=reasoning)
+        return Choice(text=text, reasoning=apart, finish=finish, ids=ids)  # a reader may look into the thoughts
+    reasoning = "\n".join(filter(None, (apart, parted.thought)))
+    return Choice(text=parted.answer if parted.closed else "", reasoning=reasoning, finish=finish, ids=ids)
 
 
 def _token_ids(ids: object) -> tuple[int, ...]:
     """Tokens as vLLM and SGLang give them where they are asked to; none where it is anything else."""
-    is_ids = isinstance(ids, list) and all(type(one) is int and 0 <= one < 2**32 for one in ids)
+    is_ids = isinstance(ids, list) and all(type(token) is int and 0 <= token < 2**32 for token in ids)
     return tuple(ids) if is_ids and isinstance(ids, list) else ()
 
 
 def _text(content: object) -> str:
-    """A message's content: a text, or a list of parts of which the texts count."""
+    """Return a message's content: a text, or a list of parts of which the texts count."""
     if isinstance(content, list):
-        return "".join(_text(part.get("text") if isinstance(part, Mapping) else part) for part in content)
+        return "".join(_text(part.get("text") if isinstance(part, dict) else part) for part in content)
     if content is None or isinstance(content, str):
         return content or ""
     raise TypeError("a message's content is neither text nor parts")
 
 
 def _usage(body: Mapping[str, Any]) -> Usage:
-    """The counts of a reply; 0 for what is missing or is no count.
+    """Return the counts of a reply; 0 for what is missing or is no count.
 
     Tokens that only the total holds are thoughts, and are billed as completion.
     """
-    counted = _mapping(body.get("usage"))
-    of_prompt, of_completion = (_mapping(counted.get(f"{part}_tokens_details")) for part in ("prompt", "completion"))
-    prompt, completion = _first(counted, "prompt_tokens", "input_tokens"), _first(counted, *_COMPLETION)
-    total = _count(counted.get("total_tokens"))
+    usage = _mapping(body.get("usage"))
+    of_prompt, of_completion = (_mapping(usage.get(f"{part}_tokens_details")) for part in ("prompt", "completion"))
+    prompt, completion = _first(usage, "prompt_tokens", "input_tokens"), _first(usage, *_COMPLETION)
+    total = _count(usage.get("total_tokens"))
     prompt = prompt or max(0, total - completion)
     completion = max(completion, total - prompt)
-    reasoning = _count(of_completion.get("reasoning_tokens")) or _count(counted.get("reasoning_tokens"))
-    cached = _count(of_prompt.get("cached_tokens")) or _first(counted, *_CACHED)
+    reasoning = _count(of_completion.get("reasoning_tokens")) or _count(usage.get("reasoning_tokens"))
+    cached = _count(of_prompt.get("cached_tokens")) or _first(usage, *_CACHED)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -286,16 +309,20 @@ _CACHED = ("prompt_cache_hit_tokens", "cached_tokens")  # DeepSeek's name, Moons
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _first(counted: Mapping[str, Any], *names: str) -> int:
-    return next((count for name in names if (count := _count(counted.get(name)))), 0)
+    """Return the first of these that is a count; 0 where none is."""
+    for name in names:
+        if count := _count(counted.get(name)):
+            return count
+    return 0
 
 
 def _count(value: object) -> int:
-    """A count of tokens; 0 for anything else: money is not made of it."""
-    if isinstance(value, float) and value.is_integer():
+    """Return a count of tokens; 0 for anything else: money is not made of it."""
+    if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 < value <= _LARGEST_COUNT else 0
 
@@ -304,8 +331,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds, from either form of Retry-After (RFC 9110, section 10.2.3)."""
     value = headers.get("Retry-After")
     if value is None:
-        precise = headers.get("retry-after-ms")
-        return float(precise) / 1000 if precise and precise.isascii() and precise.isdigit() else None
+        precise = headers.get("retry-after-ms") or ""
+        is_count = precise.isascii() and precise.isdigit() and len(precise) <= 15
+        return float(precise) / 1000 if is_count else None
     try:
         seconds = float(value)
     except ValueError:

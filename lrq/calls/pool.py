@@ -57,19 +57,19 @@ class Pool:
 
     @property
     def caches(self) -> bool:
-        """Whether calls that begin alike are likely to be cheaper one after the other."""
-        told = [line.endpoint.warm_cache for line in self.lines if line.endpoint.warm_cache is not None]
+        """Say whether calls that begin alike are likely to be cheaper one after the other."""
+        settings = [line.endpoint.warm_cache for line in self.lines if line.endpoint.warm_cache is not None]
         discount = any(line.rates.cached < line.rates.input for line in self.lines if line.rates)
-        return any(told) if told else discount or self._has_cached
+        return any(settings) if settings else discount or self._has_cached
 
     def learn(self, usage: Usage) -> None:
-        """What a server counted: one that names cached tokens has a cache."""
+        """Learn from what a server counted: one that names cached tokens has a cache."""
         self._has_cached = self._has_cached or usage.cached_tokens > 0
 
     def bound(self, call: Call, forms: Forms | None = None) -> Bound:
-        """What a call may cost at most, whoever answers."""
+        """Return what a call may cost at most, whoever answers."""
         bounds = [bound(call, line.rates, (forms or {}).get(line.lane.name, PLAIN)) for line in self.lines]
-        return min(bounds, key=lambda one: (one.is_known, -one.cost))
+        return bounds[0] if len(bounds) == 1 else min(bounds, key=lambda each: (each.is_known, -each.cost))
 
     async def acquire(self, *, tokens: int, run: int, started: bool, failed_at: Collection[str] = ()) -> Granted:
         """Wait until one of the servers has room; those at which the call has failed are the last resort.
@@ -102,7 +102,7 @@ class Pool:
                     self._withdraw(task)
 
     def has_others(self, failed_at: Collection[str]) -> bool:
-        """Whether there is a server at which the call has not failed."""
+        """Say whether there is a server at which the call has not failed."""
         return any(line.lane.name not in failed_at for line in self._open())
 
     def shut(self, line: Line) -> bool:
@@ -118,25 +118,25 @@ class Pool:
         return [line for line in self.lines if self._shut.get(line.lane.name, 0.0) <= now]
 
     def _candidates(self, failed_at: Collection[str]) -> list[Line]:
-        """Every call begins with another server, so that those that are free share the work."""
-        found = self._open() or list(self.lines)
-        found = [line for line in found if line.lane.name not in failed_at] or found
+        """Return the servers to try: every call begins with another, so that those that are free share the work."""
+        lines = self._open() or list(self.lines)
+        lines = [line for line in lines if line.lane.name not in failed_at] or lines
         self._turn += 1
-        at = self._turn % len(found)
-        return found[at:] + found[:at]
+        start = self._turn % len(lines)
+        return lines[start:] + lines[:start]
 
     def _withdraw(self, task: "asyncio.Task[Permit]") -> None:
         task.add_done_callback(self._give_back)
         task.cancel()
 
     def _give_back(self, task: "asyncio.Task[Permit]") -> None:
-        """Of what was let through all the same, in the same moment as the first."""
+        """Give back what was let through all the same, in the same moment as the first."""
         if not task.cancelled() and task.exception() is None:
             self._limiter.settle(task.result(), tokens=0, status="unsent", headers={}, latency=0.0)
 
 
 def open_pool(settings: Settings, call: Call, limiter: Limiter, price: Price | None = None) -> Pool:
-    """The pool that a call names; `price` holds where the settings tell none.
+    """Return the pool that a call names; `price` holds where the settings tell none.
 
     Raises LrqError where the settings have no pool of that name.
     """

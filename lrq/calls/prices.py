@@ -31,7 +31,7 @@ class Rates:
         return self.cost(replace(usage, cached_tokens=0)) - self.cost(usage)
 
     def bound(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """The most that a call of so many tokens, or of fewer, can cost."""
+        """Return the most that a call of so many tokens, or of fewer, can cost."""
         most = ceil(prompt_tokens * max(self.input, self.cached) + completion_tokens * self.output)
         if self.longer is not None and prompt_tokens > self.longer.start:
             return max(most, self.longer.bound(prompt_tokens, completion_tokens))
@@ -39,7 +39,7 @@ class Rates:
 
 
 def rates_of(endpoint: Endpoint) -> Rates | None:
-    """The settings' price, else the published one of the model at that host, else None: unpriced."""
+    """Return the settings' price, else the published one of the model at that host, else None: unpriced."""
     price = endpoint.price
     if price is not None:
         return Rates(
@@ -66,12 +66,12 @@ def _published(model: str, url: str) -> Rates | None:
         return None
     rates: Rates | None = None
     for start in sorted({0, *_starts(fresh), *_starts(output), *_starts(cached)}, reverse=True):
-        own = _at(fresh, start) or 0.0
+        fresh_rate = _at(fresh, start) or 0.0
         of_cached = _at(cached, start)
         rates = Rates(
-            input=own,
+            input=fresh_rate,
             output=_at(output, start) or 0.0,
-            cached=own if of_cached is None else of_cached,
+            cached=fresh_rate if of_cached is None else of_cached,
             start=start,
             longer=rates,
         )
@@ -84,7 +84,7 @@ def _starts(price: Any) -> list[int]:
 
 
 def _at(price: Any, start: int) -> float | None:
-    """The price per million for prompts just above `start`."""
+    """Return the price per million for prompts just above `start`."""
     if price is None:
         return None
     tiers = [tier.price for tier in getattr(price, "tiers", ()) if tier.start <= start]

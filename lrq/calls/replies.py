@@ -15,7 +15,9 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def encode(choices: Sequence[Choice], vectors: Sequence[Sequence[float]] = ()) -> bytes:
-    body: dict[str, object] = {"choices": [[one.text, one.reasoning, one.finish, *_ids(one)] for one in choices]}
+    body: dict[str, object] = {
+        "choices": [[choice.text, choice.reasoning, choice.finish, *_ids(choice)] for choice in choices]
+    }
     if vectors:
         body["vectors"] = [b64encode(array("f", vector).tobytes()).decode() for vector in vectors]
     raw = orjson.dumps(body)
@@ -23,7 +25,7 @@ def encode(choices: Sequence[Choice], vectors: Sequence[Sequence[float]] = ()) -
 
 
 def _ids(choice: Choice) -> list[list[int]]:
-    """The tokens of a choice, where they are known; older replies have none."""
+    """Return the tokens of a choice, where they are known; older replies have none."""
     return [list(choice.ids)] if choice.ids else []
 
 

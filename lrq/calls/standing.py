@@ -10,6 +10,8 @@ RECENTLY = 60.0  # seconds for which an answer shows that the account is in orde
 _EVERYONE = 3  # items denied in a row, after which it is the account
 _FEWEST = 10  # calls of other items that tell how likely a 429 is
 _MOST_KEPT = 2_000  # of the latest calls
+_LATELY = 10.0  # seconds in which a rate throttles calls of several items
+_ALONE = 30  # 429s of one item, with nobody else asking, after which it is taken for a rate
 # Chances that a rate, which throttles anyone, has throttled this call each time it was tried:
 _UNLIKELY = 1e-3  # … so that others need not slow down
 _NEVER = 1e-5  # … so that waiting does not help it
@@ -26,7 +28,7 @@ class Standing:
     never_taken: set[int | None] = field(default_factory=set)  # items whose calls were throttled while others passed
     latest: deque[tuple[float, int | None, bool]] = field(default_factory=lambda: deque(maxlen=_MOST_KEPT))
     denied: set[int | None] = field(default_factory=set)  # items, since the last answer
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: asyncio.Event | None = None  # set when the next call ends; None while nobody waits for that
 
     def begin(self) -> float:
         """Note that a call goes out; returns the time."""
@@ -44,11 +46,14 @@ class Standing:
             self.denied.clear()
         elif kind == "denied":
             self.denied.add(item)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def change(self) -> bool:
         """Wait until another call has ended; True."""
+        if self._changed is None:
+            self._changed = asyncio.Event()
         return await self._changed.wait()
 
     def blame(self, begun: float) -> Literal["refused", "account"] | None:
@@ -61,19 +66,36 @@ class Standing:
         return time.monotonic() - self.answered_at < RECENTLY
 
     def chance(self, item: int | None, tries: int) -> float:
-        """The chance that a call is throttled so many times by what throttles the calls of other items, too."""
+        """Return the chance that a call is throttled so many times by what throttles the calls of other items, too."""
         since = time.monotonic() - RECENTLY
-        others = [passed for at, whose, passed in self.latest if at >= since and whose != item]
+        others = [passed for moment, whose, passed in self.latest if moment >= since and whose != item]
         if len(others) < _FEWEST or item is None:
             return 1.0
         return float(((others.count(False) + 1) / (len(others) + 2)) ** tries)
 
-    def is_its_own(self, item: int | None, tries: int) -> bool:
-        """Whether a 429 says so little of others that they need not slow down."""
-        return self.chance(item, tries) < _UNLIKELY
+    def is_its_own(self, item: int | None, tries: int, *, names_wait: bool = True) -> bool:
+        """Say whether a 429 tells so little of others that they need not slow down.
+
+        Args:
+            item: whose call it was.
+            tries: how often the call was throttled.
+            names_wait: the server said when to ask again, which speaks for a rate. Where it did not, the first item
+                that is throttled may be too large: it is a rate when it throttles another item, too.
+        """
+        if self.chance(item, tries) < _UNLIKELY:
+            return True
+        if names_wait or item is None:
+            return False
+        since = time.monotonic() - _LATELY
+        lately = [(whose, passed) for moment, whose, passed in self.latest if moment >= since]
+        throttled = [whose for whose, passed in lately if not passed]
+        if not self.never_taken.issuperset(whose for whose in throttled if whose != item):
+            return False
+        passing = {whose for whose, passed in lately if passed}
+        return bool(passing - {item}) or (item not in passing and len(throttled) < _ALONE)
 
     def is_never_taken(self, item: int | None, tries: int) -> bool:
-        """Whether a call is throttled for what it is, such as its size: others pass, and it never does."""
+        """Say whether a call is throttled for what it is, such as its size: others pass, and it never does."""
         most = _NEVER_LIKE_ITS_ITEM if item in self.never_taken else _NEVER
         if self.chance(item, tries) >= most:
             return False

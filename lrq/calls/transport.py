@@ -8,21 +8,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote_plus, unquote, urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
+from aiohttp.abc import AbstractStreamWriter
 
 from lrq.calls.body import ACCEPTED, LARGE_AT_ONCE, Body, is_overgrown, largest_reply, read_body
+from lrq.calls.connection import BoundedConnector
 from lrq.calls.errors import line_of
 from lrq.calls.forms import PLAIN, Form, parameters
 from lrq.calls.models import context_lengths, read_context_length
-from lrq.calls.outcomes import Kind, Outcome, read_outcome, unreadable
+from lrq.calls.outcomes import Kind, Outcome, is_empty, read_outcome, unreadable
 from lrq.calls.presets import base_url, preset_of
+from lrq.calls.proxies import ignored_proxy, proxy_of
 from lrq.config import Endpoint, resolve
 from lrq.domain.control_tokens import break_control_tokens
-from lrq.domain.origin import is_loopback, is_private
+from lrq.domain.origin import is_private
 from lrq.domain.records import Call
+from lrq.domain.urls import password_of
 
 # Characters of a key that is looked for in replies. "x", "none" or "token", as servers of one's own are given, are no
 # secrets, and stand in every reply.
@@ -44,6 +47,7 @@ class _Way:
     headers: Mapping[str, str]
     timeout: aiohttp.ClientTimeout
     proxy: str | None
+    has_ignored_proxy: bool  # the environment names one that the settings do not
     breaks: bool  # control tokens in texts
     secrets: tuple[str, ...]  # the longest first
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
@@ -57,26 +61,17 @@ class _Way:
         return text
 
 
-@dataclass
-class _Delivery:
-    """Whether a request has left: before that, nobody can charge it."""
+class _RequestBody(aiohttp.BytesPayload):
+    """A request's body, which knows whether it has begun to leave: before that, nobody can charge it.
 
-    is_sent: bool = False
+    Headers go out with its first piece. aiohttp's tracing tells as much, and costs five times this.
+    """
 
+    is_sent = False
 
-def _tracing() -> aiohttp.TraceConfig:
-    """Headers go out with the first piece of the body, and a request without one is none of ours."""
-
-    async def mark(_session: aiohttp.ClientSession, delivery: Any, _chunk: object) -> None:
-        if delivery is not None:
-            delivery.is_sent = True
-
-    def context(trace_request_ctx: Any = None) -> Any:
-        return trace_request_ctx
-
-    trace = aiohttp.TraceConfig(trace_config_ctx_factory=context)  # type: ignore[arg-type]
-    trace.on_request_chunk_sent.append(mark)
-    return trace
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.is_sent = True
+        await super().write_with_length(writer, content_length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +95,11 @@ class Transport:
     """An HTTP client for OpenAI-compatible endpoints; one per process and event loop."""
 
     def __init__(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0)  # how many run at once is the limiter's to say
+        connector = BoundedConnector(limit=0)  # how many run at once is the limiter's to say
         # No cookies: what one server sets is not for another call, and nothing of a call outlives it.
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[_tracing()],
             auto_decompress=False,  # without a bound: lrq.calls.body has one
         )
         self._ways: dict[int, tuple[Endpoint, _Way]] = {}  # by the endpoint's id, which is its own while it is kept
@@ -124,7 +118,7 @@ class Transport:
         except TypeError as error:
             reason = line_of(f"the request cannot be written as JSON: {error}")
             return Outcome(kind="refused", reason=reason, is_unsent=True)
-        return await self._send(endpoint, call, key, path, data, largest_reply(call, form))
+        return await self._send(endpoint, call, key, path, data, largest_reply(call, body))
 
     async def _send(self, endpoint: Endpoint, call: Call, key: str, path: str, data: bytes, most: int) -> Outcome:
         begun = time.monotonic()
@@ -135,29 +129,28 @@ class Transport:
             "Accept-Encoding": ACCEPTED,
             **way.headers,
         }
-        delivery = _Delivery()
+        request = _RequestBody(data)
         try:
             async with self._session.post(
                 way.url(path),
-                data=data,
+                data=request,
                 headers=headers,
                 timeout=way.timeout,
                 proxy=way.proxy,
                 allow_redirects=False,
-                trace_request_ctx=delivery,
             ) as response:
                 body = await read_body(response, most, way.large)
                 outcome = _read(call, response, body, way, time.monotonic() - begun)
                 return replace(outcome, reason=way.scrub(outcome.reason)) if outcome.reason else outcome
         except Exception as error:  # a reset, a timeout, a body that cannot be unpacked, a malformed header
             latency = time.monotonic() - begun
-            if delivery.is_sent:
+            if request.is_sent:
                 return Outcome(kind="failed", reason=f"no answer: {_name(error)}", unknown=True, latency=latency)
             kind, reason = _why_unsent(error, way)
             return Outcome(kind=kind, reason=reason, is_unsent=True, latency=latency)
 
     async def models(self, endpoint: Endpoint, seconds: float = 10.0) -> Models:
-        """What the endpoint says of its models. No paid call."""
+        """Return what the endpoint says of its models. No paid call."""
         way = self._way(endpoint)
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
@@ -175,8 +168,8 @@ class Transport:
             return Models(problem=f"no answer ({_name(error)}); is the server up?")
 
     def _way(self, endpoint: Endpoint) -> _Way:
-        if (known := self._ways.get(id(endpoint))) is not None:
-            return known[1]
+        if (entry := self._ways.get(id(endpoint))) is not None:
+            return entry[1]
         return self._ways.setdefault(id(endpoint), (endpoint, _way_to(endpoint)))[1]
 
 
@@ -187,8 +180,9 @@ def _way_to(endpoint: Endpoint) -> _Way:
     query = {name: resolve(value.get_secret_value()) for name, value in endpoint.query.items()}
     secrets = {value for name, value in (headers | query).items() if value and _is_secret(endpoint, name)}
     secrets |= {value.partition(" ")[2].strip() for value in secrets if " " in value} | {key}
-    password = urlsplit(endpoint.url).password or ""
-    secrets |= {password, unquote(password)}
+    proxy = proxy_of(endpoint)
+    for url in (endpoint.url, proxy or ""):
+        secrets |= {password := password_of(url), unquote(password)}
     secrets |= {quote_plus(value) for value in secrets}  # as they stand in a URL that a server repeats
     if key:
         named = {name.lower() for name in headers}
@@ -199,7 +193,8 @@ def _way_to(endpoint: Endpoint) -> _Way:
         query=f"?{urlencode(query)}" if query else "",
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=endpoint.timeout, connect=30),
-        proxy=_proxy(endpoint.url),
+        proxy=proxy,
+        has_ignored_proxy=ignored_proxy(endpoint) is not None,
         breaks=_breaks(endpoint),
         secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
     )
@@ -221,7 +216,13 @@ def _read(call: Call, response: aiohttp.ClientResponse, body: Body, way: _Way, l
     if not problem:
         return read_outcome(call, response.status, response.headers, raw, latency)
     size = max(len(raw), body.received)
-    return unreadable(call, response.status, response.headers, raw[:_LARGEST_ERROR], problem, size, latency)
+    is_cut = bool(body.cut)
+    if is_cut and is_empty(raw[:_LARGEST_ERROR]) and 200 <= response.status < 300:  # blanks keep a connection alive
+        return Outcome(kind="failed", reason=f"no answer: {body.cut}", unknown=True, latency=latency)
+    if is_cut:
+        size = max(size, response.content_length or 0)
+    outcome = unreadable(call, response.status, response.headers, raw[:_LARGEST_ERROR], problem, size, latency)
+    return replace(outcome, is_in_reply=False) if is_cut else outcome
 
 
 def _json(raw: bytes) -> object:
@@ -231,17 +232,10 @@ def _json(raw: bytes) -> object:
         return None
 
 
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for this URL; none leads to this machine itself."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return None if is_loopback(host) or proxy_bypass(host) else getproxies().get(parts.scheme)
-
-
 def _breaks(endpoint: Endpoint) -> bool:
     """Whether texts are sent without control tokens: servers of one's own read them as such, published ones do not."""
-    told = endpoint.break_control_tokens
-    return is_private(urlsplit(endpoint.url).hostname or "") if told is None else told
+    setting = endpoint.break_control_tokens
+    return is_private(urlsplit(endpoint.url).hostname or "") if setting is None else setting
 
 
 _PROXY_REFUSES = {401, 403, 407}
@@ -256,26 +250,32 @@ def _why_unsent(error: Exception, way: _Way) -> tuple[Kind, str]:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         kind: Kind = "account" if error.status in _PROXY_REFUSES else "failed"
         return kind, f"nothing was sent: the proxy answers HTTP {error.status}"
-    if isinstance(error, aiohttp.InvalidURL):
-        return "account", "nothing was sent: its URL cannot be used"
+    if isinstance(error, aiohttp.InvalidURL) or (isinstance(error, ValueError) and way.proxy):
+        return "account", f"nothing was sent: its URL{' or its proxy' if way.proxy else ''} cannot be used"
     if isinstance(error, ValueError) and "@" in urlsplit(way.base).netloc and "authorization" in names:
         return "account", "nothing was sent: its URL holds a user and password beside a key: leave one of them out"
     if isinstance(error, ValueError) and any(_NO_HEADER.search(value) for value in way.headers.values()):
         return "account", "nothing was sent: its key or a header holds what no header can, such as a line feed"
     number = error.errno if isinstance(error, OSError) else None
     detail = f", {os.strerror(number)}" if number is not None and number > 0 else ""
-    return "failed", f"cannot connect: {_name(error)}{detail}"
+    hint = "; the environment's proxy is not used: set `proxy: environment` to use it" if way.has_ignored_proxy else ""
+    return "failed", f"cannot connect: {_name(error)}{detail}{hint}"
 
 
 def _name(error: BaseException) -> str:
-    """The kind of error alone: its text could hold the request's headers."""
+    """Return the kind of error alone: its text could hold the request's headers."""
     return type(error).__name__
 
 
 def _request(call: Call, form: Form = PLAIN, *, breaks: bool = False) -> tuple[str, dict[str, Any]]:
     """Path and body. What is broken in the messages is no part of the question, so its key stays."""
     asked = parameters(call, form)
-    if call.role == "embedding":
+    if call.api == "embeddings":
         return "/embeddings", {"model": call.model, "input": list(call.input), **asked}
-    messages = [{**one, "content": break_control_tokens(one["content"])} if breaks else one for one in call.messages]
+    if call.api == "score":
+        prompt, *responses = call.input
+        return "/score", {"model": call.model, "text_1": prompt, "text_2": responses, **asked}
+    messages = list(call.messages)
+    if breaks and call.control_tokens:
+        messages = [{**message, "content": break_control_tokens(message["content"])} for message in messages]
     return "/chat/completions", {"model": call.model, "messages": messages, **asked}

@@ -43,6 +43,8 @@ def _call(endpoint: Endpoint, role: Role) -> Call:
     call = Call(role=role, endpoint=endpoint.name, model=endpoint.model, extra=endpoint.extra)
     if role == "embedding":
         return replace(call, input=("ready",))
+    if endpoint.api == "score":
+        return replace(call, input=(_QUESTION, "ready", "never"))
     call = replace(call, messages=({"role": "user", "content": _QUESTION},))
     if role == "policy":
         return replace(call, temperature=1.0, top_p=1.0, seed=1, n=2, max_tokens=256)

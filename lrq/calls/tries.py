@@ -39,7 +39,7 @@ class Tries:
         self.failed_at: set[str] = set()  # lanes of a pool; others are tried first
 
     def may_adapt(self) -> bool:
-        """Whether the call may be asked in another form once more."""
+        """Say whether the call may be asked in another form once more."""
         self._adapted += 1
         return self._adapted <= _MOST_ADAPTED
 
@@ -48,11 +48,11 @@ class Tries:
         return self._failed["throttled"]
 
     def may_postpone(self) -> bool:
-        """Whether a call that was denied may wait until it is seen how others fare."""
+        """Say whether a call that was denied may wait until it is seen how others fare."""
         return self._failed["denied"] < _MOST_POSTPONED
 
     def look_again(self) -> float:
-        """Seconds until the next look at a call that is held."""
+        """Return the seconds until the next look at a call that is held."""
         patience = self._patience
         seconds = min(patience.longest_look, max(patience.first_look, self._waited / 10)) * random.uniform(0.5, 1.5)
         self._waited += seconds
@@ -64,7 +64,7 @@ class Tries:
         return age > SLACK and self._stale <= _MOST_STALE
 
     def pause(self, outcome: Outcome) -> float:
-        """Seconds to wait. Raises CallFailed when the tries are used up."""
+        """Return the seconds to wait. Raises CallFailed when the tries are used up."""
         self._failed[outcome.kind] += 1
         patience, failed = self._patience, self._failed
         if (

@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "mean rewards of a policy on held-out items",
     "up": "start all processes and stay",
     "broker": "the embedded broker, in the foreground",
-    "worker": "one worker process: sampler, judge, aggregator or trainer",
+    "worker": "one worker process: sampler, judge, scorer, aggregator or trainer",
     "flower": "tasks, workers and judge usage in a browser",
     "settings": "all settings: what they do, default, unit and an example",
     "doctor": "what is installed, reachable and set",
@@ -84,7 +84,9 @@ def main(arguments: list[str] | None = None, **extra: Any) -> None:
         code = done.exit_code
     except click.ClickException as error:
         code = _say_usage(error)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stopped:
+        if words := str(stopped.__cause__ or stopped):  # what an operation said of it
+            _echo(f"lrq: {words}")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has had enough
@@ -100,14 +102,19 @@ def _say_usage(error: click.ClickException) -> int:
     context = getattr(error, "ctx", None)
     is_help = context is not None and not context.args and "\n" in said
     help_ = f" ({context.command_path} --help)" if context is not None else ""
-    _echo(said if is_help else f"lrq: {' '.join(said.split())}{help_}")
+    _echo(said if is_help else f"{_one_line(f'lrq: {said}')}{help_}")
     return error.exit_code
 
 
 def _echo(text: str) -> None:
     from lrq.cli.terminal import echo  # noqa: PLC0415 - whoever asks for --help does not wait for it
 
-    echo(text, err=True)
+    echo(text, lines=True, err=True)
+
+
+def _one_line(text: str) -> str:
+    """Names and texts that an error quotes may hold line ends: a second line would pass for one of ours."""
+    return " ".join(text.split())
 
 
 def _say_all(error: Exception) -> int:
@@ -117,13 +124,13 @@ def _say_all(error: Exception) -> int:
 
 def _say(error: Exception) -> int:
     if isinstance(error, LrqError):
-        _echo(f"lrq: {error}")
+        _echo(_one_line(f"lrq: {error}"))
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         _echo("lrq: no space left on the disk; free some, and the same command goes on")
         return EXIT_ERROR
     if isinstance(error, OSError) and error.filename:
-        _echo(f"lrq: {error.filename}: {error.strerror}")
+        _echo(_one_line(f"lrq: {error.filename}: {error.strerror}"))
         return EXIT_ERROR
     if isinstance(error, ImportError) and (hint := install_hint(error.name)):
         _echo(f"lrq: this needs {error.name}, which is not installed: {hint}")

@@ -1,33 +1,27 @@
 """lrq agreement: how far rewards agree with labels of people, and scores with reference scores."""
 
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import click
 
 from lrq.cli.common import console, echo_json, json_option, settings_options
-from lrq.cli.status import table
+from lrq.cli.figures import table
 from lrq.config import Settings
-from lrq.domain.agreement import CATEGORIES, Agreement, best_constant, bootstrap_interval, compare
-from lrq.domain.errors import Unreadable, UsageError
+from lrq.domain.agreement import CATEGORIES
+from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, open_ledger
-from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
-from lrq.ledger.runs import Run
-from lrq.recipes import Case
+from lrq.reports.agreement import mean_agreement, score_agreement
 from lrq.reports.labels import label_agreement
-from lrq.run_config import RunConfig, load_run_config
-from lrq.workers.cases import load_case
 
-Compared = tuple[dict[str, int], dict[str, int]]  # of one item: reference and predicted scores by dimension
+_FIGURES = {"accurate": "accurate, share", "acceptable": "acceptable accuracy", "variation": "variation"}
 
 
 @click.command()
-@click.argument("run")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @json_option
 @settings_options
-def agreement(run: str, as_json: bool, settings: Settings) -> None:
+def agreement(runs: tuple[str, ...], as_json: bool, settings: Settings) -> None:
     """Compare a run's rewards with people's labels, and its rubric scores with the reference scores of its items.
 
     Labels (`lrq label RUN`): how often the reward, and each dimension, prefers what a person preferred, with a 95 %
@@ -35,91 +29,43 @@ def agreement(run: str, as_json: bool, settings: Settings) -> None:
 
     Items count as accurate (all criteria equal), partly accurate (some), acceptable (each within 1, in one direction)
     or inaccurate; beside it stand the mean deviation, the quadratic weighted kappa of each criterion, and what a judge
-    gets who always says the same. Figures come with a 95 % interval from resampling the items.
+    gets who always says the same. Figures come with a 95 % interval from resampling the items. Of several runs, one
+    for each part of an exam, the means follow.
 
     Example: lrq agreement my-run --json
     """
     ledger = open_ledger(settings)
+    reports = [_report(ledger, name) for name in runs]
+    ledger.close()
+    scored = [facts for facts in reports if "criteria" in facts]
+    means = mean_agreement(scored) if len(scored) > 1 else None
+    if as_json:
+        echo_json(reports[0] if len(runs) == 1 else {"runs": reports, "mean": means})
+        return
+    for facts in reports:
+        if len(runs) > 1:
+            console().print(facts["run"])
+        if "labels" in facts:
+            _print_labels(facts["labels"])
+        if "criteria" in facts:
+            _print(facts)
+    if means is not None:
+        words = ", ".join(f"{text} {means[name]:.2f}" for name, text in _FIGURES.items())
+        console().print(f"mean of {len(scored)} runs: {words}", soft_wrap=True)
+
+
+def _report(ledger: Ledger, name: str) -> dict[str, Any]:
+    """Return what is known of a run's agreement. Raises UsageError where nothing is."""
     with ledger.reading() as conn:
-        found = runs_.get_run(conn, run)
-    labels = label_agreement(ledger, found)
+        run = runs_.get_run(conn, name)
+    labels = label_agreement(ledger, run)
     try:
-        facts = compare_scores(ledger, found)
+        facts = score_agreement(ledger, run)
     except UsageError:
         if labels is None:
             raise
-        facts = {"run": run}
-    if as_json:
-        echo_json(facts | ({"labels": labels} if labels else {}))
-        return
-    if labels is not None:
-        _print_labels(labels)
-    if "criteria" in facts:
-        _print(facts)
-
-
-def compare_scores(ledger: Ledger, run: Run) -> dict[str, Any]:
-    """Return the agreement of a run as plain data. Raises UsageError where no item has both kinds of scores."""
-    frozen = load_run_config(run.recipe, run.config)
-    compared = list(_compared(ledger, frozen, run))
-    if not compared:
-        raise UsageError(
-            f"no item of run {run.name!r} has scores and reference scores (answers like {{'GV': 3}}), "
-            "and it has no labels (`lrq label`)"
-        )
-    names = list(compared[0][0])
-    alike = [pair for pair in compared if list(pair[0]) == names]
-    references, predictions = ([[one[name] for name in names] for one in side] for side in zip(*alike, strict=True))
-    scale = range(min(map(min, references)), max(map(max, references)) + 1)
-    constant, baseline = best_constant(references, scale)
-    interval = partial(bootstrap_interval, references, predictions)
-    return {
-        "run": run.name,
-        "criteria": names,
-        "left_out": len(compared) - len(alike),
-        **_facts(compare(references, predictions)),
-        "intervals": {
-            "accurate": interval(lambda found: found.accurate),
-            "acceptable": interval(lambda found: found.acceptable),
-            "variation": interval(lambda found: found.variation),
-        },
-        "best_constant": {"scores": dict(zip(names, constant, strict=True)), **_facts(baseline)},
-    }
-
-
-def _facts(found: Agreement) -> dict[str, Any]:
-    return {
-        "items": found.items,
-        "counts": dict(found.counts),
-        "accurate": found.accurate,
-        "acceptable": found.acceptable,
-        "variation": found.variation,
-        "kappa": list(found.kappa),
-    }
-
-
-def _compared(ledger: Ledger, frozen: RunConfig, run: Run) -> Iterator[Compared]:
-    """Reference and predicted scores of each item that has all of both; of several replies the first."""
-    after = 0
-    while True:
-        with ledger.reading() as conn:
-            page = items_.item_ids(conn, run.id, after=after)
-            for id_ in page:
-                _, case = load_case(conn, frozen, id_, items_.round_of(conn, id_), with_scores=True)
-                predicted = {one.dimension: round(one.value) for one in reversed(case.scores) if one.value is not None}
-                reference = _reference(frozen, case)
-                if reference and predicted.keys() >= reference.keys():
-                    yield reference, predicted
-        if not page:
-            return
-        after = page[-1]
-
-
-def _reference(frozen: RunConfig, case: Case) -> dict[str, int]:
-    try:
-        return {} if frozen.recipe.references is None else dict(frozen.recipe.references(case))
-    except Unreadable:
-        return {}
+        facts = {"run": name}
+    return facts | ({"labels": labels} if labels else {})
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -127,16 +73,20 @@ def _print(facts: dict[str, Any]) -> None:
     made = table("", "judge", "95 % interval", "always the same")
     for category in CATEGORIES:
         made.add_row(category, str(facts["counts"][category]), "", str(constant["counts"][category]))
-    figures = {"accurate": "accurate, share", "acceptable": "acceptable accuracy", "variation": "variation"}
-    for name, words in figures.items():
-        low, high = facts["intervals"][name]
-        made.add_row(words, f"{facts[name]:.2f}", f"{low:.2f} to {high:.2f}", f"{constant[name]:.2f}")
-    for name, kappa in zip(facts["criteria"], facts["kappa"], strict=True):
-        made.add_row(f"kappa of {name}", f"{kappa:.2f}", "", "0.00")
+    for name, words in _FIGURES.items():
+        made.add_row(words, f"{facts[name]:.2f}", _interval(facts["intervals"][name]), f"{constant[name]:.2f}")
+    kappas = zip(facts["criteria"], facts["kappa"], facts["intervals"]["kappa"], constant["kappa"], strict=True)
+    for name, kappa, interval, of_constant in kappas:
+        made.add_row(f"kappa of {name}", f"{kappa:.2f}", _interval(interval), f"{of_constant:.2f}")
     out.print(made)
-    said = ", ".join(f"{name} {score}" for name, score in constant["scores"].items())
+    scores = ", ".join(f"{name} {score}" for name, score in constant["scores"].items())
     left = f"; {facts['left_out']} items with other criteria are left out" if facts["left_out"] else ""
-    out.print(f"{facts['items']} items; always the same: {said}{left}", soft_wrap=True)
+    left += f"; {facts['unscored']} items are not scored in all criteria" if facts["unscored"] else ""
+    out.print(f"{facts['items']} items; always the same: {scores}{left}", soft_wrap=True)
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.2f} to {bounds[1]:.2f}"
 
 
 def _print_labels(facts: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from lrq.calls.adapting import Adapting
 from lrq.calls.learned import words
 from lrq.calls.presets import preset_of
 from lrq.calls.prices import rates_of
+from lrq.calls.proxies import ignored_proxy, proxy_of
 from lrq.calls.transport import Models, Transport
 from lrq.calls.trial import Trial, try_call
 from lrq.cli import EXIT_ERROR
@@ -30,7 +31,7 @@ from lrq.ledger.learned import Fact, all_facts, keep
 from lrq.policy.folder import find
 from lrq.queue import broker
 from lrq.queue.diagnosis import check_servers
-from lrq.run_config import snapshot_config
+from lrq.run_config import scored_model, snapshot_config
 from lrq.workers.probing import check_policy
 from lrq.workers.supervisor import unavailable_processes
 
@@ -80,12 +81,15 @@ def _examine(settings: Settings, *, calls: bool) -> Iterator[Finding]:
     adapting = Adapting(_tried_facts(settings))
     for role in ROLES:
         for endpoint in settings.endpoints(role):
-            yield from _endpoint(role, endpoint, adapting, calls=calls)
+            if endpoint is not settings.scorer:
+                yield from _endpoint(role, endpoint, adapting, calls=calls)
+    if path := settings.judge.path:
+        yield _tried("judge", lambda: f"{scored_model(path)}, served by the scorer that `lrq run` and `lrq up` start")
     _keep(settings, adapting)
     if not settings.endpoints("judge"):
         yield Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
-    if path := settings.policy.path:
-        yield _tried("policy", lambda: _policy(settings, path))
+    if policy := settings.policy.path:
+        yield _tried("policy", lambda: _policy(settings, policy))
     for name, why in unavailable_processes(settings).items():
         yield Finding(what=f"process {name}", state="note", said=f"does not run here: {why}")
 
@@ -208,7 +212,12 @@ def _endpoint(role: Role, endpoint: Endpoint, adapting: Adapting, *, calls: bool
     where = f"{endpoint.model} at {safe_url(endpoint.address)}"
     known = preset_of(endpoint).name
     where += f" ({known})" if known else ""
+    if proxy := proxy_of(endpoint):
+        where += f" through {safe_url(proxy)}"
     yield Finding(what=what, state="wrong" if problem else "ok", said=f"{where}: {problem}" if problem else where)
+    if ignored := ignored_proxy(endpoint):
+        said = f"the environment's proxy {safe_url(ignored)} is not used for it: set `proxy: environment` to use it"
+        yield Finding(what=what, state="note", said=said)
     if trial:
         yield _called(what, trial)
     if told := words(adapting.learned.about(endpoint, endpoint.model)):

@@ -22,9 +22,8 @@ from lrq.config import merge_flags
 from lrq.ledger import open_ledger
 from lrq.operations.ingest import ingest
 from lrq.operations.pairable import check_pairable
-from lrq.recipes import load_recipe
 from lrq.reports.sizes import last_item
-from lrq.run_config import snapshot_config
+from lrq.run_config import load_run_config, snapshot_config
 
 
 @click.command()
@@ -66,7 +65,7 @@ def enqueue(
             echo(note, err=True)
         if estimate is not None:
             print_facts(console(), estimate)
-        if load_recipe(run.recipe).steps and not settings.endpoints("judge"):
+        if load_run_config(run.recipe, run.config).needs_judge and not settings.endpoints("judge"):
             echo("no judge is named yet: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL, then `lrq resume`", err=True)
         if ingested.set_aside:
             echo(f"`lrq status {run.name} --failed` says why", err=True)

@@ -21,8 +21,8 @@ from lrq.cli.common import (
     reading_bar,
     seconds,
 )
+from lrq.cli.figures import table
 from lrq.cli.progress import process_options, work_until
-from lrq.cli.status import table
 from lrq.config import Settings, merge_flags
 from lrq.domain.errors import LrqError, UsageError
 from lrq.estimate.cost import Estimate, Pricing, estimate_facts, limit_notes, simulated
@@ -30,7 +30,7 @@ from lrq.estimate.dry_run import DryRun
 from lrq.estimate.preview import preview
 from lrq.estimate.survey import Seen, survey
 from lrq.judge.estimate import calibrated
-from lrq.ledger import Ledger, open_ledger
+from lrq.ledger import Ledger, intakes, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
@@ -63,7 +63,7 @@ def estimate(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Say what a dataset will take, from the real lengths of its lines; nothing is sent and nothing is charged.
+    """Say what a dataset will take, from the real lengths of its lines; nothing is asked and nothing is charged.
 
     With --pilot the first N items are worked on in earnest, as the beginning of the run, and what they took corrects
     the estimate. `lrq run` with the same options goes on from there.
@@ -144,7 +144,7 @@ def _begin(ledger: Ledger, settings: Settings, intent: Intent, ids: Sequence[str
     if run is None or not known:
         run = ingest(ledger, settings, intent, send=False).run
         with ledger.writing() as conn:
-            runs_.set_ingesting(conn, run.id, True)
+            runs_.set_ingesting(conn, run.id, intakes.PILOT)
     return run
 
 

@@ -29,4 +29,6 @@ def label(run: str, who: str | None, port: int, opens: bool, settings: Settings)
     ledger = open_ledger(settings)
     check_run(ledger, run)
     name = (who or getpass.getuser()).strip()[:100]
-    serve_pages(ledger, port=port, opens=opens, page=f"#/run/{quote(run, safe='')}/label", who=name)
+    serve_pages(
+        ledger, port=port, opens=opens, page=f"#/run/{quote(run, safe='')}/label", who=name, flower=settings.flower_url
+    )

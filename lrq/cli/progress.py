@@ -6,22 +6,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.live import Live
 
 from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
 from lrq.cli.common import console, echo, echo_json, seconds
-from lrq.cli.status import pace_lines, run_tables
+from lrq.cli.dashboard import dashboard, failing
+from lrq.cli.status import run_tables
 from lrq.config import Settings
 from lrq.ledger import Ledger
 from lrq.ledger import runs as runs_
-from lrq.ledger.items import count_rows
 from lrq.ledger.runs import Run
 from lrq.operations.execute import execute, is_over
 from lrq.operations.results import write_results
-from lrq.reports.facts import pace_facts, process_facts, run_facts
+from lrq.reports.facts import run_facts
 from lrq.reports.outcome import End, outcome_of
+from lrq.reports.progress import progress_of
+from lrq.workers.collector import open_collector
 
-_PACE_EVERY = 2.0  # seconds between looks at the latest calls
+_DRAW_EVERY = 1.0  # seconds
+_LINE_EVERY = 10.0  # seconds between lines where the output is no terminal
 _CODES: Mapping[End, int] = {
     "done": 0,
     "partly": EXIT_PARTLY,
@@ -64,7 +67,12 @@ def finish(
     ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1, scores_only: bool = False
 ) -> int:
     """Work on a run until it is at an end or halted; returns the exit code."""
+    collector = open_collector(ledger, "run")
     run = work_until(ledger, settings, name, judges=judges, samplers=samplers)
+    if collector is not None:
+        if run is not None:
+            collector.add_run(run)
+        collector.close()
     if run is None:
         return EXIT_INTERRUPTED
     outcome = outcome_of(ledger, run, scores_only=scores_only)
@@ -84,103 +92,79 @@ def work_until(
 ) -> Run | None:
     """Work on a run, showing how far it is, until it is as wanted; None: interrupted before."""
     try:
-        with Bars() as bars:
-            return execute(ledger, settings, name, until=until, judges=judges, samplers=samplers, display=bars)
+        with Dashboard() as shown:
+            return execute(ledger, settings, name, until=until, judges=judges, samplers=samplers, display=shown)
     except KeyboardInterrupt:
         echo(f"interrupted; replies in flight are kept; `lrq resume {name}` goes on", err=True)
         return None
 
 
-class Bars:
-    """Items and training steps; a line now and then where the output is no terminal."""
+class Dashboard:
+    """The run drawn in place on a terminal; a line now and then elsewhere."""
 
     def __init__(self) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(10), MofNCompleteColumn()
         self._console = console(err=True)
-        self._progress = Progress(*columns, TextColumn("{task.fields[said]}"), console=self._console)
-        self._tasks: dict[str, Any] = {}
-        self._due = self._look_due = 0.0
-        self._pace: dict[str, Any] = {}
-        self._trouble: dict[str, Any] = {}
-        self._pairs = self._calls = 0
+        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._is_terminal = sys.stderr.isatty()
+        self._draw_due = self._line_due = 0.0
+        self._trouble: list[str] = []
         self._lanes: set[str] = set()  # endpoints that fail
         self._said: set[str] = set()  # what was said and lasts
 
-    def __enter__(self) -> "Bars":
-        if sys.stderr.isatty():
-            self._progress.start()
+    def __enter__(self) -> "Dashboard":
+        if self._is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if sys.stderr.isatty():
-            self._progress.stop()
+        if self._is_terminal:
+            self._live.stop()
 
     def show(self, ledger: Ledger, run: Run) -> None:
-        """Show items and training steps; figures of the latest calls every few seconds."""
-        with ledger.reading() as conn:
-            states = runs_.item_states(conn, run.id)
-            step = runs_.last_metric(conn, run.id)
-            if time.monotonic() >= self._look_due:
-                self._look_due = time.monotonic() + _PACE_EVERY
-                usage = runs_.usage_of(conn, run.id)
-                self._pace = pace_facts(ledger, conn, run, usage)
-                self._pairs, self._calls = count_rows(conn, run.id), sum(row.calls for row in usage)
-        ended = states.get("done", 0) + states.get("failed", 0)
-        self._bar(
-            f"items, round {run.round}" if run.round else "items",
-            ended,
-            sum(states.values()),
-            ", ".join(self._figures(run)),
-        )
-        if step is not None:
-            self._bar("training", step["step"], step["of"], f"loss {step['loss']:.4f}")
-        self._say_waiting(ledger)
-        is_terminal = sys.stderr.isatty()
-        if time.monotonic() >= self._due:
-            self._due = time.monotonic() + 10
-            trained = "" if step is None else f", training step {step['step']} of {step['of']}"
-            figures = ", ".join([f"{self._calls:,} calls", *self._figures(run)])
-            if not is_terminal:
-                counted = f"{ended} of {sum(states.values())} items" + (f" in round {run.round}" if run.round else "")
-                echo(f"{run.name}: {counted}, {figures}{trained}", err=True)
-            self._say_trouble()
-
-    def _figures(self, run: Run) -> list[str]:
-        """Pairs, money, rate and time left, as far as they are known: with the bar 80 columns at most."""
-        money = f"{run.spent_cost / 1e6:.4f}" + (f" of {run.max_cost / 1e6:.2f}" if run.max_cost else "")
-        rate, left = self._pace["per_second"], self._pace["seconds_left"]
-        said = [f"{self._pairs:,} pairs", *([money] if run.spent_cost else [])]
-        said += [] if rate is None else [f"{rate:.1f} calls/s"]
-        return said + ([] if left is None else [f"{seconds(left)} left"])
-
-    def _say_trouble(self) -> None:
-        """Errors and re-asks, when there are others than were said last."""
-        trouble = {name: self._pace[name] for name in ("errors", "reasks", "resent")}
-        if any(trouble.values()) and trouble != self._trouble:
-            self.say(pace_lines(self._pace)[-1])
-        self._trouble = trouble
-
-    def _say_waiting(self, ledger: Ledger) -> None:
-        said = [str(one["note"]["waiting for"]) for one in process_facts(ledger) if "waiting for" in one["note"]]
-        waits = {text.partition(": ")[0]: text for text in said}
+        """Draw the run as it is, at most every other second; its end is always drawn."""
+        if time.monotonic() < self._draw_due and not is_over(run):
+            return
+        self._draw_due = time.monotonic() + _DRAW_EVERY
+        progress = progress_of(ledger, run)
+        if self._is_terminal:
+            self._live.update(dashboard(progress), refresh=True)
+            return
+        waits = {text.partition(": ")[0]: text for text in progress["waits"]}
         for lane in self._lanes | waits.keys():
             self.say_while(lane, f"waiting for {waits[lane]}" if lane in waits else "")
         self._lanes = set(waits)
-
-    def say(self, text: str) -> None:
-        """Print a line above the bars."""
-        self._console.print(text, soft_wrap=True, highlight=False)
+        if time.monotonic() >= self._line_due:
+            self._line_due = time.monotonic() + _LINE_EVERY
+            echo(progress_line(progress), err=True)
+            trouble = failing(progress)
+            if trouble != self._trouble:
+                for text in trouble:
+                    self.say(f"failing: {text}")
+            self._trouble = trouble
 
     def say_while(self, about: str, text: str) -> None:
-        """Print a line above the bars once for as long as there is a text about this matter."""
+        """Print a line, above the picture, once for as long as there is a text about this matter."""
         if text and about not in self._said:
             self.say(text)
         (self._said.add if text else self._said.discard)(about)
 
-    def _bar(self, name: str, done: int, total: int, said: str) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total, said=said)
-        self._progress.update(self._tasks[name], completed=done, total=total, said=said)
+    def say(self, text: str) -> None:
+        """Print a line above the picture."""
+        self._console.print(text, soft_wrap=True, highlight=False)
+
+
+def progress_line(progress: Mapping[str, Any]) -> str:
+    """Return how far a run is in one line, for logs."""
+    money, pace, step = progress["money"], progress["pace"], progress["training"]
+    round_ = f" in round {progress['round']}" if progress["round"] else ""
+    words = [f"{progress['ended']} of {progress['items']} items{round_}", f"{progress['calls']:,} calls"]
+    words.append(f"{progress['pairs']:,} pairs")
+    if money["spent"]:
+        words.append(f"{money['spent']:.4f}" + (f" of {money['max_cost']:.2f}" if money["max_cost"] else ""))
+    words += [] if pace["per_second"] is None else [f"{pace['per_second']:.1f} calls/s"]
+    words += [] if pace["seconds_left"] is None else [f"{seconds(pace['seconds_left'])} left"]
+    words += [] if step is None else [f"training step {step['step']} of {step['of']}"]
+    return f"{progress['run']}: {', '.join(words)}"
 
 
 def _print_results(ledger: Ledger, settings: Settings, run: Run, as_json: bool) -> None:

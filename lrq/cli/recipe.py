@@ -1,7 +1,6 @@
 """lrq recipe: check a recipe of one's own before anything is paid."""
 
 import asyncio
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import Entry
 from lrq.domain.records import Item, NoRow, Row
 from lrq.estimate.dry_run import DryRun
-from lrq.recipes import Case, load_recipe
+from lrq.recipes import Case, Recipe, load_recipe
 from lrq.run_config import RunConfig, load_run_config, snapshot_config
 
 _ITEMS = 3
@@ -56,7 +55,7 @@ def check(name: str, items: Path | None, as_json: bool) -> None:
     made = load_recipe(name)
     frozen = load_run_config(name, snapshot_config(settings, train=False))
     dry_run = DryRun(frozen)
-    entries = [Entry(item=_SAMPLE)] if items is None else _entries(items, made.needs)
+    entries = [Entry(item=_SAMPLE)] if items is None else _entries(items, made)
     facts = [_facts(_play(dry_run, entry), frozen) for entry in entries]
     if as_json:
         echo_json({"recipe": made.name, "steps": [step.name for step in made.steps], "items": facts})
@@ -66,10 +65,10 @@ def check(name: str, items: Path | None, as_json: bool) -> None:
     echo(f"{made.name}: {len(facts)} items played, nothing sent")
 
 
-def _entries(path: Path, needs: Sequence[str]) -> list[Entry]:
+def _entries(path: Path, made: Recipe) -> list[Entry]:
     """The first items of a file. Raises UsageError for a line that cannot be used."""
     found: list[Entry] = []
-    for line in islice(Dataset(str(path), needs), _ITEMS):
+    for line in islice(Dataset(str(path), made.needs, joins_systems=made.joins_systems), _ITEMS):
         if line.value is None:
             raise UsageError(f"{path}, line {line.number}: {line.reason}")
         found.append(line.value)

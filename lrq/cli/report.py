@@ -9,7 +9,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from lrq.cli.common import console, echo, echo_json, json_option, settings_options
-from lrq.cli.status import caching, cut_off, in_round, round_tables, spent, table
+from lrq.cli.figures import table
+from lrq.cli.status import caching, cut_off, in_round, round_tables, spent
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, open_ledger

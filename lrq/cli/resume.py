@@ -11,7 +11,7 @@ from lrq.cli.common import echo, json_option, settings_options
 from lrq.cli.progress import process_options, work_on
 from lrq.config import OVERRIDES, Settings, load_settings
 from lrq.domain.errors import UsageError
-from lrq.ledger import backlog, open_ledger
+from lrq.ledger import backlog, intakes, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.engine import SETTLING
 from lrq.recipes import load_recipe
@@ -58,7 +58,14 @@ def resume(
             backlog.leave_out(conn, found.id, key)
         if found.state in {"paused", "stopped"}:
             runs_.activate(conn, found.id)
-        runs_.set_ingesting(conn, found.id, False)
+        if intakes.is_interrupted(ledger, conn, found.id):
+            count = sum(runs_.item_states(conn, found.id).values())
+            echo(
+                f"the file of run {run} was not read to its end: it goes on with the {count:,} items there are",
+                err=True,
+            )
+        if not intakes.is_read(ledger, conn, found.id):
+            runs_.set_ingesting(conn, found.id, intakes.WHOLE)
         if failed:
             reopened = backlog.reopen_unscored(ledger, conn, found.id, frozen.step_of, frozen.steps)
             trainings = backlog.reopen_trainings(conn, found.id)

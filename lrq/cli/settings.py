@@ -21,7 +21,7 @@ def settings(key: str | None, markdown: bool, as_json: bool) -> None:
     Example: lrq settings judge.rpm
     """
     if markdown:
-        echo(page(), nl=False)
+        echo(page(), lines=True, nl=False)
         return
     entries = find_entries(key) if key else [entry for section in sections() for entry in section.entries]
     if not entries:
@@ -34,7 +34,7 @@ def settings(key: str | None, markdown: bool, as_json: bool) -> None:
     for entry in entries:
         name, *lines = _lines(entry, role)
         echo(name, bold=True)
-        echo("\n".join(lines))
+        echo("\n".join(lines), lines=True)
 
 
 def _lines(entry: Entry, role: str | None) -> Iterable[str]:

@@ -70,7 +70,8 @@ def _print(facts: dict[str, Any], full: bool) -> None:
     for response in facts["responses"]:
         _print_response(response, full)
     for part in facts["extraction"] if full else ():
-        echo(f"\nextracted from {part['chunk'][0]:,} to {part['chunk'][1]:,}: {part['text']}")
+        echo(f"\nextracted from {part['chunk'][0]:,} to {part['chunk'][1]:,}:")
+        _quote(part["text"])
     reasks = sum(call["attempt"] > 0 for call in facts["calls"])
     echo(f"\n{len(facts['calls'])} calls, {reasks} of them asked again")
 
@@ -80,13 +81,18 @@ def _print_response(response: dict[str, Any], full: bool) -> None:
     said = "no reward yet" if reward is None else _value(reward["value"], reward["reason"])
     cut = ", cut by max_new_tokens" if response["is_cut"] else ""
     echo(f"\nresponse {response['k']}: {said}{cut}", bold=True)
-    echo(_cut(response["text"] or f"(no text: {response['reason']})", full))
+    text = response["text"]
+    if text:
+        _quote(_cut(text, full))
+    else:
+        echo(f"  (no text: {response['reason']})")
     if full and response["written"]:
-        echo(f"  all that was written:\n{_indent(response['written'])}")
+        echo("  all that was written:")
+        _quote(response["written"])
     for score in response["scores"]:
         echo(f"  {score['dimension']}: {_value(score['value'], score['reason'])}", fg="cyan")
         if score["judge"] and "statements" not in score:
-            echo(_indent(_cut(score["judge"], full)))
+            _quote(_cut(score["judge"], full), 4)
         if score.get("statements_left_out"):
             echo(f"    {score['statements_left_out']} further statements were not checked: they are too many")
         if score.get("passages_left_out"):
@@ -98,19 +104,21 @@ def _print_response(response: dict[str, Any], full: bool) -> None:
 
 
 def _print_evidence(statement: dict[str, Any]) -> None:
-    echo(_indent(statement["judge"], 6))
+    _quote(statement["judge"] or "", 6)
     for passage in statement["passages"]:
-        echo(_indent(f"[{passage['start']:,} to {passage['end']:,}] {' '.join(passage['text'].split())}", 8))
+        echo(f"        [{passage['start']:,} to {passage['end']:,}] {one_line(passage['text'])}")
 
 
 def _value(value: float | None, reason: str) -> str:
     shown = "none" if value is None else f"{value:.2f}"
-    return f"{shown} ({reason})" if reason else shown
+    return f"{shown} ({one_line(reason)})" if reason else shown
 
 
 def _cut(text: str, full: bool) -> str:
     return text if full or len(text) <= _SHORT else f"{text[:_SHORT]}… (--full shows all)"
 
 
-def _indent(text: str, width: int = 4) -> str:
-    return "\n".join(" " * width + line for line in text.splitlines())
+def _quote(text: str, width: int = 2) -> None:
+    """Print a text of others with a bar before each line, so that none of them can pass for a line of ours."""
+    for line in text.splitlines():
+        echo(f"{' ' * width}│ {line}")

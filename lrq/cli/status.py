@@ -5,19 +5,23 @@ import time
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from lrq.cli.common import console, echo, echo_json, json_option, seconds, settings_options
+from lrq.cli.dashboard import dashboard
+from lrq.cli.figures import figure, table
 from lrq.config import Settings
 from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_
+from lrq.ledger.engine import explain
+from lrq.ledger.writer import AWAY
 from lrq.reports.facts import lane_facts, learned_facts, process_facts, run_facts
 from lrq.reports.outcome import shortfalls
+from lrq.reports.progress import progress_of
 
 MOST_REASONS = 20  # shown; --json has all
 
@@ -39,10 +43,10 @@ def status(run: str | None, failed: bool, watch: bool, as_json: bool, settings: 
     elif as_json:
         echo_json(_facts(ledger, settings, run))
     elif watch:
-        with Live(_render(ledger, settings, run), refresh_per_second=1) as live:
+        with Live(_watched(ledger, settings, run), console=console(), auto_refresh=False) as live:
             while True:
                 time.sleep(2)
-                live.update(_render(ledger, settings, run))
+                live.update(_watched(ledger, settings, run), refresh=True)
     else:
         console().print(_render(ledger, settings, run))
 
@@ -56,6 +60,19 @@ def _facts(ledger: Ledger, settings: Settings, name: str | None) -> dict[str, An
         "lanes": asyncio.run(lane_facts(ledger, settings)),
         "learned": learned_facts(ledger, settings),
     }
+
+
+def _watched(ledger: Ledger, settings: Settings, name: str | None) -> RenderableType:
+    """Draw one run, or those that are not done: what costs the same for any size of run."""
+    try:
+        with ledger.reading() as conn:
+            found = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
+        shown = [run for run in found if name or run.state != "done"] or found[-1:]
+        parts: list[RenderableType] = [dashboard(progress_of(ledger, run)) for run in shown]
+        parts += [Text(_lane_line(lane)) for lane in asyncio.run(lane_facts(ledger, settings))]
+        return Group(*parts, _processes_line(process_facts(ledger)))
+    except AWAY as error:
+        return Text(f"the ledger does not answer: {explain(error)}; waiting for it")
 
 
 def _render(ledger: Ledger, settings: Settings, name: str | None) -> RenderableType:
@@ -86,19 +103,6 @@ def _lane_line(lane: dict[str, Any]) -> str:
     if lane["paused"] > 0:
         used.append(f"paused for {lane['paused']:.0f} s")
     return f"{lane['name']}: {', '.join(used)}"
-
-
-def table(*columns: str, title: str = "") -> Table:
-    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for place, column in enumerate(columns):
-        # Where there is no room the names of rows are folded: figures are never cut.
-        made.add_column(column, justify="left" if place == 0 else "right", no_wrap=place > 0, overflow="fold")
-    return made
-
-
-def figure(number: int) -> str:
-    """A number that fits a column; --json has all its digits."""
-    return f"{number:,}" if number < 1_000_000 else f"{number / 1e6:,.1f}M"
 
 
 def _runs_table(runs: list[dict[str, Any]]) -> Table:

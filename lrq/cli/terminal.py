@@ -1,25 +1,54 @@
 """The only place that prints: text of whatever origin is shown, and cannot drive the terminal."""
 
+import re
 import sys
 from collections.abc import Iterable
 
 import click
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from lrq.domain.printable import printable, printable_json
 
+# Whatever ends a line on a terminal or in an editor.
+_LINE_ENDS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
-def echo(text: object = "", *, err: bool = False, nl: bool = True, fg: str | None = None, bold: bool = False) -> None:
-    """Print a text; what it holds of controls is shown."""
-    click.secho(printable(str(text)), err=err, nl=nl, fg=fg, bold=bold or None)
+
+def echo(
+    text: object = "",
+    *,
+    lines: bool = False,
+    err: bool = False,
+    nl: bool = True,
+    fg: str | None = None,
+    bold: bool = False,
+) -> None:
+    """Print a text; what it holds of controls is shown.
+
+    lines: it has several, and what comes from elsewhere is quoted in it. Else its line ends are blanks, but for those
+    that it begins with: a name that holds one would pass for a line of ours.
+    """
+    shown = str(text)
+    if not lines:
+        rest = shown.lstrip("\n")
+        shown = shown[: len(shown) - len(rest)] + _LINE_ENDS.sub(" ", rest)
+    click.secho(printable(shown), err=err, nl=nl, fg=fg, bold=bold or None)
 
 
 class _PrintableConsole(Console):
-    """Shows what is given to it as it stands: markup in it is text, and so are controls."""
+    """Shows what is given to it as it stands: markup in it is text, and so are controls.
+
+    A text is one line, a cell of a table or a line below it: a name that held two would pass for lines of ours.
+    """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of anything that can be shown; those that control the terminal are rich's own."""
+        if isinstance(renderable, str):
+            renderable = _LINE_ENDS.sub(" ", renderable)
+        elif isinstance(renderable, Text) and _LINE_ENDS.search(renderable.plain):
+            renderable = renderable.copy()
+            renderable.plain = _LINE_ENDS.sub(" ", renderable.plain)
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lrq.cli.terminal import console, echo, echo_json
 from lrq.config import load_settings
 from lrq.domain.errors import UsageError
+from lrq.domain.printable import one_line
 from lrq.ledger import open_ledger
 from lrq.ledger.runs import get_run
 from lrq.operations.results import write_results
@@ -42,7 +43,7 @@ ROWS_SET_ASIDE = 3
     "--job", type=click.Path(path_type=Path), help="Folder for checkpoints and metrics.  [default: OUTPUT.job]"
 )
 @click.option("--adapter", type=click.Choice(["lora"]), help="Train low-rank matrices beside the weights.")
-@click.option("--loss", metavar="NAME", help="With this loss and its defaults, e.g. sft, sppo, nll:1,sigmoid:0.01.")
+@click.option("--loss", metavar="NAME", help="With this loss or sum of losses, e.g. sppo, dpo:beta=0.1+0.1*sft.")
 @click.option("--merge", is_flag=True, help="Save a whole model, the adapter added to its base.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the training; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -83,7 +84,7 @@ def train(
     if as_json:
         echo_json(result.model_dump(mode="json"))
     else:
-        echo(_summary(result))
+        echo(_summary(result), lines=True)
     sys.exit(exit_status(result))
 
 
@@ -168,8 +169,8 @@ def _summary(result: Result) -> str:
     lines = [
         f"Rows: {rows.kept} of {rows.rows} kept, {rows.cut} cut, {rows.dropped} dropped, {rows.set_aside} set aside; "
         f"tokens of prompt and response {rows.total.min} to {rows.total.max}, median {rows.total.median}",
-        *(f"  {reason}" for reason in rows.reasons),
-        *(f"  note: {note}" for note in rows.notes),
+        *(f"  {one_line(reason)}" for reason in rows.reasons),
+        *(f"  note: {one_line(note)}" for note in rows.notes),
     ]
     if rows.shared_prefix not in {"", "yes"}:
         lines.append(f"Prompts were encoded twice, not shared: {rows.shared_prefix}")
@@ -181,4 +182,4 @@ def _summary(result: Result) -> str:
         lines += [f"Held out, {name}: {_figures(figures)}" for name, figures in result.held_out.items()]
         return "\n".join([*lines, f"Model: {result.model}"])
     word = {"nothing": "Nothing to train", "failed": "Failed", "stopped": "Stopped"}[result.state]
-    return "\n".join([*lines, f"{word}: {result.reason}"])
+    return "\n".join([*lines, f"{word}: {one_line(result.reason)}"])

@@ -31,7 +31,9 @@ def view(run: str | None, port: int, opens: bool, settings: Settings) -> None:
     """
     ledger = open_ledger(settings)
     check_run(ledger, run)
-    serve_pages(ledger, port=port, opens=opens, page=f"#/run/{quote(run, safe='')}" if run else "")
+    serve_pages(
+        ledger, port=port, opens=opens, page=f"#/run/{quote(run, safe='')}" if run else "", flower=settings.flower_url
+    )
 
 
 def check_run(ledger: Ledger, run: str | None) -> None:
@@ -41,19 +43,19 @@ def check_run(ledger: Ledger, run: str | None) -> None:
             runs_.get_run(conn, run)
 
 
-def serve_pages(ledger: Ledger, *, port: int, opens: bool, page: str, who: str = "") -> None:
+def serve_pages(ledger: Ledger, *, port: int, opens: bool, page: str, who: str = "", flower: str | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM; print the link, or open it."""
     try:
-        asyncio.run(_serve(ledger, port=port, opens=opens, page=page, who=who))
+        asyncio.run(_serve(ledger, port=port, opens=opens, page=page, who=who, flower=flower or ""))
     finally:
         ledger.close()
 
 
-async def _serve(ledger: Ledger, *, port: int, opens: bool, page: str, who: str) -> None:
+async def _serve(ledger: Ledger, *, port: int, opens: bool, page: str, who: str, flower: str) -> None:
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    async with serve(ledger, port=port, who=who) as url:
+    async with serve(ledger, port=port, who=who, flower=flower) as url:
         echo(f"open {url}{page}  (Ctrl-C ends it)")  # echo flushes: whoever waits for us reads it
         if opens:
             await asyncio.to_thread(webbrowser.open, f"{url}{page}")

@@ -26,7 +26,7 @@ idle_option = click.option(
 
 
 @click.command()
-@click.argument("name", type=click.Choice(list(WORKERS)))
+@click.argument("name", type=click.Choice([*WORKERS, "scorer"]))
 @click.option(
     "--concurrency", "threads", type=click.IntRange(1), help="Messages at once; by default what suits the type."
 )
@@ -49,6 +49,10 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
     _await_ledger(settings)
     use(settings)
     raise_file_limit()
+    if name == "scorer":
+        from lrq.workers.scorer import serve  # noqa: PLC0415 - loads torch
+
+        return serve(settings, log_level)
     process = app.Worker(
         hostname=f"{name}@{socket.gethostname()}-{os.getpid()}",
         queues=list(WORKERS[name]),

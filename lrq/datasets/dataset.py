@@ -1,10 +1,15 @@
 """Datasets and sampled responses: which items a file holds, and which of its lines are rejected."""
 
+import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from lrq.datasets.sources import Line, Source
@@ -21,24 +26,35 @@ class Dataset:
     """The items of a dataset, line by line; a line that cannot be used comes with its reason.
 
     `needs` are the fields that the recipe cannot do without. `ignored` counts the fields that no recipe reads;
-    `dropped` those that could not be read and need not be, with the reason of the first. `source.position` of
+    `dropped` those that could not be read and need not be, with the reason of the first; `missing` what lines of a
+    published form do not hold. `source.position` of
     `source.total` says how far reading is. Duplicate ids are the ledger's to notice: it knows all ids, and a reader of
     a million lines should not.
 
-    Where the first line has no field for an id, ids are the numbers of the lines.
+    Where the first line has no field for an id, ids are the numbers of the lines. `joins_systems`: lines that differ in
+    their system message alone are one item, which comes after all others (Multifaceted Collection).
     """
 
-    def __init__(self, path: str, needs: Collection[str] = (), responses: "ResponsesFile | None" = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        needs: Collection[str] = (),
+        responses: "ResponsesFile | None" = None,
+        *,
+        joins_systems: bool = False,
+    ) -> None:
         self.source = Source(path)
+        self._joins_systems = joins_systems
         self.ignored: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.why_dropped: dict[str, str] = {}
+        self.missing: Counter[str] = Counter()
         self._needs = frozenset(needs)
         self._responses = responses
         self._is_numbered: bool | None = None
 
     def __iter__(self) -> Iterator[Line[Entry]]:
-        for line in self.source:
+        for line in join_systems(self.source) if self._joins_systems else self.source:
             entry = _read(line, partial(self._entry, default_id=self._default_id(line)))
             if entry.value is not None:
                 self._count(entry.value)
@@ -69,9 +85,49 @@ class Dataset:
         for name in entry.ignored:
             counts = name in self.ignored or len(self.ignored) < MAX_NAMES
             self.ignored[name if counts else "(others)"] += 1
+        self.missing.update(entry.missing)
         for name, reason in entry.dropped.items():
             self.dropped[name] += 1
             self.why_dropped.setdefault(name, reason)
+
+
+def join_systems(lines: Iterable[Line[Mapping[str, Any]]]) -> Iterator[Line[Mapping[str, Any]]]:
+    """Join lines that ask the same under different system messages, each with its answer, into one item.
+
+    Such lines have a `prompt`, a `system` message and an `output`, and neither an id nor rubrics. They wait in a
+    temporary file until all are read; what they join to has the number of the first, `system` as a list, and the
+    outputs as `responses` in the same order.
+    """
+    with closing(sqlite3.connect("", isolation_level=None)) as base:
+        base.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN;")
+        base.execute("CREATE TABLE parts (question BLOB, number INTEGER, source TEXT, line BLOB)")
+        for line in lines:
+            if line.value is None or not _is_part(line.value):
+                yield line
+                continue
+            question = sha256(line.value["prompt"].encode("utf-8", "replace")).digest()
+            base.execute(
+                "INSERT INTO parts VALUES (?, ?, ?, ?)", (question, line.number, line.source, json.dumps(line.value))
+            )
+        parts = base.execute(_PARTS)
+        for _, group in groupby(parts, key=itemgetter(0)):
+            yield _joined(list(group))
+
+
+def _is_part(line: Mapping[str, Any]) -> bool:
+    texts = all(isinstance(line.get(name), str) and line[name].strip() for name in ("prompt", "system", "output"))
+    return texts and not any(name in line for name in ("id", *ALIASES["id"], "rubrics", *ALIASES["rubrics"]))
+
+
+def _joined(parts: Sequence[tuple[bytes, int, str, str]]) -> Line[Mapping[str, Any]]:
+    answers: dict[str, str] = {}
+    lines = [json.loads(text) for *_, text in parts]
+    for line in lines:
+        answers.setdefault(line["system"], line["output"])
+    first = {name: value for name, value in lines[0].items() if name != "output"}
+    _, number, source, _ = parts[0]
+    value = {**first, "system": list(answers), "responses": list(answers.values())}
+    return Line(number=number, value=value, source=source)
 
 
 class ResponsesFile:
@@ -137,6 +193,10 @@ CREATE TABLE rejected (number INTEGER, reason TEXT);
 CREATE TABLE used (item TEXT PRIMARY KEY) WITHOUT ROWID;
 BEGIN;
 """  # one transaction that nobody commits: nothing here outlives the process
+_PARTS = """
+SELECT question, number, source, line FROM parts
+JOIN (SELECT question, min(rowid) AS first FROM parts GROUP BY question) USING (question) ORDER BY first, parts.rowid
+"""
 _UNUSED = "SELECT item FROM sampled WHERE item NOT IN (SELECT item FROM used) GROUP BY item ORDER BY min(number)"
 
 

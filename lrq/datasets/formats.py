@@ -57,7 +57,7 @@ def foreign(head: bytes) -> str:
     """
     words_ = next((words for sign, words in _FOREIGN.items() if head.startswith(sign)), "")
     text = head.removeprefix(UTF8_MARK).strip()
-    if words_ or not text:
+    if words_ or not text or is_table(head):
         return words_
     if head[257:262] == b"ustar":
         return f"a tar archive: {_UNPACK}"
@@ -76,6 +76,12 @@ def _unknown(text: bytes) -> str:
         return "CSV or another table of text: convert it to JSON lines"
     beginning = first.decode("utf-8", "replace")[:_BEGINNING]
     return f"no JSON: it begins with {beginning!r}, and no line with {{; lrq reads lines of JSON objects"
+
+
+def is_table(head: bytes) -> bool:
+    """Tell whether a file is a CSV of transcripts as EvalYaks has them: with a column PROMPT."""
+    first = re.split(rb"[\r\n]", head.removeprefix(UTF8_MARK), maxsplit=1)[0]
+    return any(name.strip(b' "') == b"PROMPT" for name in first.split(b","))
 
 
 def is_spread(head: bytes) -> bool:

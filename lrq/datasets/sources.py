@@ -1,6 +1,8 @@
-"""The JSON objects of files, one in memory at a time: JSON lines and arrays, plain or packed, and Parquet."""
+"""The objects of files, one in memory at a time: JSON lines and arrays, plain or packed, Parquet, and CSV."""
 
+import csv
 import glob
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -65,7 +67,8 @@ class Source:
         before = 0
         for file in self.files:
             text = self._stdin or open_text(file)
-            read = partial(self._rows, file) if text.packing == "parquet" else self._lines
+            read = self._table if formats.is_table(text.head) else self._lines
+            read = partial(self._rows, file) if text.packing == "parquet" else read
             with closing(text):
                 yield from read(self._names[file], text, before)
             before += 0 if file == "-" else os.path.getsize(file)
@@ -85,6 +88,20 @@ class Source:
         if text.problem:
             reason = f"the compressed data is damaged or ends early ({text.problem})"
             yield Line(number=number + 1, reason=reason, source=name)
+
+    def _table(self, name: str, text: Text, before: int) -> Iterator[Line[Mapping[str, Any]]]:
+        """Yield the rows of a CSV by the names of its first; their texts may go over several lines."""
+        csv.field_size_limit(MAX_LINE)
+        stream = io.TextIOWrapper(buffered(text), encoding="utf-8-sig", errors="surrogateescape", newline="")
+        rows, number = csv.reader(stream), 0
+        columns = next(rows)
+        try:
+            for number, row in enumerate(rows, 1):
+                self.position = before + text.position
+                if any(row):
+                    yield Line(number=number, value=dict(zip(columns, row, strict=False)), source=name)
+        except csv.Error as error:
+            yield Line(number=number + 1, reason=f"not CSV from here on ({error})", source=name)
 
     def _rows(self, file: str, name: str, _: Text, before: int) -> Iterator[Line[Mapping[str, Any]]]:
         rows, size = ParquetRows(file, MAX_LINE), os.path.getsize(file)

@@ -5,15 +5,16 @@ Each item has one whole-numbered score for each criterion, on a scale such as 1 
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from statistics import fmean
-from typing import Literal
+from functools import lru_cache
+from itertools import accumulate, product
+from typing import Any, Literal
 
 Scores = Sequence[int]  # of one item, by criterion
 Category = Literal["accurate", "partly accurate", "acceptable", "inaccurate"]
 CATEGORIES: tuple[Category, ...] = ("accurate", "partly accurate", "acceptable", "inaccurate")
+_MOST_CONSTANTS = 10_000  # that are tried: five criteria of five scores have 3,125
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,53 +51,103 @@ def compare(references: Sequence[Scores], predictions: Sequence[Scores]) -> Agre
     """Compare predictions with references, item by item. Raises ValueError where there are none, or not as many."""
     if not references:
         raise ValueError("there is nothing to compare")
-    pairs = list(zip(references, predictions, strict=True))
-    counts = Counter(category(reference, predicted) for reference, predicted in pairs)
-    variation = fmean(abs(a - b) for pair in pairs for a, b in zip(*pair, strict=True))
-    columns = zip(zip(*references, strict=True), zip(*predictions, strict=True), strict=True)
+    return _compare_counted(_count_pairs(references, predictions))
+
+
+_Pair = tuple[tuple[int, ...], tuple[int, ...]]  # reference and predicted scores of an item
+
+
+def _count_pairs(references: Sequence[Scores], predictions: Sequence[Scores]) -> Counter[_Pair]:
+    return Counter((tuple(a), tuple(b)) for a, b in zip(references, predictions, strict=True))
+
+
+@lru_cache(maxsize=100_000)
+def _rate(pair: _Pair) -> tuple[Category, int]:
+    """Return the category of an item and its sum of absolute deviations."""
+    return category(*pair), sum(abs(a - b) for a, b in zip(*pair, strict=True))
+
+
+def _compare_counted(pairs: Mapping[_Pair, int]) -> Agreement:
+    """Compare items of which equal ones are counted."""
+    counts: Counter[Category] = Counter()
+    deviation = 0
+    for pair, count in pairs.items():
+        name, sum_of_deviations = _rate(pair)
+        counts[name] += count
+        deviation += count * sum_of_deviations
+    items, criteria = sum(pairs.values()), len(next(iter(pairs))[0])
     return Agreement(
-        items=len(pairs),
+        items=items,
         counts={name: counts[name] for name in CATEGORIES},
-        variation=variation,
-        kappa=[quadratic_kappa(a, b) for a, b in columns],
+        variation=deviation / (criteria * items),
+        kappa=[_kappa(_column(pairs, at)) for at in range(criteria)],
     )
+
+
+def _column(pairs: Mapping[_Pair, int], at: int) -> Mapping[tuple[int, int], int]:
+    """Return the pairs of scores of one criterion, counted."""
+    column = Counter[tuple[int, int]]()
+    for (reference, predicted), count in pairs.items():
+        column[reference[at], predicted[at]] += count
+    return column
 
 
 def quadratic_kappa(references: Sequence[int], predictions: Sequence[int]) -> float:
     """Return Cohen's kappa with quadratic weights: 1 − Σ w·observed / Σ w·expected; 1.0 where both are one constant."""
-    count = len(references)
-    observed = sum((a - b) ** 2 for a, b in zip(references, predictions, strict=True)) / count
-    rows, columns = Counter(references), Counter(predictions)
-    expected = sum(rows[a] * columns[b] * (a - b) ** 2 for a in rows for b in columns) / count**2
+    return _kappa(Counter(zip(references, predictions, strict=True)))
+
+
+def _kappa(pairs: Mapping[tuple[int, int], int]) -> float:
+    """Return the kappa of pairs of scores that are counted."""
+    items = sum(pairs.values())
+    rows, columns = Counter[int](), Counter[int]()
+    for (a, b), count in pairs.items():
+        rows[a] += count
+        columns[b] += count
+    observed = sum(count * (a - b) ** 2 for (a, b), count in pairs.items()) / items
+    expected = sum(rows[a] * columns[b] * (a - b) ** 2 for a in rows for b in columns) / items**2
     return 1 - observed / expected if expected else 1.0
 
 
 def best_constant(references: Sequence[Scores], scale: Sequence[int]) -> tuple[tuple[int, ...], Agreement]:
     """Return the scores that a judge who always says the same would say best, and how far they agree.
 
-    Best by acceptable accuracy, then by accurate ones, then by the smaller variation.
+    Best by acceptable accuracy, then by accurate ones, then by the smaller variation. Where there are more than 10,000
+    combinations, a constant has the same score for every criterion.
     """
-    candidates = product(scale, repeat=len(references[0]))
-    rated = [(scores, compare(references, [scores] * len(references))) for scores in candidates]
+    counted = Counter(map(tuple, references))
+    criteria = len(references[0])
+    is_small = len(scale) ** criteria <= _MOST_CONSTANTS
+    candidates = product(scale, repeat=criteria) if is_small else ((score,) * criteria for score in scale)
+    rated = [(one, _compare_counted({(each, one): n for each, n in counted.items()})) for one in candidates]
     return max(rated, key=lambda one: (one[1].acceptable, one[1].accurate, -one[1].variation))
 
 
-def bootstrap_interval(
-    references: Sequence[Scores],
-    predictions: Sequence[Scores],
-    figure: Callable[[Agreement], float],
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the 95 % interval of a figure over items drawn again with replacement (Efron 1979, percentiles)."""
-    generator, count = random.Random(seed), len(references)
-    values = []
-    for _ in range(resamples):
-        drawn = generator.choices(range(count), k=count)
-        values.append(figure(compare([references[n] for n in drawn], [predictions[n] for n in drawn])))
-    values.sort()
-    return values[int(0.025 * resamples)], values[min(resamples - 1, int(0.975 * resamples))]
+def bootstrap_intervals(
+    references: Sequence[Scores], predictions: Sequence[Scores], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Return 95 % intervals over items drawn again with replacement (Efron 1979, percentiles).
+
+    `accurate`, `acceptable` and `variation` have one each, `kappa` has one for each criterion.
+    """
+    generator = random.Random(seed)
+    counted = _count_pairs(references, predictions)
+    pairs, ends = list(counted), list(accumulate(counted.values()))
+    drawn = [
+        _compare_counted(Counter(generator.choices(pairs, cum_weights=ends, k=len(references))))
+        for _ in range(resamples)
+    ]
+    return {
+        "accurate": _percentiles([one.accurate for one in drawn]),
+        "acceptable": _percentiles([one.acceptable for one in drawn]),
+        "variation": _percentiles([one.variation for one in drawn]),
+        "kappa": [_percentiles(values) for values in zip(*(one.kappa for one in drawn), strict=True)],
+    }
+
+
+def _percentiles(values: Sequence[float]) -> tuple[float, float]:
+    ordered = sorted(values)
+    return ordered[int(0.025 * len(ordered))], ordered[min(len(ordered) - 1, int(0.975 * len(ordered)))]
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-# What any program needs: where to find things, which language, how to reach the network.
+# What any program needs: where to find things, and which language.
 SYSTEM = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TERM", "TMPDIR", "TEMP", "TMP",
     "XDG_*", "LD_*", "DYLD_*", "PYTHON*", "VIRTUAL_ENV", "CONDA_PREFIX", "SSL_CERT_FILE", "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy",
-    "no_proxy", "all_proxy", "COVERAGE_*",
+    "REQUESTS_CA_BUNDLE", "COVERAGE_*",
 )  # fmt: skip
+# What a process reads that calls endpoints, where their settings say so; a proxy's URL may hold a password.
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 # What torch, its accelerators, and the launchers of several nodes read.
 COMPUTE = (
     "CUDA_*", "NVIDIA_*", "NCCL_*", "GLOO_*", "ROCM_*", "ROCR_*", "HIP_*", "HSA_*", "ASCEND_*", "XPU_*", "ZE_*",

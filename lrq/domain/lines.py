@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from lrq.domain.records import Item, Response
+from lrq.domain.transcripts import read_transcript
 
 # Other names of fields, as published files have them: LongReward, LongBench, Multifaceted, UltraFeedback, Alpaca.
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -34,6 +35,7 @@ class Entry:
     blank: tuple[int, ...] = ()  # k of responses without a text: neither judged nor paired
     ignored: tuple[str, ...] = ()  # fields that no recipe reads, and aliases beside their names
     dropped: Mapping[str, str] = field(default_factory=dict)  # fields that cannot be read and need not be → why
+    missing: tuple[str, ...] = ()  # what a published form holds elsewhere and this line does not: "scores"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ def parse_entry(line: object, needs: Collection[str] = (), default_id: str = "")
     """
     if not isinstance(line, Mapping):
         raise BadLine(f"the line is {_kind(line)}; a line is one JSON object")
+    line, missing = _published(line)
     spelt = {name: found for name in _READERS if (found := _spelling(name, line))}
     values, dropped = _read_fields(line, spelt, {"id", "responses", *needs})
     if default_id and not any(name in line for name in ("id", *ALIASES["id"])):
@@ -73,7 +76,32 @@ def parse_entry(line: object, needs: Collection[str] = (), default_id: str = "")
         blank=tuple(k for k, text in enumerate(texts) if not text),
         ignored=tuple(str(name) for name in line if name not in spelt.values() and _is_ignored(name, line)),
         dropped=dropped,
+        missing=missing,
     )
+
+
+def _published(line: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
+    """Return a line of a published form in our fields, and what it lacks. Raises BadLine where that is everything.
+
+    EvalYaks has a conversation and its scores in one text; Feedback Collection has its rubric in fields of its own.
+    """
+    if isinstance(line.get("orig_criteria"), str):
+        named = {ours: line.get(f"orig_{theirs}") for ours, theirs in _FEEDBACK_FIELDS.items()}
+        rubric = {name: value for name, value in line.items() if name == "orig_criteria" or "_score" in str(name)}
+        rest = {name: value for name, value in line.items() if not str(name).startswith("orig_")}
+        responses = [line["orig_response"]] if line.get("orig_response") else None
+        return {**named, **rest, "rubrics": [rubric], "responses": responses}, ()
+    text = line.get("PROMPT")
+    if not isinstance(text, str) or "turns" in line:
+        return line, ()
+    transcript = read_transcript(_text("PROMPT", text))
+    speakers = {turn["speaker"] for turn in transcript.turns}
+    if "Candidate" not in speakers:
+        what = "turn of a candidate" if speakers else "conversation"
+        raise BadLine(f"PROMPT holds no {what} between `Conversation:` and [/INST]")
+    fields = {"turns": list(transcript.turns), "context": transcript.material, "answer": transcript.scores}
+    rest = {name: value for name, value in line.items() if name != "PROMPT"}
+    return {**fields, **rest}, () if transcript.scores else ("scores",)
 
 
 def parse_response(line: object) -> Given:
@@ -292,6 +320,7 @@ _TEXT_FIELDS = (
     "text", "response", "content", "answer", "completion", "output", "generated_text", "message", "value",
     "passage", "paragraph_text", "paragraph", "contents", "body", "sentences",
 )  # fmt: skip
+_FEEDBACK_FIELDS = {"question": "instruction", "answer": "reference_answer"}
 _ROLES = {"function": "tool", "developer": "system"} | {name: name for name in ("system", "user", "assistant", "tool")}
 
 
@@ -303,6 +332,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "responses": _responses,
     "system": _system,
     "rubrics": _records,
+    "questions": _filled_texts,
     "short_contexts": _filled_texts,
     "messages": _messages,
     "turns": _records,

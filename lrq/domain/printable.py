@@ -1,7 +1,6 @@
 """Text of anyone's, made printable: what would drive a terminal, or hide in a line, is shown instead of obeyed."""
 
 import json
-import logging
 import re
 from typing import Any
 
@@ -40,25 +39,6 @@ def printable_json(value: Any, *, indent: bool = False) -> str:
     """Return JSON that holds the value exactly, and nothing that is not seen: such characters are escaped."""
     option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
     return _UNPRINTABLE.sub(_escaped, orjson.dumps(value, option=option).decode())
-
-
-class PrintableFormatter(logging.Formatter):
-    """Another formatter's lines, made printable: reasons and exceptions quote what servers and data hold."""
-
-    def __init__(self, inner: logging.Formatter | None) -> None:
-        super().__init__()
-        self._inner = inner or logging.Formatter()
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line, or the lines of a traceback."""
-        return printable(self._inner.format(record))
-
-
-def make_logs_printable(logger: logging.Logger) -> None:
-    """Wrap the formatters of a logger's handlers."""
-    for handler in logger.handlers:
-        if not isinstance(handler.formatter, PrintableFormatter):
-            handler.setFormatter(PrintableFormatter(handler.formatter))
 
 
 def _shown(match: re.Match[str]) -> str:

@@ -17,6 +17,9 @@ ROLES: tuple[Role, ...] = ("judge", "policy", "teacher", "embedding")
 # Why a response has no text, where drawing it again would end the same.
 NOT_FINITE = "failed: the policy's logits are not finite"
 UNFINISHED_THOUGHT = "it ended within its thought"
+UNRENDERABLE = "the policy's chat template or tokenizer did not end, or broke down, on this text"
+
+Api = Literal["chat", "embeddings", "score"]
 
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
@@ -44,7 +47,7 @@ class Item:
     context: str = ""
     question: str = ""
     answer: str | None = None  # the reference answer, where the dataset has one
-    fields: Mapping[str, Any] = field(default_factory=dict)  # system, rubrics, short_contexts, messages, turns
+    fields: Mapping[str, Any] = field(default_factory=dict)  # system, rubrics, questions, messages, turns
 
 
 # Stands in a prompt's messages for the item's context: the only part that may be cut, and kept once for all prompts.
@@ -176,7 +179,7 @@ class Call:
     endpoint: str  # the endpoint's name in the settings
     model: str
     messages: Sequence[Message] = ()
-    input: Sequence[str] = ()  # texts to embed, for the embedding role alone
+    input: Sequence[str] = ()  # texts to embed; of a judge that scores: a prompt and the responses to it
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
@@ -188,6 +191,11 @@ class Call:
     series: int = 0  # raised only by an explicit retry
     identity: str = ""  # of the server; empty: a run that was frozen before servers were told apart
 
+    @property
+    def api(self) -> Api:
+        """How it is asked: by chat, for embeddings, or for scores of texts."""
+        return "embeddings" if self.role == "embedding" else "score" if self.input else "chat"
+
     @cached_property
     def size(self) -> int:
         """Bytes of UTF-8 of all that is asked; tools and schemas of answers among `extra` are read by the model too."""
@@ -195,11 +203,15 @@ class Call:
         return asked + (len(orjson.dumps(self.extra)) if self.extra else 0)
 
     @cached_property
+    def control_tokens(self) -> int:
+        """Count the control tokens that the messages spell out: each grows by a byte where it is broken."""
+        return sum(count_control_tokens(message["content"]) for message in self.messages)
+
+    @cached_property
     def longest(self) -> int:
-        """The size in that normal form of Unicode in which it is longest, control tokens broken."""
+        """Return the size in bytes in that normal form of Unicode in which it is longest, control tokens broken."""
         texts = (*(message["content"] for message in self.messages), *self.input)
-        broken = sum(count_control_tokens(message["content"]) for message in self.messages)
-        return self.size + broken + sum(_growth(text) for text in texts if not text.isascii())
+        return self.size + self.control_tokens + sum(_growth(text) for text in texts if not text.isascii())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +252,7 @@ class Reply:
 
     key: str
     choices: Sequence[Choice] = ()
-    vectors: Sequence[Sequence[float]] = ()  # embeddings, in the order of the input
+    vectors: Sequence[Sequence[float]] = ()  # embeddings, or scores of a judge, in the order of the texts
     usage: Usage = field(default_factory=Usage)
     cost_micros: int | None = None  # millionths of the currency; None: unpriced
     reused: bool = False  # found in the ledger or shared with another asker

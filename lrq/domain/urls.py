@@ -43,6 +43,14 @@ def safe_url(url: str) -> str:
     return f"{scheme}://{'***@' if at else ''}{place}{question}{shown}{'#***' if hash_ else ''}"
 
 
+def password_of(url: str) -> str:
+    """Return a URL's password as it is written; empty where there is none, or it cannot be read."""
+    try:
+        return urlsplit(url).password or ""
+    except ValueError:
+        return ""
+
+
 def _safe_pair(pair: str) -> str:
     name, equals, _ = pair.partition("=")
     return pair if name in _HARMLESS else f"{name}=***" if equals else "***" if name else ""

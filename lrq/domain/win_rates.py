@@ -60,6 +60,11 @@ def sigmoid(logit: float) -> float:
     return 1 / (1 + exp(-logit)) if logit >= 0 else 1 - 1 / (1 + exp(logit))
 
 
+def reward_logits(rewards: Sequence[float]) -> list[list[float]]:
+    """Return the logits of a Bradley-Terry model: of i over j the difference of their rewards."""
+    return [[a - b for b in rewards] for a in rewards]
+
+
 def reward_matrix(rewards: Sequence[float]) -> list[list[float]]:
     """Return the matrix in which the higher reward beats the lower, and equal ones tie."""
     return [[0.5 if a == b else float(a > b) for b in rewards] for a in rewards]

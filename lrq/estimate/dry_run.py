@@ -8,10 +8,12 @@ from dataclasses import replace
 from lrq.domain.lines import Entry
 from lrq.domain.records import Call, Item, Passage, Prompt, Purpose, Response, Score
 from lrq.domain.tokens import chunk, count_tokens
+from lrq.estimate.contexts import Longest
 from lrq.estimate.cost import Estimate
 from lrq.judge.asking import Asker, JudgeModel
 from lrq.judge.estimate import Amount, Bill, Scaled, Size, less_cached, merged, scale
 from lrq.judge.passages import Embedder, PassageCache
+from lrq.judge.preferences import Preferences
 from lrq.judge.votes import cast
 from lrq.recipes import Case, Step
 from lrq.run_config import RunConfig
@@ -35,6 +37,7 @@ class DryRun:
         self._response_tokens = response_tokens
         texts = frozen.config["prompts"].values()
         self._counter = Counter([text.partition("{{")[0] for text in texts], simulated)
+        self._steps = frozen.recipe.steps_for(frozen.config["settings"])
         self._known_judge = bool(frozen.config["judge"]["models"])
 
     def size(self, entry: Entry) -> Size:
@@ -54,6 +57,11 @@ class DryRun:
         if total is not None:
             scaled = scale(list(zip(sizes, bills, strict=True)), total)
         return replace(scaled, bill=less_cached(scaled.bill, self._counter.missed))
+
+    @property
+    def longest(self) -> Longest:
+        """Return the longest prompts so far, in tokens, by endpoint; those of an endpoint that nobody named apart."""
+        return {name: tokens for name, tokens in self._counter.longest.items() if name[1] != _NOBODY.endpoint}
 
     def notes(self) -> list[str]:
         """Say what the figures take for granted."""
@@ -84,7 +92,7 @@ class DryRun:
         case = self._frozen.case(entry.item, responses=entry.responses)
         case = case if entry.responses else await self._sample(case)
         cache = PassageCache()
-        scores = [score for step in self._frozen.recipe.steps for score in await self._judge(step, case, cache)]
+        scores = [score for step in self._steps for score in await self._judge(step, case, cache)]
         return replace(case, scores=tuple(scores))
 
     async def _judge(self, step: Step, case: Case, cache: PassageCache) -> Sequence[Score]:
@@ -99,7 +107,10 @@ class DryRun:
         async def vote(number: int) -> Sequence[Score]:
             models = frozen.judge_of if self._known_judge else lambda *_: _NOBODY
             ask = Asker(caller=self._counter, models=models, purpose=purpose, vote=number, shared=step.shared)
-            return await step.procedure(step.judge(case, ask, nearest))
+            prefer = None
+            if frozen.is_compared(name):
+                prefer = Preferences(caller=self._counter, models=frozen.judge_of, purpose=purpose)
+            return await step.procedure(step.judge(case, ask, nearest, prefer))
 
         return await cast(frozen.votes(name), vote)
 

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from lrq.config import Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.lines import Entry
+from lrq.estimate.contexts import short_contexts
 from lrq.estimate.cost import Estimate, Pricing, estimate_facts, limit_notes
 from lrq.estimate.dry_run import DryRun
 from lrq.judge.estimate import Size
@@ -57,7 +58,7 @@ def preview_items(ledger: Ledger, settings: Settings, run: Run, after: int) -> d
         looked_at=len(entries),
         bill=pricing.replied(scaled.bill),
         uncertainty=scaled.uncertainty,
-        notes=dry_run.notes(),
+        notes=[*dry_run.notes(), *short_contexts(settings, dry_run.longest)],
     )
     return estimate_facts(estimate, pricing)
 

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lrq.config import Settings
 from lrq.datasets.dataset import Dataset, ResponsesFile
 from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import Entry
+from lrq.estimate.contexts import short_contexts
 from lrq.estimate.cost import Estimate
 from lrq.estimate.dry_run import DryRun, Reservoir, estimate_items
 from lrq.judge.estimate import Bill
@@ -61,8 +62,9 @@ def survey(
     if not reservoir.kept:
         reason, number = next(iter(lines.reasons.most_common(1)), ("it is empty", 0))
         raise LrqError(f"no line of {intent.file} can be used: {reason}" + (f" ({number:,} lines)" if number else ""))
+    estimate = estimate_items(dry_run, reservoir, _MOST_CHARS)
     return Seen(
-        estimate=estimate_items(dry_run, reservoir, _MOST_CHARS),
+        estimate=replace(estimate, notes=[*estimate.notes, *short_contexts(settings, dry_run.longest)]),
         ids=[e.item.id for e in head],
         first=make().bill(head).bill,
         set_aside=lines.set_aside,
@@ -78,7 +80,8 @@ class _Lines:
     def __init__(self, settings: Settings, intent: Intent, watch: Watch) -> None:
         self._intent, self._watch = intent, watch
         responses_file = ResponsesFile(intent.responses) if intent.responses else None
-        self._dataset = Dataset(intent.file, load_recipe(settings.recipe).needs, responses_file)
+        recipe = load_recipe(settings.recipe)
+        self._dataset = Dataset(intent.file, recipe.needs, responses_file, joins_systems=recipe.joins_systems)
         self._seen: set[int] = set()  # hashes of the ids
         self.set_aside = 0
         self.reasons: Counter[str] = Counter()

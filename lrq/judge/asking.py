@@ -55,6 +55,7 @@ class JudgeModel:
     model: str
     extra: Mapping[str, Any] = field(default_factory=dict)
     identity: str = ""
+    api: str = "chat"  # or "score": a preference model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ class Asker:
     ) -> Answer[T]:
         model = self.models(dimension, prompt)
         sample = (0 if kind in self.shared else self.vote) * DRAWS + draw
-        asked = partial(
+        make_call = partial(
             Call,
             role="judge",
             endpoint=model.endpoint,
@@ -94,7 +95,7 @@ class Asker:
         reason = ""
         for series in range(self.series + 1):
             try:
-                return await self._ask(partial(asked, series=series), first, purpose, read, max_tokens, keys)
+                return await self._ask(partial(make_call, series=series), first, purpose, read, max_tokens, keys)
             except _Fruitless as fruitless:
                 reason = f"{dimension}, {kind}: {fruitless}"
                 if fruitless.is_new:  # it was asked just now: another series is for another `resume --failed`

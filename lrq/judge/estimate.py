@@ -44,7 +44,7 @@ Bill = Mapping[Group, Amount]
 
 
 def merged(bills: Iterable[Bill]) -> dict[Group, Amount]:
-    """Add up several bills."""
+    """Return one bill of several."""
     total: dict[Group, Amount] = {}
     for bill in bills:
         for group, amount in bill.items():
@@ -53,7 +53,7 @@ def merged(bills: Iterable[Bill]) -> dict[Group, Amount]:
 
 
 def less_cached(bill: Bill, missed: Mapping[Group, float]) -> dict[Group, Amount]:
-    """Return the bill with `missed` tokens fewer found in prompt caches."""
+    """Return the bill with these tokens fewer found in prompt caches."""
     return {
         group: replace(amount, cached_tokens=max(0.0, amount.cached_tokens - missed.get(group, 0.0)))
         for group, amount in bill.items()
@@ -81,7 +81,7 @@ class Scaled:
 
 
 def scale(sample: Sequence[tuple[Size, Bill]], total: Size) -> Scaled:
-    """Scale the bill of a random sample to all items: a ratio estimate for each group and field.
+    """Return the bill of all items from that of a random sample: a ratio estimate for each group and field.
 
     Each grows with the one measure of size that explains the sample best (least squares through the origin), so that
     no one need know what a recipe's calls depend on. The error is that of a ratio estimate without replacement.
@@ -91,31 +91,31 @@ def scale(sample: Sequence[tuple[Size, Bill]], total: Size) -> Scaled:
     bill: dict[Group, Amount] = {}
     residual = [0.0] * len(sample)
     for group in groups:
-        bill_ = {}
+        fields = {}
         for name in FIELDS:
-            values = [getattr(each.get(group, Amount()), name) for _, each in sample]
-            measure, ratio = _best_ratio(sizes, values, astuple(total))
-            bill_[name] = ratio * astuple(total)[measure]
+            values = [getattr(counts.get(group, Amount()), name) for _, counts in sample]
+            column, ratio = _best_ratio(sizes, values, astuple(total))
+            fields[name] = ratio * astuple(total)[column]
             if name in ("prompt_tokens", "completion_tokens"):
-                errors = (value - ratio * size[measure] for value, size in zip(values, sizes, strict=True))
+                errors = (value - ratio * size[column] for value, size in zip(values, sizes, strict=True))
                 residual = [sum(pair) for pair in zip(residual, errors, strict=True)]
-        bill[group] = Amount(**bill_)
+        bill[group] = Amount(**fields)
     return Scaled(
-        bill=bill, uncertainty=_uncertainty(residual, total.items, sum(each.tokens for each in bill.values()))
+        bill=bill, uncertainty=_uncertainty(residual, total.items, sum(counts.tokens for counts in bill.values()))
     )
 
 
 def _best_ratio(sizes: Sequence[Sequence[float]], values: Sequence[float], total: Sequence[float]) -> tuple[int, float]:
     """Return the measure that explains the values best, and values per unit of it."""
     candidates = []
-    for measure in range(len(total)):
-        amount = sum(size[measure] for size in sizes)
-        if amount and total[measure]:
-            ratio = sum(values) / amount
-            squares = sum((value - ratio * size[measure]) ** 2 for value, size in zip(values, sizes, strict=True))
-            candidates.append((squares, measure, ratio))
-    _, measure, ratio = min(candidates)
-    return measure, ratio
+    for column in range(len(total)):
+        size_total = sum(size[column] for size in sizes)
+        if size_total and total[column]:
+            ratio = sum(values) / size_total
+            squares = sum((value - ratio * size[column]) ** 2 for value, size in zip(values, sizes, strict=True))
+            candidates.append((squares, column, ratio))
+    _, column, ratio = min(candidates)
+    return column, ratio
 
 
 def _uncertainty(residual: Sequence[float], items: float, tokens: float) -> float:
@@ -154,21 +154,21 @@ def replied(
         caches: endpoints whose cached input is cheaper; of others nothing is taken for cached until they say so.
         simulated: endpoints whose replies need no guess.
     """
-    corrected = {}
+    amounts = {}
     for group, amount in bill.items():
-        usage = known.get((group.role, group.endpoint, group.model, group.kind))
-        length = amount.completion_tokens if group.endpoint in simulated else _typical(kinds.get(group.kind), amount)
-        completion = amount.calls * usage.completion_tokens if usage else length
+        usual = known.get((group.role, group.endpoint, group.model, group.kind))
+        guess = amount.completion_tokens if group.endpoint in simulated else _typical(kinds.get(group.kind), amount)
+        completion = amount.calls * usual.completion_tokens if usual else guess
         cached = amount.cached_tokens if group.endpoint in caches else 0.0
-        if usage:
-            cached = amount.prompt_tokens * usage.cached_share
-        corrected[group] = Amount(
+        if usual:
+            cached = amount.prompt_tokens * usual.cached_share
+        amounts[group] = Amount(
             calls=amount.calls,
             prompt_tokens=amount.prompt_tokens,
             cached_tokens=cached,
             completion_tokens=completion,
         )
-    return corrected
+    return amounts
 
 
 def _typical(kind: Kind | None, amount: Amount) -> float:
@@ -182,14 +182,14 @@ def _typical(kind: Kind | None, amount: Amount) -> float:
 
 
 def calibrated(bill: Bill, foreseen: Bill, billed: Bill) -> dict[Group, Amount]:
-    """Correct a bill by what a pilot's items were estimated to take and what they took, kind by kind."""
+    """Return the bill corrected by what a pilot's items were foreseen to take and what they took, kind by kind."""
     before, after = _by_kind(foreseen), _by_kind(billed)
-    corrected = {}
+    amounts = {}
     for group, amount in bill.items():
         kind = group[3:]
         factors = _factors(before.get(kind, Amount()), after.get(kind, Amount()))
-        corrected[group] = Amount(**{name: getattr(amount, name) * factors[name] for name in FIELDS})
-    return corrected
+        amounts[group] = Amount(**{name: getattr(amount, name) * factors[name] for name in FIELDS})
+    return amounts
 
 
 def _by_kind(bill: Bill) -> dict[tuple[str, ...], Amount]:
@@ -233,8 +233,8 @@ def duration(amount: Amount, seconds: float, capacity: Capacity) -> Duration | N
         "tokens": capacity.tpm and amount.tokens / capacity.tpm,
         "concurrency": capacity.concurrency and amount.calls * seconds / 60 / capacity.concurrency,
     }
-    by_limit = {name: value for name, value in minutes.items() if value is not None}
-    if not by_limit:
+    limits = {name: value for name, value in minutes.items() if value is not None}
+    if not limits:
         return None
-    by = max(by_limit, key=by_limit.__getitem__)
-    return Duration(hours=by_limit[by] / 60, by=by)
+    by = max(limits, key=limits.__getitem__)
+    return Duration(hours=limits[by] / 60, by=by)

@@ -22,7 +22,7 @@ from lrq.domain.errors import CallFailed, CallRefused, Unscored
 from lrq.domain.records import Call, Passage, Purpose
 from lrq.domain.tokens import chunk
 from lrq.judge.asking import Obtain, in_series
-from lrq.recipes.fanout import settled
+from lrq.recipes.fanout import gather_all
 
 Vector = Sequence[float]
 
@@ -40,13 +40,13 @@ _SPEAKS_OF_SIZE = re.compile(r"too (?:large|long|many)|maximum|exceed|at most|ba
 
 def terms(text: str) -> list[str]:
     """Words in lower case; of Chinese, Japanese and Korean text every two neighbouring characters."""
-    found: list[str] = []
+    words: list[str] = []
     for word in _WORD.findall(text.lower()):
         if word[0] < _FIRST_CJK or len(word) == 1:
-            found.append(word)
+            words.append(word)
         else:
-            found.extend(word[at : at + 2] for at in range(len(word) - 1))
-    return found
+            words.extend(word[start : start + 2] for start in range(len(word) - 1))
+    return words
 
 
 class Index(Protocol):
@@ -126,12 +126,12 @@ class Embedder:
 
         Raises Unscored where no text has a vector, unless it is known how long one would be.
         """
-        parts = [texts[at : at + _EMBEDDED_AT_ONCE] for at in range(0, len(texts), _EMBEDDED_AT_ONCE)]
+        parts = [texts[start : start + _EMBEDDED_AT_ONCE] for start in range(0, len(texts), _EMBEDDED_AT_ONCE)]
         tree = _Tree(embed=self)
         vectors: list[Vector | None] = []
         if parts and not self.sizes.is_known(self.server):  # one part teaches what all may hold
             vectors += await tree.embed_part(parts.pop(0))
-        vectors += [vector for part in await settled(map(tree.embed_part, parts)) for vector in part]
+        vectors += [vector for part in await gather_all(map(tree.embed_part, parts)) for vector in part]
         length = next((len(vector) for vector in vectors if vector), dimensions)
         if not length:
             raise Unscored(f"no embeddings: {tree.reason}")
@@ -143,8 +143,8 @@ class Embedder:
 
     async def request(self, texts: Sequence[str], attempt: int) -> Sequence[Vector]:
         """Ask for the vectors of these texts in one request. Raises CallRefused or CallFailed."""
-        named = partial(Call, role="embedding", endpoint=self.endpoint, model=self.model, identity=self.identity)
-        call = named(input=tuple(texts), attempt=attempt)
+        make_call = partial(Call, role="embedding", endpoint=self.endpoint, model=self.model, identity=self.identity)
+        call = make_call(input=tuple(texts), attempt=attempt)
         return (await in_series(self.caller, call, self.purpose, self.series)).vectors
 
 
@@ -159,14 +159,14 @@ class _Tree:
 
     async def embed_part(self, texts: Sequence[str], attempt: int = 0) -> list[Vector | None]:
         vectors = await self._embed(texts, attempt)
-        broken = [at for at, vector in enumerate(vectors) if vector is not None and not _is_finite(vector)]
+        broken = [index for index, vector in enumerate(vectors) if vector is not None and not _is_finite(vector)]
         if broken:
             self.reason = "the vectors hold no numbers"
             again: list[Vector | None] = [None] * len(broken)
             if attempt + 1 < _EMBEDDING_ATTEMPTS:
-                again = await self.embed_part([texts[at] for at in broken], attempt + 1)
-            for at, vector in zip(broken, again, strict=True):
-                vectors[at] = vector
+                again = await self.embed_part([texts[index] for index in broken], attempt + 1)
+            for index, vector in zip(broken, again, strict=True):
+                vectors[index] = vector
         return vectors
 
     async def _embed(self, texts: Sequence[str], attempt: int) -> list[Vector | None]:
@@ -228,12 +228,12 @@ class Passages:
         if not queries or not self.passages:
             return [[] for _ in queries]
         nearness = await self.index.nearness(queries)
-        without = {at for at, row in enumerate(nearness) if np.isnan(row).all()}
+        without = {index for index, row in enumerate(nearness) if np.isnan(row).all()}
         if without:  # a query that the server cannot take is compared by its words
             words = await asyncio.to_thread(WordIndex, [self.text[start:end] for start, end in self.passages])
-            nearness[sorted(without)] = await words.nearness([queries[at] for at in sorted(without)])
+            nearness[sorted(without)] = await words.nearness([queries[index] for index in sorted(without)])
         return [
-            [self._passage(at, by_words=query in without) for at in _best(row, count)]
+            [self._passage(index, by_words=query in without) for index in _best(row, count)]
             for query, row in enumerate(nearness)
         ]
 
@@ -245,7 +245,7 @@ class Passages:
 def _best(row: NDArray[np.float32], count: int) -> list[int]:
     """Places of the largest values, the earlier among equals, in document order; NaN is none."""
     order = np.argsort(-row, kind="stable")[:count]  # NaN comes last
-    return sorted(int(at) for at in order if not np.isnan(row[at]))
+    return sorted(int(index) for index in order if not np.isnan(row[index]))
 
 
 class PassageCache:
@@ -256,15 +256,15 @@ class PassageCache:
 
     async def get(self, name: tuple[object, ...], text: str, size: int, embed: Embedder | None) -> Passages:
         """The passages of a text; queries are embedded for whoever asks now, not for whom the index was built."""
-        found = self._kept.get(name)
-        if found is None:
-            found = asyncio.ensure_future(_build(text, size, embed))
-            found.add_done_callback(lambda done: self._forget_failed(name, done))
-            self._kept[name] = found
+        future = self._kept.get(name)
+        if future is None:
+            future = asyncio.ensure_future(_build(text, size, embed))
+            future.add_done_callback(lambda done: self._forget_failed(name, done))
+            self._kept[name] = future
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(name)
-        built = await asyncio.shield(found)
+        built = await asyncio.shield(future)
         if embed is None or not isinstance(built.index, VectorIndex):
             return built
         return replace(built, index=replace(built.index, embed=embed))
@@ -276,7 +276,7 @@ class PassageCache:
 
 
 async def _build(text: str, size: int, embed: Embedder | None) -> Passages:
-    offsets = [(one.start, one.end) for one in await asyncio.to_thread(chunk, text, size)]
+    offsets = [(part.start, part.end) for part in await asyncio.to_thread(chunk, text, size)]
     texts = [text[start:end] for start, end in offsets]
     index: Index
     left_out: list[int] = []

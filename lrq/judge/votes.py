@@ -24,7 +24,7 @@ async def cast(votes: int, judge: Callable[[int], Awaitable[Sequence[Score]]]) -
 
 
 def _mean(ballots: Sequence[Sequence[Score]]) -> Sequence[Score]:
-    """The mean of several votes for each score, with their spread; what is no value in any vote stays so."""
+    """Return the mean of several votes for each score, with their spread; what is no value in any vote stays so."""
     if len(ballots) == 1:
         return ballots[0]
     votes: dict[tuple[int, int, str], list[Score]] = defaultdict(list)

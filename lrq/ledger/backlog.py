@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from lrq.config import TrainSchedule
 from lrq.domain.errors import UsageError
-from lrq.domain.records import NOT_FINITE, UNFINISHED_THOUGHT, NoRow, Reward, Row
+from lrq.domain.records import NOT_FINITE, UNFINISHED_THOUGHT, UNRENDERABLE, NoRow, Reward, Row
 from lrq.ledger import items as items_
 from lrq.ledger.depth import covered, stop_short
 from lrq.ledger.engine import Ledger
@@ -20,7 +20,7 @@ from lrq.ledger.processes import is_dead
 from lrq.ledger.schema import items, responses, rows, runs, scores, tasks, trainings
 
 # Why there is no response: it would be so again.
-_NO_OTHER_TRY = ("empty", "over_long", "content_filter", NOT_FINITE, UNFINISHED_THOUGHT)
+_NO_OTHER_TRY = ("empty", "over_long", "content_filter", NOT_FINITE, UNFINISHED_THOUGHT, UNRENDERABLE)
 LEFT_OUT = "left out by the user"  # the reason of an item that is not tried again
 _TRIES = 3  # deliveries that may end in an unforeseen error before the item is set to failed
 

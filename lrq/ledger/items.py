@@ -158,6 +158,7 @@ def add_set_aside(ledger: Ledger, conn: sa.Connection, run: int, source: str, li
 
 # Built once: every task reads them, and building one costs more than its execution.
 _ITEM = sa.select(items).where(items.c.id == sa.bindparam("id"))
+_KEY = sa.select(items.c.key).where(items.c.id == sa.bindparam("id"))
 _CONTEXT = sa.select(contexts.c.body).where(contexts.c.hash == sa.bindparam("hash"))
 _RESPONSES = Query(
     sa.select(responses.c.prompt, responses.c.k, responses.c.round, responses.c.text, responses.c.finish)
@@ -183,6 +184,11 @@ def load_item(
     if documents is not None and known is None:
         documents[row.context_hash] = item
     return row, item
+
+
+def key_of(conn: sa.Connection, id_: int) -> str:
+    """Return the user's id of an item; empty for the work of a whole run."""
+    return conn.execute(_KEY, {"id": id_}).scalar() or "" if id_ else ""
 
 
 def round_of(conn: sa.Connection, id_: int) -> int:

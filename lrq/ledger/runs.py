@@ -200,9 +200,9 @@ def _config(text: str) -> Mapping[str, Any]:
     return config
 
 
-def set_ingesting(conn: sa.Connection, run: int, ingesting: bool) -> None:
-    """While lines are being added a run is never at its end."""
-    conn.execute(runs.update().where(runs.c.id == run).values(ingesting=int(ingesting)))
+def set_ingesting(conn: sa.Connection, run: int, ingesting: int) -> None:
+    """Set whether more lines may come, one of lrq.ledger.intakes: while they may, a run is never at its end."""
+    conn.execute(runs.update().where(runs.c.id == run).values(ingesting=ingesting))
 
 
 def halt(conn: sa.Connection, run: int, *, state: str, by: str, reason: str) -> bool:
@@ -261,15 +261,28 @@ def item_reasons(conn: sa.Connection, run: int, state: str) -> dict[str, int]:
     return {row.reason: row.number for row in conn.execute(query.order_by(sa.desc("number")).limit(50))}
 
 
+def of_current_round(conn: sa.Connection, run: int, query: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+    """Keep of a table what belongs to the run's items in their current rounds.
+
+    Where no item has left round 0, and no other run's lie between the run's, a range of numbers says the same as a
+    join with the items, at half the price.
+    """
+    own = sa.select(sa.func.min(items.c.id), sa.func.max(items.c.id), sa.func.count()).where(items.c.run_id == run)
+    low, high, number = conn.execute(own).one()
+    is_first = conn.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar() == 0
+    if is_first and low is not None and high - low + 1 == number:
+        return query.where(table.c.item_id.between(low, high), table.c.round == 0)
+    joined = query.join(items, items.c.id == table.c.item_id)
+    return joined.where(items.c.run_id == run, table.c.round == items.c.round)
+
+
 def score_states(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
-    """Per dimension and state: how many, and the mean value."""
-    query = sa.select(
-        scores.c.dimension, scores.c.state, sa.func.count().label("number"), sa.func.avg(scores.c.value).label("mean")
-    )
-    query = query.join(items, items.c.id == scores.c.item_id).where(
-        items.c.run_id == run, scores.c.round == items.c.round
-    )
-    return list(conn.execute(query.group_by(scores.c.dimension, scores.c.state).order_by(scores.c.dimension)))
+    """Count scores by dimension and state, with the mean of their values and of the values' squares."""
+    value = scores.c.value
+    means = sa.func.avg(value).label("mean"), sa.func.avg(value * value).label("square")
+    query = sa.select(scores.c.dimension, scores.c.state, sa.func.count().label("number"), *means)
+    query = of_current_round(conn, run, query, scores).group_by(scores.c.dimension, scores.c.state)
+    return list(conn.execute(query.order_by(scores.c.dimension)))
 
 
 def task_states(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
@@ -299,8 +312,8 @@ def reject_reasons(conn: sa.Connection, run: int, most: int = 20) -> dict[str, i
 
 def unscored_reasons(conn: sa.Connection, run: int, most: int = 20) -> dict[str, int]:
     """Return the commonest reasons of unscored responses → how many scores they cost."""
-    query = sa.select(scores.c.reason, sa.func.count().label("number")).join(items, items.c.id == scores.c.item_id)
-    query = query.where(items.c.run_id == run, scores.c.round == items.c.round, scores.c.state == "unscored")
+    query = sa.select(scores.c.reason, sa.func.count().label("number")).where(scores.c.state == "unscored")
+    query = of_current_round(conn, run, query, scores)
     ordered = query.group_by(scores.c.reason).order_by(sa.desc("number"), scores.c.reason)
     return {row.reason: row.number for row in conn.execute(ordered.limit(most))}
 

@@ -41,7 +41,7 @@ runs = sa.Table(
     sa.Column("state", sa.String(16), nullable=False, server_default="active"),  # active, paused, stopped, done
     sa.Column(
         "halt", sa.String(16), nullable=False, server_default=""
-    ),  # who halted it: user, account, budget, settings
+    ),  # who halted it: user, account, budget, settings, interrupted
     _text("reason"),
     sa.Column("created_at", sa.Float, nullable=False),
     _count("round"),
@@ -54,7 +54,7 @@ runs = sa.Table(
     _count("reserved_cost", sa.BigInteger),
     _count("reserved_tokens", sa.BigInteger),
     _count("unknown_cost", sa.BigInteger),  # the part of spent that belongs to deliveries of unknown outcome
-    _count("ingesting"),  # 1 while lines are still being added: the run cannot be at its end
+    _count("ingesting"),  # 1: a process adds lines, 2: a pilot has left some; the run cannot be at its end
 )
 
 items = sa.Table(
@@ -150,6 +150,14 @@ scores = sa.Table(
     _text("reason"),
     _text("evidence"),  # JSON
     sa.UniqueConstraint("item_id", "round", "prompt", "k", "dimension"),
+)
+
+# What is missing, with its reason: few, and asked for whenever a run is looked at.
+sa.Index(
+    "ix_scores_unscored",
+    scores.c.item_id,
+    sqlite_where=scores.c.state == "unscored",
+    postgresql_where=scores.c.state == "unscored",
 )
 
 rewards = sa.Table(
@@ -346,4 +354,25 @@ labels = sa.Table(  # which of two responses a person prefers
     sa.Column("who", sa.String(100), nullable=False),
     sa.Column("at", sa.Float, nullable=False),
     sa.Index(None, "run_id", "item_id"),
+)
+
+limits = sa.Table(  # of a lane, set while its runs work; they stand over those of the settings
+    "limits",
+    metadata,
+    sa.Column("lane", sa.String(300), primary_key=True),
+    sa.Column("rpm", sa.Integer),  # NULL: what the settings say
+    sa.Column("tpm", sa.Integer),
+    sa.Column("concurrency", sa.Integer),
+)
+
+changes = sa.Table(  # who changed what of a run or a lane while it worked, and why
+    "changes",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("who", sa.String(100), nullable=False),
+    sa.Column("what", sa.String(16), nullable=False),  # pause, resume, budget, limits
+    sa.Column("subject", sa.String(300), nullable=False),  # the run's or lane's name
+    _text("reason"),
+    _text("body"),  # the new values, JSON
 )

@@ -12,11 +12,12 @@ _OF_LANE = ("role", "endpoint", "model")
 
 
 def families(shown: Mapping[str, Any]) -> Iterable[Any]:
-    """The metric families of a picture of `lrq.monitor.usage`."""
+    """Return the metric families of a picture of `lrq.monitor.usage`."""
     calls = CounterMetricFamily("lrq_calls", "Paid calls", labels=(*_OF_USAGE, "outcome"))
     tokens = CounterMetricFamily("lrq_tokens", "Tokens; cached ones are part of prompt", labels=(*_OF_USAGE, "kind"))
     cost = CounterMetricFamily("lrq_cost", "Money, in the currency of the settings", labels=_OF_USAGE)
     unpriced = CounterMetricFamily("lrq_unpriced_calls", "Calls without a known price", labels=_OF_USAGE)
+    latency = CounterMetricFamily("lrq_call_seconds", "Seconds that bought calls took, added up", labels=_OF_USAGE)
     for row in shown["usage"]:
         names = [row[name] for name in _OF_USAGE]
         for outcome, column in _OUTCOMES.items():
@@ -25,7 +26,32 @@ def families(shown: Mapping[str, Any]) -> Iterable[Any]:
             tokens.add_metric([*names, kind], row[column])
         cost.add_metric(names, row["cost"] or 0.0)
         unpriced.add_metric(names, row["unpriced"])
-    return [calls, tokens, cost, unpriced, *_gauges(shown["endpoints"])]
+        latency.add_metric(names, row["latency_ms"] / 1000)
+    return [
+        calls,
+        tokens,
+        cost,
+        unpriced,
+        latency,
+        *_of_runs(shown["runs"]),
+        *_gauges(shown["endpoints"]),
+        *_live(shown),
+    ]
+
+
+def _of_runs(runs: Iterable[Mapping[str, Any]]) -> Iterable[Any]:
+    items = GaugeMetricFamily("lrq_items", "Items by how far they are", labels=("run", "state"))
+    money = GaugeMetricFamily("lrq_run_cost", "Money of a run: spent, reserved, budget", labels=("run", "kind"))
+    active = GaugeMetricFamily("lrq_run_active", "1 while a run is worked on", labels=("run",))
+    for row in runs:
+        for state, number in (("open", row["items"] - row["ended"]), ("failed", row["failed"])):
+            items.add_metric([row["run"], state], number)
+        items.add_metric([row["run"], "done"], row["ended"] - row["failed"])
+        for kind, column in (("spent", "spent"), ("reserved", "reserved"), ("budget", "max_cost")):
+            if row[column] is not None:
+                money.add_metric([row["run"], kind], row[column])
+        active.add_metric([row["run"]], row["state"] == "active")
+    return [items, money, active]
 
 
 def _gauges(endpoints: Iterable[Mapping[str, Any]]) -> Iterable[Any]:
@@ -40,3 +66,12 @@ def _gauges(endpoints: Iterable[Mapping[str, Any]]) -> Iterable[Any]:
             if row[kind] is not None:
                 limit.add_metric([*names, kind], row[kind])
     return [waiting, in_flight, limit]
+
+
+def _live(shown: Mapping[str, Any]) -> Iterable[Any]:
+    throttled = CounterMetricFamily("lrq_throttled_calls", "Answers with status 429 since Flower started")
+    throttled.add_metric([], shown["live"]["throttled"])
+    reasks = CounterMetricFamily("lrq_reasks", "Re-asks after unreadable replies since Flower started")
+    reasks.add_metric([], shown["live"]["reasks"])
+    is_read = GaugeMetricFamily("lrq_ledger_up", "1 while the ledger can be read", value=float(not shown["error"]))
+    return [throttled, reasks, is_read]

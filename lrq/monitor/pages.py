@@ -1,13 +1,18 @@
 """What Flower shows of the paid calls: a page, the same figures as JSON, and as Prometheus series."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+import base64
+import binascii
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import flower
+import orjson
 import prometheus_client
 import redis.asyncio
+import sqlalchemy as sa
 from flower.app import Flower, rewrite_handler
 from flower.inspector import Inspector
 from flower.views import BaseHandler
@@ -15,18 +20,24 @@ from flower.views.monitor import Metrics
 from kombu.utils.url import maybe_sanitize_url
 from tornado.httputil import HTTPServerRequest
 from tornado.template import DictLoader
-from tornado.web import RequestHandler, authenticated, url
+from tornado.web import HTTPError, RequestHandler, authenticated, url
 
-from lrq.calls.limiter import LaneView, read_lanes
+from lrq.calls.limiter import read_lanes
 from lrq.config import Settings
+from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.origin import refusal
 from lrq.ledger import Ledger
+from lrq.monitor.control import change
 from lrq.monitor.metrics import families
+from lrq.monitor.tasks import Works
 from lrq.monitor.usage import Reader, Totals, endpoints_by_lane, picture
 
 _LINK = """<li class="nav-item">
   <a class="nav-link{% if active_tab == 'judge' %} active{% end %}" href="{{ reverse_url('judge') }}">Judge usage</a>
 </li>"""
+_LIST = '<dl class="detail-list">'
+_HERE = Path(__file__).parent
+_ASSETS = {"judge.js": "text/javascript", "judge.css": "text/css"}
 
 
 class JudgeFlower(Flower):  # type: ignore[misc]
@@ -37,15 +48,22 @@ class JudgeFlower(Flower):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *, ledger: Ledger, own: Settings, prefix: str, hosts: Collection[str] = (), **kwargs: Any
+        self, *, ledger: Ledger, config: Settings, prefix: str, hosts: Collection[str] = (), **kwargs: Any
     ) -> None:
         super().__init__(template_loader=_templates(), **kwargs)
+        self.ledger, self.config = ledger, config
+        self.works = Works(ledger)
+
+        def format_task(task: Any) -> Any:  # Flower takes a plain function alone
+            return self.works.format_task(task)
+
+        self.options.format_task = self.options.format_task or format_task
         self._hosts = hosts
         self.inspector = MaskedInspector(self.io_loop, self.capp, self.options.inspect_timeout / 1000)
-        self.shown = picture(Totals(), {}, {}, {})  # the last picture
-        self._reader = Reader(ledger)
-        self._told = endpoints_by_lane(own)
-        self._redis = redis.asyncio.Redis.from_url(own.redis(), socket_timeout=2, socket_connect_timeout=2)
+        self.picture = picture(Totals(), self.events.live, {}, {})  # the last one of all runs
+        self.reader = Reader(ledger)
+        self._endpoints = endpoints_by_lane(config)
+        self._redis = redis.asyncio.Redis.from_url(config.redis(), socket_timeout=2, socket_connect_timeout=2)
         self._prefix = prefix
         self.add_handlers(r".*", _handlers(self.options.url_prefix))
         prometheus_client.REGISTRY.register(_Collector(self))
@@ -65,17 +83,18 @@ class JudgeFlower(Flower):  # type: ignore[misc]
             return self.get_handler_delegate(request, Refused, {"reason": reason})
         return super().find_handler(request, **kwargs)
 
-    async def look(self) -> dict[str, Any]:
-        """A picture of now; the ledger is asked beside the event loop."""
-        totals = await asyncio.get_running_loop().run_in_executor(self.executor, self._reader.read)
-        self.shown = picture(totals, self.events.live.rates(), await self._lanes(), self._told)
-        return self.shown
-
-    async def _lanes(self) -> Mapping[str, LaneView]:
+    async def look(self, run: str = "") -> dict[str, Any]:
+        """Return a picture of now, of one run or of all; the ledger is asked beside the event loop."""
+        totals = await asyncio.get_running_loop().run_in_executor(self.executor, self.reader.read)
         try:
-            return await read_lanes(self._redis, self._prefix)
+            lanes = await read_lanes(self._redis, self._prefix)
         except (redis.RedisError, OSError):
-            return {}  # Flower's own pages say so when the broker is away
+            lanes = {}
+            totals = replace(totals, error=totals.error or "Redis does not answer: limits are shown as they are set")
+        shown = picture(totals, self.events.live, lanes, self._endpoints, run=run)
+        if not run:
+            self.picture = shown
+        return shown
 
 
 class MaskedInspector(Inspector):  # type: ignore[misc]
@@ -108,7 +127,19 @@ class Refused(RequestHandler):  # type: ignore[misc]
 class JudgePage(BaseHandler):  # type: ignore[misc]
     @authenticated  # type: ignore[untyped-decorator]
     async def get(self) -> None:
-        self.render("judge.html", shown=await self.application.look())
+        viewer = self.application.config.viewer_url or ""
+        self.render("judge.html", viewer=viewer, author=author_of(self), xsrf=self.xsrf_token.decode())
+
+
+class JudgeAsset(BaseHandler):  # type: ignore[misc]
+    """The page's script and style."""
+
+    @authenticated  # type: ignore[untyped-decorator]
+    async def get(self, name: str) -> None:
+        if name not in _ASSETS:
+            raise HTTPError(404)
+        self.set_header("Content-Type", f"{_ASSETS[name]}; charset=utf-8")
+        self.finish((_HERE / "static" / name).read_bytes())
 
 
 class JudgeUsage(BaseHandler):  # type: ignore[misc]
@@ -116,7 +147,61 @@ class JudgeUsage(BaseHandler):  # type: ignore[misc]
 
     @authenticated  # type: ignore[untyped-decorator]
     async def get(self) -> None:
-        self.write(await self.application.look())
+        self.write(await self.application.look(self.get_query_argument("run", "")))
+
+
+class JudgeChange(BaseHandler):  # type: ignore[misc]
+    """Pauses, resumes, changes budgets and limits: for who logged in, with the page's token."""
+
+    def check_xsrf_cookie(self) -> None:
+        """Want the token also of a login by password, unlike Flower: a browser sends that to any page's requests."""
+        RequestHandler.check_xsrf_cookie(self)
+
+    @authenticated  # type: ignore[untyped-decorator]
+    async def post(self) -> None:
+        who = author_of(self)
+        if not who:
+            self._refuse(403, "to change something here, start Flower with FLOWER_BASIC_AUTH=user:password")
+            return
+        try:
+            asked = orjson.loads(self.request.body)
+            if not isinstance(asked, dict):
+                raise UsageError("a change is a JSON object")
+            loop, ledger = asyncio.get_running_loop(), self.application.ledger
+            words = await loop.run_in_executor(self.application.executor, change, ledger, who, asked)
+        except orjson.JSONDecodeError:
+            self._refuse(400, "a change is a JSON object")
+        except (UsageError, LrqError) as error:
+            self._refuse(400, str(error))
+        except sa.exc.SQLAlchemyError as error:
+            self._refuse(503, f"the ledger does not take it: {str(error).splitlines()[0]}")
+        else:
+            self.application.reader.expire()
+            self.write({"done": words})
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer in the form that the page reads."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        self._refuse(status_code, getattr(error, "log_message", None) or f"status {status_code}")
+
+    def _refuse(self, status: int, why: str) -> None:
+        self.set_status(status)
+        self.finish({"error": why})
+
+
+def author_of(handler: BaseHandler) -> str:
+    """Return the name of who logged in; empty where nobody has to, or where nothing may be changed."""
+    options = handler.application.options
+    if options.read_only or not (options.basic_auth or options.auth):
+        return ""
+    user = handler.current_user
+    if isinstance(user, str):
+        return user
+    try:
+        _, _, encoded = handler.request.headers.get("Authorization", "").partition(" ")
+        return base64.b64decode(encoded).decode().partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 class JudgeMetrics(Metrics):  # type: ignore[misc]
@@ -133,7 +218,7 @@ class _Collector:
         self._app = app
 
     def collect(self) -> Iterable[Any]:
-        return families(self._app.shown)
+        return families(self._app.picture)
 
     def describe(self) -> Iterable[Any]:
         return []  # else registering collects
@@ -142,15 +227,18 @@ class _Collector:
 def _handlers(prefix: str | None) -> list[Any]:
     ours = [
         url(r"/judge", JudgePage, name="judge"),
-        url(r"/api/judge/usage", JudgeUsage),
+        url(r"/judge/([a-z.]+)", JudgeAsset, name="judge-asset"),
+        url(r"/api/judge/usage", JudgeUsage, name="judge-usage"),
+        url(r"/api/judge/change", JudgeChange, name="judge-change"),
         url(r"/metrics", JudgeMetrics),
     ]
     return [rewrite_handler(each, prefix) for each in ours] if prefix else ours
 
 
 def _templates() -> DictLoader:
-    """Flower's templates with a link to our page in their navigation, and ours that extends them."""
-    folders = (Path(flower.__file__).parent / "templates", Path(__file__).parent / "templates")
+    """Return Flower's templates, with a link to our page in their navigation and the work of a task, and ours."""
+    folders = (Path(flower.__file__).parent / "templates", _HERE / "templates")
     texts = {path.name: path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.html")}
+    texts["task.html"] = texts["task.html"].replace(_LIST, f'{_LIST}{{% include "task_work.html" %}}', 1)
     texts["navbar.html"] = texts["navbar.html"].replace("</ul>", f"{_LINK}</ul>", 1)
     return DictLoader(texts)

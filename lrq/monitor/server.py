@@ -1,5 +1,6 @@
 """Flower for a Celery app: its settings, its door, its life."""
 
+import logging
 import signal
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from tornado.ioloop import IOLoop
 
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
+from lrq.domain.logs import format_logs
 from lrq.domain.origin import is_loopback
 from lrq.ledger import Ledger
 from lrq.monitor.live import USAGE_EVENT, Live
@@ -38,7 +40,7 @@ class UsageEvents(Events):  # type: ignore[misc]
 def serve(
     app: Any,
     ledger: Ledger,
-    own: Settings,
+    config: Settings,
     *,
     address: str | None,
     port: int | None,
@@ -50,14 +52,14 @@ def serve(
     FLOWER_* variables set its options, a given address or port goes before them. `hosts` are further names under which
     it may be reached. Raises UsageError where it would be open to other machines without a password, or cannot listen.
     """
-    _set_options(address, port)
+    _set_options(config, address, port)
     _check_door()
     app.conf.include = ()  # Flower would import the tasks, and with them all that judging needs; it runs none
     loop = IOLoop.current()
     kept = {"max_tasks_in_memory": options.max_tasks, "max_workers_in_memory": options.max_workers}
     events = UsageEvents(app, io_loop=loop, enable_events=options.enable_events, **kept)
     shared = {"options": options, "capp": app, "events": events, "io_loop": loop, **flower_settings}
-    server = JudgeFlower(ledger=ledger, own=own, prefix=prefix_of(ledger.id), hosts=hosts, **shared)
+    server = JudgeFlower(ledger=ledger, config=config, prefix=prefix_of(ledger.id), hosts=hosts, **shared)
     ready(_listen(server))
     loop.asyncio_loop.add_signal_handler(signal.SIGTERM, loop.stop)
     try:
@@ -66,9 +68,10 @@ def serve(
         server.stop()
 
 
-def _set_options(address: str | None, port: int | None) -> None:
+def _set_options(config: Settings, address: str | None, port: int | None) -> None:
     options.address = "127.0.0.1"
     options.max_tasks = MAX_TASKS
+    options.tasks_columns = "name,args,state,received,runtime,worker"  # args: what it works on
     try:
         apply_env_options()
     except (KeyError, ValueError) as error:
@@ -79,6 +82,7 @@ def _set_options(address: str | None, port: int | None) -> None:
         options.port = port
     extract_settings()
     setup_logging()
+    format_logs(logging.getLogger(), as_json=config.log == "json")
 
 
 def _check_door() -> None:

@@ -15,8 +15,7 @@ from lrq.ledger.engine import explain
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue import broker
-from lrq.recipes import load_recipe
-from lrq.run_config import schedule_of
+from lrq.run_config import load_run_config
 from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, running_processes, unavailable_processes
 
 _POLL_SECONDS = 0.3
@@ -96,7 +95,7 @@ def _processes(
             display.say(f"what is up has no {name}, and the run waits for one: `lrq worker {name}` adds it")
         yield lambda: _check_up(settings)
         return
-    _check_able(settings, needed)
+    _check_able(settings, needed, needs_judge=load_run_config(run.recipe, run.config).needs_judge)
     supervisor = Supervisor(settings, needed, counts)
     supervisor.start()
 
@@ -144,8 +143,11 @@ def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
     """Name the processes that this run needs, the broker first."""
     with ledger.reading() as conn:
         states = runs_.item_states(conn, run.id)
-    needed = ["judge", "aggregator"] if load_recipe(run.recipe).steps else ["aggregator"]
-    schedule = schedule_of(run.config["train"])
+    frozen = load_run_config(run.recipe, run.config)
+    needed = ["judge", "aggregator"] if frozen.steps else ["aggregator"]
+    if "judge" in needed and settings.scorer is not None:
+        needed.append("scorer")
+    schedule = frozen.schedule
     if states.get("unsampled") or states.get("sampling") or (schedule and schedule.rounds > 1):
         needed.append("sampler")
     if run.config["train"] is not None:
@@ -155,14 +157,14 @@ def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
     return needed
 
 
-def _check_able(settings: Settings, needed: Sequence[str]) -> None:
-    """Raise LrqError where one of them cannot run here."""
+def _check_able(settings: Settings, needed: Sequence[str], *, needs_judge: bool) -> None:
+    """Raise LrqError where one of them cannot run here, or a judge is to be asked and none is named."""
     missing = unavailable_processes(settings)
     for name in needed:
         if name in missing:
             instead = "; or stop at the pairs with --no-train" if name == "trainer" else ""
             raise LrqError(f"this run needs a {name}, which cannot run here: {missing[name]}{instead}")
-    if "judge" in needed and not settings.endpoints("judge"):
+    if needs_judge and not settings.endpoints("judge"):
         raise LrqError("no judge is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL (`lrq judge-sim` is an offline one)")
 
 

@@ -11,6 +11,7 @@ from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger
 from lrq.ledger.forking import fork_run
 from lrq.ledger.runs import Run, find_run, like
+from lrq.queue.routes import step_queue
 from lrq.recipes import RECIPES
 from lrq.recipes.templates import load_prompts
 from lrq.run_config import RunConfig, prices, snapshot_config
@@ -48,18 +49,25 @@ def fork_config(
     Raises UsageError where that cannot be.
     """
     recipe, config = frozen.recipe, frozen.config
-    if dimension is not None and dimension not in frozen.step_of:
-        raise UsageError(f"this run has no dimension {dimension!r}; it has {', '.join(frozen.step_of)}")
     today = snapshot_config(settings.model_copy(update={"recipe": config["recipe"]}), train=False)
-    named = dict(settings.settings)
+    named = {name: today["settings"][name] for name in settings.settings}
     if named.get("responses", config["settings"].get("responses")) != config["settings"].get("responses"):
         raise UsageError("a fork keeps the responses it has: settings.responses is for a new run (`lrq enqueue`)")
     of_rows = {name: value for name, value in named.items() if name in recipe.row_settings}
     of_steps = {name: value for name, value in named.items() if name not in recipe.row_settings}
     has_new_code = "code" in config and config["recipe"] not in RECIPES and config["code"] != today["code"]
+    base = {**config["settings"], **(of_rows if dimension else named)}
+    try:
+        recipe.check(base)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    needed = recipe.steps_for(base)
+    known = [each.name for step in needed for each in step.dimensions]
+    if dimension is not None and dimension not in known:
+        raise UsageError(f"this run has no dimension {dimension!r}; it has {', '.join(known) or 'none'}")
     own, judged = dict(config.get("steps", {})), []
     changes = ["the recipe's code"] if has_new_code else []
-    for step in recipe.steps:
+    for step in needed:
         names = [each.name for each in step.dimensions]
         if dimension is not None and dimension not in names:
             continue
@@ -76,14 +84,13 @@ def fork_config(
             embedding = {**today["embedding"], "models": models} if models else held["embedding"]
             wanted |= {"tokens": today["tokens"], "embedding": embedding}
         changed = {name: value for name, value in wanted.items() if held.get(name, []) != value}
-        if changed or has_new_code:
+        if changed or has_new_code or step.name not in frozen.steps:
             judged.append(step.name)
         if changed:
             own[step.name] = {**own.get(step.name, {}), **changed}
             changes += [name for name in _names(held, changed) if name not in changes]
-    base = {**config["settings"], **(of_rows if dimension else named)}
     changes += [f"settings.{name}" for name in of_rows if config["settings"].get(name) != base[name]]
-    if not recipe.steps:
+    if not needed:
         changes += [f"settings.{name}" for name in of_steps if config["settings"].get(name) != base[name]]
     made = {**config, "settings": base, "steps": own, "forked_from": source.name, "code": today["code"]}
     made |= {"prices": {**config.get("prices", {}), **prices(settings)}}
@@ -138,7 +145,7 @@ def make_fork(ledger: Ledger, source: Run, frozen: RunConfig, fork: Fork, name: 
 
     Raises UsageError where the source is at work or the name is taken.
     """
-    steps = {step: frozen.steps[step] for step in fork.steps}
+    steps = {step: step_queue(step) for step in fork.steps}
     dimensions = [each.name for step in fork.steps for each in frozen.recipe.step(step).dimensions]
     with ledger.writing() as conn:
         number = 2

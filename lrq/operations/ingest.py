@@ -14,7 +14,7 @@ from lrq.datasets.dataset import Dataset, ResponsesFile
 from lrq.datasets.sources import DATA, Line
 from lrq.domain.errors import UsageError
 from lrq.domain.lines import Entry
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, intakes
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import advance_run
@@ -53,6 +53,7 @@ class Intent:
     max_tokens: int | None = None
     limit: int | None = None  # items, for a pilot
     scores_only: bool = False  # go on where no item can make a pair
+    optional: Collection[str] = ()  # fields that the recipe needs and an item may do without here
     anew: bool = False  # responses that lines bring are left out: the policy is to answer
 
 
@@ -74,35 +75,40 @@ def ingest(
     """
     recipe = load_recipe(settings.recipe)
     responses_file = ResponsesFile(intent.responses) if intent.responses else None
-    dataset = Dataset(intent.file, recipe.needs, responses_file)  # of a file that cannot be read no run is begun
+    needs = set(recipe.needs) - set(intent.optional)
+    # Of a file that cannot be read no run is begun.
+    dataset = Dataset(intent.file, needs, responses_file, joins_systems=recipe.joins_systems)
     lines = iter(dataset)
     first = next(lines, None)
     if first is None:
         raise UsageError(f"{intent.file} is empty: it holds no line")
-    run = _open_run(ledger, settings, intent)
-    batches = _Taken(ledger, run, intent)
-    try:
-        with watch(dataset) as advance:
-            for line in chain([first], lines):
-                if intent.limit is not None and batches.count >= intent.limit:
-                    break
-                batches.take(line)
-                advance()
-        for bad in responses_file.rejected() if responses_file is not None else ():
-            batches.reject(Path(str(intent.responses)).name, bad.number, bad.reason)
-        batches.flush()
-    except Exception:
-        _end_intake(ledger, run, is_whole=False)
-        raise
-    _end_intake(ledger, run, is_whole=True)
+    with intakes.reader(ledger) as reader:
+        run = _open_run(ledger, settings, intent, reader)
+        batches = _Taken(ledger, run, intent)
+        try:
+            with watch(dataset) as advance:
+                for line in chain([first], lines):
+                    if intent.limit is not None and batches.count >= intent.limit:
+                        break
+                    batches.take(line)
+                    advance()
+            for bad in responses_file.rejected() if responses_file is not None else ():
+                batches.reject(Path(str(intent.responses)).name, bad.number, bad.reason)
+            batches.flush()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"run {run.name} is kept: {intakes.advice(run.name)}") from None
+        except Exception:
+            _end_intake(ledger, run, reader, is_whole=False)
+            raise
+        _end_intake(ledger, run, reader, is_whole=True)
     unsent = _send_first(ledger, settings) if send else ""
     return replace(batches.result(_left_out(dataset)), unsent=unsent)
 
 
-def _end_intake(ledger: Ledger, run: Run, *, is_whole: bool) -> None:
+def _end_intake(ledger: Ledger, run: Run, reader: str, *, is_whole: bool) -> None:
     """Let the run come to its end; of a file that was refused, a run without items is taken away again."""
     with ledger.writing() as conn:
-        runs_.set_ingesting(conn, run.id, False)
+        intakes.end(ledger, conn, run.id, reader)
         if is_whole or not runs_.delete_empty(conn, run.id):
             advance_run(ledger, conn, run.id, load_run_config(run.recipe, run.config).schedule)
 
@@ -113,12 +119,13 @@ def _left_out(dataset: Dataset) -> list[str]:
         f"{name} is left out of {number:,} lines, where nobody needs it: {dataset.why_dropped[name]}"
         for name, number in dataset.dropped.most_common()
     ]
+    lines += [f"{number:,} lines have no {what}" for what, number in dataset.missing.most_common()]
     names = [f"{name} ({number:,})" for name, number in dataset.ignored.most_common(_SHOWN_FIELDS)]
     others = f" and {len(dataset.ignored) - _SHOWN_FIELDS} more" if len(dataset.ignored) > _SHOWN_FIELDS else ""
     return [*lines, f"fields that nobody reads: {', '.join(names)}{others}"] if names else lines
 
 
-def _open_run(ledger: Ledger, settings: Settings, intent: Intent) -> Run:
+def _open_run(ledger: Ledger, settings: Settings, intent: Intent, reader: str) -> Run:
     name = intent.name or name_of(intent.file)
     if not re.fullmatch(r"[\w.-]{1,100}", name) or name.startswith("."):
         raise UsageError(
@@ -130,7 +137,7 @@ def _open_run(ledger: Ledger, settings: Settings, intent: Intent) -> Run:
         run = runs_.create_run(ledger, conn, name, config, max_cost=intent.max_cost, max_tokens=intent.max_tokens)
         if intent.max_cost is not None:
             _check_priced(settings, load_run_config(run.recipe, run.config).prices)
-        runs_.set_ingesting(conn, run.id, True)
+        intakes.begin(ledger, conn, run.id, reader)
         return run
 
 
@@ -138,7 +145,7 @@ def name_of(file: str) -> str:
     if file == "-":
         raise UsageError("give the run a name with --name; lines come from standard input")
     name = Path(file).resolve().name if os.path.isdir(file) else Path(file).name
-    for end in (".zst", ".gz", *(DATA)):
+    for end in (".zst", ".gz", ".csv", *DATA):
         name = name.removesuffix(end)
     return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:100]
 

@@ -32,7 +32,8 @@ def check_pairable(settings: Settings, intent: Intent) -> None:
         return
     responses_file = ResponsesFile(intent.responses) if intent.responses else None
     most = -1
-    for line in Dataset(intent.file, load_recipe(settings.recipe).needs, responses_file):
+    recipe = load_recipe(settings.recipe)
+    for line in Dataset(intent.file, recipe.needs, responses_file, joins_systems=recipe.joins_systems):
         if line.value is not None:
             most = max(most, count_responses(line.value, config))
         if most >= needed:

@@ -75,7 +75,11 @@ def sections() -> list[Section]:
 
 
 def _recipes() -> Iterator[Section]:
+    """Yield a section for each recipe; presets of one, which have its settings with other values, stand in its own."""
     for name, recipe in RECIPES.items():
+        presets = [other for other, one in RECIPES.items() if one.described is recipe.described]
+        if presets[0] != name:
+            continue
         entries = tuple(
             Entry(
                 key=f"settings.{key}",
@@ -85,7 +89,10 @@ def _recipes() -> Iterator[Section]:
             )
             for key, value in recipe.settings.items()
         )
-        yield Section(title=f"Recipe {name}", intro="A recipe's own settings, under `settings`.", entries=entries)
+        intro = "A recipe's own settings, under `settings`."
+        if presets[1:]:
+            intro += f" Presets of it, with criteria of their own, are {', '.join(f'`{one}`' for one in presets[1:])}."
+        yield Section(title=f"Recipe {name}", intro=intro, entries=entries)
 
 
 def _training() -> Section:

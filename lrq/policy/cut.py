@@ -37,10 +37,13 @@ def fit(
 
 
 def kept_characters(messages: Sequence[Message], context: str, *, count: Count, limit: int, tokens: int) -> int:
-    """How much of the context to keep: between 99 and 100 % of the limit is used. Raises OverLong if nothing can be."""
+    """Return how many characters of the context to keep: between 99 and 100 % of the limit is used.
 
-    def measure(kept: int) -> int:
-        return count(without(messages, context, middle(context, kept)))
+    Raises OverLong if nothing can be.
+    """
+
+    def measure(characters: int) -> int:
+        return count(without(messages, context, middle(context, characters)))
 
     low, high = 0, len(context)  # `low` fits, `high` does not
     low_tokens, high_tokens = (measure(0) if context else tokens), tokens
@@ -50,27 +53,27 @@ def kept_characters(messages: Sequence[Message], context: str, *, count: Count, 
     while high - low > 1 and limit - low_tokens > limit // 100:
         # Tokens per character hardly vary, so a straight line mostly lands at once; bisection bounds the turns.
         part = 0.5 if turn % 2 else (aim - low_tokens) / (high_tokens - low_tokens)
-        kept = min(max(low + int((high - low) * part), low + 1), high - 1)
-        found, turn = measure(kept), turn + 1
-        if found <= limit:
-            low, low_tokens = kept, found
+        characters = min(max(low + int((high - low) * part), low + 1), high - 1)
+        counted_tokens, turn = measure(characters), turn + 1
+        if counted_tokens <= limit:
+            low, low_tokens = characters, counted_tokens
         else:
-            high, high_tokens = kept, found
+            high, high_tokens = characters, counted_tokens
     if low == 0:
         raise OverLong(f"{limit} tokens hold nothing of the context")
     return low
 
 
 def middle(context: str, kept: int) -> Chunk:
-    """The stretch to leave out so that `kept` characters stay, half of them on either side."""
+    """Return the stretch to leave out so that `kept` characters stay, half of them on either side."""
     return Chunk(start=kept - kept // 2, end=len(context) - kept // 2)
 
 
 def without(messages: Sequence[Message], context: str, cut: Chunk) -> tuple[Message, ...]:
-    """The messages with the cut taken out of the context, at the first place where it stands."""
+    """Return the messages with the cut taken out of the context, at the first place where it stands."""
     shorter = context[: cut.start] + context[cut.end :]
-    place = next((i for i, message in enumerate(messages) if context in message["content"]), None)
+    index = next((i for i, message in enumerate(messages) if context in message["content"]), None)
     return tuple(
-        {**message, "content": message["content"].replace(context, shorter, 1)} if i == place else message
+        {**message, "content": message["content"].replace(context, shorter, 1)} if i == index else message
         for i, message in enumerate(messages)
     )

@@ -47,4 +47,4 @@ def decode(
             break
         rows = [rows[i] for i in going]
         logits = fork.step(rows, tokens[going])
-    return [Drawn(ids=one, failure=NOT_FINITE if row in failed else "") for row, one in enumerate(ids)]
+    return [Drawn(ids=row_ids, failure=NOT_FINITE if row in failed else "") for row, row_ids in enumerate(ids)]

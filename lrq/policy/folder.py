@@ -16,7 +16,10 @@ _BLOCK, _BLOCKS = 4096, 256  # of larger ones, this many blocks spread evenly
 
 
 def find(spec: str) -> Path:
-    """The folder of that path, or of that name in the local hub cache; raises UsageError. Nothing is downloaded."""
+    """Return the folder of that path, or of that name in the local hub cache; nothing is downloaded.
+
+    Raises UsageError.
+    """
     folder = Path(spec).expanduser()
     if folder.is_dir():
         return checked(folder)
@@ -26,7 +29,10 @@ def find(spec: str) -> Path:
 
 
 def base_of(folder: Path) -> Path | None:
-    """The folder of the whole model to which an adapter belongs; None: the folder is no adapter. Raises UsageError."""
+    """Return the folder of the whole model to which an adapter belongs; None: the folder is no adapter.
+
+    Raises UsageError.
+    """
     if not (folder / ADAPTER).is_file():
         return None
     name = orjson.loads((folder / ADAPTER).read_bytes()).get("base_model_name_or_path")
@@ -39,6 +45,12 @@ def base_of(folder: Path) -> Path | None:
     if (base / ADAPTER).is_file():
         raise UsageError(f"{folder} is an adapter of {base}, which is one itself: merge that one first")
     return base
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Return the folder whose tokenizer a policy uses: of an adapter that has none its base's. Raises UsageError."""
+    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
+    return folder if has_tokenizer else base_of(folder) or folder
 
 
 def _checked_adapter(folder: Path) -> Path:
@@ -63,12 +75,14 @@ def checked(folder: Path) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash of weights, configuration and tokenizer.
+    """Return a hash of weights, configuration and tokenizer, of an adapter with its base's.
 
     Of large weights size, header and 1 MiB of content are read: training moves weights everywhere, so that two policies
     that differ in one weight of ten thousand still differ in the sample, and 16 GB need no minute of reading.
     """
     digest = hashlib.blake2b(digest_size=16)
+    if base := base_of(folder):
+        digest.update(fingerprint(base).encode())
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in {".safetensors", ".json", ".jinja", ".model", ".txt"}:
             digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())

@@ -97,13 +97,13 @@ class SharedFork:
         self._steps = 0
 
     def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
-        mine = torch.tensor(rows, device=tokens.device)
-        self._owner = torch.cat([self._owner, mine])
-        place = self._prompt + self._steps
-        positions = torch.full_like(tokens, place)[None]
-        mask = self._mask(mine)
+        row_ids = torch.tensor(rows, device=tokens.device)
+        self._owner = torch.cat([self._owner, row_ids])
+        position = self._prompt + self._steps
+        positions = torch.full_like(tokens, position)[None]
+        mask = self._mask(row_ids)
         logits = forward(
-            self._model, tokens[None], self._cache, start=place, position_ids=positions, attention_mask=mask
+            self._model, tokens[None], self._cache, start=position, position_ids=positions, attention_mask=mask
         )
         self._steps += 1
         return logits[0]
@@ -175,17 +175,17 @@ def read_each(model: Model, sequences: Sequence[Sequence[int]], rows: Sequence[i
 
 def fork(model: Model, read: Prefilled, rows: int, way: Way) -> Fork:
     """Return `rows` continuations of a prompt."""
-    made: Fork
+    branches: Fork
     if way == "shared":
-        made = SharedFork(model, read)
+        branches = SharedFork(model, read)
     elif way == "repeated":
         cache = copy.deepcopy(read.cache)
         select(model, cache, [0] * rows)
-        made = BatchFork(model, cache, range(rows), len(read.ids))
+        branches = BatchFork(model, cache, range(rows), len(read.ids))
     else:
-        made, _ = read_each(model, [list(read.ids)] * rows, range(rows))
+        branches, _ = read_each(model, [list(read.ids)] * rows, range(rows))
     switch = longrope_switch(model)
-    return made if switch is None or len(read.ids) > switch else SwitchingFork(model, read, made, switch)
+    return branches if switch is None or len(read.ids) > switch else SwitchingFork(model, read, branches, switch)
 
 
 def select(model: Model, cache: DynamicCache, rows: Sequence[int]) -> None:
@@ -194,7 +194,7 @@ def select(model: Model, cache: DynamicCache, rows: Sequence[int]) -> None:
 
 
 def is_shareable(cache: DynamicCache) -> bool:
-    """Whether the cache holds nothing but keys and values of all tokens: no window and no state."""
+    """Tell whether the cache holds nothing but keys and values of all tokens: no window and no state."""
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 

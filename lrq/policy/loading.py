@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils import logging
 
 from lrq.domain.errors import UsageError
@@ -20,26 +20,15 @@ _BROKEN = (
 )  # what transformers raises for a folder it cannot use
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer; raises UsageError where there is none or it has no chat template."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **_OFFLINE)
-    except _BROKEN as error:
-        raise UsageError(f"{folder} holds no tokenizer that can be loaded: {_line(error)}") from None
-    if not tokenizer.chat_template:
-        raise UsageError(f"{folder} has no chat template; add chat_template.jinja, or name a chat model")
-    return tokenizer
-
-
 def load_model(folder: Path, dtype: str, config: Any = None) -> Any:
     """Load the folder's language model on the CPU, or what another configuration makes of it; raises UsageError."""
-    wanted = dtype if dtype == "auto" else getattr(torch, dtype, None)
-    if wanted != "auto" and not isinstance(wanted, torch.dtype):
+    torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype, None)
+    if torch_dtype != "auto" and not isinstance(torch_dtype, torch.dtype):
         raise UsageError(f"policy.dtype is auto, float32, bfloat16 or float16, not {dtype}")
     logging.disable_progress_bar()
     try:
         options = _OFFLINE if config is None else {**_OFFLINE, "config": config}
-        return model_class(folder).from_pretrained(folder, dtype=wanted, use_safetensors=True, **options).eval()
+        return model_class(folder).from_pretrained(folder, dtype=torch_dtype, use_safetensors=True, **options).eval()
     except _BROKEN as error:
         raise UsageError(f"{folder} holds no model that can be loaded: {_line(error)}") from None
 
@@ -55,10 +44,10 @@ def model_class(folder: Path) -> Any:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """All ids that end a response: the generation settings may name several."""
-    named = model.generation_config.eos_token_id
-    several = named if isinstance(named, list) else [named]
-    return frozenset(one for one in (*several, tokenizer.eos_token_id) if one is not None)
+    """Return all ids that end a response: the generation settings may name several."""
+    eos = model.generation_config.eos_token_id
+    several = eos if isinstance(eos, list) else [eos]
+    return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
 
 
 def _line(error: Exception) -> str:

@@ -14,17 +14,19 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from lrq.domain.errors import Stopping, UsageError
-from lrq.domain.records import UNFINISHED_THOUGHT, Message
+from lrq.domain.records import UNFINISHED_THOUGHT, UNRENDERABLE, Message
 from lrq.policy.cut import Fitted, OverLong, fit
 from lrq.policy.decoding import Drawn, decode
 from lrq.policy.fingerprint import tokenizer_fingerprint
 from lrq.policy.folder import fingerprint
 from lrq.policy.forks import Prefilled, fork, prefill
-from lrq.policy.loading import end_tokens, load_model, load_tokenizer
+from lrq.policy.isolated import IsolatedRendering, Unrenderable
+from lrq.policy.loading import end_tokens, load_model
 from lrq.policy.noise import stream
 from lrq.policy.port import Prompt, Sampled, Samples, Sampling, ShouldStop, never
 from lrq.policy.probing import probe
 from lrq.policy.rendering import Rendering, ids_hash
+from lrq.policy.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -43,9 +45,13 @@ class LocalPolicy:
         self.fingerprint = fingerprint(folder)
         self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._tokenizer = load_tokenizer(folder)
-        self._rendering = Rendering(tokenizer=self._tokenizer, template=dict(template or {}))
+        self._rendering: Rendering | IsolatedRendering = IsolatedRendering(folder=folder, template=dict(template or {}))
+        try:
+            named = self._rendering.end_ids()
+        except Unrenderable as error:
+            raise UsageError(f"{folder} cannot be sampled: {error}") from None
         self._model = load_model(folder, dtype).to(self._device)
-        self._ends = end_tokens(self._model, self._tokenizer) | self._rendering.end_ids()
+        self._ends = end_tokens(self._model, self._tokenizer) | named
         self.probed = probe(self._model)
         if self.probed.reason:
             _log.info("%s is sampled by a %s cache: %s", folder, self.probed.way, self.probed.reason)
@@ -81,17 +87,21 @@ class LocalPolicy:
             self._rendering = replace(self._rendering, at=time.time() if prompt.at is None else prompt.at)
             try:
                 fitted = self._fit(prompt, sampling)
+                ids = self._ids(fitted.messages)
+                rendered = self._rendered(fitted.messages, ids)
             except OverLong:
                 return Samples(responses=tuple(_none(k, "over_long") for k in ks), messages=tuple(prompt.messages))
-            ids = self._ids(fitted.messages)
-            drawn = self._draw(prompt, ids, sampling, ks, should_stop)
+            except Unrenderable as error:
+                _log.warning("a prompt of item %s cannot be rendered: %s", prompt.item, error)
+                return Samples(responses=tuple(_none(k, UNRENDERABLE) for k in ks), messages=tuple(prompt.messages))
+            responses = self._draw(prompt, ids, sampling, ks, should_stop)
             return Samples(
-                responses=drawn,
-                rendering=self._rendered(fitted.messages, ids),
+                responses=responses,
+                rendering=rendered,
                 messages=fitted.messages,
                 cut=fitted.cut,
                 prompt_tokens=fitted.tokens,
-                completion_tokens=sum(one.tokens or 0 for one in drawn),
+                completion_tokens=sum(response.tokens or 0 for response in responses),
                 seconds=time.perf_counter() - started,
             )
 
@@ -105,7 +115,7 @@ class LocalPolicy:
         )
 
     def _room(self, sampling: Sampling) -> int | None:
-        """Tokens that a prompt may have."""
+        """Return the tokens that a prompt may have; None: any. Raises UsageError where a reply leaves no room."""
         window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         if window is None:
             return sampling.max_prompt_tokens
@@ -122,18 +132,8 @@ class LocalPolicy:
 
     def _rendered(self, messages: Sequence[Message], ids: Sequence[int]) -> dict[str, Any]:
         """Return what is needed to render the prompt again, and to know whether it is the same."""
-        rendering = self._rendering
-        return {
-            "ids_hash": ids_hash(ids),
-            "tokenizer": self._tokenizer_fingerprint,
-            "template": dict(rendering.template),
-            "at": rendering.at,
-            "opened": rendering.opened,
-            "row_template": rendering.row_template,
-            "dated": rendering.is_dated,
-            "parts": rendering.takes_parts,
-            "holds_tokens": rendering.holds_tokens(messages),
-        }
+        known = {"ids_hash": ids_hash(ids), "tokenizer": self._tokenizer_fingerprint}
+        return known | self._rendering.describe(messages)
 
     @cached_property
     def _tokenizer_fingerprint(self) -> str:
@@ -142,23 +142,23 @@ class LocalPolicy:
     def _draw(
         self, prompt: Prompt, ids: Sequence[int], sampling: Sampling, ks: Sequence[int], should_stop: ShouldStop
     ) -> tuple[Sampled, ...]:
-        """One prefill, then as many responses at once as memory holds."""
+        """Read the prompt once, then draw as many responses at once as memory holds."""
         read = or_out_of_memory(prefill, self._model, ids)
         if read is None:
             return tuple(_none(k, "out_of_memory") for k in ks)
-        found: list[Sampled] = []
+        responses: list[Sampled] = []
         width = len(ks)
-        while len(found) < len(ks):
-            group = ks[len(found) : len(found) + width]
+        while len(responses) < len(ks):
+            group = ks[len(responses) : len(responses) + width]
             keys = [stream(sampling.seed, prompt.item, prompt.round, prompt.index, k) for k in group]
-            drawn = or_out_of_memory(self._decode, read, keys, sampling, should_stop)
-            if drawn is not None:
-                found += [self._response(k, one) for k, one in zip(group, drawn, strict=True)]
+            group_drawn = or_out_of_memory(self._decode, read, keys, sampling, should_stop)
+            if group_drawn is not None:
+                responses += [self._read(k, response) for k, response in zip(group, group_drawn, strict=True)]
             elif width > 1:
                 width = (width + 1) // 2
             else:
-                found.append(_none(group[0], "out_of_memory"))
-        return tuple(found)
+                responses.append(_none(group[0], "out_of_memory"))
+        return tuple(responses)
 
     def _decode(self, read: Prefilled, keys: Sequence[int], sampling: Sampling, should_stop: ShouldStop) -> list[Drawn]:
         forked = fork(self._model, read, len(keys), self.probed.way)
@@ -166,6 +166,13 @@ class LocalPolicy:
             return decode(forked, read.logits, keys, sampling, self._ends, should_stop)
         finally:
             forked.close()
+
+    def _read(self, k: int, drawn: Drawn) -> Sampled:
+        try:
+            return self._response(k, drawn)
+        except Unrenderable as error:
+            _log.warning("response %d cannot be read: %s", k, error)
+            return _none(k, UNRENDERABLE)
 
     def _response(self, k: int, drawn: Drawn) -> Sampled:
         if drawn.failure:
@@ -189,7 +196,7 @@ class LocalPolicy:
 
 
 def or_out_of_memory(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """What `work` returns, or None where it ran out of memory, with what it held freed."""
+    """Return what `work` returns, or None where it ran out of memory, with what it held freed."""
     try:
         return work(*args, **kwargs)
     except (RuntimeError, MemoryError) as error:
@@ -200,8 +207,8 @@ def or_out_of_memory(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or "can't allocate memory" in str(error)  # torch on a CPU
+    is_torch_error = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_torch_error or "can't allocate memory" in str(error)  # torch on a CPU
 
 
 def _free() -> None:

@@ -14,12 +14,12 @@ def messages_of(written: str, opened: str) -> dict[str, dict[str, Any]]:
     others: the thought in a field of its own, by the names that chat templates read.
     """
     parts = split_thought(written, opened=opened)
-    found: dict[str, dict[str, Any]] = {"content": {"content": written}}
+    messages: dict[str, dict[str, Any]] = {"content": {"content": written}}
     if opened:
-        found["opened"] = {"content": f"{opened}\n{written}"}
+        messages["opened"] = {"content": f"{opened}\n{written}"}
     if parts.thought and parts.is_closed:
         fields = ("reasoning_content", "reasoning", "thinking")
-        found |= {name: {"content": parts.answer, name: parts.thought} for name in fields}
+        messages |= {name: {"content": parts.answer, name: parts.thought} for name in fields}
     if parts.is_closed and parts.answer != written:
-        found["answer"] = {"content": parts.answer}
-    return {name: {"role": "assistant", **message} for name, message in found.items()}
+        messages["answer"] = {"content": parts.answer}
+    return {name: {"role": "assistant", **message} for name, message in messages.items()}

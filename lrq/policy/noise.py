@@ -22,13 +22,13 @@ _GAMMA = 0x9E3779B97F4A7C15
 
 
 def stream(seed: int, item: str, round_: int, prompt: int, k: int) -> int:
-    """The 64-bit key of one response's noise."""
+    """Return the 64-bit key of one response's noise."""
     name = json.dumps([seed, item, round_, prompt, k]).encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
 
 
 def choose(logits: Tensor, keys: Sequence[int], position: int, *, temperature: float, top_p: float) -> Tensor:
-    """The next token of each row: logits (rows, vocabulary), one key per row; returns (rows,)."""
+    """Return the next token of each row: logits (rows, vocabulary), one key per row; returns (rows,)."""
     if temperature == 0:
         return logits.argmax(-1)
     scores = logits.double() / temperature

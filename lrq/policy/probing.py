@@ -5,15 +5,18 @@ rows. What disagrees falls back to the next way; a model that can do none of the
 logits are not finite.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from lrq.domain.errors import UsageError
+from lrq.policy.attention_window import narrowed, windows
 from lrq.policy.forks import WAYS, Model, Tensor, Way, fork, is_shareable, longrope_switch, prefill
 
 PROMPT, NEW, ROWS = 24, 6, 3  # tokens, tokens, continuations
+WINDOW = 12  # tokens that windows are made as short as for the probe
 # Largest |Δ log p| of a token. In bfloat16 two right passes that add in another order differ by some hundredths of a
 # logit; what is wrong differs by tenths and more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
@@ -50,15 +53,30 @@ def probe(model: Model) -> Probed:
         if isinstance(error, _NotFinite) or getattr(model.config, "_attn_implementation", "eager") == "eager":
             raise
         model.set_attn_implementation("eager")
-        found = _probe(model)
-        return replace(found, reason=f"eager attention, because {error}")
+        probed = _probe(model)
+        return replace(probed, reason=f"eager attention, because {error}")
 
 
 def _probe(model: Model) -> Probed:
-    size = model.get_input_embeddings().num_embeddings
-    # No prompt that longrope's switch would part from its continuation: those are two models, and both are right.
+    """Probe beyond every window: with windows made short, and where that disagrees, beyond those the model has."""
+    # Longrope's switch must not part the prompt from its continuation: those are two models, and both are right.
     switch = longrope_switch(model) or 0
     length = switch + 1 if PROMPT <= switch < PROMPT + NEW else PROMPT
+    sizes = windows(model.config.get_text_config()).values()
+    try:
+        with narrowed(model, WINDOW):
+            return _probe_at(model, length)
+    except _NotFinite:
+        raise
+    except CannotSample:
+        if max(sizes, default=0) <= WINDOW:
+            raise
+        return _probe_at(model, max(sizes) + length)
+
+
+def _probe_at(model: Model, length: int) -> Probed:
+    """Probe with a prompt of so many tokens."""
+    size = model.get_input_embeddings().num_embeddings
     prompt, new = _ids(size, length), [_ids(size, NEW, start=length + row) for row in range(ROWS)]
     with torch.inference_mode():
         plain = _plain(model, prompt, new)
@@ -118,14 +136,14 @@ def _difference(
     try:
         for step, rows in enumerate(_alive(len(new[0]))):
             tokens = torch.tensor([new[row][step] for row in rows], device=model.device)
-            found = forked.step(rows, tokens).float().log_softmax(-1)
-            worst.append((found - plain[rows, step + 1]).abs().max().item())
+            log_probs = forked.step(rows, tokens).float().log_softmax(-1)
+            worst.append((log_probs - plain[rows, step + 1]).abs().max().item())
     finally:
         forked.close()
-    return max(worst) if all(one == one for one in worst) else float("inf")  # noqa: PLR0124 - a NaN is not itself
+    return float("inf") if any(map(math.isnan, worst)) else max(worst)
 
 
 def _alive(steps: int) -> Iterator[list[int]]:
-    """The rows of each step: the one in the middle ends after half of them."""
+    """Yield the rows of each step: the one in the middle ends after half of them."""
     for step in range(steps):
         yield list(range(ROWS)) if step < steps // 2 else [row for row in range(ROWS) if row != 1]

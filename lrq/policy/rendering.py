@@ -40,7 +40,7 @@ class Rendering:
     at: float | None = None
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a prompt; raises UsageError where the template refuses the messages."""
+        """Return the token ids of a prompt; raises UsageError where the template refuses the messages, or Overtime."""
         return list(self._apply(messages, add_generation_prompt=True, **CHAT_TEMPLATE)["input_ids"])
 
     def text(self, messages: Sequence[Mapping[str, Any]], *, answer: bool = False) -> str:
@@ -48,13 +48,11 @@ class Rendering:
         return str(self._apply(messages, add_generation_prompt=not answer, tokenize=False))
 
     def _apply(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:
-        own = {"chat_template": self.template_text} if self.template_text != self.tokenizer.chat_template else {}
+        override = {"chat_template": self.template_text} if self.template_text != self.tokenizer.chat_template else {}
         chat = [self.message(message) for message in messages]
         try:
             with time_limit(LONGEST_RENDERING):
-                return self.tokenizer.apply_chat_template(chat, **own, **dict(self.template), **options)
-        except Overtime as error:
-            raise UsageError(f"the policy's chat template is stopped on the recipe's messages: {error}") from None
+                return self.tokenizer.apply_chat_template(chat, **override, **dict(self.template), **options)
         except (TemplateError, TypeError, ValueError) as error:
             raise UsageError(f"the policy's chat template refuses the recipe's messages: {error}") from None
 
@@ -66,7 +64,7 @@ class Rendering:
 
     @cached_property
     def takes_parts(self) -> bool:
-        """Whether the template drops a message's text unless it comes as a part; templates of multimodal models do."""
+        """Tell whether the template drops a message's text unless it comes as a part, as multimodal models' do."""
         chat = [{"role": "user", "content": _WORD}]
         try:
             return _WORD not in self.tokenizer.apply_chat_template(chat, tokenize=False, **dict(self.template))
@@ -75,7 +73,7 @@ class Rendering:
 
     @cached_property
     def template_text(self) -> Any:
-        """The chat template with its dates filled in; a table of several by name as it is."""
+        """Return the chat template with its dates filled in; a table of several by name as it is."""
         now = datetime.now(UTC) if self.at is None else datetime.fromtimestamp(self.at, UTC)
         text = self.tokenizer.chat_template
         if not isinstance(text, str):
@@ -84,45 +82,59 @@ class Rendering:
 
     @cached_property
     def row_template(self) -> dict[str, Any]:
-        """The template's arguments by which another reader of a row renders the same prompt."""
-        found = {**CHAT_TEMPLATE, **self.template}
+        """Return the template's arguments by which another reader of a row renders the same prompt."""
+        arguments = {**CHAT_TEMPLATE, **self.template}
         text = self.tokenizer.chat_template
         dated = _DATE_STRING.search(text) if isinstance(text, str) else None
-        if dated and self.at is not None and "date_string" not in found:
-            found["date_string"] = datetime.fromtimestamp(self.at, UTC).strftime(dated["format"])
-        return found
+        if dated and self.at is not None and "date_string" not in arguments:
+            arguments["date_string"] = datetime.fromtimestamp(self.at, UTC).strftime(dated["format"])
+        return arguments
 
     @property
     def is_dated(self) -> bool:
-        """Whether the template writes a date that no argument of it can set."""
+        """Tell whether the template writes a date that no argument of it can set."""
         return self.template_text != self.tokenizer.chat_template and "date_string" not in self.row_template
 
     @cached_property
     def opened(self) -> str:
-        """The mark of a thought in which every prompt ends; empty where none is opened."""
+        """Return the mark of a thought in which every prompt ends; empty where none is opened."""
         return open_mark(self.text([{"role": "user", "content": _WORD}]))
+
+    def describe(self, messages: Sequence[Message]) -> dict[str, Any]:
+        """Return what is needed to render a prompt again, and to know whether it is the same."""
+        return {
+            "template": dict(self.template),
+            "at": self.at,
+            "opened": self.opened,
+            "row_template": self.row_template,
+            "dated": self.is_dated,
+            "parts": self.takes_parts,
+            "holds_tokens": self.holds_tokens(messages),
+        }
 
     def end_ids(self) -> frozenset[int]:
         """Return the ids that the template writes after an answer: of its own end, or else of the next turn."""
         ask, answer = {"role": "user", "content": "ask"}, {"role": "assistant", "content": _WORD}
         for chat in ([ask, answer], [ask, answer, ask]):
             try:
-                _, found, after = self.text(chat, answer=True).rpartition(_WORD)
-            except UsageError:
+                _, separator, after = self.text(chat, answer=True).rpartition(_WORD)
+            except (UsageError, Overtime):
                 continue
-            tokens = [token for token in self._leading_tokens(after) if not _NO_END.search(token)] if found else []
+            tokens = [token for token in self._leading_tokens(after) if not _NO_END.search(token)] if separator else []
             if tokens:
                 return frozenset({self.tokenizer.convert_tokens_to_ids(tokens[0])})
         return frozenset()
 
     def _leading_tokens(self, text: str) -> list[str]:
         """Return the control tokens that a text begins with, white space between them aside."""
-        known = sorted((str(token) for token in self.tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
-        found: list[str] = []
-        while token := next((one for one in known if text.lstrip().startswith(one)), None):
-            found.append(token)
+        control_tokens = sorted(
+            (str(token) for token in self.tokenizer.added_tokens_decoder.values()), key=len, reverse=True
+        )
+        leading: list[str] = []
+        while token := next((control for control in control_tokens if text.lstrip().startswith(control)), None):
+            leading.append(token)
             text = text.lstrip().removeprefix(token)
-        return found
+        return leading
 
     # ----- what was written
 
@@ -135,8 +147,8 @@ class Rendering:
         parts = split_thought(self.written(ids), opened=self.opened)
         if not parts.thought and parts.is_closed and not self.opened:
             text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-            whole = parts.answer == self.written(ids)
-            return Written(thought="", answer=text if whole else self._words(parts.answer), is_closed=True)
+            is_whole = parts.answer == self.written(ids)
+            return Written(thought="", answer=text if is_whole else self._words(parts.answer), is_closed=True)
         return Written(thought=parts.thought, answer=self._words(parts.answer).strip(), is_closed=parts.is_closed)
 
     def _words(self, text: str) -> str:
@@ -153,19 +165,19 @@ class Rendering:
         stands for them.
         """
         ask = [{"role": "user", "content": _WORD}]
-        drawn = [*self.prompt_ids(ask), *ids]
+        expected = [*self.prompt_ids(ask), *ids]
         for name, message in messages_of(self.written(ids[:-1]), self.opened).items():
             for suffix, letters in (("", CHAT_TEMPLATE), (TOKENS, {})):
                 try:
-                    found = list(self._apply([*ask, message], **letters)["input_ids"])
+                    rendered = list(self._apply([*ask, message], **letters)["input_ids"])
                 except UsageError:
                     break
-                if found[: len(drawn)] == drawn:
+                if rendered[: len(expected)] == expected:
                     return name + suffix
         return ""
 
     def holds_tokens(self, messages: Sequence[Message]) -> bool:
-        """Whether a message holds the text of a control token, which has to stay letters."""
+        """Tell whether a message holds the text of a control token, which has to stay letters."""
         tokens = [str(token) for token in self.tokenizer.added_tokens_decoder.values()]
         return any(token in message["content"] for message in messages for token in tokens)
 

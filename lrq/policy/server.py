@@ -59,26 +59,26 @@ class ServerPolicy:
         started = time.perf_counter()
         await self._learn_window()
         limit = prompt_room(self._window, sampling.max_new_tokens)
-        drawn = _Drawn(reasons=dict.fromkeys(range(sampling.n), "over_long"))
+        draw = _Drawn(reasons=dict.fromkeys(range(sampling.n), "over_long"))
         fitted = Fitted(messages=tuple(prompt.messages), tokens=0)
         for _ in range(CUTS):
             try:
                 fitted = _fit(prompt, sampling, limit)
             except OverLong:
                 break  # the server's words stand, if there are any
-            drawn = await self._draw(prompt, fitted.messages, sampling, should_stop)
-            if sampling.over_long == "refuse" or not is_too_long(drawn.refusal):
+            draw = await self._draw(prompt, fitted.messages, sampling, should_stop)
+            if sampling.over_long == "refuse" or not is_too_long(draw.refusal):
                 break
-            sent = model_tokens(fitted.messages)
-            limit = shorter_limit(drawn.refusal, sent, sampling.max_new_tokens, self._window)
+            sent_tokens = model_tokens(fitted.messages)
+            limit = shorter_limit(draw.refusal, sent_tokens, sampling.max_new_tokens, self._window)
         return Samples(
-            responses=tuple(drawn.response(k) for k in (range(sampling.n) if ks is None else ks)),
+            responses=tuple(draw.response(k) for k in (range(sampling.n) if ks is None else ks)),
             messages=fitted.messages,
             cut=fitted.cut,
-            prompt_tokens=drawn.prompt_tokens,
-            completion_tokens=drawn.completion_tokens,
+            prompt_tokens=draw.prompt_tokens,
+            completion_tokens=draw.completion_tokens,
             seconds=time.perf_counter() - started,
-            calls=tuple(drawn.calls),
+            calls=tuple(draw.calls),
             rendering={"server": True, "template": self._template, "at": prompt.at},
         )
 
@@ -88,10 +88,10 @@ class ServerPolicy:
             self._window = await ask()
 
     def release(self) -> None:
-        """The accelerator is the server's."""
+        """Do nothing: the accelerator is the server's."""
 
     def restore(self) -> None:
-        """The accelerator is the server's."""
+        """Do nothing: the accelerator is the server's."""
 
     async def _draw(
         self, prompt: Prompt, messages: Sequence[Message], sampling: Sampling, should_stop: ShouldStop
@@ -104,11 +104,11 @@ class ServerPolicy:
             return await self._draw_all(self._call(prompt, messages, sampling), should_stop)
 
     async def _draw_all(self, call: Call, should_stop: ShouldStop) -> "_Drawn":
-        drawn = _Drawn()
+        draw = _Drawn()
         refused = self._one_by_one
         if not refused:
             try:
-                drawn.add(await self._asked(call, should_stop), range(call.n))
+                draw.add(await self._asked(call, should_stop), range(call.n))
             except (CallRefused, CallFailed) as error:
                 if _IDS in str(error) and _IDS in call.extra:
                     raise _IdsRefused from error
@@ -116,16 +116,16 @@ class ServerPolicy:
                 if not refused:
                     refusal = str(error) if isinstance(error, CallRefused) else ""
                     return _Drawn(reasons=dict.fromkeys(range(call.n), str(error)), refusal=refusal)
-        await self._draw_singly(call, drawn, should_stop)
-        self._one_by_one = refused and bool(drawn.choices)
-        return drawn
+        await self._draw_singly(call, draw, should_stop)
+        self._one_by_one = refused and bool(draw.choices)
+        return draw
 
     async def _draw_singly(self, call: Call, drawn: "_Drawn", should_stop: ShouldStop) -> None:
-        """One request for each response that is missing; a refused one costs one response."""
+        """Make one request for each response that is missing; a refused one costs one response."""
         ks = [k for k in range(call.n) if k not in drawn.choices]
-        asked = [self._asked(replace(call, n=1, draw=k, seed=seed(call.seed, k)), should_stop) for k in ks]
+        requests = [self._asked(replace(call, n=1, draw=k, seed=seed(call.seed, k)), should_stop) for k in ks]
         # All are awaited even when one raises: the others are paid for and must be committed.
-        for k, reply in zip(ks, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+        for k, reply in zip(ks, await asyncio.gather(*requests, return_exceptions=True), strict=True):
             if isinstance(reply, CallRefused | CallFailed):
                 drawn.reasons[k] = str(reply)
             elif isinstance(reply, BaseException):
@@ -193,7 +193,7 @@ class _Drawn:
 
 
 def _reason(finish: str, parted: Thoughts) -> str:
-    """Why a choice is no response, or nothing; one that is cut by its length is a response if its thoughts ended."""
+    """Return why a choice is no response, or nothing; one cut by its length is a response if its thoughts ended."""
     ended = finish_of(finish)
     if ended == "withheld":
         return finish

@@ -64,7 +64,7 @@ def _split_marks(text: str, opened: str) -> Written:
 
 
 def _closes(text: str, start: str, end: str) -> bool:
-    """Whether a thought ends that no mark began: models trained behind an opened one may leave it out."""
+    """Tell whether a thought ends that no mark began: models trained behind an opened one may leave it out."""
     return end in text and start not in text.partition(end)[0] and end != "<channel|>"
 
 
@@ -73,8 +73,8 @@ def _split_messages(text: str) -> Written:
     headers = list(_HEADER.finditer(text))
     thoughts: list[str] = []
     answers: list[str] = []
-    for place, header in enumerate(headers):
-        stop = headers[place + 1].start() if place + 1 < len(headers) else len(text)
+    for index, header in enumerate(headers):
+        stop = headers[index + 1].start() if index + 1 < len(headers) else len(text)
         body = _FRAME.sub("", text[header.end() : stop])
         (answers if _FINAL.search(header.group(1)) else thoughts).append(body)
     return Written(thought="\n".join(thoughts), answer=answers[-1] if answers else "", is_closed=bool(answers))

@@ -63,12 +63,12 @@ def shorter_limit(refusal: str, sent: int, reply: int, window: int | None) -> in
     reply: tokens that were asked for. window: what the server said in advance, else it is read from the refusal. Its
     numbers of prompt and request are told apart by what must be true of a prompt that was refused.
     """
-    named = _WINDOW.search(refusal)
-    window = window or (int(re.sub(r"\D", "", named["after"] or named["before"])) if named else None)
-    numbers = [int(re.sub(r"\D", "", one)) for one in _NUMBER.findall(refusal)]
+    match = _WINDOW.search(refusal)
+    window = window or (int(re.sub(r"\D", "", match["after"] or match["before"])) if match else None)
+    numbers = [int(re.sub(r"\D", "", number)) for number in _NUMBER.findall(refusal)]
     room = prompt_room(window, reply)
     if window is None or room is None:
         return int(sent * _SHRINK)
-    counted = min((one for one in numbers if one > window - reply and one != window), default=0)
-    by_count = int(sent * room / counted) if counted else room
-    return min(by_count, int(sent * (0.99 if counted else _SHRINK)))
+    prompt_tokens = min((number for number in numbers if number > window - reply and number != window), default=0)
+    by_count = int(sent * room / prompt_tokens) if prompt_tokens else room
+    return min(by_count, int(sent * (0.99 if prompt_tokens else _SHRINK)))

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,7 +11,7 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from kombu import Exchange, Queue
 
 from lrq.config import Settings, load_settings
-from lrq.domain.printable import make_logs_printable
+from lrq.domain.logs import format_logs
 from lrq.domain.urls import is_redis
 from lrq.ledger import open_ledger
 from lrq.queue.events import EventsByTheSecond
@@ -67,8 +66,6 @@ def configuration(broker: str, ledger_id: str) -> dict[str, Any]:
         "task_send_sent_event": False,  # a further 0.25 ms for each message sent
         "worker_redirect_stdouts": False,
         "worker_log_color": False,  # an escape in a line is none of ours
-        "worker_log_format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
-        "worker_task_log_format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
         "enable_utc": True,
         "timezone": "UTC",
         "include": ["lrq.workers.tasks"],
@@ -125,11 +122,8 @@ def _listed(queues: str | Iterable[str] | None) -> tuple[str, ...]:
     return tuple(queues.split(",") if isinstance(queues, str) else queues or ())
 
 
-def _log_in_utc(logger: logging.Logger, **_: object) -> None:
-    for handler in logger.handlers:
-        if handler.formatter is not None:
-            handler.formatter.converter = time.gmtime
-    make_logs_printable(logger)
+def _format_logs(logger: logging.Logger, **_: object) -> None:
+    format_logs(logger, as_json=settings_in_use().log == "json")
 
 
 def _keep_log_readable(**_: object) -> None:
@@ -138,6 +132,6 @@ def _keep_log_readable(**_: object) -> None:
 
 
 signals.celeryd_init.connect(_choose_concurrency)
-signals.after_setup_logger.connect(_log_in_utc)
-signals.after_setup_task_logger.connect(_log_in_utc)
+signals.after_setup_logger.connect(_format_logs)
+signals.after_setup_task_logger.connect(_format_logs)
 signals.celeryd_after_setup.connect(_keep_log_readable)

@@ -13,7 +13,7 @@ from lrq.recipes.longpo import LONGPO
 from lrq.recipes.longreward import LONGREWARD
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step, simple
-from lrq.recipes.rubric import RUBRIC
+from lrq.recipes.rubric import EVALYAKS, RUBRIC
 from lrq.recipes.sppo import SPPO
 
 __all__ = ["RECIPES", "Case", "Judge", "Kind", "Recipe", "Step", "code_hash", "load_recipe", "simple"]
@@ -24,6 +24,7 @@ RECIPES: Mapping[str, Recipe] = {
     "janus": JANUS,
     "rubric": RUBRIC,
     "sppo": SPPO,
+    **EVALYAKS,
 }
 
 
@@ -44,7 +45,8 @@ def load_recipe(name: str) -> Recipe:
 
 def code_hash(name: str) -> str:
     """Return the SHA-256 of the module that a recipe stands in; raises UsageError where there is none."""
-    path = Path(__file__).with_name(f"{name}.py") if name in RECIPES else Path(name.rpartition(":")[0])
+    module = "rubric" if name in EVALYAKS else name
+    path = Path(__file__).with_name(f"{module}.py") if name in RECIPES else Path(name.rpartition(":")[0])
     try:
         return sha256(path.read_bytes()).hexdigest()
     except OSError:

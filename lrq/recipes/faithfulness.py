@@ -9,8 +9,8 @@ from lrq.domain.errors import Unscored
 from lrq.domain.fences import fenced
 from lrq.domain.marks import Support, read_statements, read_support, read_supports
 from lrq.domain.records import Passage, Response, Score
-from lrq.recipes.fanout import each_text, settled
-from lrq.recipes.judge import Judge, Kind, failures
+from lrq.recipes.fanout import each_text, gather_all
+from lrq.recipes.judge import Judge, Kind, failures, not_applicable
 
 DIMENSION = "faithfulness"
 BATCH = 16  # statements in one call: with five passages each, up to 10k tokens of evidence
@@ -22,15 +22,19 @@ KINDS = (
 )
 MAX_STATEMENTS = 200  # checked per response: each is a paid call; how many are left out stands in the evidence
 
+NO_DOCUMENT = "the item has no document"
+
 Evidence = dict[str, Any]  # of one statement: text, passages as [start, end], value, mark, calls; reason if unscored
-Found = Mapping[str, Sequence[Passage]]  # statement → its nearest passages, in document order
+Passages = Mapping[str, Sequence[Passage]]  # statement → its nearest passages, in document order
 
 
 async def faithfulness(judge: Judge) -> Sequence[Score]:
     """Score the share of each response's factual statements that the context bears out, times ten.
 
-    Without factual statements: not applicable. With a statement that could not be judged: unscored.
+    Without a context or factual statements: not applicable. With a statement that could not be judged: unscored.
     """
+    if not judge.case.item.context:
+        return not_applicable(judge.case, DIMENSION, NO_DOCUMENT)
     return await each_text(judge.case, partial(_judge, judge))
 
 
@@ -58,19 +62,19 @@ async def _judge(judge: Judge, response: Response) -> Score:
 
 
 async def _check(judge: Judge, statements: Sequence[str]) -> list[Evidence]:
-    """Evidence for each statement, in order; equal ones are asked about once and count as often as they stand."""
+    """Return evidence for each statement, in order; equal ones are asked about once and each counts."""
     distinct = tuple(dict.fromkeys(statements))
     settings = judge.case.settings
     near = await judge.nearest(distinct, count=settings["passages"], chunk_tokens=settings["statement_chunk_tokens"])
-    found = dict(zip(distinct, near, strict=True))
-    verdicts = await _together(judge, found) if judge.case.settings.get("batch_statements") else {}
+    passages = dict(zip(distinct, near, strict=True))
+    verdicts = await _check_in_batches(judge, passages) if judge.case.settings.get("batch_statements") else {}
     alone = [statement for statement in distinct if statement not in verdicts]
-    checked = await settled(_alone(judge, statement, found[statement]) for statement in alone)
+    checked = await gather_all(_check_alone(judge, statement, passages[statement]) for statement in alone)
     verdicts |= dict(zip(alone, checked, strict=True))
     return [verdicts[statement] for statement in statements]
 
 
-async def _alone(judge: Judge, statement: str, near: Sequence[Passage]) -> Evidence:
+async def _check_alone(judge: Judge, statement: str, near: Sequence[Passage]) -> Evidence:
     try:
         answer = await judge.answer(
             "support",
@@ -82,32 +86,32 @@ async def _alone(judge: Judge, statement: str, near: Sequence[Passage]) -> Evide
     return _evidence(statement, near, answer.value, answer.calls)
 
 
-async def _together(judge: Judge, found: Found) -> dict[str, Evidence]:
-    """The verdicts that could be read from calls of several statements each; the rest is asked about alone."""
-    pairs = list(found.items())
+async def _check_in_batches(judge: Judge, passages: Passages) -> dict[str, Evidence]:
+    """Return the verdicts that could be read from calls of several statements each."""
+    pairs = list(passages.items())
     groups = [dict(pairs[start : start + BATCH]) for start in range(0, len(pairs), BATCH)]
-    answered = await settled(_group(judge, group) for group in groups if len(group) > 1)
-    return {statement: evidence for group in answered for statement, evidence in group.items()}
+    verdicts = await gather_all(_check_batch(judge, group) for group in groups if len(group) > 1)
+    return {statement: evidence for group in verdicts for statement, evidence in group.items()}
 
 
-async def _group(judge: Judge, found: Found) -> dict[str, Evidence]:
-    numbered = [judge.text("statement", number=str(n), text=fenced(text)) for n, text in enumerate(found, 1)]
-    passages = {passage.index: passage for near in found.values() for passage in near}
+async def _check_batch(judge: Judge, nearest: Passages) -> dict[str, Evidence]:
+    numbered = [judge.text("statement", number=str(n), text=fenced(text)) for n, text in enumerate(nearest, 1)]
+    passages = {passage.index: passage for near in nearest.values() for passage in near}
     try:
         answer = await judge.answer(
             "support_batch",
-            partial(read_supports, count=len(found)),
+            partial(read_supports, count=len(nearest)),
             {
                 "passages": judge.passages(passages[index] for index in sorted(passages)),
                 "statements": "\n\n".join(numbered),
             },
-            max_tokens=BATCH_TOKENS * (1 + len(found)),
+            max_tokens=BATCH_TOKENS * (1 + len(nearest)),
         )
     except Unscored:
         return {}
     return {
         statement: _evidence(statement, near, support, answer.calls)
-        for (statement, near), support in zip(found.items(), answer.value, strict=True)
+        for (statement, near), support in zip(nearest.items(), answer.value, strict=True)
         if support is not None
     }
 

@@ -11,17 +11,17 @@ from lrq.recipes.ports import Case
 T = TypeVar("T")
 
 
-async def settled(work: Iterable[Awaitable[T]]) -> list[T]:
+async def gather_all(work: Iterable[Awaitable[T]]) -> list[T]:
     """Return the results in order, once all have ended; only then raise the first failure.
 
     Raising at once would leave siblings behind whose replies are being paid for.
     """
-    ended = await asyncio.gather(*work, return_exceptions=True)
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
     results: list[T] = []
-    for result in ended:
-        if isinstance(result, BaseException):
-            raise result
-        results.append(result)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        results.append(outcome)
     return results
 
 
@@ -30,7 +30,7 @@ async def each_text(case: Case, judge: Callable[[Response], Awaitable[Score]]) -
     firsts: dict[tuple[int, str], Response] = {}
     for response in case.responses:
         firsts.setdefault((response.prompt, response.text), response)
-    scores = dict(zip(firsts, await settled(map(judge, firsts.values())), strict=True))
+    scores = dict(zip(firsts, await gather_all(map(judge, firsts.values())), strict=True))
     return tuple(
         replace(scores[response.prompt, response.text], k=response.k, prompt=response.prompt)
         for response in case.responses

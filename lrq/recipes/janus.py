@@ -2,11 +2,13 @@
 
 System messages come with the item, or a teacher writes them from values that are drawn for the item. By default an
 answer to one system message is preferred over an answer to another of the same instruction, without a judge; or
-answers to the same one are paired by the item's rubrics.
+answers are paired by the item's rubrics. Lines of the Multifaceted Collection, one for each system message, are joined
+into one item whose answers are those of the file.
 """
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,18 +17,19 @@ import yaml
 
 from lrq.domain.fences import fenced
 from lrq.domain.language import language
-from lrq.domain.records import CONTEXT, NoRow, Prompt, Reward, Row, Score, Turn
-from lrq.recipes.judge import Judge
+from lrq.domain.records import CONTEXT, NoRow, Prompt, Response, Reward, Row, Turn
 from lrq.recipes.ports import Case
-from lrq.recipes.recipe import Recipe, Step, best_against_worst_rows
-from lrq.recipes.rubric_step import RUBRIC_STEP, score_by_rubrics
+from lrq.recipes.recipe import Recipe, best_against_worst_rows
+from lrq.recipes.rubric_step import RUBRIC_STEP, check_rubrics, rubrics_of
 from lrq.recipes.templates import fill, load_prompts
 
 SETTINGS: Mapping[str, Any] = {
     "responses": 1,
     "systems": 3,
+    "write_systems": True,
     "pair_by": "system",
     "rows": "one",
+    "rubrics": [],
     "show_system": True,
     "min_scored": 2,
     "min_margin": 0.0,
@@ -34,8 +37,11 @@ SETTINGS: Mapping[str, Any] = {
 DESCRIBED: Mapping[str, str] = {
     "responses": "Responses to each system message",
     "systems": "System messages of an instruction, where a teacher writes them",
-    "pair_by": "system: this system message's answer over another's; rubric: best against worst by the item's rubrics",
+    "write_systems": "Have a teacher write system messages where an item brings none; else it is asked without one",
+    "pair_by": "system: this system message's answer over another's; rubric: best against worst by rubrics; none: "
+    "demonstrations of the answers",
     "rows": "Of an instruction, paired by system: one, or each system message in turn",
+    "rubrics": "The rubrics, where items bring none: a list of {name, criteria, descriptions}",
     "show_system": "Show the judge the system message; the published evaluation left it out",
     "min_scored": "Scored responses that a pair by rubrics needs",
     "min_margin": "Reward of chosen minus reward of rejected that a pair by rubrics needs",
@@ -48,6 +54,7 @@ LOSS: Mapping[str, Any] = {  # appendix: DPO from the model that was trained on 
     "epochs": 2,
     "batch_size": 16,
 }
+_CARRIED: Mapping[str, tuple[str, ...]] = {"system": ("rejected",), "rubric": ("rejected", "p_w"), "none": ()}
 _SAMPLING = {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 1024}
 _FOLDER = Path(__file__).parent
 
@@ -78,6 +85,8 @@ def prompts(case: Case) -> Sequence[Prompt]:
     if case.named("answer"):
         return ()
     systems = list(case.item.fields.get("system", ()))
+    if not systems and not case.settings["write_systems"]:
+        systems = [""]
     if not systems:
         if not case.prompts:
             return [_system_prompt(case, drawn) for drawn in value_sets(case.item.id, case.settings["systems"])]
@@ -99,33 +108,63 @@ def _answer_prompt(case: Case, system: str) -> Prompt:
     head = f"{fence}\n{CONTEXT}\n{fence}\n\n" if case.item.context else ""
     plain = {role: text.replace(CONTEXT, " ") for role, text in (("system", system), ("user", case.item.question))}
     messages = {"role": "system", "content": plain["system"]}, {"role": "user", "content": head + plain["user"]}
-    return Prompt(name="answer", messages=messages, sampling=_SAMPLING)
-
-
-async def rubrics(judge: Judge) -> Sequence[Score]:
-    """Score answers by the item's rubrics where rows are paired by them, or the item brings what is to be evaluated."""
-    is_wanted = judge.case.settings["pair_by"] == "rubric" or not judge.case.prompts
-    return await score_by_rubrics(judge) if is_wanted else ()
+    return Prompt(name="answer", messages=messages if system else messages[1:], sampling=_SAMPLING)
 
 
 def rows(case: Case, rewards: Sequence[Reward]) -> Sequence[Row | NoRow]:
-    """Pair answers across system messages, or by their rewards, as the settings say."""
+    """Pair answers across system messages, pair them by rewards, or take each as a demonstration."""
+    answers = answers_by_system(case)
     if case.settings["pair_by"] == "rubric":
-        return best_against_worst_rows(case, rewards)
-    answered = [number for number in case.named("answer") if case.answers(number)]
-    if len(answered) < 2:
-        return [NoRow(reason=f"{len(answered)} system messages have an answer, two needed")]
+        return _rows_by_rubrics(case, rewards, answers)
+    if case.settings["pair_by"] == "none":
+        shown = [Row(turns=(Turn(prompt=n, chosen=(one.prompt, one.k)),)) for n, one in answers.items()]
+        return shown or [NoRow(reason="no system message has an answer")]
+    if len(answers) < 2:
+        return [NoRow(reason=f"{len(answers)} system messages have an answer, two needed")]
     generator = random.Random(f"rows of {case.item.id}")
-    chosen = answered if case.settings["rows"] == "each" else [generator.choice(answered)]
-    return [_row(case, number, generator.choice([one for one in answered if one != number])) for number in chosen]
+    prompts = list(answers) if case.settings["rows"] == "each" else [generator.choice(list(answers))]
+    made: list[Row | NoRow] = []
+    for prompt in prompts:
+        chosen = answers[prompt]
+        rejected = answers[generator.choice([other for other in answers if other != prompt])]
+        if chosen.text == rejected.text:
+            made.append(NoRow(reason="two system messages have the same answer"))
+            continue
+        sides = (chosen.prompt, chosen.k), (rejected.prompt, rejected.k)
+        made.append(Row(turns=(Turn(prompt=prompt, chosen=sides[0], rejected=sides[1]),)))
+    return made
 
 
-def _row(case: Case, prompt: int, other: int) -> Row | NoRow:
-    own, foreign = case.answers(prompt)[0], case.answers(other)[0]
-    if own.text == foreign.text:
-        return NoRow(reason="two system messages have the same answer")
-    turn = Turn(prompt=prompt, chosen=(prompt, own.k), rejected=(other, foreign.k))
-    return Row(turns=(turn,))
+def _rows_by_rubrics(case: Case, rewards: Sequence[Reward], answers: Mapping[int, Response]) -> Sequence[Row | NoRow]:
+    """Pair the best answer with the worst; the prompt is that of the best, where an item brings its answers."""
+    if not rubrics_of(case):
+        return [NoRow(reason="the item has no rubrics, and settings.rubrics names none")]
+    made = best_against_worst_rows(case, rewards)
+    if case.prompts:
+        return made
+    prompts = {(one.prompt, one.k): number for number, one in answers.items()}
+    return [row if isinstance(row, NoRow) else _under_own_system(row, prompts) for row in made]
+
+
+def _under_own_system(row: Row, prompts: Mapping[Any, int]) -> Row:
+    (turn,) = row.turns
+    return replace(row, turns=(replace(turn, prompt=prompts.get(turn.chosen, turn.prompt)),))
+
+
+def answers_by_system(case: Case) -> dict[int, Response]:
+    """Return the first answer to each system message, by the number of its prompt.
+
+    Of an item that brings one response for each of its system messages, the k-th answers the k-th.
+    """
+    if case.prompts:
+        return {number: answers[0] for number in case.named("answer") if (answers := case.answers(number))}
+    systems: Sequence[str] = case.item.fields.get("system", ())
+    return {response.k: response for response in case.responses if response.k < len(systems)}
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for a rubric that cannot be used."""
+    check_rubrics(settings["rubrics"])
 
 
 JANUS = Recipe(
@@ -135,8 +174,11 @@ JANUS = Recipe(
     described=DESCRIBED,
     texts=load_prompts(_FOLDER / "prompts" / "rubric") | load_prompts(_FOLDER / "prompts" / "janus"),
     prompts=prompts,
-    steps=(Step(name="rubric", procedure=rubrics, dimensions=RUBRIC_STEP.dimensions, kinds=RUBRIC_STEP.kinds),),
+    choices={"pair_by": ("system", "rubric", "none"), "rows": ("one", "each")},
+    steps=(replace(RUBRIC_STEP, when=lambda settings: settings["pair_by"] == "rubric"),),
     rows=rows,
     loss=LOSS,
-    carries=lambda settings: ("rejected", "p_w") if settings["pair_by"] == "rubric" else ("rejected",),
+    carries=lambda settings: _CARRIED[settings["pair_by"]],
+    check=check,
+    joins_systems=True,
 )

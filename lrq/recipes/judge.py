@@ -11,7 +11,7 @@ from lrq.domain.language import Language, language
 from lrq.domain.marks import read_score
 from lrq.domain.records import Passage, Response, Score
 from lrq.recipes.fanout import each_text
-from lrq.recipes.ports import Answer, Ask, Case, Nearest
+from lrq.recipes.ports import Answer, Ask, Case, Nearest, Prefer
 from lrq.recipes.templates import fill, placeholders
 
 T = TypeVar("T")
@@ -30,32 +30,33 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """What a step's procedure works with: its case, and the two ports."""
+    """What a step's procedure works with: its case, and the ports."""
 
     case: Case
     ask: Ask
     nearest: Nearest
     dimension: str  # the step's first: the one that its calls are counted under
+    prefer: Prefer | None = None  # where the judge is a preference model, which cannot be asked
     kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     @cached_property
     def language(self) -> Language:
-        """The question's language: that of all prompts of the step."""
+        """Return the question's language: that of all prompts of the step."""
         return language(self.case.item.question or self.case.item.context[:2000])
 
     @cached_property
     def question(self) -> str:
-        """The item's question, fenced."""
+        """Return the item's question, fenced."""
         return fenced(self.case.item.question)
 
     def template(self, name: str) -> str:
         """Return the prompt text of that name: in the item's language, else in English, else in none."""
         texts = self.case.texts
         names = (f"{self.language}/{name}", f"en/{name}", name)
-        known = next((candidate for candidate in names if candidate in texts), None)
-        if known is None:
+        chosen = next((candidate for candidate in names if candidate in texts), None)
+        if chosen is None:
             raise KeyError(f"the recipe has no prompt text {names[0]!r}")
-        return texts[known]
+        return texts[chosen]
 
     def text(self, name: str, **values: str) -> str:
         """Return the template of that name, filled; untrusted values come fenced."""
@@ -109,17 +110,25 @@ class Judge:
 
     def _sections(self, template: str, response: Response) -> dict[str, str]:
         item, used = self.case.item, placeholders(template)
-        known: dict[str, Callable[[], str]] = {
+        sections: dict[str, Callable[[], str]] = {
             "question": lambda: item.question,
             "answer": lambda: response.text,
             "context": lambda: item.context,
             "reference": lambda: item.answer or "",
         }
-        return {name: fenced(text()) for name, text in known.items() if name in used}
+        return {name: fenced(text()) for name, text in sections.items() if name in used}
 
     def evidence(self, answer: Answer[Any] | None = None, **more: Any) -> dict[str, Any]:
         """Return what a score keeps: the language it was asked in, the keys of its own calls, and `more`."""
         return {"language": self.language, "calls": list(answer.calls) if answer else [], **more}
+
+
+def not_applicable(case: Case, dimension: str, reason: str) -> Sequence[Score]:
+    """Return a score for each response that says the dimension does not apply, and why."""
+    return [
+        Score(dimension=dimension, k=response.k, prompt=response.prompt, state="not_applicable", reason=reason)
+        for response in case.responses
+    ]
 
 
 def failures(noun: str, parts: Sequence[Mapping[str, Any]]) -> str:

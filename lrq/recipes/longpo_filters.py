@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 _NUMBERED = re.compile(
-    r"^[\s*#>_-]*(?:question|问题|q)?\s*([0-9]{1,2})\s*[*_]*\s*[:：.、)）]\s*(.*\S)\s*$", re.IGNORECASE
+    r"^[\s*#>_-]*+(?:question|问题|q)?\s*+([0-9０-９]{1,2})\s*+[*_]*+\s*+(?:[:：、)）]|[.．](?![0-9]))\s*+(.*\S)\s*$",
+    re.IGNORECASE,
 )
 _DRESS = ' *_`"“”'
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -22,7 +23,6 @@ _REFUSAL = re.compile(
     r"|(?:非常|很)?抱歉|对不起|作为(?:一个|一名)?(?:AI|人工智能)|我无法|我不能|很遗憾)",
     re.IGNORECASE,
 )
-_HEAD = 200  # characters at a reply's beginning in which it declines
 FEWEST_WORDS = 2
 LEAST_UNIT = 3  # repetitions of a unit that make a loop
 LOOP_SHARE = 0.5  # of a text that a loop takes up
@@ -32,12 +32,21 @@ def read_questions(reply: str, count: int) -> list[str]:
     """Return the questions of a reply whose lines are numbered from 1 to `count`; empty where any is missing.
 
     A line is a question with its number: "1: …", "1. …", "1) …", "1：…", bold or not. Numbers inside a question stay.
+    A question that goes on in a further line would be cut; what follows the last one behind a blank line is no part.
     """
-    lines = (_NUMBERED.match(line) for line in reply.splitlines())
-    numbered = [(int(match[1]), match[2].strip(_DRESS)) for match in lines if match]
-    if [number for number, _ in numbered] != list(range(1, count + 1)) or not all(text for _, text in numbered):
-        return []
-    return [text for _, text in numbered]
+    questions: list[str] = []
+    is_behind_blank = False
+    for line in reply.splitlines():
+        match = _NUMBERED.match(line)
+        if match is not None:
+            text = match[2].strip(_DRESS)
+            if int(match[1]) != len(questions) + 1 or not text:
+                return []
+            questions.append(text)
+        elif line.strip() and questions and not (len(questions) == count and is_behind_blank):
+            return []
+        is_behind_blank = not line.strip() or (is_behind_blank and match is None)
+    return questions if len(questions) == count else []
 
 
 def unfit(answer: str, *, most_repeated: float = 0.95) -> str:
@@ -49,21 +58,15 @@ def unfit(answer: str, *, most_repeated: float = 0.95) -> str:
     words = _WORD.findall(answer)
     if len(words) < FEWEST_WORDS:
         return "empty"
-    if _REFUSAL.search(answer[:_HEAD].lstrip().partition("\n")[0]) and _declines(answer):
+    if _REFUSAL.match(answer.lstrip().lstrip(_DRESS)):  # its own words, which open it, and none that it quotes
         return "a refusal"
     if _repeated(words) > most_repeated or is_loop(answer):
         return "a repetition"
     return ""
 
 
-def _declines(answer: str) -> bool:
-    """Whether the refusing words are the answer's own and not quoted: they open its first sentence."""
-    first = answer.lstrip().lstrip(_DRESS)
-    return bool(_REFUSAL.match(first))
-
-
 def _repeated(words: Sequence[str]) -> float:
-    """The share of words that occur twice or more. Of Chinese, which has no spaces, pairs of characters are words."""
+    """Return the share of words that occur twice or more; of Chinese, which has no spaces, of pairs of characters."""
     if _CHINESE.match(words[0]):
         words = [a + b for a, b in pairwise(words)] or list(words)
     counts = Counter(word.casefold() for word in words)

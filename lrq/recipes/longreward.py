@@ -11,9 +11,9 @@ from lrq.domain.fences import fenced
 from lrq.domain.marks import NOTHING_RELEVANT, read_extraction
 from lrq.domain.records import Chunk, Reward, Score
 from lrq.domain.tokens import chunk
-from lrq.recipes.faithfulness import KINDS, faithfulness
-from lrq.recipes.fanout import settled
-from lrq.recipes.judge import Judge, Kind, failures
+from lrq.recipes.faithfulness import KINDS, NO_DOCUMENT, faithfulness
+from lrq.recipes.fanout import gather_all
+from lrq.recipes.judge import Judge, Kind, failures, not_applicable
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step, simple
 
@@ -47,11 +47,14 @@ LOSS: Mapping[str, Any] = {  # DPO + 0.1 cross-entropy on the chosen response
 async def completeness(judge: Judge) -> Sequence[Score]:
     """Score how much of what the context tells on the question each response covers.
 
-    The context is read once for all responses; if a part of it could not be read, none of them is scored.
+    The context is read once for all responses; if a part of it could not be read, none of them is scored. Without a
+    context: not applicable.
     """
     case = judge.case
+    if not case.item.context:
+        return not_applicable(case, "completeness", NO_DOCUMENT)
     parts = chunk(case.item.context, case.settings["extraction_chunk_tokens"])
-    read = await settled(_extract(judge, part) for part in parts)
+    read = await gather_all(_extract(judge, part) for part in parts)
     extraction = [evidence for evidence, _ in read]
     failed = failures("part", extraction)
     if failed:
@@ -63,7 +66,7 @@ async def completeness(judge: Judge) -> Sequence[Score]:
 
 
 async def _extract(judge: Judge, part: Chunk) -> tuple[dict[str, Any], str | None]:
-    """The evidence for a part of the context, and what it holds on the question; None for nothing."""
+    """Return the evidence for a part of the context, and what it says on the question; None for nothing."""
     evidence: dict[str, Any] = {"chunk": [part.start, part.end]}
     try:
         answer = await judge.answer(
@@ -77,7 +80,7 @@ async def _extract(judge: Judge, part: Chunk) -> tuple[dict[str, Any], str | Non
 
 
 def _points(judge: Judge, parts: Sequence[Chunk], texts: Sequence[str | None]) -> str:
-    """The list that responses are judged against: every part under its number and place, no two alike.
+    """Return the list that responses are judged against: every part under its number and place, no two alike.
 
     The points of each part have a fence of their own: what a judge wrote cannot pass for another part's heading.
     """
@@ -98,14 +101,17 @@ def _points(judge: Judge, parts: Sequence[Chunk], texts: Sequence[str | None]) -
 
 def rewards(case: Case) -> list[Reward]:
     """Reward each response that has scores."""
-    found = (case.scores_of((response.prompt, response.k)) for response in case.responses)
-    return [reward(scores) for scores in found if scores]
+    groups = (case.scores_of((response.prompt, response.k)) for response in case.responses)
+    return [reward(scores) for scores in groups if scores]
 
 
 def reward(scores: Sequence[Score]) -> Reward:
-    """The mean of one response's dimensions, 0 to 10; none if any is unscored. What is not applicable is left out."""
-    known = {score.dimension: score for score in scores}
-    missing = [f"{name}: not judged" for name in NAMES if name not in known]
+    """Return the mean of one response's dimensions, 0 to 10; none if any is unscored.
+
+    What is not applicable is left out.
+    """
+    judged = {score.dimension for score in scores}
+    missing = [f"{name}: not judged" for name in NAMES if name not in judged]
     missing += [f"{score.dimension}: {score.reason}" for score in scores if score.state == "unscored"]
     left_out = [f"{score.dimension}: {score.reason}" for score in scores if score.state == "not_applicable"]
     values = [score.value for score in scores if score.value is not None]

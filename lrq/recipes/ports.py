@@ -1,4 +1,4 @@
-"""What a recipe sees of an item, and what it may use of the world: two ports, fulfilled by lrq.judge."""
+"""What a recipe sees of an item, and what it may use of the world: three ports, fulfilled by lrq.judge."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,11 +31,22 @@ class Ask(Protocol):
         ...
 
 
+class Prefer(Protocol):
+    """Compares responses by a preference or reward model, which writes no text."""
+
+    async def __call__(self, prompt: str, responses: Sequence[str], *, dimension: str) -> Answer[list[list[float]]]:
+        """Return for each of the K responses its reward, [K, 1], or its logits of beating each of them, [K, K].
+
+        In [i][j], i was shown first. The answer's text is empty. Raises Unscored with a reason.
+        """
+        ...
+
+
 class Nearest(Protocol):
     """Finds passages of the item's context."""
 
     async def __call__(self, queries: Sequence[str], *, count: int, chunk_tokens: int) -> Sequence[Sequence[Passage]]:
-        """For each query its `count` nearest passages of `chunk_tokens` tokens each, in document order."""
+        """Return for each query its `count` nearest passages of `chunk_tokens` tokens each, in document order."""
         ...
 
 

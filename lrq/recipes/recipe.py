@@ -13,7 +13,7 @@ from lrq.domain.fences import fenced
 from lrq.domain.pairing import best_against_worst
 from lrq.domain.records import CONTEXT, Dimension, NoRow, Prompt, Response, Reward, Row, Score
 from lrq.recipes.judge import Judge, Kind
-from lrq.recipes.ports import Ask, Case, Nearest
+from lrq.recipes.ports import Ask, Case, Nearest, Prefer
 from lrq.recipes.templates import load_prompts
 
 # Judges all responses of an item; one Score per dimension of the step and response.
@@ -38,19 +38,28 @@ class Step:
     procedure: Procedure
     dimensions: tuple[Dimension, ...] = ()
     kinds: tuple[Kind, ...] = ()
+    compares: bool = False  # works with a preference model too, which writes no text
+    # Whether items are judged in this step under the recipe's settings; None: always.
+    when: Callable[[Mapping[str, Any]], bool] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dimensions", self.dimensions or (Dimension(name=self.name),))
 
     @property
     def shared(self) -> frozenset[str]:
-        """The kinds of prompt that bring no verdict but what verdicts are made from."""
+        """Name the kinds of prompt that bring no verdict but what verdicts are made from."""
         return frozenset(kind.name for kind in self.kinds if kind.shared)
 
-    def judge(self, case: Case, ask: Ask, nearest: Nearest) -> Judge:
+    def judge(self, case: Case, ask: Ask, nearest: Nearest, prefer: Prefer | None = None) -> Judge:
         """Return what the procedure works with."""
-        kinds = {kind.name: kind for kind in self.kinds}
-        return Judge(case=case, ask=ask, nearest=nearest, dimension=self.dimensions[0].name, kinds=kinds)
+        return Judge(
+            case=case,
+            ask=ask,
+            nearest=nearest,
+            dimension=self.dimensions[0].name,
+            prefer=prefer,
+            kinds={kind.name: kind for kind in self.kinds},
+        )
 
 
 def simple(name: str, **kind: Any) -> Step:
@@ -74,8 +83,8 @@ def question_after_context(case: Case) -> Sequence[Prompt]:
 
 def mean_rewards(case: Case) -> list[Reward]:
     """Reward each response that has scores with their mean; with none where any is unscored."""
-    found = ((response, case.scores_of((response.prompt, response.k))) for response in case.responses)
-    return [_mean(response, scores) for response, scores in found if scores]
+    groups = ((response, case.scores_of((response.prompt, response.k))) for response in case.responses)
+    return [_mean(response, scores) for response, scores in groups if scores]
 
 
 def _mean(response: Response, scores: Sequence[Score]) -> Reward:
@@ -122,6 +131,14 @@ class Recipe:
     row_settings: Collection[str] = ("min_scored", "min_margin")  # that `rows` alone reads: another value costs no call
     described: Mapping[str, str] = field(default_factory=dict)  # what each of its settings does, for the reference
     loss: Mapping[str, Any] = field(default_factory=dict)  # the train section with this recipe's defaults
+    # The values that a setting may have, where these are words of the recipe's.
+    choices: Mapping[str, Collection[str]] = field(default_factory=dict)
+    # Whether a judge is asked anything under these settings; None: where there are steps.
+    asks_judge: Callable[[Mapping[str, Any]], bool] | None = None
+    # Refuses settings that it cannot work with: raises ValueError with the reason, before anything is begun.
+    check: Callable[[Mapping[str, Any]], None] = lambda _: None
+    # Whether lines without an id that ask the same under different system messages are one item, each with its answer.
+    joins_systems: bool = False
     # What its rows carry beside the chosen response, under these settings: "rejected", and "p_w" where they have win
     # rates or the responses to a prompt have rewards. None: pairs, of responses with rewards where there are steps.
     carries: Callable[[Mapping[str, Any]], Collection[str]] | None = None
@@ -132,14 +149,22 @@ class Recipe:
             return self.carries(settings)
         return ("rejected", "p_w") if self.steps else ("rejected",)
 
+    def steps_for(self, settings: Mapping[str, Any]) -> tuple[Step, ...]:
+        """Return the steps that judge items under these settings of the recipe."""
+        return tuple(step for step in self.steps if step.when is None or step.when(settings))
+
+    def needs_judge(self, settings: Mapping[str, Any]) -> bool:
+        """Tell whether a judge is asked anything under these settings."""
+        return bool(self.steps_for(settings)) if self.asks_judge is None else self.asks_judge(settings)
+
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """The dimensions of all steps, in order."""
+        """Return the dimensions of all steps, in order."""
         return tuple(dimension for step in self.steps for dimension in step.dimensions)
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """The kinds of judge prompt of all steps, by name."""
+        """Return the kinds of judge prompt of all steps, by name."""
         return {kind.name: kind for step in self.steps for kind in step.kinds}
 
     def step(self, name: str) -> Step:

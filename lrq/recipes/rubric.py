@@ -1,81 +1,121 @@
 """Scoring of conversations by rubrics, several criteria in one call (EvalYaks, arXiv 2408.12226).
 
 The judge is asked once for each conversation; a step reads its scores. Reference scores, where the items bring them,
-make demonstrations, and `lrq agreement` compares.
+make demonstrations, and `lrq agreement` compares. The presets `evalyaks-1` to `evalyaks-4` have the criteria of the
+paper's four parts of an exam.
 """
 
 import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import yaml
 
 from lrq.domain.errors import Unreadable
 from lrq.domain.fences import fenced
 from lrq.domain.language import language
 from lrq.domain.records import CONTEXT, Item, NoRow, Prompt, Response, Reward, Row, Score, Turn
-from lrq.domain.rubrics import Rubric, read_result, read_rubric
+from lrq.domain.rubrics import BadRubric, Rubric, read_result, read_rubric
 from lrq.recipes.judge import Judge
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step
-from lrq.recipes.rubric_step import DIMENSION
+from lrq.recipes.rubric_step import DIMENSION, check_rubrics, rubrics_of
 from lrq.recipes.templates import fill
 
 SETTINGS: Mapping[str, Any] = {
     "responses": 1,
     "rubrics": [],
+    "show_descriptions": True,
     "speaker": "",
+    "scored_by": "judge",
 }
 DESCRIBED: Mapping[str, str] = {
     "responses": "Replies of the judge to each conversation",
     "rubrics": "The criteria, where the items bring none: a list of {name, criteria, descriptions}",
+    "show_descriptions": "Show the judge what each score stands for; the paper has both",
     "speaker": "Who is scored; empty: everyone",
+    "scored_by": "judge: the endpoint of that role; policy: the model that is trained, or was",
 }
-LOSS: Mapping[str, Any] = {
+LOSS: Mapping[str, Any] = {  # section 3.3 and the released adapters
     "loss_type": ["sft"],
     "loss_weights": [1.0],
     "learning_rate": 2e-4,
+    "weight_decay": 0.001,
     "epochs": 5,
     "batch_size": 16,
+    "adapter": {"r": 256, "alpha": 128, "dropout": 0.1},
 }
+_FOLDER = Path(__file__).parent
+_MOST_ASKED = 5  # times that a conversation is asked about until a reply has all scores
 _SAMPLING = {"temperature": 0.01, "max_new_tokens": 1024}
+_SAMPLING_AGAIN = {**_SAMPLING, "temperature": 0.95}
+_SCORERS: tuple[Literal["judge", "policy"], ...] = ("judge", "policy")
 _OBJECT = re.compile(r"\{[^{}]*\}")
 
 
 def criteria(case: Case) -> dict[str, Rubric]:
-    """Return the rubrics of an item, or of the settings, by their names; those without one are called C1, C2 …"""
-    given = case.item.fields.get("rubrics") or case.settings["rubrics"]
-    rubrics = [read_rubric(value) for value in given]
+    """Return the rubrics of an item, or of the settings, by their names; those without one are called C1, C2 …
+
+    Raises BadRubric.
+    """
+    rubrics = [read_rubric(value) for value in rubrics_of(case)]
+    if not case.settings["show_descriptions"]:
+        rubrics = [replace(rubric, descriptions={}) for rubric in rubrics]
     return {rubric.name or f"C{number}": rubric for number, rubric in enumerate(rubrics, 1)}
 
 
 def conversation(item: Item) -> str:
-    """Return an item's turns as lines, each with its speaker; its context where it has no turns."""
-    return "\n".join(map(_line, item.fields.get("turns", ()))) or item.context
+    """Return an item's turns, or its chat, as lines, each with its speaker; its context where it has neither."""
+    turns = item.fields.get("turns") or item.fields.get("messages") or ()
+    return "\n".join(map(_line, turns)) or item.context
 
 
 def _line(turn: Any) -> str:
-    """One turn: a text, {"speaker": …, "text": …}, a chat message, or {"Candidate": "…"}."""
+    """Return one turn as text: of {"speaker": …, "text": …}, a chat message, a call of tools, or {"Candidate": "…"}."""
     if not isinstance(turn, Mapping):
         return str(turn)
-    speaker = next((turn[name] for name in ("speaker", "role", "name") if turn.get(name)), None)
+    speaker = next((turn[name] for name in ("speaker", "role", "from", "name") if turn.get(name)), None)
     text = next((turn[name] for name in ("text", "content", "value") if turn.get(name)), None)
-    if text is None and speaker is None and len(turn) == 1:
-        speaker, text = next(iter(turn.items()))
+    if text is None and speaker is None:
+        return "\n".join(f"{name}: {words}" for name, words in turn.items())
+    if turn.get("tool_calls"):
+        calls = json.dumps(turn["tool_calls"], ensure_ascii=False)
+        text = f"{text}\n{calls}" if text else calls
+    if text is not None and not isinstance(text, str):
+        text = json.dumps(text, ensure_ascii=False)
     return f"{speaker}: {text}" if speaker else str(text or "")
 
 
 def prompts(case: Case) -> Sequence[Prompt]:
-    """Make the one prompt to the judge."""
-    if case.prompts:
+    """Make the prompt to the judge, and the same again while no reply to the last one has all scores."""
+    try:
+        rubrics = criteria(case)
+    except BadRubric:
+        return ()  # `rows` says why
+    if not rubrics:
         return ()
-    rubrics, words = criteria(case), conversation(case.item)
+    if not case.prompts:
+        return [_prompt(case, rubrics)]
+    replies = case.answers(len(case.prompts) - 1)
+    if not replies or len(case.prompts) >= _MOST_ASKED:
+        return ()
+    if any(not _problems(read_scores(reply.text, rubrics)) for reply in replies):
+        return ()
+    return [replace(case.prompts[0], sampling=_SAMPLING_AGAIN)]
+
+
+def _prompt(case: Case, rubrics: Mapping[str, Rubric]) -> Prompt:
+    words = conversation(case.item)
     texts = {
         name.partition("/")[2]: text for name, text in case.texts.items() if name.startswith(f"{language(words)}/")
     }
     speaker = case.settings["speaker"]
+    material = case.item.context if case.item.context != words else ""
     listed = (fill(texts["criterion"], {"name": name, "text": fenced(one.text())}) for name, one in rubrics.items())
     closing = (f"[RESULT] {name}: {rubric.low}-{rubric.high}" for name, rubric in rubrics.items())
     values = {
@@ -83,10 +123,13 @@ def prompts(case: Case) -> Sequence[Prompt]:
         "criteria": "\n\n".join(listed),
         "closing": "\n".join(closing),
         "count": str(len(rubrics)),
-        "conversation": fenced(words.replace(CONTEXT, " ")),
+        "material": fill(texts["material"], {"text": fenced(material)}) + "\n\n" if material else "",
+        "conversation": fenced(words),
     }
-    message = {"role": "user", "content": fill(texts["transcript"], values)}
-    return [Prompt(name="transcript", by="judge", messages=(message,), sampling=_SAMPLING)]
+    text = fill(texts["transcript"], {name: value.replace(CONTEXT, " ") for name, value in values.items()})
+    message = {"role": "user", "content": text}
+    by = next(scorer for scorer in _SCORERS if scorer == case.settings["scored_by"])
+    return Prompt(name="transcript", by=by, messages=(message,), sampling=_SAMPLING)
 
 
 def read_scores(reply: str, rubrics: Mapping[str, Rubric]) -> dict[str, float | str]:
@@ -121,10 +164,16 @@ def _last_object(reply: str) -> Mapping[str, Any]:
     return {}
 
 
+def _problems(scores: Mapping[str, float | str]) -> list[str]:
+    return [score for score in scores.values() if isinstance(score, str)]
+
+
 async def read_replies(judge: Judge) -> Sequence[Score]:
-    """Read what the judge has answered; no call is made."""
-    rubrics = criteria(judge.case)
-    return [score for response in judge.case.responses for score in _scores(response, rubrics)]
+    """Read what the judge has answered, to the last of several equal prompts; no call is made."""
+    case = judge.case
+    rubrics = criteria(case)
+    last = max((response.prompt for response in case.responses), default=0)
+    return [score for response in case.answers(last) for score in _scores(response, rubrics)]
 
 
 def _scores(response: Response, rubrics: Mapping[str, Rubric]) -> list[Score]:
@@ -139,23 +188,34 @@ def _score(response: Response, name: str, value: float | str) -> Score:
 def reference_scores(case: Case) -> dict[str, int]:
     """Return the item's own scores by dimension, from its answer: a JSON object or a Python dict. Raises Unreadable."""
     known = _last_object(case.item.answer or "")
-    found = {}
+    scores = {}
     for name, rubric in criteria(case).items():
+        if name not in known:
+            raise Unreadable(f"its answer has no score for {name}")
         score = _read("", name, rubric, known)
         if isinstance(score, str):
             raise Unreadable(score)
-        found[f"{DIMENSION.name}/{name}"] = int(score)
-    return found
+        scores[f"{DIMENSION.name}/{name}"] = int(score)
+    return scores
 
 
 def rows(case: Case, rewards: Sequence[Reward]) -> Sequence[Row | NoRow]:
     """Make a demonstration of the reference scores."""
     try:
         scores = reference_scores(case)
-    except Unreadable as why:
+    except (Unreadable, BadRubric) as why:
         return [NoRow(reason=f"no reference scores: {why}")]
+    if not scores:
+        return [NoRow(reason="no criteria: neither the item nor settings.rubrics has any")]
     text = "\n".join(f"[RESULT] {name.partition('/')[2]}: {score}" for name, score in scores.items())
     return [Row(turns=(Turn(prompt=0, chosen=text),))]
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for a scorer that there is not, and for a rubric that cannot be used."""
+    if settings["scored_by"] not in _SCORERS:
+        raise ValueError(f"settings.scored_by is {' or '.join(_SCORERS)}, not {settings['scored_by']!r}")
+    check_rubrics(settings["rubrics"])
 
 
 RUBRIC = Recipe(
@@ -164,11 +224,24 @@ RUBRIC = Recipe(
     needs=(),
     settings=SETTINGS,
     described=DESCRIBED,
-    texts=Path(__file__).parent / "prompts" / "transcript",
+    texts=_FOLDER / "prompts" / "transcript",
     prompts=prompts,
     steps=(Step(name="rubric", procedure=read_replies, dimensions=(DIMENSION,), kinds=()),),
+    asks_judge=lambda settings: settings["scored_by"] == "judge",
     rows=rows,
     references=reference_scores,
     loss=LOSS,
     carries=lambda _: (),  # demonstrations
+    check=check,
 )
+
+
+def _presets() -> dict[str, Recipe]:
+    table: Any = yaml.safe_load((_FOLDER / "evalyaks.yaml").read_text(encoding="utf-8"))
+    known = {name: {"name": name, **criterion} for name, criterion in table["criteria"].items()}
+    parts = {f"evalyaks-{part}": [known[name] for name in names] for part, names in table["parts"].items()}
+    own = {name: {**SETTINGS, "rubrics": rubrics, "speaker": "Candidate"} for name, rubrics in parts.items()}
+    return {name: replace(RUBRIC, name=name, settings=settings) for name, settings in own.items()}
+
+
+EVALYAKS: Mapping[str, Recipe] = _presets()

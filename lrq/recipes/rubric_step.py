@@ -3,32 +3,51 @@
 A response's score on the item is the mean of its rubrics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from lrq.domain.errors import Unscored
 from lrq.domain.fences import fenced
 from lrq.domain.records import Dimension, Response, Score
-from lrq.domain.rubrics import Rubric, read_result, read_rubric
-from lrq.recipes.fanout import each_text, settled
+from lrq.domain.rubrics import BadRubric, Rubric, read_result, read_rubric
+from lrq.recipes.fanout import each_text, gather_all
 from lrq.recipes.judge import Judge, Kind
+from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Step
 
 DIMENSION = Dimension(name="rubric", low=1, high=5)
 
 
+def rubrics_of(case: Case) -> Sequence[Any]:
+    """Return the rubrics of an item as they are written, or those of the settings where it brings none."""
+    return case.item.fields.get("rubrics") or case.settings.get("rubrics") or ()
+
+
+def check_rubrics(rubrics: Iterable[Any]) -> None:
+    """Raise BadRubric for the first of the settings' rubrics that cannot be used, with its number."""
+    for number, rubric in enumerate(rubrics, 1):
+        try:
+            read_rubric(rubric)
+        except BadRubric as bad:
+            raise BadRubric(f"settings.rubrics, {number}: {bad}") from None
+
+
 async def score_by_rubrics(judge: Judge) -> Sequence[Score]:
     """Score every response by every rubric of the item, as dimensions `rubric/1`, `rubric/2` and so on."""
-    rubrics = [read_rubric(value) for value in judge.case.item.fields.get("rubrics", ())]
-    by_rubric = await settled(
-        each_text(judge.case, partial(_score, judge, number, rubric)) for number, rubric in enumerate(rubrics, 1)
+    by_rubric = await gather_all(
+        each_text(judge.case, partial(_score, judge, number, rubric))
+        for number, rubric in enumerate(rubrics_of(judge.case), 1)
     )
     return [score for scores in by_rubric for score in scores]
 
 
-async def _score(judge: Judge, number: int, rubric: Rubric, response: Response) -> Score:
+async def _score(judge: Judge, number: int, value: Any, response: Response) -> Score:
     score = partial(Score, dimension=f"{DIMENSION.name}/{number}", k=response.k, prompt=response.prompt)
+    try:
+        rubric = read_rubric(value)
+    except BadRubric as bad:
+        return score(state="unscored", reason=f"rubric {number}: {bad}")
     try:
         read = partial(read_result, low=rubric.low, high=rubric.high)
         answer = await judge.answer("rubric", read, _sections(judge, rubric, response))
@@ -39,8 +58,8 @@ async def _score(judge: Judge, number: int, rubric: Rubric, response: Response) 
 
 def _sections(judge: Judge, rubric: Rubric, response: Response) -> dict[str, str]:
     item = judge.case.item
-    shown = judge.case.settings.get("show_system", True)
-    system = system_of(judge, response) if shown else ""
+    is_shown = judge.case.settings.get("show_system", True)
+    system = system_of(judge.case, response) if is_shown else ""
     return {
         "rubric": fenced(rubric.text()),
         "low": str(rubric.low),
@@ -56,13 +75,18 @@ def _section(judge: Judge, name: str, text: str) -> str:
     return judge.text(name, text=fenced(text)) + "\n\n" if text else ""
 
 
-def system_of(judge: Judge, response: Response) -> str:
-    """Return the system message that a response was written under; the item's first where it brought its responses."""
-    prompts: Sequence[Any] = judge.case.prompts
-    if response.prompt < len(prompts):
-        first = prompts[response.prompt].messages[0]
+def system_of(case: Case, response: Response) -> str:
+    """Return the system message that a response was written under.
+
+    Of an item that brings its responses: the k-th for the k-th response where there are several, else the only one.
+    """
+    if response.prompt < len(case.prompts):
+        first = case.prompts[response.prompt].messages[0]
         return str(first["content"]) if first["role"] == "system" else ""
-    return next(iter(judge.case.item.fields.get("system", ())), "")
+    systems: Sequence[str] = case.item.fields.get("system", ())
+    if len(systems) == 1:
+        return systems[0]
+    return systems[response.k] if response.k < len(systems) else ""
 
 
 RUBRIC_STEP = Step(

@@ -1,21 +1,19 @@
 """SPPO (arXiv 2405.00675): K responses compared pairwise, win rates as rewards, squared loss, round after round.
 
-The judge compares each pair in both orders, so that a liking for a place cancels out. The raw comparisons are kept with
-each score.
+The judge or a preference model compares each pair in both orders. The raw comparisons are kept with each score.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from lrq.domain.errors import Unreadable, Unscored
-from lrq.domain.fences import fenced
 from lrq.domain.pairing import DECIMALS
 from lrq.domain.records import Dimension, NoRow, Response, Reward, Row, Score, Turn
-from lrq.domain.win_rates import cycles, preference_matrix, win_rates
-from lrq.recipes.fanout import settled
-from lrq.recipes.judge import Judge, Kind
+from lrq.domain.win_rates import Matrix, collapsed_matrix, cycles, win_rates
+from lrq.recipes import pairwise
+from lrq.recipes.fanout import gather_all
+from lrq.recipes.judge import Judge
+from lrq.recipes.pairwise import Tournament, compare
 from lrq.recipes.ports import Case
 from lrq.recipes.recipe import Recipe, Step
 
@@ -23,16 +21,21 @@ SETTINGS: Mapping[str, Any] = {
     "responses": 5,
     "min_scored": 2,
     "min_margin": 0.0,
-    "passages": 3,
-    "passage_chunk_tokens": 128,
+    "win_rates": "paper",
+    "opponents": "all",
+    **pairwise.SETTINGS,
 }
 DESCRIBED: Mapping[str, str] = {
     "responses": "Responses to each prompt, K in the paper",
     "min_scored": "Responses with a win rate that a row needs",
     "min_margin": "Win rate of chosen minus that of rejected that a row needs",
-    "passages": "Passages of the document nearest to each answer that the judge is shown; 0: none",
-    "passage_chunk_tokens": "Length in tokens of these passages",
+    "win_rates": "Of a preference model's logits: paper, or released for what the authors' code makes of them, where a "
+    "logit counts twice and other responses count too",
+    "opponents": "Whom p_w and p_l are win rates against: all K responses (paper), or pair, the chosen and the "
+    "rejected one alone (sppo_single of the authors' code)",
+    **pairwise.DESCRIBED,
 }
+CHOICES: Mapping[str, tuple[str, ...]] = {"win_rates": ("paper", "released"), "opponents": ("all", "pair")}
 LOSS: Mapping[str, Any] = {  # section 5: beta is 1/eta, and each third of the items has a round of its own
     "rounds": 3,
     "round_items": "split",
@@ -40,82 +43,52 @@ LOSS: Mapping[str, Any] = {  # section 5: beta is 1/eta, and each third of the i
     "loss_weights": [1.0],
     "beta": 1e-3,
     "learning_rate": 5e-7,
+    "scheduler": "linear",
+    "optim": "rmsprop",
     "batch_size": 64,
 }
-VALUES = {"A": 1.0, "B": 0.0, "C": 0.5}  # of the first answer
 _WIN_RATE = Dimension(name="win_rate", low=0.0, high=1.0)
 
-Pair = tuple[int, int]  # places of two responses among those of the prompt, in the order they were shown
 
-
-def read_preference(reply: str) -> float:
-    """Return 1, 0 or ½ for a last mark of [[A]], [[B]] or [[C]]. Raises Unreadable."""
-    start = reply.rfind("[[")
-    mark, closed, _ = reply[start + 2 :].partition("]]") if start >= 0 else ("", "", "")
-    letter = mark.strip(" *_.").upper().removeprefix("ANSWER ").removeprefix("回答")
-    if not closed or letter not in VALUES:
-        raise Unreadable("the last mark is none of [[A]], [[B]] and [[C]]")
-    return VALUES[letter]
-
-
-async def pairwise(judge: Judge) -> Sequence[Score]:
+async def score_pairwise(judge: Judge) -> Sequence[Score]:
     """Score each response by its mean probability of beating one of its prompt's K responses."""
     prompts = sorted({response.prompt for response in judge.case.responses})
-    scored = await settled(_tournament(judge, judge.case.answers(prompt)) for prompt in prompts)
+    scored = await gather_all(_score_prompt(judge, judge.case.answers(prompt)) for prompt in prompts)
     return [score for scores in scored for score in scores]
 
 
-async def _tournament(judge: Judge, responses: Sequence[Response]) -> list[Score]:
+async def _score_prompt(judge: Judge, responses: Sequence[Response]) -> list[Score]:
+    if judge.case.settings.get("win_rates") == "released" and judge.prefer is None:
+        reason = "win_rates: released is made of a preference model's logits, which a judge that writes does not give"
+        return [_score(response, state="unscored", reason=reason) for response in responses]
     texts = list(dict.fromkeys(response.text for response in responses))
-    orders = list(permutations(range(len(texts)), 2))
-    asked = dict(zip(orders, await settled(_compare(judge, texts, order) for order in orders), strict=True))
-    failed = [(order, outcome["reason"]) for order, outcome in asked.items() if "reason" in outcome]
-    evidence = judge.evidence(texts=len(texts), comparisons=list(asked.values()))
-    if failed:
-        (first, second), why = failed[0]
-        reason = f"comparison of {first} with {second}: {why}" + (f", and {len(failed) - 1} more" if failed[1:] else "")
-        return [_score(response, state="unscored", reason=reason, evidence=evidence) for response in responses]
-    places = [texts.index(response.text) for response in responses]
-    values = {order: outcome["value"] for order, outcome in asked.items()}
-    # Equal texts tie; every other pair of responses is compared as its texts are.
-    whole = {
-        (i, j): 0.5 if a == b else values[a, b] for i, a in enumerate(places) for j, b in enumerate(places) if i != j
-    }
-    matrix = preference_matrix(whole, len(responses))
-    evidence |= {"matrix": matrix, "responses": [response.k for response in responses]}
+    tournament = await compare(judge, judge.case.item.question, texts)
+    if tournament.reason:
+        fields = {"state": "unscored", "reason": tournament.reason, "evidence": tournament.evidence}
+        return [_score(response, **fields) for response in responses]
+    matrix = response_matrix(tournament, [texts.index(response.text) for response in responses], judge.case.settings)
+    evidence = {**tournament.evidence, "matrix": matrix, "responses": [response.k for response in responses]}
     rates = zip(responses, win_rates(matrix), strict=True)
     return [_score(response, value=rate, evidence=evidence) for response, rate in rates]
 
 
+def response_matrix(tournament: Tournament, places: Sequence[int], settings: Mapping[str, Any]) -> list[list[float]]:
+    """Return the K × K probabilities of all responses, of which equal texts tie.
+
+    Args:
+        places: for each response the place of its text among those that were compared.
+    """
+    if settings.get("win_rates") == "released":
+        return collapsed_matrix(_spread(tournament.logits, places, tie=0.0))
+    return _spread(tournament.matrix, places, tie=0.5)
+
+
+def _spread(matrix: Matrix, places: Sequence[int], *, tie: float) -> list[list[float]]:
+    return [[tie if a == b else matrix[a][b] for b in places] for a in places]
+
+
 def _score(response: Response, **fields: Any) -> Score:
     return Score(dimension=_WIN_RATE.name, k=response.k, prompt=response.prompt, **fields)
-
-
-async def _compare(judge: Judge, texts: Sequence[str], order: Pair) -> dict[str, Any]:
-    """Ask which of two answers is better; a record of what came of it."""
-    first, second = (texts[place] for place in order)
-    try:
-        sections = {
-            "question": judge.question,
-            "first": fenced(first),
-            "second": fenced(second),
-            "passages": await _passages(judge, first, second),
-        }
-        answer = await judge.answer("pairwise", read_preference, sections)
-    except Unscored as why:
-        return {"order": list(order), "reason": str(why), "calls": []}
-    return {"order": list(order), "value": answer.value, "calls": list(answer.calls)}
-
-
-async def _passages(judge: Judge, *texts: str) -> str:
-    """The document's passages nearest to the answers, each once in its order; nothing where there is no document."""
-    settings = judge.case.settings
-    if not (judge.case.item.context and settings["passages"]):
-        return ""
-    queries = sorted(texts)  # the same passages in either order
-    near = await judge.nearest(queries, count=settings["passages"], chunk_tokens=settings["passage_chunk_tokens"])
-    passages = {passage.index: passage for found in near for passage in found}
-    return judge.passages(passages[index] for index in sorted(passages)) + "\n\n"
 
 
 def rows(case: Case, rewards: Sequence[Reward]) -> list[Row | NoRow]:
@@ -135,49 +108,44 @@ def _row(case: Case, rewards: Sequence[Reward]) -> Row | NoRow:
             reason=f"{len(rates)} of {len(rewards)} responses have a win rate, {settings['min_scored']} needed"
         )
     cut = {response.k for response in case.answers(prompt) if response.is_cut}
-    whole = [k for k in rates if k not in cut]
-    if not whole:
+    uncut = [k for k in rates if k not in cut]
+    if not uncut:
         return NoRow(reason="all responses with a win rate were cut by max_new_tokens")
-    best = max(whole, key=lambda k: (rates[k], -k))
+    best = max(uncut, key=lambda k: (rates[k], -k))
     worst = min(rates, key=lambda k: (rates[k], k))
     margin = round(rates[best] - rates[worst], DECIMALS)
-    rings = _rings(case, prompt, best)
+    matrix = _stored_matrix(case, prompt, best)
+    count = len(cycles(list(matrix.values()))) if matrix else 0
+    rings = f"; {count} of its triples are cycles" if count else ""
     if margin <= 0:
         return NoRow(reason=f"all responses win equally often{rings}")
     if margin < settings["min_margin"]:
         return NoRow(reason=f"margin {margin:.6g} is under {settings['min_margin']:.6g}")
-    if _beats(case, prompt, best, worst) <= 0.5:
+    beats = round(matrix[best][list(matrix).index(worst)], DECIMALS) if matrix else None
+    if beats is not None and beats <= 0.5:
         return NoRow(reason=f"the response that wins most does not beat the one that wins least{rings}")
     turn = Turn(prompt=prompt, chosen=(prompt, best), rejected=(prompt, worst))
-    return Row(turns=(turn,), margin=margin, figures={"p_w": rates[best], "p_l": rates[worst]})
+    figures = {"p_w": rates[best], "p_l": rates[worst]}
+    if beats is not None and settings.get("opponents") == "pair":
+        figures = {"p_w": beats, "p_l": round(1 - beats, DECIMALS)}
+    return Row(turns=(turn,), margin=margin, figures=figures)
 
 
-def _tournament_of(case: Case, prompt: int, k: int) -> tuple[list[list[float]], list[int]] | None:
-    """The matrix kept with a score, and whose rows it has; None where the rewards came another way."""
+def _stored_matrix(case: Case, prompt: int, k: int) -> dict[int, list[float]]:
+    """Return the matrix that a score keeps, its rows by response; empty where the rewards came another way."""
     evidence: Mapping[str, Any] = next((score.evidence for score in case.scores_of((prompt, k))), {})
-    return (evidence["matrix"], evidence["responses"]) if "matrix" in evidence else None
+    return dict(zip(evidence["responses"], evidence["matrix"], strict=True)) if "matrix" in evidence else {}
 
 
-def _beats(case: Case, prompt: int, best: int, worst: int) -> float:
-    kept = _tournament_of(case, prompt, best)
-    return 1.0 if kept is None else round(kept[0][kept[1].index(best)][kept[1].index(worst)], DECIMALS)
-
-
-def _rings(case: Case, prompt: int, k: int) -> str:
-    kept = _tournament_of(case, prompt, k)
-    count = len(cycles(kept[0])) if kept else 0
-    return f"; {count} of its triples are cycles" if count else ""
-
-
-_STEP = Step(name="pairwise", procedure=pairwise, dimensions=(_WIN_RATE,), kinds=(Kind(name="pairwise", typical=90),))
 SPPO = Recipe(
     name="sppo",
     source="arXiv 2405.00675",
     settings=SETTINGS,
     described=DESCRIBED,
+    choices=CHOICES,
     texts=Path(__file__).parent / "prompts" / "sppo",
     steps=(
-        Step(name="pairwise", procedure=pairwise, dimensions=(_WIN_RATE,), kinds=(Kind(name="pairwise", typical=90),)),
+        Step(name="pairwise", procedure=score_pairwise, dimensions=(_WIN_RATE,), kinds=pairwise.KINDS, compares=True),
     ),
     rows=rows,
     loss=LOSS,

@@ -34,7 +34,7 @@ def placeholders(template: str) -> frozenset[str]:
 
 @lru_cache(maxsize=256)
 def _parts(template: str) -> tuple[list[str], list[str]]:
-    """The texts between placeholders, one more than there are of these, and the placeholders' names."""
+    """Return the texts between placeholders, one more than there are of these, and the placeholders' names."""
     parts = _PLACEHOLDER.split(template)
     return parts[::2], parts[1::2]
 

@@ -12,7 +12,7 @@ from lrq.calls.learned import Learned, words
 from lrq.calls.limiter import read_lanes
 from lrq.config import Settings
 from lrq.domain.records import ROLES
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, intakes
 from lrq.ledger import processes as processes_
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import CUT, count_rows
@@ -22,6 +22,8 @@ from lrq.ledger.runs import Run, UsageRow
 from lrq.ledger.schema import items, prompts, responses, rewards
 from lrq.queue.celery import prefix_of
 from lrq.run_config import schedule_of
+
+NO_SCORES: dict[str, Any] = {"mean": None, "deviation": None, "value": 0, "not_applicable": 0, "unscored": 0}
 
 
 def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
             "recipe": run.recipe,
             "state": run.state,
             "halted_by": run.halt,
-            "reason": run.reason,
+            "reason": run.reason or (intakes.advice(run.name) if intakes.is_interrupted(ledger, conn, run.id) else ""),
             "items": runs_.item_states(conn, run.id),
             "set_aside": runs_.count_rejected(conn, run.id),
             "rejected": runs_.reject_reasons(conn, run.id),
@@ -131,13 +133,12 @@ def _sampling(conn: sa.Connection, run: Run) -> dict[str, Any]:
 
 
 def _scores(conn: sa.Connection, run: Run) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = defaultdict(
-        lambda: {"mean": None, "value": 0, "not_applicable": 0, "unscored": 0}
-    )
+    found: dict[str, dict[str, Any]] = defaultdict(NO_SCORES.copy)
     for row in runs_.score_states(conn, run.id):
         found[row.dimension][row.state] = row.number
         if row.state == "value":
-            found[row.dimension]["mean"] = round(row.mean, 3)
+            found[row.dimension]["mean"] = round(row.mean, 4)
+            found[row.dimension]["deviation"] = round(max(0.0, row.square - row.mean**2) ** 0.5, 4)
     return dict(found)
 
 

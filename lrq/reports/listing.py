@@ -170,7 +170,8 @@ def _disagreement(run: Run) -> sa.Select[Any]:
     of_run = items.c.run_id == run.id, scores.c.round == items.c.round, scores.c.state == "value"
     gap = (sa.func.max(scores.c.value) - sa.func.min(scores.c.value)).label("gap")
     query = sa.select(scores.c.item_id, gap).join(items, items.c.id == scores.c.item_id).where(*of_run)
-    gaps = query.group_by(scores.c.item_id, scores.c.prompt, scores.c.k).subquery()
+    # By the columns of the scores' key in their order, round included: then nothing has to be sorted.
+    gaps = query.group_by(scores.c.item_id, scores.c.round, scores.c.prompt, scores.c.k).subquery()
     return sa.select(gaps.c.item_id, sa.func.avg(gaps.c.gap).label("figure")).group_by(gaps.c.item_id)
 
 

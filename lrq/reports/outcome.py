@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from lrq.ledger import Ledger
 from lrq.ledger.runs import Run
-from lrq.recipes import load_recipe
 from lrq.reports.facts import run_facts
 from lrq.reports.pairable import count_unpairable
+from lrq.run_config import load_run_config
 
 End = Literal["done", "partly", "failed", "budget", "account", "halted"]
 
@@ -32,7 +32,7 @@ def outcome_of(ledger: Ledger, run: Run, *, scores_only: bool = False) -> Outcom
         return Outcome(end=ends.get(run.halt, "halted"), notes=[f"is {run.state}: {run.reason}{hint}"])
     facts = run_facts(ledger, run)
     wants_pairs = not scores_only and count_unpairable(ledger, run) < sum(facts["items"].values())
-    wants_scores = bool(load_recipe(run.recipe).dimensions)
+    wants_scores = bool(load_run_config(run.recipe, run.config).steps)
     missing = missing_results(facts, wants_pairs=wants_pairs, wants_scores=wants_scores)
     notes = [*([run.reason] if run.reason else []), *missing, *(shortfalls(facts) if missing else ())]
     if any(training["state"] == "failed" for training in facts["trainings"]):

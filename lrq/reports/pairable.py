@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from lrq.ledger import Ledger
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import items
+from lrq.recipes import load_recipe
 
 SETTING = "min_scored"  # the recipes' setting for it; one without it makes no pairs, or of anything
 
@@ -15,6 +16,9 @@ SETTING = "min_scored"  # the recipes' setting for it; one without it makes no p
 def responses_needed(config: Mapping[str, Any]) -> int:
     """Return how many responses an item needs for a pair under a frozen configuration; 0: any number will do."""
     settings = config["settings"]
+    recipe = load_recipe(config["recipe"])
+    if recipe.steps and not recipe.steps_for(settings):
+        return 0  # its pairs are made of unscored responses
     return max(2, int(settings[SETTING])) if SETTING in settings else 0
 
 

@@ -9,8 +9,9 @@ from lrq.ledger import Ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import count_rows
 from lrq.ledger.runs import Run
-from lrq.ledger.schema import calls, items, rewards, rows, scores
-from lrq.reports.facts import run_facts
+from lrq.ledger.schema import calls, rewards, rows
+from lrq.reports.before_after import before_and_after
+from lrq.reports.facts import NO_SCORES, run_facts
 
 _COUNTS = ("calls", "reused", "prompt_tokens", "cached_tokens", "completion_tokens", "unpriced")
 
@@ -40,7 +41,7 @@ def _listed(conn: sa.Connection, run: Run) -> dict[str, Any]:
 
 def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
     """Return what `status` knows, summed by dimension, with spreads and servers."""
-    facts = run_facts(ledger, run)
+    facts, evaluations = run_facts(ledger, run), before_and_after(ledger, run)
     names = (
         "run",
         "recipe",
@@ -62,10 +63,11 @@ def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
             "responses": facts["responses"]["count"],
             "cut_responses": facts["responses"]["cut"],
             "dimensions": _dimensions(conn, run, facts),
-            "reward": _spread(conn, rewards.c.value, rewards, run),
+            "reward": _reward(conn, run),
             "pairs": {"count": facts["pairs"], "margin": _mean_margin(conn, run)},
             "servers": _servers(conn, run),
             "trainings": facts["trainings"],
+            "before_after": evaluations,
         }
 
 
@@ -77,13 +79,14 @@ def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict
     count = max(1, facts["items"].get("done", 0))
     found = {}
     for name, usage in named.items():
-        spread = _spread(conn, scores.c.value, scores, run, scores.c.dimension == name)
-        states = facts["scores"].get(name, {"not_applicable": 0, "unscored": 0})
+        states = facts["scores"].get(name, NO_SCORES)
         sums = {count_: sum(row[count_] for row in usage) for count_ in _COUNTS}
         money = {part: sum(row[part] for row in usage) for part in ("cost", "saved")}
         is_priced = sums["calls"] > sums["unpriced"]
         found[name] = {
-            **spread,
+            "values": states["value"],
+            "mean": states["mean"],
+            "deviation": states["deviation"],
             "not_applicable": states["not_applicable"],
             "unscored": states["unscored"],
             **sums,
@@ -93,14 +96,11 @@ def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict
     return found
 
 
-def _spread(
-    conn: sa.Connection, value: sa.ColumnElement[Any], of: sa.Table, run: Run, *more: sa.ColumnElement[bool]
-) -> dict[str, Any]:
-    """Count, mean and standard deviation of the values of the current round."""
-    figures = sa.func.count(value), sa.func.avg(value), sa.func.avg(value * value)
-    query = sa.select(*figures).select_from(of).join(items, items.c.id == of.c.item_id)
-    query = query.where(items.c.run_id == run.id, of.c.round == items.c.round, *more)
-    count, mean, square = conn.execute(query).one()
+def _reward(conn: sa.Connection, run: Run) -> dict[str, Any]:
+    """Return count, mean and standard deviation of the rewards of the current round."""
+    value = rewards.c.value
+    query = sa.select(sa.func.count(value), sa.func.avg(value), sa.func.avg(value * value)).select_from(rewards)
+    count, mean, square = conn.execute(runs_.of_current_round(conn, run.id, query, rewards)).one()
     deviation = None if mean is None else max(0.0, square - mean * mean) ** 0.5
     return {"values": count, "mean": _rounded(mean), "deviation": _rounded(deviation)}
 

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 
 from lrq.calls.keys import call_key
-from lrq.domain.records import Call, Choice, Purpose, Reply, Usage
+from lrq.domain.records import Call, Choice, Purpose, Reply, Role, Usage
 from lrq.judge.estimate import Amount, Group
 from lrq.sim.options import Options
 from lrq.sim.prefix import BLOCK, SHORTEST, PrefixCache, tokenise
-from lrq.sim.replies import UNKNOWN, Outcome, answer_chat, answer_embedding
+from lrq.sim.replies import UNKNOWN, Outcome, answer_chat, answer_embedding, answer_score
 from lrq.sim.requests import BadRequest, ChatRequest, EmbeddingRequest
 from lrq.sim.text import CJK
 
@@ -34,6 +34,7 @@ class Counter:
     def __init__(self, heads: Collection[str] = (), simulated: Collection[str] = ()) -> None:
         self.guessed: set[str] = set()  # kinds that the simulator does not know
         self.missed: dict[Group, int] = defaultdict(int)
+        self.longest: dict[tuple[Role, str, str], float] = {}  # role, endpoint, model → tokens of the longest prompt
         self._heads = heads
         self._simulated = simulated
         self._seen: set[str] = set()
@@ -74,6 +75,9 @@ class Counter:
             self.missed[_group(call, purpose)] += cached
         self._at_work.append(outcome.chain)
         share = 1.0 if call.endpoint in self._simulated else _converted(call, outcome.prompt_tokens)
+        if call.role != "embedding":
+            name = call.role, call.endpoint, call.model
+            self.longest[name] = max(self.longest.get(name, 0.0), outcome.prompt_tokens * share)
         return Amount(
             calls=1,
             prompt_tokens=outcome.prompt_tokens * share,
@@ -93,7 +97,9 @@ class Counter:
                 self._cold.add(chain[-1])
 
     def _answer(self, call: Call, purpose: Purpose) -> Outcome:
-        if call.role == "embedding":
+        if call.api == "score":
+            return answer_score(call.model, *call.input)
+        if call.api == "embeddings":
             embedding = EmbeddingRequest(model=call.model, texts=call.input, dimensions=64, encoding="float")
             return answer_embedding(embedding)
         request = ChatRequest(

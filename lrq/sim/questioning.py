@@ -38,3 +38,12 @@ def _subject(sentence: str) -> str:
     value = value_of(sentence)
     subject = _COPULA.sub("", sentence[: len(sentence) - len(value)]).strip() if value else ""
     return f"the{subject[3:]}" if subject.startswith("The ") else subject
+
+
+def write_system_message(text: str) -> str:
+    """Return a system message from the values that a prompt lists; empty where it asks for none."""
+    heading, _, rest = text.partition("\n")
+    if "system message" not in heading and "系统消息" not in heading:
+        return ""
+    values = [line.removeprefix("- ") for line in rest.partition("~~~~")[0].splitlines() if line.startswith("- ")]
+    return f"You write for a reader with these wishes. {' '.join(values)}" if values else ""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import orjson
 from numpy.typing import NDArray
 
@@ -16,7 +17,7 @@ from lrq.sim.faults import draw
 from lrq.sim.judging import DECISIONS, Verdict
 from lrq.sim.options import Options
 from lrq.sim.prefix import cut, tokenise
-from lrq.sim.questioning import asks_for_questions, write_questions
+from lrq.sim.questioning import asks_for_questions, write_questions, write_system_message
 from lrq.sim.requests import BadRequest, ChatRequest, EmbeddingRequest
 from lrq.sim.sections import read_prompt
 from lrq.sim.shown import shown_verdict
@@ -27,7 +28,7 @@ GOLDEN = 0.618034  # steps of the golden ratio spread the choices of one request
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A reply before it is sent: choices of a chat, or vectors of an embedding."""
+    """A reply before it is sent: choices of a chat, vectors of an embedding, or a reward for each text, [count, 1]."""
 
     kind: str  # of the judge prompt, or "policy", "embedding", "canned"
     model: str
@@ -69,6 +70,8 @@ def _verdicts(request: ChatRequest) -> tuple[str, Sequence[Verdict]]:
         return prompt.kind, [DECISIONS[prompt.kind](prompt)] * request.n
     if prompt is None and (count := asks_for_questions(text)):
         return "questions", [Verdict(text=write_questions(text, count))] * request.n
+    if prompt is None and (system := write_system_message(text)):
+        return "system", [Verdict(text=system)] * request.n
     if verdict := shown_verdict(text, is_task=prompt is not None):
         return UNKNOWN, [verdict] * request.n
     if prompt is None:
@@ -105,6 +108,13 @@ def answer_embedding(request: EmbeddingRequest) -> Outcome:
         encoding=request.encoding,
         prompt_tokens=sum(map(count_tokens, request.texts)),
     )
+
+
+def answer_score(model: str, prompt: str, *responses: str) -> Outcome:
+    """Reward each response by a number that depends on its words and the prompt's alone."""
+    rewards = tuple(np.array([draw("score", prompt, response)]) for response in responses)
+    tokens = sum(count_tokens(prompt) + count_tokens(response) for response in responses)
+    return Outcome(kind="score", model=model, vectors=rewards, prompt_tokens=tokens)
 
 
 CANNED = Outcome(

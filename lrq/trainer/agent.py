@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 from lrq.domain.errors import UsageError
-from lrq.domain.printable import make_logs_printable
+from lrq.domain.logs import format_logs
 from lrq.trainer.job import JobFolder, PreparedJob, Result, TrainJob, finished, write_json
 from lrq.trainer.launch import PARENT, environment, torchrun_arguments
 from lrq.trainer.parent import watch_parent
@@ -31,8 +31,8 @@ EXIT_STATUS = {"done": 0, "nothing": 0, "failed": 1, "stopped": 130}
 
 def main(folder: JobFolder) -> int:
     """Train, or continue, in as many processes as the job wants; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
-    make_logs_printable(logging.getLogger())
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    format_logs(logging.getLogger(), as_json=os.environ.get("LRQ_LOG") == "json")
     job = folder.load()
     with _alone(folder):
         result = finished(folder, job) or _train(folder, job)

@@ -27,11 +27,11 @@ class LengthGroups(torch.utils.data.Sampler[int]):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed + self._epoch)
-        drawn: list[int] = torch.randperm(len(self._lengths), generator=generator).tolist()
+        permutation: list[int] = torch.randperm(len(self._lengths), generator=generator).tolist()
         groups: list[list[int]] = []
-        for start in range(0, len(drawn), POOL * self._group):
-            pool = sorted(drawn[start : start + POOL * self._group], key=lambda row: self._lengths[row])
-            groups += [pool[at : at + self._group] for at in range(0, len(pool), self._group)]
+        for start in range(0, len(permutation), POOL * self._group):
+            pool = sorted(permutation[start : start + POOL * self._group], key=lambda row: self._lengths[row])
+            groups += [pool[first : first + self._group] for first in range(0, len(pool), self._group)]
         short = [groups.pop()] if len(groups[-1]) < self._group else []  # a group that is not full comes last
         order = torch.randperm(len(groups), generator=generator).tolist()
-        return (row for group in [*(groups[place] for place in order), *short] for row in group)
+        return (row for group in [*(groups[index] for index in order), *short] for row in group)

@@ -62,7 +62,7 @@ on {"demonstrations" if job.is_one_sided else "preference pairs"}, with lrq {ver
 
 
 def _origin(job: TrainJob, rows: Preflight) -> dict[str, object]:
-    """Where the model comes from; what nobody said is named as such."""
+    """Return the lines on where the model comes from; what is not known is named as such."""
     data = getattr(job, "content_of_rows", "")
     return {
         "base": job.model.name,
@@ -89,7 +89,7 @@ def _before_and_after(result: Result) -> str:
 
 
 def _method(job: TrainJob) -> str:
-    """The methods that have names of their own; the rest stands under the settings."""
+    """Return the name of the method that the losses are; what has none stands under the settings."""
     losses = set(job.loss_type)
     for name, (terms, words) in _METHODS.items():
         if terms <= losses:
@@ -118,13 +118,16 @@ def _engine(job: TrainJob) -> str:
 
 
 def _settings(job: TrainJob, rows: Preflight) -> dict[str, object]:
-    losses = " + ".join(f"{weight:g} × {name}" for name, weight in zip(job.loss_type, job.loss_weights, strict=True))
+    betas = {name: f" (β {beta:g})" for name, beta in job.loss_betas.items()}
+    terms = zip(job.loss_type, job.loss_weights, strict=True)
+    losses = " + ".join(f"{weight:g} × {name}{betas.get(name, '')}" for name, weight in terms)
     return {
         "loss": losses,
         "β": job.beta,
         **({"γ": job.gamma} if "simpo" in job.loss_type else {}),
         **({"base of rotary positions": f"{job.rope_theta:g}"} if job.rope_theta else {}),
         "learning rate": f"{job.learning_rate:g}, {job.scheduler}, warm-up {job.warmup:g}",
+        "optimizer": job.optim,
         "pairs in a step": job.batch_size,
         "length": f"{job.max_steps} steps" if job.max_steps else f"{job.epochs:g} epochs",
         "longest sequence": job.max_length or "no limit",
@@ -155,8 +158,8 @@ def _figures(result: Result) -> dict[str, object]:
 
 
 def _spreads(rows: Preflight) -> str:
-    named: dict[str, Spread] = {"prompt": rows.prompt, "chosen": rows.chosen, "rejected": rows.rejected}
-    return "\n".join(f"| {name} | {s.min} | {s.median} | {s.max} |" for name, s in named.items())
+    spreads: dict[str, Spread] = {"prompt": rows.prompt, "chosen": rows.chosen, "rejected": rows.rejected}
+    return "\n".join(f"| {name} | {s.min} | {s.median} | {s.max} |" for name, s in spreads.items())
 
 
 def _table(cells: dict[str, object]) -> str:

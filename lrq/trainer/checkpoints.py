@@ -13,12 +13,12 @@ def checkpoint_step(path: Path) -> int:
 
 
 def mark_complete(path: Path) -> None:
-    """To be called when all processes have written their parts."""
+    """Mark a checkpoint as whole, once all processes have written their parts."""
     (path / MARKER).touch()
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
+    """Return the newest checkpoint that was written to its end; None where there is none."""
     complete = [path for path in folder.glob("checkpoint-*") if (path / MARKER).exists()]
     return max(complete, key=checkpoint_step, default=None)
 
@@ -35,7 +35,7 @@ def rewind_metrics(metrics: Path, step: int) -> None:
     if not metrics.exists():
         return
     lines = (line for line in metrics.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
-    kept = [line for line in lines if orjson.loads(line)["step"] <= step]
+    remaining = [line for line in lines if orjson.loads(line)["step"] <= step]
     temporary = metrics.with_suffix(".part")
-    temporary.write_bytes(b"".join(kept))
+    temporary.write_bytes(b"".join(remaining))
     temporary.replace(metrics)

@@ -30,8 +30,8 @@ def opening(tokenizer: Any) -> Opening:
     _, answer, tail = text.rpartition(ANSWER)
     if not answer:
         raise ValueError("the chat template leaves out earlier answers")
-    whole, end = tokenizer([text, tail], add_special_tokens=False)["input_ids"]
-    return Opening(ids=whole[: len(whole) - len(end)], end=len(end))
+    conversation, end = tokenizer([text, tail], add_special_tokens=False)["input_ids"]
+    return Opening(ids=conversation[: len(conversation) - len(end)], end=len(end))
 
 
 def parts(row: PreferenceRow) -> Iterator[PreferenceRow]:
@@ -52,9 +52,9 @@ def join(row: PreferenceRow, encoded: Sequence[Ids], before: Opening | None) -> 
     for side in row.sides if later and before else ():
         ids = list(first[f"{side}_ids"])
         mask = [1] * len(ids)
-        for turn, own in zip(row.later, later, strict=True):
-            between = _between(ids, own["prompt_ids"], before)  # type: ignore[arg-type]
-            answer = getattr(turn.ids, side) if turn.ids else own[f"{side}_ids"]
+        for turn, ids_of_turn in zip(row.later, later, strict=True):
+            between = _between(ids, ids_of_turn["prompt_ids"], before)  # type: ignore[arg-type]
+            answer = getattr(turn.ids, side) if turn.ids else ids_of_turn[f"{side}_ids"]
             ids += [*between, *answer]
             mask += [0] * len(between) + [1] * len(answer)
         joined |= {f"{side}_ids": ids, f"{side}_mask": mask}
@@ -62,10 +62,10 @@ def join(row: PreferenceRow, encoded: Sequence[Ids], before: Opening | None) -> 
 
 
 def _between(answered: Sequence[int], prompt: Sequence[int], before: Opening) -> Sequence[int]:
-    """What stands between an answer and the next: the rest of its turn's end, the user's turn, the next one's start."""
+    """Return what stands between an answer and the next: its turn's end, the user's turn, the next one's start."""
     start = len(before.ids)
     if list(prompt[:start]) != before.ids:
         raise ValueError("the chat template renders a later turn otherwise than the first")
-    rest = prompt[start:]
-    ended = next((n for n in range(before.end + 1, 0, -1) if list(answered[-n:]) == list(rest[:n])), 0)
-    return rest[ended:]
+    tail = prompt[start:]
+    ended = next((n for n in range(before.end + 1, 0, -1) if list(answered[-n:]) == list(tail[:n])), 0)
+    return tail[ended:]

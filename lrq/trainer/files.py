@@ -31,7 +31,7 @@ def find_rows(name: Path) -> Path:
 
 
 def is_file_of_rows(source: str) -> bool:
-    """Whether these words mean rows rather than a run: a path, a file's name, or owner/name of a data set."""
+    """Tell whether these words mean rows rather than a run: a path, a file's name, or owner/name of a data set."""
     return Path(source).expanduser().exists() or "/" in source or _is_data(Path(source))
 
 

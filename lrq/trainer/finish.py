@@ -52,8 +52,8 @@ def merge(folder: JobFolder, job: PreparedJob, result: Result) -> None:
     base = base_of(job.model) or job.model
     temporary = beside(job.output)
     shutil.rmtree(temporary, ignore_errors=True)
-    whole = architecture(base).from_pretrained(base, dtype=torch.float32, local_files_only=True, use_safetensors=True)
-    merged = PeftModel.from_pretrained(whole, folder.adapter).merge_and_unload()
+    model = architecture(base).from_pretrained(base, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+    merged = PeftModel.from_pretrained(model, folder.adapter).merge_and_unload()
     merged.save_pretrained(temporary)
     restore_base(base, temporary, tied=tied_weights(merged), rope_theta=job.rope_theta)
     seal(temporary, folder, job, result)
@@ -70,11 +70,11 @@ def tied_weights(model: Any) -> Collection[str]:
 
 def restore_base(base: Path, saved: Path, tied: Collection[str] = (), rope_theta: float | None = None) -> None:
     """Make a saved model the base's folder but for the values of its weights, and `rope_theta` where it was set."""
-    kept = {path.name for path in base.iterdir() if path.suffix in _TEXTS} - _WRITTEN_ANEW
+    texts = {path.name for path in base.iterdir() if path.suffix in _TEXTS} - _WRITTEN_ANEW
     for path in saved.iterdir():  # what the library wrote in its own words, and a pickle of this machine's settings
         if path.is_file() and path.suffix in (*_TEXTS, ".bin") and path.name not in _WRITTEN_ANEW:
             path.unlink()
-    for name in kept:
+    for name in texts:
         shutil.copyfile(base / name, saved / name)
     configs = [orjson.loads((folder / "config.json").read_bytes()) for folder in (base, saved)]
     configs[0] = with_rope_theta(configs[0], rope_theta)

@@ -27,14 +27,14 @@ def held_out_rows(prompts: Sequence[Sequence[int]], share: float) -> set[int]:
     Which they are depends on the prompts alone: the same after a restart, and with rows in another order.
     """
     groups: dict[bytes, list[int]] = {}
-    for place, ids in enumerate(prompts):
-        groups.setdefault(hashlib.sha256(array("i", ids).tobytes()).digest(), []).append(place)
-    wanted, held = max(1, round(share * len(prompts))), set[int]()
+    for index, ids in enumerate(prompts):
+        groups.setdefault(hashlib.sha256(array("i", ids).tobytes()).digest(), []).append(index)
+    count, rows = max(1, round(share * len(prompts))), set[int]()
     for key in sorted(groups):
-        if len(held) >= wanted:
+        if len(rows) >= count:
             break
-        held.update(groups[key])
-    return held
+        rows.update(groups[key])
+    return rows
 
 
 def measurements(path: Path) -> dict[str, dict[str, float]]:

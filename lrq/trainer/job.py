@@ -18,7 +18,16 @@ from lrq.config import setting
 from lrq.domain.errors import UsageError
 from lrq.policy import folder as policies
 from lrq.trainer.files import data_files, find_rows
-from lrq.trainer.loss_names import DEFAULT_LOSS, expand, is_known, is_one_sided, names, reads
+from lrq.trainer.loss_names import (
+    DEFAULT_LOSS,
+    expand,
+    is_known,
+    is_one_sided,
+    names,
+    readers_of_beta,
+    reads,
+    trl_beta,
+)  # fmt: skip
 from lrq.trainer.rows import no_rows
 
 Losses = tuple[str, ...]
@@ -73,6 +82,9 @@ class TrainJob(_Record):
     )
     loss_weights: tuple[float, ...] = setting("Weight of each loss", example=[1.0], default=(1.0, 0.1))
     beta: float = setting("Strength of the tie to the reference", example=0.1, default=0.15, gt=0)
+    loss_betas: dict[str, float] = setting(
+        "Strengths of single losses, where it is not beta", example={"sppo": 1e-3}, default={}
+    )
     gamma: float = setting("Margin of SimPO", example=0.5, default=1.0, ge=0)
     learning_rate: float = setting("Peak learning rate", example=5e-7, default=1e-6, gt=0)
     batch_size: int = setting("Pairs in one step, over all processes", unit="pairs", example=32, default=16, gt=0)
@@ -83,7 +95,10 @@ class TrainJob(_Record):
         "Steps until the peak: a share of all, or their number if 1 or more", example=50, default=0.1, ge=0
     )
     scheduler: str = setting("Learning rate schedule, as transformers names it", example="linear", default="cosine")
-    weight_decay: float = setting("Weight decay of AdamW", example=0.01, default=0.0, ge=0)
+    optim: str = setting(
+        "Optimizer, as transformers names it", example="rmsprop", default="adamw_torch_fused", pattern="^[a-z0-9_]+$"
+    )
+    weight_decay: float = setting("Weight decay of the optimizer", example=0.01, default=0.0, ge=0)
     max_grad_norm: float = setting("Largest norm of the gradients", example=0.5, default=1.0, gt=0)
     seed: int = setting("Seed of the order of the pairs", example=1, default=42)
 
@@ -97,6 +112,13 @@ class TrainJob(_Record):
     )
     max_dropped: float = setting(
         "Share of the pairs that may be dropped before the training fails", example=0.1, default=0.01, ge=0, le=1
+    )
+
+    control_tokens: bool = setting(
+        "Read control tokens that rows of plain texts spell out as tokens, as in chats that were rendered before; "
+        "else they are letters",
+        example=True,
+        default=False,
     )
 
     device: Literal["auto", "cpu", "gpu"] = setting("Where it trains", example="gpu", default="auto")
@@ -163,7 +185,10 @@ class TrainJob(_Record):
     @classmethod
     def _terms(cls, settings: Any) -> Any:
         """Write sums of losses as their terms."""
-        if not isinstance(settings, dict) or "loss_type" not in settings:
+        if not isinstance(settings, dict):
+            return settings
+        settings = {**settings, "loss_betas": _betas_by_term(settings.get("loss_betas"))}
+        if "loss_type" not in settings:
             return settings
         losses = settings["loss_type"]
         losses = [losses] if isinstance(losses, str) else losses
@@ -177,12 +202,12 @@ class TrainJob(_Record):
 
     @property
     def is_one_sided(self) -> bool:
-        """Whether the chosen responses are all that is read."""
+        """Tell whether the chosen responses are all that is read."""
         return is_one_sided(self.loss_type)
 
     @property
     def reads_reference(self) -> bool:
-        """Whether any loss reads the model at the start."""
+        """Tell whether any loss reads the model at the start."""
         return any(reads(name).reference for name in self.loss_type)
 
     @model_validator(mode="after")
@@ -193,19 +218,50 @@ class TrainJob(_Record):
             )
         return self
 
+    @model_validator(mode="after")
+    def _betas_fit(self) -> Self:
+        for name, beta in self.loss_betas.items():
+            if name not in self.loss_type:
+                raise ValueError(f"loss_betas names {name!r}, which is none of the losses")
+            if beta <= 0:
+                raise ValueError(f"loss_betas has {beta:g} for {name!r}; a beta is above 0")
+        try:
+            trl_beta(self.loss_type, self.loss_betas, self.beta)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return self
+
     def accumulation(self, processes: int) -> int:
-        """Forward passes per process that make one step."""
-        whole, rest = divmod(self.batch_size, self.micro_batch * processes)
-        if rest or not whole:
+        """Return the forward passes of each process that make a step; raises UsageError where they do not divide."""
+        passes, remainder = divmod(self.batch_size, self.micro_batch * processes)
+        if remainder or not passes:
             raise UsageError(
                 f"batch_size {self.batch_size} is no multiple of {processes} processes × micro_batch "
                 f"{self.micro_batch}: change one of them"
             )
-        return whole
+        return passes
+
+
+def _betas_by_term(betas: Any) -> Any:
+    """Write the betas of sums, dpo and the like, as those of their terms; leave what cannot be read to pydantic."""
+    if not isinstance(betas, dict):
+        return {} if betas is None else betas
+    terms: dict[str, Any] = {}
+    for name, beta in betas.items():
+        if not is_known(str(name)):
+            raise ValueError(f"no loss {name!r}; there is {', '.join(names())}")
+        try:
+            terms |= dict.fromkeys(readers_of_beta(name), beta)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+    return terms
 
 
 def make_job(settings: Mapping[str, Any]) -> TrainJob:
-    """Raises UsageError, in one line, on a setting that does not exist or cannot be."""
+    """Return the job with these settings.
+
+    Raises UsageError, in one line, on a setting that does not exist or cannot be.
+    """
     if unknown := settings.keys() - TrainJob.model_fields.keys():
         raise UsageError(
             f"{min(unknown)} is no setting of a training; there are: {', '.join(sorted(TrainJob.model_fields))}"
@@ -289,7 +345,7 @@ class JobFolder:
         self.log = path / "train.log"
 
     def load(self) -> PreparedJob:
-        """Raises UsageError where there is no readable job."""
+        """Read the job. Raises UsageError where there is none."""
         try:
             return PreparedJob.model_validate_json(self.job.read_bytes())
         except (OSError, ValidationError) as error:
@@ -299,7 +355,7 @@ class JobFolder:
         return Result.model_validate_json(self.result.read_bytes()) if self.result.exists() else None
 
     def load_metrics(self) -> Iterator[dict[str, Any]]:
-        """All complete lines, one per step."""
+        """Yield all complete lines, one for each step."""
         for line in self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else ():
             if line.endswith(b"\n"):
                 yield orjson.loads(line)
@@ -336,7 +392,7 @@ def find_model(model: Path) -> Path:
 
 
 def check_settings(job: TrainJob) -> None:
-    """Raises UsageError for settings that ask for what is not installed or cannot be."""
+    """Raise UsageError for settings that ask for what is not installed or cannot be."""
     if missing := [name for name in job.report_to if find_spec(name) is None]:
         raise UsageError(f"report_to={missing[0]} needs it installed: pip install {missing[0]}")
     if job.adapter and job.adapter.quantize and find_spec("bitsandbytes") is None:
@@ -363,7 +419,7 @@ def _hashed(path: Path) -> str:
 
 
 def _goes_on(folder: JobFolder, job: PreparedJob) -> bool:
-    """Whether what lies there is this job's; raises UsageError if it is another's and took steps."""
+    """Tell whether what lies there is this job's; raises UsageError if it is another's and took steps."""
     before, result = folder.load(), folder.load_result()
     if result and result.state == "done" and not finished(folder, before):
         return False
@@ -398,12 +454,14 @@ def fingerprint(model: Path) -> str:
 
 
 def identity(job: TrainJob) -> str:
-    """What a finished model folder names, so that a restart recognises its own work."""
+    """Return the hash that a finished model folder names, so that a restart recognises its own work."""
     return hashlib.sha256(job.model_dump_json().encode()).hexdigest()
 
 
 def finished(folder: JobFolder, job: TrainJob) -> Result | None:
-    """The result of a training that needs no further start: there was nothing, or its model lies where it belongs.
+    """Return the result of a training that needs no further start; None: it needs one.
+
+    There was nothing to train on, or its model lies where it belongs.
 
     So one is finished whose result was not yet written, and one is not whose model was removed.
     """

@@ -57,10 +57,10 @@ OFFLINE = {
 def environment(inherited: Mapping[str, str], report_to: Sequence[str] = ()) -> dict[str, str]:
     """Return what a training may know: no keys but those of the trackers its figures go to, no hub, no telemetry."""
     trackers = [(f"{REPORTERS[name]}*",) for name in report_to]
-    kept = pick(inherited, SYSTEM, COMPUTE, (PARENT,), *trackers)
+    variables = pick(inherited, SYSTEM, COMPUTE, (PARENT, "LRQ_LOG"), *trackers)
     signals = {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT"}  # SIGTERM and SIGINT are lrq.trainer.agent's
     loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-    return {**loopback, **PATIENT_THREADS, **kept, **signals, **OFFLINE}
+    return {**loopback, **PATIENT_THREADS, **variables, **signals, **OFFLINE}
 
 
 def run(
@@ -107,10 +107,10 @@ def can_train(model: Path, settings: Mapping[str, Any] | None = None) -> str:
     Raises UsageError unless the libraries are installed.
     """
     check_installed()
-    known = {name: value for name, value in (settings or {}).items() if name not in {"model", "rows", "output"}}
+    options = {name: value for name, value in (settings or {}).items() if name not in {"model", "rows", "output"}}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "lrq.trainer", "--probe", str(model.absolute()), orjson.dumps(known).decode()],
+            [sys.executable, "-m", "lrq.trainer", "--probe", str(model.absolute()), orjson.dumps(options).decode()],
             env=environment(os.environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -165,15 +165,15 @@ def follow_metrics(folder: JobFolder, on_metric: Metric) -> Callable[[], int]:
 
     It returns the last step seen.
     """
-    seen = {"inode": 0, "offset": 0, "step": 0}
+    position = {"inode": 0, "offset": 0, "step": 0}
 
     def look() -> int:
-        for line in _new_lines(folder.metrics, seen):
+        for line in _new_lines(folder.metrics, position):
             metric = orjson.loads(line)
-            if metric["step"] > seen["step"]:
-                seen["step"] = metric["step"]
+            if metric["step"] > position["step"]:
+                position["step"] = metric["step"]
                 on_metric(metric)
-        return seen["step"]
+        return position["step"]
 
     return look
 
@@ -187,20 +187,20 @@ def _new_lines(path: Path, seen: dict[str, int]) -> list[bytes]:
             seen.update(inode=inode, offset=0)
         stream.seek(seen["offset"])
         data = stream.read()
-    whole = data[: data.rfind(b"\n") + 1]
-    seen["offset"] += len(whole)
-    return whole.splitlines()
+    complete = data[: data.rfind(b"\n") + 1]
+    seen["offset"] += len(complete)
+    return complete.splitlines()
 
 
 def follow_stage(folder: JobFolder, on_stage: Metric) -> Callable[[], None]:
     """Return what looks whether the stage changed."""
-    seen = b""
+    previous = b""
 
     def look() -> None:
-        nonlocal seen
+        nonlocal previous
         stage = folder.stage.read_bytes() if folder.stage.exists() else b""
-        if stage != seen:
-            seen = stage
+        if stage != previous:
+            previous = stage
             on_stage(orjson.loads(stage))
 
     return look

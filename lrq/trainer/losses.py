@@ -4,7 +4,7 @@ Other names than those in LOSSES are TRL's own.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class Coefficients:
 
     beta: float
     gamma: float = 1.0
+    betas: Mapping[str, float] = field(default_factory=dict)  # of single losses, where it is not `beta`
+
+    def of(self, name: str) -> "Coefficients":
+        """Return the coefficients of one loss."""
+        return replace(self, beta=self.betas.get(name, self.beta))
 
 
 Loss = Callable[[LogProbs, Coefficients], Tensor]
@@ -115,7 +120,7 @@ LOSSES: Mapping[str, Loss] = {"sigmoid": dpo, "sft": sft, "nll": nll, "sppo": sp
 
 def weighted(p: LogProbs, c: Coefficients, weights: Mapping[str, float]) -> Tensor:
     """Return the batch's loss: the mean over its rows of each loss, times its weight, added up."""
-    return torch.stack([weight * LOSSES[name](p, c).mean() for name, weight in weights.items()]).sum()
+    return torch.stack([weight * LOSSES[name](p, c.of(name)).mean() for name, weight in weights.items()]).sum()
 
 
 def sppo_share(loss: Tensor, beta: float) -> Tensor:

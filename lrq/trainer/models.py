@@ -8,7 +8,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lrq.domain.errors import UsageError
-from lrq.policy.folder import base_of
+from lrq.policy.folder import base_of, tokenizer_folder
 from lrq.trainer.job import Adapter, TrainJob
 
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
@@ -38,24 +38,23 @@ def load_model(job: TrainJob, *, bf16: bool, gpu: bool, config: Any = None) -> A
 
 def load_tokenizer(folder: Path) -> Any:
     """Load the folder's tokenizer, of an adapter that has none its base's; raises UsageError."""
-    own = (folder / "tokenizer_config.json").exists() or (folder / "tokenizer.json").exists()
-    place = folder if own else base_of(folder) or folder
+    source = tokenizer_folder(folder)
     try:
-        return AutoTokenizer.from_pretrained(place, **_OFFLINE)
+        return AutoTokenizer.from_pretrained(source, **_OFFLINE)
     except (OSError, ValueError, KeyError) as error:
         words = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(f"{place} holds no tokenizer that can be loaded: {words[0]}") from error
+        raise UsageError(f"{source} holds no tokenizer that can be loaded: {words[0]}") from error
 
 
 def architecture(folder: Path) -> Any:
     """Return the class that the folder's configuration names, as TRL does; else the one transformers picks for text."""
     config = AutoConfig.from_pretrained(folder, **_OFFLINE)
-    named = (config.architectures or [""])[0]
-    return getattr(transformers, named, None) or AutoModelForCausalLM
+    class_name = (config.architectures or [""])[0]
+    return getattr(transformers, class_name, None) or AutoModelForCausalLM
 
 
 def check_trainable(folder: Path) -> None:
-    """Raises UsageError for weights in a number format that gradients cannot move."""
+    """Raise UsageError for weights in a number format that gradients cannot move."""
     config = AutoConfig.from_pretrained(folder, **_OFFLINE)
     quantization = getattr(config, "quantization_config", None)
     if quantization:
@@ -102,7 +101,7 @@ def adapter_config(job: TrainJob, model: Any) -> Any:
 
 
 def _targets(adapter: Adapter, model: Any) -> str | list[str]:
-    """All linear layers of a model with a vision tower are those that text reaches."""
+    """Return the modules that get matrices; of a model with a vision tower all-linear is what text reaches."""
     if not isinstance(adapter.targets, str):
         return list(adapter.targets)
     if adapter.targets != "all-linear" or model is None or model.config.get_text_config() is model.config:

@@ -113,7 +113,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     ) -> None:
         self._folder, self._store, self._progress = folder, store, progress
         self._one_sided, self._reads_reference = job.is_one_sided, job.reads_reference
-        self._coefficients = Coefficients(beta=job.beta, gamma=job.gamma)
+        self._coefficients = Coefficients(beta=job.beta, gamma=job.gamma, betas=job.loss_betas)
         self._to_share = shared_prefix and not job.is_one_sided
         self._mixes_lengths = job.also is not None
         self.prefix: PrefixCheck | None = None  # of the first pair; none: sharing was not asked for
@@ -150,15 +150,17 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         keys = {side: dataset[f"{side}_keys"] for side in ("chosen", "rejected")}
         pairs = {
             (row, turn): pair
-            for row, both in enumerate(zip(keys["chosen"], keys["rejected"], strict=True))
-            for turn, pair in enumerate(zip(*both, strict=True))
+            for row, columns in enumerate(zip(keys["chosen"], keys["rejected"], strict=True))
+            for turn, pair in enumerate(zip(*columns, strict=True))
         }
-        known = self._known(list(pairs.values()))
-        missing = {place: pair for place, pair in pairs.items() if not known.keys() >= set(pair)}
+        log_probs = self._known(list(pairs.values()))
+        missing = {position: pair for position, pair in pairs.items() if not log_probs.keys() >= set(pair)}
         if missing:
-            self._compute_missing(ReferenceParts(dataset, list(missing)), list(missing.values()), known, batch_size)
+            self._compute_missing(ReferenceParts(dataset, list(missing)), list(missing.values()), log_probs, batch_size)
         for side, column in keys.items():
-            dataset = dataset.add_column(f"ref_{side}_logps", [sum(known[key] for key in turns) for turns in column])
+            dataset = dataset.add_column(
+                f"ref_{side}_logps", [sum(log_probs[key] for key in turns) for turns in column]
+            )
         return dataset
 
     def _try_prefix(self, dataset: Dataset) -> PrefixCheck:
@@ -186,7 +188,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
                 self._in_place()(**few, labels=few["input_ids"], use_cache=False, fused_lm_head=True)
 
     def _pair_to_compare(self, dataset: Dataset) -> dict[str, Any]:
-        """The longest pair, its prompt cut in the middle: long enough to cross what the model's attention ends at."""
+        """Return the longest pair, its prompt cut in the middle, beyond what the model's attention ends at."""
         lengths = [sum(map(len, parts)) for parts in zip(dataset["prompt_ids"], dataset["chosen_ids"], strict=True)]
         longest = dataset[lengths.index(max(lengths))]
         room = compared_tokens(self.model.config.get_text_config(), max(lengths))
@@ -196,17 +198,17 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return dict(self.data_collator([row]))
 
     def _in_place(self) -> Any:
-        """The model with its parameters where they are computed: on the CPU or sharded until training wraps it."""
+        """Return the model with its parameters where they are computed."""
         if not self.is_deepspeed_enabled:
             return self.model
         self._engine = self._engine or prepare_deepspeed(self.model, self.accelerator)
         return self._engine
 
     def _known(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-        """What the store holds for these rows, as the first process sees it."""
-        kept = self._store.load() if self.accelerator.is_main_process else {}
-        wanted = {key for pair in pairs for key in pair}
-        shared = [{key: logp for key, logp in kept.items() if key in wanted}]
+        """Return what the store holds for these rows, as the first process sees it."""
+        stored = self._store.load() if self.accelerator.is_main_process else {}
+        keys = {key for pair in pairs for key in pair}
+        shared = [{key: logp for key, logp in stored.items() if key in keys}]
         broadcast_object_list(shared, from_process=0)
         return shared[0]
 
@@ -239,15 +241,16 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         rates = {name: inputs.pop(name) for name in RATES if name in inputs}  # TRL would hand them to the model
         if self._one_sided:
             return self._chosen_loss(model, inputs)
-        whole = "nll" in self._own
+        reads_prompt = "nll" in self._own
         shares = self.prefix is not None and not self.prefix.reason
-        recorder = _Recorder(model, whole=whole, shares=shares)
+        recorder = _Recorder(model, whole=reads_prompt, shares=shares)
         loss = super()._compute_loss(recorder, inputs, return_outputs)
-        record = self._record(recorder.log_probs, inputs, rates, whole=whole)
+        record = self._record(recorder.log_probs, inputs, rates, whole=reads_prompt)
         if not self._reads_reference:
             self._note_rewards_per_token(record)
         if "sppo" in self._own:
-            share = sppo_share(sppo(record, self._coefficients), self.beta)
+            coefficients = self._coefficients.of("sppo")
+            share = sppo_share(sppo(record, coefficients), coefficients.beta)
             self._note(SPPO_SHARE, share.detach())
         return loss + weighted(record, self._coefficients, self._own) if self._own else loss
 
@@ -274,13 +277,13 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         )
 
     def _chosen_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """The loss of rows whose rejected half is empty: one forward pass over the chosen half, no reference."""
+        """Return the loss of rows whose rejected half is empty: one forward pass over the chosen half, no reference."""
         rows = len(inputs["input_ids"]) // 2
         ids, attention, mask = (inputs[name][:rows] for name in ("input_ids", "attention_mask", "completion_mask"))
         labels = ids.masked_fill((attention if "nll" in self._own else mask) == 0, -100)
-        asked = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        router = {"output_router_logits": True} if self.aux_loss_enabled else {}
         outputs = model(
-            input_ids=ids, attention_mask=attention, labels=labels, use_cache=False, fused_lm_head=True, **asked
+            input_ids=ids, attention_mask=attention, labels=labels, use_cache=False, fused_lm_head=True, **router
         )
         log_probs, on_response, on_all = outputs.log_probs, mask[:, 1:], attention[:, 1:]
         record = LogProbs(

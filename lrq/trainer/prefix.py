@@ -62,8 +62,8 @@ def shared_prefix_attention(
     Shapes: query [B, heads, N, d], key and value [B, groups, N, d]; returns [B, N, heads, d]. Without `pairs` the batch
     is taken as plain causal sequences padded on the right. Raises Unshareable.
     """
-    if asked := [name for name in _BEYOND_SDPA if kwargs.get(name) is not None]:
-        raise Unshareable(f"its attention has {asked[0]!r}")
+    if extras := [name for name in _BEYOND_SDPA if kwargs.get(name) is not None]:
+        raise Unshareable(f"its attention has {extras[0]!r}")
     if pairs is None:
         return _causal(module, query, key, value, sliding_window, **kwargs), None
     rows = []
@@ -85,8 +85,8 @@ def _attend_pair(
     first, branch = slice(pair.chosen), slice(pair.chosen, pair.end)
     chosen = _causal(module, q[:, :, first], k[:, :, first], v[:, :, first], window, **kwargs)
     start = max(0, pair.prompt - window) if window else 0  # the branch's first query, at P - 1, sees no key before it
-    seen = slice(start, pair.prompt - 1)  # the branch brings its own last prompt token
-    keys, values = (torch.cat((x[:, :, seen], x[:, :, branch]), dim=2) for x in (k, v))
+    visible = slice(start, pair.prompt - 1)  # the branch brings its own last prompt token
+    keys, values = (torch.cat((x[:, :, visible], x[:, :, branch]), dim=2) for x in (k, v))
     mask = pair.mask[:, start:]
     if window:
         mask = mask & ~torch.ones_like(mask).tril(pair.prompt - 1 - start - window)

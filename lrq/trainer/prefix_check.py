@@ -41,8 +41,8 @@ _BOUNDS = ("sliding_window", "attention_chunk_size", "original_max_position_embe
 
 def compared_tokens(config: Any, longest: int) -> int:
     """Tokens of prompt to compare on: few, but beyond every bound of the model's that the longest row crosses."""
-    named = (getattr(config, name, None) for name in _BOUNDS)
-    bounds = [int(bound) for bound in named if bound and bound < longest]
+    settings = (getattr(config, name, None) for name in _BOUNDS)
+    bounds = [int(bound) for bound in settings if bound and bound < longest]
     return max([_ENOUGH, *(bound + _ENOUGH // 4 for bound in bounds)])
 
 

@@ -15,12 +15,10 @@ import torch
 
 from lrq.domain.errors import LrqError
 from lrq.domain.printable import printable
-from lrq.policy.folder import WEIGHTS, base_of
-from lrq.trainer.job import JobFolder, PreparedJob, TrainJob, make_job, prepare
+from lrq.policy.folder import tokenizer_folder
+from lrq.policy.shallow import shallow_config
+from lrq.trainer.job import JobFolder, PreparedJob, make_job, prepare
 from lrq.trainer.launch import OFFLINE
-
-LARGE = 4 << 30  # bytes of weights; of larger models the first layers are tried
-FEW_LAYERS = 2
 
 _PAIR = {"chosen": "It is seven.", "rejected": "It may be eight, or so they say."}
 _QUESTIONS = ("How many?", "How many are there in all, by the last count?")
@@ -45,7 +43,7 @@ def probe(model: Path, settings: dict[str, Any], folder: Path) -> str:
     torch.distributed.init_process_group("gloo")
     try:
         files = {"model": model, "rows": _write_rows(model, folder / "rows.jsonl"), "output": folder / "output"}
-        job = make_job({**settings, **files, **_SMALL})
+        job = make_job({**probe_settings(settings, has_gpu=torch.cuda.is_available()), **files})
         where = prepare(folder / "job", job)
         loss = _take_step(where, where.load(), Place(rank=0, processes=1, gpu=False, bf16=False))
     except Exception as error:  # whatever an architecture raises is the answer
@@ -55,8 +53,8 @@ def probe(model: Path, settings: dict[str, Any], folder: Path) -> str:
     return "" if math.isfinite(loss) else "its loss is no number"
 
 
-# What the step itself needs; the rest is as in the training to come.
-_SMALL: dict[str, Any] = {
+# The step itself; the rest is as in the training to come.
+_STEP: dict[str, Any] = {
     "device": "cpu",
     "processes": 1,
     "zero_stage": 0,
@@ -73,6 +71,17 @@ _SMALL: dict[str, Any] = {
 }
 
 
+def probe_settings(settings: dict[str, Any], *, has_gpu: bool) -> dict[str, Any]:
+    """Return the settings of one step on the CPU that stands for a training with these.
+
+    Weights in 4 bits need a GPU: where there is one the step is taken without them, else they are refused.
+    """
+    adapter = settings.get("adapter")
+    if has_gpu and isinstance(adapter, dict) and adapter.get("quantize"):
+        settings = {**settings, "adapter": {**adapter, "quantize": False}}
+    return {**settings, **_STEP}
+
+
 def _take_step(folder: JobFolder, job: PreparedJob, place: Any) -> float:
     from lrq.trainer.models import load_tokenizer  # noqa: PLC0415
     from lrq.trainer.progress import Progress  # noqa: PLC0415
@@ -83,7 +92,7 @@ def _take_step(folder: JobFolder, job: PreparedJob, place: Any) -> float:
     preflight = make_rows(folder, job, place, tokenizer, progress)
     if not preflight.kept:
         raise LrqError(f"its tokenizer makes no rows: {preflight.reasons[0]}")
-    config = _shallow(job)
+    config = shallow_config(job.model)  # of a large model the first layers
     trainer = make_trainer(folder, job, place, tokenizer, preflight, progress, fresh=True, config=config)
     trainer.train()
     [line] = [line for line in trainer.state.log_history if "loss" in line]
@@ -92,7 +101,7 @@ def _take_step(folder: JobFolder, job: PreparedJob, place: Any) -> float:
 
 def _write_rows(model: Path, path: Path) -> Path:
     rates = {"p_w": 0.7, "p_l": 0.3}  # for the loss that reads them
-    chat = has_template(base_of(model) or model)
+    chat = has_template(tokenizer_folder(model))
     with path.open("w") as stream:
         for question in _QUESTIONS:
             row: dict[str, Any] = {"prompt": question, **_PAIR}
@@ -110,23 +119,6 @@ def has_template(folder: Path) -> bool:
     return (folder / "chat_template.jinja").exists() or (
         config.exists() and bool(orjson.loads(config.read_bytes()).get("chat_template"))
     )
-
-
-def _shallow(job: TrainJob) -> Any:
-    """Return a configuration of the first layers, one of each kind among them; None: the model is small enough."""
-    from transformers import AutoConfig  # noqa: PLC0415
-
-    folder = base_of(job.model) or job.model
-    if sum(path.stat().st_size for path in folder.glob(WEIGHTS)) <= LARGE:
-        return None
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    text = config.get_text_config()
-    kinds = list(getattr(text, "layer_types", None) or ())
-    layers = max([FEW_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds))])
-    text.num_hidden_layers = min(layers, text.num_hidden_layers)
-    if kinds:
-        text.layer_types = kinds[: text.num_hidden_layers]
-    return config
 
 
 def _free_port() -> int:

@@ -65,18 +65,18 @@ def _note_signal(*_: Any) -> None:
 
 
 def stop_on_signals() -> None:
-    """From now on SIGTERM and SIGINT ask for a checkpoint and the end."""
+    """Have SIGTERM and SIGINT ask for a checkpoint and the end."""
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, _note_signal)
 
 
 def stop_asked(folder: JobFolder) -> bool:
-    """The same answer in all processes, which must ask together: one of them told is enough."""
-    asked = torch.tensor(int(_signalled or folder.stop.exists()))
+    """Tell whether the training is to stop: a signal to one process is enough, and all must ask together."""
+    flag = torch.tensor(int(_signalled or folder.stop.exists()))
     if torch.distributed.is_initialized():
-        asked = asked.cuda() if torch.distributed.get_backend() == "nccl" else asked
-        torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
-    return bool(asked)
+        flag = flag.cuda() if torch.distributed.get_backend() == "nccl" else flag
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+    return bool(flag)
 
 
 class StepCallback(TrainerCallback):  # type: ignore[misc]
@@ -104,8 +104,8 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
         figures = {"loss": "eval_loss", "margin": "eval_rewards/margins", "accuracy": "eval_rewards/accuracies"}
-        known = {name: metrics[key] for name, key in figures.items() if key in metrics}
-        self._progress.held_out(state.global_step, known)
+        measured = {name: metrics[key] for name, key in figures.items() if key in metrics}
+        self._progress.held_out(state.global_step, measured)
 
     def on_log(
         self,
@@ -125,9 +125,9 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
 
     def _line(self, state: TrainerState, logs: dict[str, float]) -> dict[str, Any]:
         now = time.monotonic()
-        taken, self._began = now - self._began, now
+        elapsed, self._began = now - self._began, now
         tokens, self._tokens = logs["num_tokens"] - self._tokens, logs["num_tokens"]
-        self._progress.seconds += taken
+        self._progress.seconds += elapsed
         return {
             "step": state.global_step,
             "of": state.max_steps,
@@ -141,6 +141,6 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
             "learning_rate": logs["learning_rate"],
             "grad_norm": logs.get("grad_norm"),
             "tokens": tokens,  # prompt and response of both sides
-            "tokens_per_second": tokens / taken,
+            "tokens_per_second": tokens / elapsed,
             "seconds": self._progress.seconds,
         }

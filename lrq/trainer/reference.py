@@ -29,7 +29,7 @@ class ReferenceStore:
         self._path = path
 
     def load(self) -> dict[str, float]:
-        """All log-probabilities that are known, in nats."""
+        """Return all log-probabilities that are known, in nats, by key."""
         return dict(_read(self._path)) if self._path.exists() else {}
 
     def append(self, logps: Mapping[str, float]) -> None:

@@ -7,7 +7,9 @@ cut off, and `prompt_ids`, `chosen_ids`, `rejected_ids` are the tokens as they w
 `tokenizer`.
 
 Without `rejected` a row is a demonstration; TRL's `completion`, and the last message of its `messages`, are read as
-`chosen`. LongReward's published pairs (`context`, `query`, `win_response`, `lose_response`) are read as they are.
+`chosen`. Published files are read as they are: LongReward's pairs (`context`, `query`, `win_response`,
+`lose_response`), and the Multifaceted sets (`system`, `prompt` and `output`, or `chosen` and `rejected` as messages;
+`input`, `chosen`, `rejected`).
 
 A row of several turns holds them as `turns`, each with `prompt` (after the first what the user says then), `chosen`,
 `rejected`, and in all or none of them `reference`: the messages that the reference model sees instead of all that
@@ -113,7 +115,7 @@ def read_rows(path: Path, also: Path | None = None) -> Iterator[PreferenceRow | 
 
 
 def no_rows(path: Path, losses: Collection[str] = ()) -> str | None:
-    """Why nothing can be trained on with these losses; None if it can. Reads up to the first good row."""
+    """Return why nothing can be trained on with these losses; None if it can. Reads up to the first good row."""
     bad: list[BadRow] = []
     for row in read_rows(path):
         reason = row.reason if isinstance(row, BadRow) else row.lacks(losses)
@@ -162,11 +164,20 @@ def _row(data: Any, number: int) -> PreferenceRow:
 
 def _in_our_names(data: dict[str, Any]) -> dict[str, Any]:
     """Read the forms in which others write rows."""
-    if data.get("win_response") is not None:
-        asked = f"{data.get('context') or ''}\n\n{data.get('query') or ''}".strip()
-        texts = {"prompt": asked, "chosen": data["win_response"], "rejected": data.get("lose_response")}
-        roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
-        return {name: [{"role": roles[name], "content": text}] for name, text in texts.items() if text is not None}
+    if data.get("win_response") is not None:  # LongReward-10k
+        shown = f"{data.get('context') or ''}\n\n{data.get('query') or ''}".strip()
+        return _as_messages("", shown, {"chosen": data["win_response"], "rejected": data.get("lose_response")})
+    asked: Any = data.get("prompt")
+    system: Any = data.get("system") or ""
+    sides: dict[str, Any] = {side: data.get(side) for side in SIDES}
+    if asked is None and isinstance(data.get("input"), str) and None not in sides.values():  # Multifaceted-RM
+        return _as_messages("", data["input"], sides)
+    if isinstance(asked, str) and isinstance(system, str):
+        if system and sides["chosen"] is None:  # Multifaceted-Collection
+            sides = {"chosen": data.get("output"), "rejected": None}
+        known = [value for value in sides.values() if value is not None]
+        if known and (system or all(isinstance(value, list) for value in known)):  # Multifaceted-DPO, -ORPO
+            return {**data, **_as_messages(system, asked, sides)}
     if data.get("chosen") is None and data.get("completion") is not None:
         return {**data, "chosen": data["completion"]}
     messages = data.get("messages")
@@ -175,8 +186,38 @@ def _in_our_names(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def _as_messages(system: str, asked: str, sides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of messages from texts.
+
+    Of a side that is a chat its last message is the response; what precedes it is the prompt, unless it only repeats
+    the system message and what is asked. Raises ValueError for chats that end otherwise, or begin differently.
+    """
+    prompt = [{"role": "system", "content": system}] if system else []
+    prompt.append({"role": "user", "content": asked})
+    row: dict[str, Any] = {}
+    before: list[Any] = []
+    for side, value in sides.items():
+        if value is None:
+            continue
+        chat = value if isinstance(value, list) else [{"role": "assistant", "content": value}]
+        if not chat or not isinstance(chat[-1], dict) or chat[-1].get("role") != "assistant":
+            raise ValueError(f"has messages as {side!r} whose last is not the assistant's")
+        row[side] = chat[-1:]
+        before.append(chat[:-1])
+    texts = {system.strip(), asked.strip(), f"{system}\n{asked}".strip(), f"{system}\n\n{asked}".strip()}
+    preceding = next((chat for chat in before if any(_content(one).strip() not in texts for one in chat)), None)
+    if preceding is not None and any(chat != preceding for chat in before):
+        raise ValueError("has 'chosen' and 'rejected' that answer different messages")
+    return {**row, "prompt": prompt if preceding is None else preceding}
+
+
+def _content(message: Any) -> str:
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, str) else ""
+
+
 def _several(data: dict[str, Any], number: int) -> PreferenceRow:
-    """A row of turns; the fields beside them hold for all."""
+    """Read a row of turns; the fields beside them hold for all. Raises ValueError."""
     turns = data["turns"]
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("has 'turns' that are no list of turns")
@@ -184,8 +225,8 @@ def _several(data: dict[str, Any], number: int) -> PreferenceRow:
     first, *later = (_turn({**shared, **turn}, number) for turn in turns)
     if len({turn.sides for turn in (first, *later)}) > 1:
         raise ValueError("has turns with 'rejected' and turns without")
-    seen = [_seen_by_reference({**shared, **turn}, number) for turn in turns]
-    reference = tuple(row for row in seen if row)
+    references = [_seen_by_reference({**shared, **turn}, number) for turn in turns]
+    reference = tuple(row for row in references if row)
     if len(reference) not in {0, len(turns)}:
         raise ValueError("has turns with 'reference' and turns without")
     cut = any(turn.cut for turn in (first, *later))
@@ -261,13 +302,13 @@ def _is_message(message: Any) -> bool:
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
     """Join the parts of a content, and leave out what a table's other rows brought: columns without a value."""
-    known = {name: value for name, value in message.items() if value is not None or name == "content"}
-    known.setdefault("content", None)  # of a call of tools alone
+    fields = {name: value for name, value in message.items() if value is not None or name == "content"}
+    fields.setdefault("content", None)  # of a call of tools alone
     if isinstance(content := message.get("content"), list):
-        if other := [part.get("type") for part in content if not isinstance(part.get("text"), str)]:
-            raise ValueError(f"has a message with a part of type {other[0]!r}: texts alone are trained on")
-        known["content"] = "".join(part["text"] for part in content)
-    return known
+        if others := [part.get("type") for part in content if not isinstance(part.get("text"), str)]:
+            raise ValueError(f"has a message with a part of type {others[0]!r}: texts alone are trained on")
+        fields["content"] = "".join(part["text"] for part in content)
+    return fields
 
 
 def _ids(data: dict[str, Any]) -> TokenIds | None:
@@ -294,7 +335,7 @@ def _rate(data: dict[str, Any], name: str) -> float | None:
 
 
 def _tools(data: dict[str, Any]) -> list[Any] | None:
-    """As TRL reads them: a list, or its JSON as text."""
+    """Read tools as TRL does: a list, or its JSON as text."""
     value = data.get("tools")
     try:
         value = orjson.loads(value) if isinstance(value, str) else value
@@ -316,9 +357,9 @@ def _template(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _common(chosen: Text, rejected: Text) -> Text:
-    """The beginning that both share; of texts, up to the last space or end, so that neither's words are split."""
+    """Return the beginning that both share; of texts, up to the last space or end, so that no word is split."""
     if isinstance(chosen, str):
         chosen, rejected = f"{chosen} ", f"{rejected} "
     pairs = enumerate(zip(chosen, rejected, strict=False))
-    same = next((place for place, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
+    same = next((index for index, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
     return chosen[: max(0, chosen.rfind(" ", 0, same))] if isinstance(chosen, str) else chosen[:same]

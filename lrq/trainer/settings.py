@@ -6,6 +6,7 @@ from typing import Any
 from trl import DPOConfig
 
 from lrq.trainer.job import JobFolder, TrainJob
+from lrq.trainer.loss_names import trl_beta
 
 NEVER = 1 << 30  # steps
 CHECKPOINTS_KEPT = 2  # the one before stays until the newer one is complete
@@ -19,7 +20,8 @@ def dpo_config(
         output_dir=str(folder.checkpoints),
         loss_type=list(job.loss_type),
         loss_weights=list(job.loss_weights),
-        beta=job.beta,
+        beta=trl_beta(job.loss_type, job.loss_betas, job.beta),
+        optim=job.optim,
         learning_rate=job.learning_rate,
         per_device_train_batch_size=job.micro_batch,
         per_device_eval_batch_size=job.micro_batch,
@@ -56,12 +58,12 @@ def dpo_config(
 def deepspeed_config(job: TrainJob, *, bf16: bool, gpu: bool) -> dict[str, Any]:
     """ZeRO-2 or ZeRO-3; `auto` is filled in from the trainer's settings.
 
-    The optimizer is torch's AdamW: DeepSpeed's own and every offload compile an extension first.
+    The optimizer is torch's, by the name of the job: DeepSpeed's own and every offload compile an extension first.
     """
     zero: dict[str, Any] = {"stage": job.zero_stage, "overlap_comm": gpu}
     if job.zero_stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True  # or there is no model to load afterwards
-    ours = {
+    defaults = {
         "zero_optimization": zero,
         "bf16": {"enabled": bf16},
         "train_batch_size": "auto",
@@ -71,12 +73,12 @@ def deepspeed_config(job: TrainJob, *, bf16: bool, gpu: bool) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1 << 30,
     }
-    return _overlay(ours, job.deepspeed)
+    return _overlay(defaults, job.deepspeed)
 
 
 def _overlay(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(ours)
     for name, value in theirs.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = _overlay(merged[name], value) if both else value
+        are_mappings = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _overlay(merged[name], value) if are_mappings else value
     return merged

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ SCHEMA = pa.schema(
 ROWS_AT_ONCE = 16  # the tokenizer works on these in parallel; 16 documents of 100 KB stay small in memory
 LONGEST_TOKENIZING = 1800.0  # seconds for these rows
 SANITIZE = "sanitize_control_tokens"  # a template's argument: control tokens in messages stay plain text
+_VERBATIM = "{{ messages[0]['content'] }}"  # the template of a plain text
 _MOVED = "a token reaches over the border of prompt and response"
 SHORTEST_PROMPT = 16  # tokens; with less left beside the response there is nothing to answer from
 
@@ -55,6 +56,7 @@ class Chat:
 
     tokenizer: Any
     ends: Collection[int] = ()  # the model's end tokens
+    reads_control_tokens: bool = False  # in rows of plain texts; else they are letters there
 
     @cached_property
     def fingerprint(self) -> str:
@@ -77,7 +79,7 @@ class Chat:
         template = getattr(self.tokenizer, "chat_template", None)
         texts = template.values() if isinstance(template, Mapping) else [template]
         words = (re.findall(r"[^\W\d]\w*", text) for text in texts if isinstance(text, str))
-        return frozenset(word for found in words for word in found) or None
+        return frozenset(word for text_words in words for word in text_words) or None
 
     def reads(self, name: str) -> bool:
         """Say whether the chat template knows an argument by that name: others are not passed on."""
@@ -85,8 +87,27 @@ class Chat:
 
     @cached_property
     def control_tokens(self) -> list[str]:
-        """All texts that the tokenizer knows as one piece."""
+        """Return all texts that the tokenizer knows as one piece."""
         return [token.content for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values()]
+
+    @cached_property
+    def special_tokens(self) -> list[str]:
+        """Those of them that end a turn or the like; marks of thoughts mostly are none."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
+        return [token.content for token in added if token.special]
+
+    @cached_property
+    def start(self) -> list[int]:
+        """The tokens that the tokenizer puts before a plain text."""
+        [ids] = self.tokenizer([""], add_special_tokens=True)["input_ids"]
+        return list(takewhile(lambda token: token == self.tokenizer.bos_token_id, ids))
+
+    def letters(self, text: str) -> list[int]:
+        """Return the ids of a plain text whose control tokens are letters; no end is added."""
+        ids = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], chat_template=_VERBATIM, return_dict=False, **{SANITIZE: True}
+        )
+        return [*self.start, *ids]
 
 
 def tokenize(
@@ -103,7 +124,7 @@ def tokenize(
 
     `give_up` is called, in a thread of its own, with the reason where the tokenizer does not end.
     """
-    tally, chat = Tally(), Chat(tokenizer, ends)
+    tally, chat = Tally(), Chat(tokenizer, ends, job.control_tokens)
     temporary = target.with_suffix(".part")
     if job.is_one_sided:
         rows = (row if isinstance(row, BadRow) else row.demonstration() for row in rows)
@@ -121,9 +142,9 @@ def tokenize(
 def _encoded(plans: Sequence["Plan"], chat: Chat, tally: Tally) -> Iterator[tuple["Plan", Ids]]:
     encoded = iter(encode([part for plan in plans for part in plan.parts], chat))
     for plan in plans:
-        own = list(islice(encoded, len(plan.parts)))
+        encoded_parts = list(islice(encoded, len(plan.parts)))
         try:
-            ids = join(plan.row, own, chat.opening if plan.row.later else None)
+            ids = join(plan.row, encoded_parts, chat.opening if plan.row.later else None)
         except ValueError as error:
             tally.set_aside_row(plan.row.line, f"does not fit the chat template: {error}")
             continue
@@ -147,10 +168,11 @@ def _watched(chunk: Sequence["Plan"], give_up: Callable[[str], None]) -> Iterato
 
 
 def _record(row: PreferenceRow, ids: Ids, model: str) -> dict[str, Any]:
-    seen = ids.get("reference") or [ids]
+    references = ids.get("reference") or [ids]
     keys = {
         f"{side}_keys": [
-            response_key(model, part["prompt_ids"], part[f"{side}_ids"], part.get(f"{side}_mask")) for part in seen
+            response_key(model, part["prompt_ids"], part[f"{side}_ids"], part.get(f"{side}_mask"))
+            for part in references
         ]
         for side in row.sides
     }
@@ -173,6 +195,7 @@ class Rendered:
     texts: tuple[str, ...] = ()
     ids: tuple[list[int], ...] = ()
     letters: list[int] | None = None  # the prompt, where control tokens in it are letters and the row says nothing
+    is_broken: bool = False  # a plain row in whose texts control tokens are letters
     drawn: TokenIds | None = None  # the ids of the row itself: nothing is rendered
     change: str = ""  # what the template does to it that its policy never saw
 
@@ -183,13 +206,13 @@ def _rendered(rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally) 
         if isinstance(row, BadRow):
             tally.set_aside_row(row.line, row.reason)
             continue
-        known = _with_own_ids(row, chat, tally)
-        if known.prompt is None and not known.ids:
+        row_with_ids = _with_own_ids(row, chat, tally)
+        if row_with_ids.prompt is None and not row_with_ids.ids:
             tally.set_aside_row(row.line, "has token ids of another tokenizer and no texts")
             continue
         try:
             with time_limit(LONGEST_RENDERING):
-                plan = Plan(row=known, parts=[_render_part(part, chat) for part in parts(known)])
+                plan = Plan(row=row_with_ids, parts=[_render_part(part, chat) for part in parts(row_with_ids)])
         except Exception as error:  # a template is a program: it raises what it likes
             tally.set_aside_row(row.line, f"does not fit the chat template: {error}")
             continue
@@ -217,7 +240,7 @@ def _with_own_ids(row: PreferenceRow, chat: Chat, tally: Tally) -> PreferenceRow
 
 
 def _is_of(chat: Chat, row: PreferenceRow) -> bool:
-    """Whether a row's token ids are those of this tokenizer, as far as can be told."""
+    """Tell whether a row's token ids are those of this tokenizer, as far as can be told."""
     ids = row.ids or TokenIds(prompt=[], chosen=[], rejected=[])
     largest = max(map(max, filter(None, (ids.prompt, ids.chosen, ids.rejected))), default=0)
     unnamed = row.prompt is None and not ids.tokenizer
@@ -227,6 +250,9 @@ def _is_of(chat: Chat, row: PreferenceRow) -> bool:
 def _remark(rendered: Rendered, chat: Chat, tally: Tally) -> None:
     if rendered.letters is not None:
         tally.remark(rendered.row.line, "control tokens in its prompt are read as letters")
+    if rendered.is_broken:
+        words = "control tokens in its texts are read as letters; control_tokens=true reads them as tokens"
+        tally.remark(rendered.row.line, words)
     if rendered.change:
         tally.remark(rendered.row.line, f"the policy cannot have written it like this: {rendered.change}")
     if rendered.row.conversational and not rendered.drawn and not chat.turn_end.is_written:
@@ -243,27 +269,38 @@ def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
     chat = as_chat(tokenizer)
     tokenizer = chat.tokenizer
     if not row.conversational:
-        end = tokenizer.eos_token or ""
-        sides = [
-            text if side in row.unended else text.removesuffix(end) + end
-            for side, text in ((side, getattr(row, side)) for side in row.sides)
-        ]
-        return Rendered(row=row, texts=(row.prompt, *(row.prompt + text for text in sides)))
+        return _render_plain(row, chat)
     kwargs = {name: value for name, value in row.template.items() if name != SANITIZE and chat.reads(name)}
     template = partial(tokenizer.apply_chat_template, **kwargs)
     texts = _applied(row, chat, partial(template, tokenize=False))
     change = change_by_template(row, texts[0], texts[1:], tokenizer)
     rule = row.template.get(SANITIZE)
     letters = partial(template, tokenize=True, return_dict=False, **{SANITIZE: True})
-    if rule is None and _holds_control_tokens([one for one in row.prompt if one["role"] != "assistant"], chat):
+    if rule is None and _holds_control_tokens([part for part in row.prompt if part["role"] != "assistant"], chat):
         messages = [chat.rendering.message(message) for message in row.prompt]
         return Rendered(row=row, texts=texts, change=change, letters=letters(messages, add_generation_prompt=True))
-    said = [*row.prompt, *(message for side in row.sides for message in getattr(row, side))]
-    if not rule or not _holds_control_tokens(said, chat):
+    messages_of_row = [*row.prompt, *(message for side in row.sides for message in getattr(row, side))]
+    if not rule or not _holds_control_tokens(messages_of_row, chat):
         return Rendered(row=row, texts=texts, change=change)
     # The tokenizer must know what came from where: that is lost in the text.
     ids = _applied(row, chat, letters)
     return Rendered(row=row, ids=ids, change=change)
+
+
+def _render_plain(row: PreferenceRow, chat: Chat) -> Rendered:
+    """Render a row of plain texts; each response that was not cut off ends once, however often its text says so."""
+    end = chat.tokenizer.eos_token or ""
+    ends = [side not in row.unended for side in row.sides]
+    sides = [getattr(row, side) for side in row.sides]
+    sides = [text.removesuffix(end) if is_ended else text for text, is_ended in zip(sides, ends, strict=True)]
+    texts = [row.prompt, *(row.prompt + text for text in sides)]
+    if chat.reads_control_tokens or not any(token in text for token in chat.special_tokens for text in texts):
+        ended = (text + end if is_ended else text for text, is_ended in zip(texts[1:], ends, strict=True))
+        return Rendered(row=row, texts=(row.prompt, *ended))
+    prompt, *wholes = map(chat.letters, texts)
+    last = [] if chat.tokenizer.eos_token_id is None else [chat.tokenizer.eos_token_id]
+    ids = (whole + last if is_ended else whole for whole, is_ended in zip(wholes, ends, strict=True))
+    return Rendered(row=row, ids=(prompt, *ids), is_broken=True)
 
 
 def _applied(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
@@ -275,40 +312,40 @@ def _applied(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
 
 
 def _holds_control_tokens(messages: Sequence[Mapping[str, Any]], chat: Chat) -> bool:
-    """Whether any message holds a token that the tokenizer knows as one piece; elsewhere text will do."""
+    """Tell whether any message holds a token that the tokenizer knows as one piece; elsewhere text will do."""
     texts = [message["content"] or "" for message in messages]
     return any(token in text for token in chat.control_tokens for text in texts)
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[int]]]:
-    """Token ids of each row: prompt_ids, chosen_ids, rejected_ids; of a demonstration the last are empty."""
+    """Return the token ids of each row: prompt_ids, chosen_ids, rejected_ids; of a demonstration the last are empty."""
     chat = as_chat(tokenizer)
-    encoded = {place: _parted(*row.ids) for place, row in enumerate(rendered) if row.ids}
+    encoded = {index: _parted(*row.ids) for index, row in enumerate(rendered) if row.ids}
     for plain in (False, True):  # a chat template brings its special tokens itself
-        places = [place for place, row in enumerate(rendered) if row.texts and row.row.conversational != plain]
-        texts = [text for place in places for text in rendered[place].texts]
+        places = [index for index, row in enumerate(rendered) if row.texts and row.row.conversational != plain]
+        texts = [text for index in places for text in rendered[index].texts]
         ids = chat.tokenizer(texts, add_special_tokens=plain)["input_ids"] if texts else []
         ids = [_without_doubles(each, chat.tokenizer) for each in ids] if plain else ids
         remaining = iter(ids)
-        for place in places:
-            rendered[place].ids = tuple(islice(remaining, len(rendered[place].texts)))
-            encoded[place] = _parted(*rendered[place].ids)
-    for place, row in enumerate(rendered):
-        end = len(encoded[place]["prompt_ids"]) if row.ids else 0
+        for index in places:
+            rendered[index].ids = tuple(islice(remaining, len(rendered[index].texts)))
+            encoded[index] = _parted(*rendered[index].ids)
+    for index, row in enumerate(rendered):
+        end = len(encoded[index]["prompt_ids"]) if row.ids else 0
         left_out = row.ids[0][end:] if row.ids else []
         if left_out and left_out != [getattr(chat.tokenizer, "eos_token_id", None)]:  # an end that the tokenizer added
             row.change = row.change or _MOVED
         if row.letters is not None:  # a template may end a prompt as no conversation goes on: that is not its text
-            encoded[place]["prompt_ids"] = row.letters[: len(row.letters) - len(row.ids[0]) + end]
+            encoded[index]["prompt_ids"] = row.letters[: len(row.letters) - len(row.ids[0]) + end]
         if row.drawn:
-            encoded[place] = {
+            encoded[index] = {
                 "prompt_ids": row.drawn.prompt, "chosen_ids": row.drawn.chosen, "rejected_ids": row.drawn.rejected
             }  # fmt: skip
         elif row.row.conversational:
-            _end_turns(encoded[place], row.row, chat.turn_end)
+            _end_turns(encoded[index], row.row, chat.turn_end)
         elif row.row.unended:
-            _end_turns(encoded[place], row.row, TurnEnd(token=chat.tokenizer.eos_token_id))
-    return [encoded[place] for place in range(len(rendered))]
+            _end_turns(encoded[index], row.row, TurnEnd(token=chat.tokenizer.eos_token_id))
+    return [encoded[index] for index in range(len(rendered))]
 
 
 def _without_doubles(ids: list[int], tokenizer: Any) -> list[int]:
@@ -346,7 +383,7 @@ def _same(left: list[int], right: list[int]) -> int:
 
 
 def fits(row: PreferenceRow, ids: Ids, job: TrainJob, tally: Tally) -> bool:
-    """Whether the row can be trained on; its prompt is shortened in place if it must be, and it is counted."""
+    """Tell whether the row can be trained on; its prompt is shortened in place if it must be, and it is counted."""
     if reason := _unusable(row, ids, job):
         tally.set_aside_row(row.line, reason)
         return False

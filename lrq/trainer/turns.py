@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from lrq.policy.folder import base_of
 from lrq.trainer.rows import PreferenceRow
 
 ANSWER = "Q7Z"  # letters that no template writes
@@ -29,8 +30,8 @@ def turn_end(tokenizer: Any, ends: Collection[int] = ()) -> TurnEnd:
     if alone:
         return TurnEnd(token=alone[0])
     followed = _tokens_after_answer(tokenizer, [*chat, {"role": "user", "content": "b"}])
-    known = next((token for token in followed or () if token in ends), end)
-    return TurnEnd(token=known, is_written=False)
+    next_end = next((token for token in followed or () if token in ends), end)
+    return TurnEnd(token=next_end, is_written=False)
 
 
 def _tokens_after_answer(tokenizer: Any, chat: Sequence[dict[str, str]]) -> list[int] | None:
@@ -48,10 +49,13 @@ def _tokens_after_answer(tokenizer: Any, chat: Sequence[dict[str, str]]) -> list
 
 
 def end_tokens_of(folder: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the ids that end a response: those of the folder's generation settings, and the tokenizer's own."""
-    path = folder / "generation_config.json"
-    named = orjson.loads(path.read_bytes()).get("eos_token_id") if path.exists() else None
-    several = named if isinstance(named, list) else [named]
+    """Return the ids that end a response: those of the folder's generation settings, and the tokenizer's own.
+
+    Of an adapter the generation settings are its base's.
+    """
+    path = (base_of(folder) or folder) / "generation_config.json"
+    eos = orjson.loads(path.read_bytes()).get("eos_token_id") if path.exists() else None
+    several = eos if isinstance(eos, list) else [eos]
     return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
 
 

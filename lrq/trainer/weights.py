@@ -30,7 +30,8 @@ def write_as_base(base: Path, saved: Path, tied: Collection[str] = ()) -> None:
     """Write the weights in `saved` anew as the files of `base` have them: one file of the base in memory at a time.
 
     A tensor that the base lacks goes into the last file as it was trained. One that no training moves and only the base
-    has (heads for predicting several tokens, rotary tables) is copied; `tied` names those that are another's copy.
+    has (heads for predicting several tokens, rotary tables) is copied. `tied` names those that are another's copy: they
+    are written where the base has them, for DeepSpeed parts what was one tensor.
     """
     temporary = saved / ".weights"
     temporary.mkdir()
@@ -61,6 +62,7 @@ def _opened(files: Iterable[Path], stack: ExitStack) -> dict[str, tuple[str, Any
 def _layout(
     base: dict[str, tuple[str, Any]], trained: dict[str, tuple[str, Any]], tied: Collection[str]
 ) -> dict[str, _Tensors]:
+    trained = {name: stored for name, stored in trained.items() if name in base or name not in tied}
     layout: dict[str, _Tensors] = {file: {} for file, _ in base.values()} or {SINGLE: {}}
     same_names = trained.keys() <= base.keys()  # or what looks like the base's alone may be trained by another name
     for name, (file, stream) in base.items():

@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from lrq.domain.errors import LrqError, Stopping, UsageError
-from lrq.domain.printable import make_logs_printable
+from lrq.domain.logs import format_logs
 from lrq.trainer.checkpoints import checkpoint_step, last_complete, remove_torn, rewind_metrics
 from lrq.trainer.finish import publish
 from lrq.trainer.held_out import measurements, split
@@ -51,8 +51,8 @@ class Place:
 def main(folder: JobFolder) -> int:
     """Run this process's part; returns the exit status and leaves the result or the failure in the folder."""
     stop_on_signals()
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
-    make_logs_printable(logging.getLogger())
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    format_logs(logging.getLogger(), as_json=os.environ.get("LRQ_LOG") == "json")
     try:
         job = folder.load()
         place = _join(job)
@@ -101,7 +101,7 @@ def _join_deepspeed(backend: str, *, gpu: bool) -> None:
 
 
 def run(folder: JobFolder, job: PreparedJob, place: Place) -> Result:
-    """The whole training, or what is left of it."""
+    """Run the training, or what is left of it."""
     progress = Progress(folder, speaks=place.first)
     tokenizer = load_tokenizer(job.model)
     preflight = make_rows(folder, job, place, tokenizer, progress)
@@ -119,7 +119,7 @@ def run(folder: JobFolder, job: PreparedJob, place: Place) -> Result:
 def make_rows(
     folder: JobFolder, job: PreparedJob, place: Place, tokenizer: PreTrainedTokenizerBase, progress: Progress
 ) -> Preflight:
-    """The first process makes the rows; all read what it found."""
+    """Make the rows in the first process; all read what came of them."""
     if place.first and not folder.preflight.exists():
         progress.stage("rows")
         model = fingerprint(job.model)
@@ -143,7 +143,7 @@ def _give_up(folder: JobFolder, reason: str) -> None:
 
 
 def _asked(job: PreparedJob) -> str:
-    """Why prefixes are not shared before anything is tried; empty: the model is asked."""
+    """Return why prefixes are not shared before anything is tried; empty: the model is asked."""
     return "" if job.shared_prefix or job.is_one_sided else "not asked for"
 
 
@@ -153,15 +153,15 @@ def _with_prefix(folder: JobFolder, preflight: Preflight, check: PrefixCheck | N
         return preflight
     if check.reason:
         log.warning("Prompts are encoded twice, not shared: %s", check.reason)
-    known = {"shared_prefix": check.reason or "yes", "prefix_apart": check.log_probs}
-    preflight = preflight.model_copy(update=known)
+    outcome = {"shared_prefix": check.reason or "yes", "prefix_apart": check.log_probs}
+    preflight = preflight.model_copy(update=outcome)
     if place.first:
         write_json(folder.preflight, preflight)
     return preflight
 
 
 def _last_checkpoint(folder: JobFolder, place: Place, progress: Progress) -> Path | None:
-    """Where to go on; the metrics go back to the same step."""
+    """Return the checkpoint to go on from; the metrics go back to the same step."""
     if place.first:
         remove_torn(folder.checkpoints)
         checkpoint = last_complete(folder.checkpoints)
@@ -221,8 +221,8 @@ def make_trainer(
 
 def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
     """Any token will do: what pads is masked."""
-    named = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(int(token) for token in named if token is not None)
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in candidates if token is not None)
 
 
 def _train(
@@ -232,11 +232,11 @@ def _train(
     trainer.add_callback(steps)
     progress.stage("train")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    taken = trainer.state.global_step
+    steps_taken = trainer.state.global_step
     result = Result(
         state="stopped",
-        reason=f"stopped after step {taken}, with a checkpoint",
-        steps=taken,
+        reason=f"stopped after step {steps_taken}, with a checkpoint",
+        steps=steps_taken,
         seconds=round(progress.seconds, 1),
         tokens=progress.tokens,
         preflight=preflight.model_copy(update={"held_out": len(trainer.eval_dataset or ())}),
@@ -262,7 +262,7 @@ def reason_of(error: Exception) -> str:
 
 
 def _leave_failure(folder: JobFolder, reason: str) -> None:
-    """The first failure is the cause; what the other processes say afterwards follows from it."""
+    """Keep the reason of the process that failed first: what the others say afterwards follows from it."""
     try:
         with folder.failure.open("x") as stream:
             stream.write(reason)

@@ -1,7 +1,6 @@
 """The viewer's server: its pages, and the ledger as JSON. It listens on the loopback alone."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,29 +16,33 @@ from lrq.domain.errors import LrqError, UsageError
 from lrq.ledger import Ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.labels import Label, add_label, remove_label
+from lrq.ledger.work import tasks_of_item
 from lrq.reports.charts import run_charts
 from lrq.reports.item import document_part, view_item
 from lrq.reports.labels import Candidate, label_agreement, label_candidates, next_pair
 from lrq.reports.listing import PAGE, ItemQuery, find_items, list_items, read_query
 from lrq.reports.run import list_runs, summary
 from lrq.view.access import guard, new_token
+from lrq.view.cache import Cache
 
 STATIC = Path(__file__).parent / "static"
 MODULES = tuple(sorted(path.name for path in STATIC.iterdir() if path.suffix in {".js", ".css"}))
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
-_KEPT_SECONDS, _LONG_SECONDS = 60.0, 0.5
 _MOST_BODY = 64 * 1024  # bytes of a label
 
 
 class Viewer:
-    """What the pages ask for. `who` labels; where it is empty nothing can be written."""
+    """What the pages ask for.
 
-    def __init__(self, ledger: Ledger, *, who: str = "") -> None:
-        self._ledger, self._who = ledger, who
+    Args:
+        who: labels; where it is empty nothing can be written.
+        flower: where Flower is reached; items link to their tasks there.
+    """
+
+    def __init__(self, ledger: Ledger, *, who: str = "", flower: str = "") -> None:
+        self._ledger, self._who, self._flower = ledger, who, flower
         self._candidates: dict[str, Sequence[Candidate]] = {}  # by run: weighed once, then worked off
-        self._lists: dict[
-            tuple[int, ItemQuery], tuple[float, Sequence[int]]
-        ] = {}  # when they were found, and the items
+        self._cache = Cache()
 
     def app(self, token: str) -> web.Application:
         """Return the application that answers to who has the token."""
@@ -52,6 +55,7 @@ class Viewer:
             "runs": self._runs,
             "run": self._run,
             "charts": self._charts,
+            "stamp": self._stamp,
             "items": self._items,
             "item": self._item,
             "document": self._document,
@@ -75,30 +79,52 @@ class Viewer:
         return list_runs(self._ledger)
 
     def _run(self, request: web.Request) -> dict[str, Any]:
-        return summary(self._ledger, self._find(request))
+        return self._kept("run", self._find(request), lambda run: summary(self._ledger, run))
 
     def _charts(self, request: web.Request) -> dict[str, Any]:
-        return run_charts(self._ledger, self._find(request))
+        return self._kept("charts", self._find(request), lambda run: run_charts(self._ledger, run))
+
+    def _kept(self, what: str, run: runs_.Run, make: Callable[[runs_.Run], dict[str, Any]]) -> dict[str, Any]:
+        return dict(self._cache.get((what, run.id), self._stamp_of(run), lambda: make(run)))
+
+    def _stamp(self, request: web.Request) -> dict[str, Any]:
+        """Answer with what changes whenever a page of a run, or of all runs, would."""
+        with self._ledger.reading() as conn:
+            name = request.query.get("run", "")
+            shown = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
+        is_active = any(run.state == "active" for run in shown)
+        return {"stamp": "\n".join(map(self._stamp_of, shown)), "is_active": is_active}
+
+    def _stamp_of(self, run: runs_.Run) -> str:
+        with self._ledger.reading() as conn:
+            usage = runs_.usage_of(conn, run.id)
+        calls = sum(row.calls + row.reused + row.failed for row in usage)
+        facts = (run.name, run.state, run.reason, run.round, run.open_items, run.series, run.spent_cost, calls)
+        return " ".join(map(str, facts))
 
     def _items(self, request: web.Request) -> dict[str, Any]:
         run, query = self._find(request), read_query(request.query)
         with self._ledger.reading() as conn:
-            return list_items(conn, run, query, self._matching(conn, run, query) if query.is_costly else None)
+            return list_items(conn, run, query, self._matching(run, query) if query.is_costly else None)
 
-    def _matching(self, conn: sa.Connection, run: runs_.Run, query: ItemQuery) -> Sequence[int]:
-        """Find a query's items once for all its pages; the answer is kept for a minute where it took long."""
-        name = run.id, replace(query, offset=0, limit=PAGE)
-        began = time.monotonic()
-        self._lists = {key: kept for key, kept in self._lists.items() if began - kept[0] < _KEPT_SECONDS}
-        if name in self._lists:
-            return self._lists[name][1]
-        found = find_items(conn, run, query)
-        if time.monotonic() - began > _LONG_SECONDS:
-            self._lists[name] = time.monotonic(), found
+    def _matching(self, run: runs_.Run, query: ItemQuery) -> Sequence[int]:
+        """Find a query's items once for all its pages."""
+
+        def find() -> list[int]:
+            with self._ledger.reading() as conn:
+                return find_items(conn, run, query)
+
+        found: Sequence[int] = self._cache.get(
+            (run.id, replace(query, offset=0, limit=PAGE)), self._stamp_of(run), find
+        )
         return found
 
     def _item(self, request: web.Request) -> dict[str, Any]:
-        return view_item(self._ledger, number_of(request.query.get("id")))
+        number = number_of(request.query.get("id"))
+        with self._ledger.reading() as conn:
+            tasks = tasks_of_item(conn, number) if self._flower else []
+        at_work = [{"step": task.step, "href": f"{self._flower}/task/{task.id}"} for task in tasks]
+        return {**view_item(self._ledger, number), "tasks": at_work}
 
     def _document(self, request: web.Request) -> dict[str, Any]:
         id_, start, end = (number_of(request.query.get(name)) for name in ("id", "start", "end"))
@@ -181,10 +207,10 @@ def number_of(value: Any) -> int:
 
 
 @asynccontextmanager
-async def serve(ledger: Ledger, *, port: int = 0, who: str = "") -> AsyncIterator[str]:
+async def serve(ledger: Ledger, *, port: int = 0, who: str = "", flower: str = "") -> AsyncIterator[str]:
     """Serve until the context ends; yields the URL, token included. Raises UsageError where the port is taken."""
     token = new_token()
-    runner = web.AppRunner(Viewer(ledger, who=who).app(token), access_log=None)
+    runner = web.AppRunner(Viewer(ledger, who=who, flower=flower).app(token), access_log=None)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", port)

@@ -104,8 +104,8 @@ class FolderRenderer:
         from them, and finds as many in the prompt as the server did.
         """
         from lrq.policy.fingerprint import tokenizer_fingerprint  # noqa: PLC0415  loads transformers
-        from lrq.policy.loading import load_tokenizer  # noqa: PLC0415
         from lrq.policy.rendering import Rendering, ids_hash  # noqa: PLC0415
+        from lrq.policy.tokenizer import load_tokenizer  # noqa: PLC0415
 
         if self._loaded is None:
             tokenizer = load_tokenizer(self._folder)

@@ -7,7 +7,7 @@ import os
 import socket
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import redis.asyncio
@@ -27,8 +27,12 @@ from lrq.ledger.processes import TASKS, Presence
 from lrq.queue.celery import app, prefix_of, settings_in_use
 from lrq.run_config import RunConfig, load_run_config, price_name
 from lrq.workers import loop
+from lrq.workers.collector import open_collector
 from lrq.workers.room import Prefetch, Room
 from lrq.workers.usage_reports import UsageReports
+
+if TYPE_CHECKING:
+    from lrq.workers.telemetry import Telemetry
 
 # Garbage is collected after so many new objects, not after 700: what a call leaves is freed by reference counts, and
 # walking through the objects of all modules took a third of a call's CPU.
@@ -48,6 +52,7 @@ class Engine:
     transport: Transport
     redis: redis.asyncio.Redis
     reports: UsageReports
+    telemetry: "Telemetry | None"
     passages: PassageCache
     frozen: dict[int, RunConfig]
     room: Room
@@ -157,7 +162,10 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     transport = Transport()
     caller = Caller(settings, ledger, writer, limiter, transport, presence.id)
     reports = UsageReports(app, f"{type_}@{socket.gethostname()}-{os.getpid()}")
-    caller.settled = reports.count
+    caller.observers.append(reports.observe)
+    telemetry = open_collector(ledger, type_)
+    if telemetry is not None:
+        caller.observers.append(telemetry.observe)
     opened = Engine(
         settings=settings,
         ledger=ledger,
@@ -168,6 +176,7 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
         transport=transport,
         redis=client,
         reports=reports,
+        telemetry=telemetry,
         passages=PassageCache(),
         room=Room(settings.judge_memory_mb * 2**20),
         documents=WeakValueDictionary(),
@@ -193,6 +202,8 @@ async def close_engine(opened: Engine) -> None:
         opened.reads.cancel()
     await opened.caller.stop()
     opened.reports.close()
+    if opened.telemetry is not None:
+        await asyncio.to_thread(opened.telemetry.close)
     await opened.limiter.close()
     await opened.transport.close()
     await opened.redis.aclose()

@@ -11,7 +11,7 @@ import time
 import sqlalchemy as sa
 
 from lrq.domain.errors import LrqError
-from lrq.ledger import Ledger, backlog
+from lrq.ledger import Ledger, backlog, intakes
 from lrq.ledger import runs as runs_
 from lrq.ledger.calls import release_dead_calls
 from lrq.ledger.engine import FEEDING
@@ -167,6 +167,9 @@ class Feeder:
         with self._ledger.writing() as conn:
             release_dead_calls(self._ledger, conn)
             freed = backlog.release_dead_tasks(self._ledger, conn)
+            interrupted = intakes.pause_interrupted(self._ledger, conn)
         if freed:
             log.warning("%d tasks of processes that have ended go out again", freed)
+        for name in interrupted:
+            log.warning("run %s is paused: %s", name, intakes.advice(name))
         self._reconciler.reconcile_once()

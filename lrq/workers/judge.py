@@ -7,6 +7,7 @@ from dataclasses import replace
 from lrq.domain.records import Passage, Purpose, Score
 from lrq.judge.asking import Asker
 from lrq.judge.passages import Embedder, Passages
+from lrq.judge.preferences import Preferences
 from lrq.judge.votes import cast
 from lrq.ledger.backlog import Task
 from lrq.ledger.runs import Run
@@ -18,12 +19,13 @@ from lrq.workers.cases import load_case
 from lrq.workers.engine import Engine
 
 
-def judge(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
-    """Score all responses of the item in the dimensions of one step."""
+def judge(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> int:
+    """Score all responses of the item in the dimensions of one step; return how many responses it has."""
     with engine.ledger.reading() as conn:
         row, case = load_case(conn, frozen, task.item, task.round, step=task.name, documents=engine.documents)
     with engine.room.take(sys.getsizeof(case.item.context)):
         loop.run(_Step(engine, task, run, frozen, case, row.context_hash).work())
+    return len(case.responses)
 
 
 class _Step:
@@ -61,7 +63,12 @@ class _Step:
             shared=step.shared,
             report=self.engine.caller.breaker.read,
         )
-        scores = await step.procedure(step.judge(self.case, ask, self._nearest))
+        prefer = None
+        if self.frozen.is_compared(step.name):
+            prefer = Preferences(
+                caller=self.engine.caller, models=self.frozen.judge_of, purpose=self.purpose, series=self.run.series
+            )
+        scores = await step.procedure(step.judge(self.case, ask, self._nearest, prefer))
         if not self.left_out:
             return scores
         return [replace(score, evidence={**score.evidence, "passages_left_out": self.left_out}) for score in scores]

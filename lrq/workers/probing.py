@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from lrq.domain.environment import COMPUTE, SYSTEM, pick
 from lrq.domain.errors import UsageError
 from lrq.policy.folder import find, fingerprint
 from lrq.run_config import SCHEDULE
@@ -65,7 +66,7 @@ def _key(folder: Path, config: Mapping[str, Any]) -> str:
 def _sampling(folder: Path, dtype: str) -> dict[str, str]:
     """Probe the policy in a process of its own; nothing is said where that process was killed (a lack of memory)."""
     command = [sys.executable, "-m", "lrq.policy", str(folder.absolute()), dtype]
-    environment = {**os.environ, **_ENVIRONMENT}
+    environment = {**pick(os.environ, SYSTEM, COMPUTE), **_ENVIRONMENT}
     try:
         done = subprocess.run(
             command,

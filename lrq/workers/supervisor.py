@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from lrq.config import OVERRIDES, Settings
-from lrq.domain.environment import COMPUTE, SYSTEM, pick
+from lrq.domain.environment import COMPUTE, PROXIES, SYSTEM, pick
 from lrq.domain.errors import LrqError
 from lrq.domain.records import ROLES
 from lrq.queue import broker
@@ -35,6 +35,7 @@ PROCFILE: dict[str, tuple[str, ...]] = {
     "redis": ("broker",),
     "sampler": ("worker", "sampler"),
     "judge": ("worker", "judge"),
+    "scorer": ("worker", "scorer"),
     "aggregator": ("worker", "aggregator"),
     "trainer": ("worker", "trainer"),
     "flower": ("flower",),
@@ -50,12 +51,13 @@ _ERRORS, _ENDS = 3, 8
 _LEAST_FREE = 1 << 20  # bytes; with less a ledger's next transaction may not fit
 _FULL_DISK_SECONDS = 20.0  # that calls in flight get at the end to be committed where nothing can be written
 _LARGEST_LOG = 16 * 2**20  # bytes; a larger one makes way when its process starts
-_KEYS = (*(f"LRQ_{role.upper()}_API_KEY" for role in ROLES), "OPENAI_API_KEY")
+_KEYS = (*(f"LRQ_{role.upper()}_{tail}" for role in ROLES for tail in ("API_KEY", "PROXY")), "OPENAI_API_KEY")
 # What each process is given of the environment, besides SYSTEM and the LRQ_ variables that are no keys.
 _NEEDS: dict[str, tuple[Sequence[str], ...]] = {
     "redis": (),
-    "sampler": (COMPUTE, _KEYS),
-    "judge": (_KEYS,),
+    "sampler": (COMPUTE, _KEYS, PROXIES),
+    "judge": (_KEYS, PROXIES),
+    "scorer": (COMPUTE,),
     "aggregator": (),
     "trainer": (COMPUTE, [f"{prefix}*" for prefix in REPORTERS.values()]),
     "flower": (("FLOWER_*",),),
@@ -81,6 +83,10 @@ def unavailable_processes(settings: Settings) -> dict[str, str]:
         why["sampler"] = "no policy is named; set LRQ_POLICY to a folder or a URL"
     elif policy.path and not _installed("torch", "transformers"):
         why["sampler"] = "it needs the training extra; pip install 'lrq[train]'"
+    if not settings.judge.path:
+        why["scorer"] = "no preference model is named; set judge.path to its folder"
+    elif not _installed("torch", "transformers"):
+        why["scorer"] = "it needs the training extra; pip install 'lrq[train]'"
     if not _installed("torch", "transformers", "trl", "deepspeed"):
         why["trainer"] = "it needs the training extra; pip install 'lrq[train]'"
     if not _installed("flower"):
@@ -294,9 +300,11 @@ class Supervisor:
 
     def _environment(self, name: str) -> dict[str, str]:
         """Return what a process of that name is given: settings, but keys of endpoints only where it calls them."""
-        plain = [key for key in os.environ if key.startswith("LRQ_") and not key.endswith("_API_KEY")]
+        plain = [key for key in os.environ if key.startswith("LRQ_") and key not in _KEYS]
         needs = _NEEDS[name.partition("-")[0]]
-        env = {**PATIENT_THREADS, **pick(os.environ, SYSTEM, plain, *needs), _SUPERVISOR: str(os.getpid())}
+        # Variables that headers name are keys, too; whoever makes no calls only reads that they are set.
+        named = {key: os.environ.get(key, "") if _KEYS in needs else "***" for key in self.settings.variables()}
+        env = {**named, **PATIENT_THREADS, **pick(os.environ, SYSTEM, plain, *needs), _SUPERVISOR: str(os.getpid())}
         if self.overrides:
             env[OVERRIDES] = orjson.dumps(self.overrides).decode()
         return env

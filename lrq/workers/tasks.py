@@ -6,10 +6,12 @@ from typing import Any
 from celery import signals
 
 from lrq.domain.errors import LrqError, RunHalted, Stopping
+from lrq.domain.logs import working_on
 from lrq.ledger import backlog
 from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import ClaimTask, Task
 from lrq.ledger.engine import SETTLING
+from lrq.ledger.items import key_of
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue.celery import app
@@ -27,32 +29,42 @@ _RETRY_SECONDS = 1.0
 _feeder: Feeder | None = None
 
 
-def work(task: int, delivery: int) -> None:
+def work(task: int, delivery: int) -> dict[str, Any] | None:
     """Do one task to its end, or give it back; nothing is raised.
 
-    A message that names work which has ended, or which another delivery has begun, is dropped.
+    A message that names work which has ended, or which another delivery has begun, is dropped. Returns what was worked
+    on and how it ended, for the log and Flower's pages; None where nothing was.
     """
     context = engine()
     claim = ClaimTask(task=task, delivery=delivery, owner=context.presence.id)
     try:
         claimed: Task | None = loop.run(context.writer.write(claim))
-        if claimed is not None:
-            _work(context, claimed)
+        return None if claimed is None else _work(context, claimed)
     except AWAY as away:
         log.warning("task %d goes back: the ledger does not take it: %s", task, str(away).splitlines()[0])
         _give_back(context, task, delivery)
+        return None
 
 
-def _work(context: Engine, task: Task) -> None:
+def _work(context: Engine, task: Task) -> dict[str, Any]:
     with context.ledger.reading() as conn:
         run = runs_.run_by_id(conn, task.run)
+        key = key_of(conn, task.item)
+    with working_on(run=run.name, **({"item": key} if key else {}), step=task.name):
+        counts = _try(context, task, run)
+    done = {"run": run.name, "item": key, "number": task.item, "step": task.name}
+    return done | ({"outcome": "given back or failed"} if counts is None else counts)
+
+
+def _try(context: Engine, task: Task, run: Run) -> dict[str, int] | None:
+    """Do a task, or record why it was not done; return what it counts, None where it was not done."""
     try:
-        _do(context, task, run)
+        return _do(context, task, run)
     except (Stopping, RunHalted) as halt:
         log.info("task %d goes back: %s", task.id, halt or "this process is stopping")
         _give_back(context, task.id, task.delivery)
     except LrqError as error:  # something the user can mend, for this item as for all others of its run
-        log.error("%s: %s", task.name, error, extra={"action": "pause", "run": task.run})  # noqa: TRY400
+        log.error("%s: %s", task.name, error, extra={"action": "pause"})  # noqa: TRY400
         _give_back(context, task.id, task.delivery)
         with context.ledger.writing() as conn:
             runs_.halt(conn, task.run, state="paused", by="settings", reason=f"{error}; then `lrq resume`")
@@ -61,9 +73,10 @@ def _work(context: Engine, task: Task) -> None:
     except Exception as error:
         log.exception("task %d, %s of item %d, failed", task.id, task.name, task.item)
         _fail(context, task, run, f"{type(error).__name__} in {task.name}: {error}".splitlines()[0])
+    return None
 
 
-def _do(context: Engine, task: Task, run: Run) -> None:
+def _do(context: Engine, task: Task, run: Run) -> dict[str, int]:
     loop.check()
     if run.state != "active":
         raise RunHalted(run.reason or f"the run is {run.state}")
@@ -79,7 +92,8 @@ def _do(context: Engine, task: Task, run: Run) -> None:
 
         train(context, task, run, frozen)
     else:
-        judge(context, task, run, frozen)
+        return {"responses": judge(context, task, run, frozen)}
+    return {}
 
 
 def _give_back(context: Engine, task: int, delivery: int) -> None:

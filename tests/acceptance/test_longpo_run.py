@@ -57,3 +57,38 @@ def test_documents_become_a_model(lrq: Lrq, sim: Callable[..., Sim], tmp_path: P
     asked = teacher.stats()["received"]
     lrq("run", file, "--recipe", "longpo")
     assert teacher.stats()["received"] == asked
+
+
+def test_items_that_bring_their_questions_and_the_judge_beside(
+    lrq: Lrq, sim: Callable[..., Sim], tmp_path: Path
+) -> None:
+    """Two turns a document, no teacher; the judge says how often the short answer is better, and it is reported."""
+    judge = sim()
+    lrq.judged_by(judge)
+    model = REPOSITORY / "examples" / "small_policy" / "model"
+    lrq.configure(
+        policy={"path": str(model), "device": "cpu", "dtype": "float32"},
+        settings={"compare_answers": True, "answer_temperature": 1.0},
+        sample={"seed": 3},
+        train={"batch_size": 2, "max_steps": 1, "learning_rate": 1e-4, "zero_stage": 0},
+    )
+    lines = documents(4)
+    for line in lines:
+        parts = line["context"].split("\n\n")
+        line["short_contexts"] = parts[:2]
+        line["questions"] = [f"What does the text say of this: {part.split('.')[0]}?" for part in parts[:2]]
+    done = lrq("run", write_lines(tmp_path / "docs.jsonl", lines), "--recipe", "longpo")
+    output = Path(done.stdout.splitlines()[-1])
+    assert (output / "model.safetensors").exists()
+    rows = [
+        json.loads(line)
+        for line in (output.parent / "training" / "round-0-window-0" / "pairs.jsonl").read_text().splitlines()
+    ]
+    assert all(1 <= len(row["turns"]) <= 2 for row in rows)
+    facts = lrq.status("docs")
+    assert facts["state"] == "done"
+    counted = facts["scores"]["short_wins"]
+    assert counted["value"] == 2 * len(lines)
+    assert 0 <= counted["mean"] <= 1
+    assert "short_wins" in lrq("report", "docs").stdout
+    assert judge.stats()["received"] == facts["calls"]["calls"] <= 2 * 2 * len(lines)

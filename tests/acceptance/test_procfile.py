@@ -47,7 +47,7 @@ def test_the_whole_way_by_hand(
     )
     lrq.env |= {"LRQ_DATABASE_URL": postgres_url, "LRQ_REDIS_URL": redis_url, "FLOWER_PORT": "0"}
     lines = procfile()
-    assert set(lines) == {"redis", "sampler", "judge", "aggregator", "trainer", "flower"}
+    assert set(lines) == {"redis", "sampler", "judge", "scorer", "aggregator", "trainer", "flower"}
     assert {words[0] for words in lines.values()} == {"lrq"}
     lrq("enqueue", write_lines(tmp_path / "open.jsonl", open_items))
     assert not (lrq.home / "ledger.db").exists()

@@ -1,10 +1,17 @@
 """The viewer in a browser: every page, search, keys, evidence, hostile texts."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import orjson
 import pytest
 from browsing import Page
 from scenes import FACT, HOSTILE
+
+from lrq.ledger import Ledger
+from lrq.ledger import runs as runs_
+from lrq.ledger.schema import items as items_table
+from lrq.ledger.schema import rewards, runs
 
 Items = Mapping[str, int]
 
@@ -162,3 +169,40 @@ def test_pages_have_no_serious_fault_for_assistive_tools(page: Page, items: Item
             found += [(place, one["id"], one["nodes"][0]["html"][:120]) for one in serious]
         page.go("#/run/journals/items?q=1").press("t", "t")
     assert found == []
+
+
+def test_a_page_follows_its_run(page: Page, ledger: Ledger) -> None:
+    """What changes in the ledger is shown within seconds, and the page stays where it was scrolled to."""
+    page.go("#/run/journals")
+    page.page.evaluate("scrollTo(0, 400)")
+    before = page.page.evaluate("document.documentElement.dataset.ready")
+    page.page.wait_for_timeout(3500)  # one look, at which nothing is newer
+    assert page.page.evaluate("document.documentElement.dataset.ready") == before
+    with ledger.writing() as conn:
+        run = runs_.get_run(conn, "journals")
+        conn.execute(runs.update().where(runs.c.id == run.id).values(reason="a reason that came later"))
+    page.settle(before)
+    assert "a reason that came later" in page.text()
+    assert page.page.evaluate("scrollY") == 400
+    with ledger.writing() as conn:
+        conn.execute(runs.update().where(runs.c.id == run.id).values(reason=run.reason))
+
+
+def test_evaluations_before_and_after_are_compared(page: Page, ledger: Ledger) -> None:
+    """Rewards of 4 and 5 before, 6 and 6 after: 4.5, 6 and a difference of 1.5, of two items both better."""
+    with ledger.writing() as conn:
+        run = runs_.get_run(conn, "journals")
+        policies = {"held-before": "/base", "held-after": str(Path("model").resolve())}
+        for name, path in policies.items():
+            made = runs_.create_run(ledger, conn, name, {"recipe": "longreward", "policy": {"path": path}})
+            for key, value in (("a", 4.0), ("b", 5.0)) if name == "held-before" else (("a", 6.0), ("b", 6.0)):
+                line = {"run_id": made.id, "key": key, "body": '{"question": ""}', "state": "done"}
+                item = conn.execute(items_table.insert().values(**line))
+                number = item.inserted_primary_key[0]
+                conn.execute(rewards.insert().values(item_id=number, round=0, prompt=0, k=0, value=value))
+        config = orjson.dumps({**run.config, "policy": {"path": "/base"}}).decode()
+        conn.execute(runs.update().where(runs.c.id == run.id).values(config=config))
+    page.go("#/run/journals")
+    table = page.page.locator("section:has(> h2:text('Before and after'))")
+    assert table.locator("tbody td").all_inner_texts() == ["1", "4.50", "6.00", "1.50", "0.52 – 2.48", "2", "0", "2"]
+    assert table.locator("tbody th").inner_text() == "held-before → held-after"

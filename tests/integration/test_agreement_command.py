@@ -42,7 +42,12 @@ def test_scores_are_compared_with_those_that_the_items_bring(
     assert facts["best_constant"]["accurate"] <= facts["accurate"]
     low, high = facts["intervals"]["accurate"]
     assert low <= facts["accurate"] <= high
+    assert len(facts["intervals"]["kappa"]) == len(facts["kappa"]) == 2
     assert "always the same" in lrq("agreement", "open").out
+    both = lrq("agreement", "open", "open", "--json").json()
+    assert both["runs"] == [facts, facts]
+    assert both["mean"] == {name: facts[name] for name in ("accurate", "acceptable", "variation")}
+    assert "mean of 2 runs: accurate, share" in lrq("agreement", "open", "open").out
 
 
 def test_rewards_are_compared_with_what_people_prefer(lrq: World) -> None:

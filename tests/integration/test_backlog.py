@@ -11,7 +11,7 @@ from ledgers import BOTH, opened, some_ledger
 from lrq.config import TrainSchedule
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, NoRow, Reward, Row, Score, Turn
-from lrq.ledger import Ledger, backlog, runs
+from lrq.ledger import Ledger, backlog, intakes, runs
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import ClaimTask, Task
 from lrq.ledger.processes import Presence
@@ -423,13 +423,13 @@ def test_a_failed_training_is_opened_again(ledger: Ledger, run: Run) -> None:
 def test_a_run_whose_lines_are_still_being_added_is_not_at_its_end(ledger: Ledger, run: Run) -> None:
     """Its first items may be ready before its last line is read."""
     with ledger.writing() as conn:
-        runs.set_ingesting(conn, run.id, True)
+        runs.set_ingesting(conn, run.id, intakes.READING)
     add(ledger, run, 2)
     finish(ledger, run, every=0)
     assert names(ledger) == []
     assert state_of(ledger) == ("active", 0)
     with ledger.writing() as conn:
-        runs.set_ingesting(conn, run.id, False)
+        runs.set_ingesting(conn, run.id, intakes.WHOLE)
         backlog.advance_run(ledger, conn, run.id, schedule(0))
     assert names(ledger) == ["train.0"]
 

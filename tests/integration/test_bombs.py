@@ -14,6 +14,7 @@ from bombs import BOMBS, detonate, packed
 from calling import ANSWER, calling, judge_at, serving
 
 from lrq.calls.body import largest_reply
+from lrq.calls.forms import parameters
 from lrq.calls.transport import Transport
 from lrq.config import Endpoint, Settings
 from lrq.domain.errors import CallFailed
@@ -69,7 +70,7 @@ async def test_the_largest_honest_vectors_are_read() -> None:
             assert (outcome.kind, len(outcome.vectors)) == ("ok", 64)
             assert list(outcome.vectors[63]) == row
     await transport.close()
-    assert len(body) < largest_reply(call)
+    assert len(body) < largest_reply(call, parameters(call))
 
 
 @pytest.mark.parametrize("name", ["without end", "gzip of half a gigabyte", "small objects", "a drop at a time"])

@@ -72,3 +72,15 @@ async def test_a_call_says_what_it_learned_and_cost(tmp_path: Path, monkeypatch:
     assert KEY not in free.output + called.output + again.output
     assert {f"Authorization: Bearer {KEY}", f"X-Team: {tmp_path}"} <= judge.seen
     assert not any(said.startswith("Authorization: Basic") for said in judge.seen)
+
+
+def test_a_proxy_that_is_used_or_ignored_is_named_without_its_password(tmp_path: Path, monkeypatch: Any) -> None:
+    """By the environment alone it is none; the connection that fails says so, too."""
+    monkeypatch.setenv("https_proxy", "http://me:pw-of-proxy@127.0.0.1:9")
+    ignored = doctor(tmp_path, "https://judge.invalid/v1", "--json")
+    used = doctor(tmp_path, "https://judge.invalid/v1", "--json", "--set", "judge.proxy=environment")
+    words = "the environment's proxy http://***@127.0.0.1:9 is not used for it: set `proxy: environment` to use it"
+    assert f"note {words}" in findings(ignored)
+    assert any("through http://***@127.0.0.1:9" in said for said in findings(used))
+    assert not any("not used" in said for said in findings(used))
+    assert "pw-of-proxy" not in ignored.output + used.output

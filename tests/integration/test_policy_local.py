@@ -13,6 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import huggingface_hub  # noqa: E402
+import peft  # noqa: E402
 import tokenizers  # noqa: E402
 import transformers  # noqa: E402
 
@@ -448,6 +449,46 @@ async def test_a_sample_whose_logits_are_not_finite_fails(policy):
         (None, "failed: the policy's logits are not finite")
     }
     assert all(one.text for one in (await policy.sample(prompt(), SAMPLING)).responses)
+
+
+@pytest.fixture
+def adapter(model_folder, tmp_path):
+    """A folder of low-rank matrices and nothing else, as peft saves it."""
+    base = transformers.LlamaForCausalLM.from_pretrained(model_folder)
+    config = peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)  # not zero
+    made = peft.get_peft_model(base, config)
+    made.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "adapter" / "README.md").unlink()
+    return tmp_path / "adapter"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # between the libraries
+async def test_an_adapter_is_sampled_with_its_matrices_and_its_bases_tokenizer(adapter, model_folder):
+    """The likeliest token under peft is drawn at each step, and the base alone would draw others."""
+    greedy = Sampling(n=1, max_new_tokens=12, temperature=0)
+    samples = await opened(adapter).sample(prompt(), greedy)
+    base = transformers.LlamaForCausalLM.from_pretrained(model_folder)
+    whole = peft.PeftModel.from_pretrained(base, adapter).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
+    ids = tokenizer.apply_chat_template(list(samples.messages), add_generation_prompt=True)["input_ids"]
+    drawn = list(samples.responses[0].ids)
+    with torch.inference_mode():
+        logits = whole(input_ids=torch.tensor([ids + drawn])).logits[0, len(ids) - 1 : -1]
+        with whole.disable_adapter():
+            without = whole(input_ids=torch.tensor([ids + drawn])).logits[0, len(ids) - 1 : -1]
+    assert logits.argmax(-1).tolist() == drawn != without.argmax(-1).tolist()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # between the libraries
+def test_the_fingerprint_of_an_adapter_knows_its_base(adapter, copied):
+    """The same matrices on another base are another policy."""
+    before = folder.fingerprint(adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(copied)}))
+    moved = folder.fingerprint(adapter)
+    settings = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(settings | {"rms_norm_eps": 0.5}))
+    assert len({before, moved, folder.fingerprint(adapter)}) == 3
 
 
 async def test_a_response_has_the_tokens_that_were_drawn(policy, model_folder):

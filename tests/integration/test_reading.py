@@ -207,6 +207,45 @@ def test_a_folder_and_a_pattern_are_their_files(tmp_path: Path):
     assert pattern.source.position == pattern.source.total == os.path.getsize(tmp_path / "b.jsonl.gz")
 
 
+def test_lines_that_differ_in_their_system_message_are_one_item_with_an_answer_to_each(tmp_path: Path):
+    """In the order of their first lines, wherever the others stand; lines with an id or rubrics stay as they are."""
+    lines = [
+        {"prompt": "Why?", "system": "Be brief.", "output": "So."},
+        {"prompt": "How?", "system": "Be kind.", "output": "Dear, thus."},
+        {"prompt": "Why?", "system": "Be kind.", "output": "Dear, so.", "main_source": "m"},
+        {"prompt": "Why?", "system": "Be kind.", "output": "Dear, so."},
+        {"prompt": "Why?", "system": "Be dry.", "reference_answer": "So.", "rubrics": ["Dry?"]},
+    ]
+    path = write(tmp_path / "d.jsonl", *(json.dumps(one).encode() + b"\n" for one in lines))
+    read = [one.value for one in Dataset(path, ("question",), joins_systems=True) if one.value is not None]
+    assert [(one.item.id, one.item.question, one.item.fields["system"]) for one in read] == [
+        ("5", "Why?", ["Be dry."]),
+        ("1", "Why?", ["Be brief.", "Be kind."]),
+        ("2", "How?", ["Be kind."]),
+    ]
+    assert [[response.text for response in one.responses] for one in read] == [
+        [],
+        ["So.", "Dear, so."],
+        ["Dear, thus."],
+    ]
+    assert len(list(Dataset(path, ("question",)))) == 5
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_csv_of_transcripts_is_read_and_says_what_it_lacks(tmp_path: Path, pack: Callable[[bytes], bytes]):
+    """Texts go over several lines; a line without a candidate is rejected, one without scores is named."""
+    asked = '<s>[INST] Score it.\n\nConversation:\n\n[{""Examiner"": ""Go?""%s}] [/INST] %s </s>'
+    answer = ', ""Candidate"": ""Yes.""'
+    scores = "{'GV': 1}"
+    prompts = [asked % (answer, scores), asked % ("", scores), asked % (answer, "")]
+    text = "PROMPT\n" + "".join(f'"{prompt}"\n' for prompt in prompts)
+    dataset = Dataset(write(tmp_path / "part.csv", pack(text.encode())))
+    lines = list(dataset)
+    assert [(one.number, one.value and one.value.item.answer) for one in lines] == [(1, scores), (2, None), (3, None)]
+    assert lines[1].reason.startswith("PROMPT holds no turn of a candidate")
+    assert dict(dataset.missing) == {"scores": 1}
+
+
 CSV = b'id,context,question\n1,"Some text, long",q?\n'
 FOREIGN = [
     (CSV, "is CSV or another table"),

@@ -192,7 +192,7 @@ def test_policies_of_the_rounds_are_evaluated_beside_the_first(
 ) -> None:
     """--rounds-of names the policy before and after each round."""
     enqueue(questions(1), "--rounds", 2)
-    monkeypatch.setattr("lrq.cli.evaluate.finish", lambda _ledger, _settings, run: lrq.work(run) or 0)
+    monkeypatch.setattr("lrq.cli.evaluate.finish", lambda _ledger, _settings, run, **_: lrq.work(run) or 0)
     held_out = lrq.write("held", questions(2))
     said = lrq(
         "evaluate", held_out, "--rounds-of", "r", "--responses", 2, "--set", "sample.max_new_tokens=40", "--json"

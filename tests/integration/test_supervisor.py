@@ -244,12 +244,14 @@ def test_who_cannot_run_here_is_told(monkeypatch: pytest.MonkeyPatch):
     installed = {"flower"}
     monkeypatch.setattr(supervisor_, "_installed", lambda *modules: set(modules) <= installed)
     bare = supervisor_.unavailable_processes(Settings.model_validate({"redis_url": "redis://h"}))
-    assert sorted(bare) == ["redis", "sampler", "trainer"]
+    assert sorted(bare) == ["redis", "sampler", "scorer", "trainer"]
+    assert "judge.path" in bare["scorer"]
     assert "LRQ_POLICY" in bare["sampler"]
     assert "lrq[train]" in bare["trainer"]
     served = Settings.model_validate({"policy": {"url": "http://policy/v1"}})
-    assert sorted(supervisor_.unavailable_processes(served)) == ["trainer"]
-    local = Settings.model_validate({"policy": {"path": "model"}})
+    assert sorted(supervisor_.unavailable_processes(served)) == ["scorer", "trainer"]
+    local = Settings.model_validate({"policy": {"path": "model"}, "judge": {"path": "PairRM-hf"}})
     assert "lrq[train]" in supervisor_.unavailable_processes(local)["sampler"]
+    assert "lrq[train]" in supervisor_.unavailable_processes(local)["scorer"]
     installed |= {"torch", "transformers", "trl", "deepspeed"}
     assert supervisor_.unavailable_processes(local) == {}

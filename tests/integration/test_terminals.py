@@ -19,8 +19,10 @@ import pytest
 pytestmark = pytest.mark.slow
 
 TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "hidden")
-# A title, a position, a colour in eight bits, a bell, a backspace, an override, a tag, a blank without width.
-HOSTILE = f"\x1b]0;taken\x07\x1b[66;6H\x9b35m\x07\x08\u202eevil\u202c{TAGS}\u200b\x7f"
+FORGED = "item forged: done"  # a line as lrq writes them
+# A line that overwrites another, one of its own, a title, a position,
+# a colour in eight bits, a bell, a backspace, an override, a tag, a blank without width.
+HOSTILE = f"\rlrq: taken\n{FORGED}\x85\x1b]0;taken\x07\x1b[66;6H\x9b35m\x07\x08\u202eevil\u202c{TAGS}\u200b\x7f"
 LRQ = str(Path(sys.executable).with_name("lrq"))
 WORD = "unmistakable"
 # What rich and click write themselves: colours, and the cursor around a bar.
@@ -93,7 +95,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
         "LRQ_JUDGE_URL": f"http://127.0.0.1:{server.server_address[1]}/v1",
         "LRQ_JUDGE_MODEL": f"m{HOSTILE}",
         "TERM": "xterm-256color",
-        "COLUMNS": "160",
+        "COLUMNS": "2000",
     }
     text = f"{WORD} {HOSTILE} left the harbour. "
     item = {"context": text * 20, "question": f"What {HOSTILE} left?", "answer": text}
@@ -156,6 +158,8 @@ def test_no_control_of_the_data_comes_through(
     found = CONTROLS.search(left)
     assert found is None, left[max(0, found.start() - 60) : found.end() + 60].encode("unicode_escape")
     assert "66;6H" not in OUR_OWN.findall(written)
+    starts = [line.lstrip() for line in re.split("[\r\n]", left)]
+    assert not [line for line in starts if line.startswith((FORGED, "lrq: taken"))]
 
 
 def test_json_on_a_terminal_is_exact(terminal: Callable[..., str]) -> None:

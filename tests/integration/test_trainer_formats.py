@@ -116,6 +116,14 @@ def test_weights_come_back_in_the_bases_files_and_formats(tmp_path: Path) -> Non
     assert json.loads((saved / INDEX).read_text())["weight_map"]["layer"] == "model-00002-of-00002.safetensors"
 
 
+def test_a_copy_of_a_tied_weight_that_the_base_has_not_is_left_out(tmp_path: Path) -> None:
+    """DeepSpeed parts what was one tensor; what only the base has is copied all the same."""
+    base = model(tmp_path / "base", {"model.safetensors": {"embed": torch.ones(2), "predictor": torch.ones(2)}})
+    saved = model(tmp_path / "saved", {"model.safetensors": {"embed": torch.zeros(2), "head": torch.zeros(2)}})
+    write_as_base(base, saved, tied={"head"})
+    assert set(load_file(saved / "model.safetensors")) == {"embed", "predictor"}
+
+
 def test_a_tensor_under_a_name_of_its_own_is_kept_and_nothing_stale_beside_it(tmp_path: Path) -> None:
     """Where the library writes other names than the base has, the base's old weights do not come back with them."""
     base = model(tmp_path / "base", {"model.safetensors": {"old.layer": torch.ones(2), "norm": torch.ones(2)}})

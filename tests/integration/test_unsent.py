@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from lrq.calls.outcomes import Outcome
 from lrq.calls.transport import Transport
 from lrq.config import Endpoint, Settings
-from lrq.domain.errors import RunHalted
+from lrq.domain.errors import CallFailed, RunHalted
 from lrq.ledger import Ledger
 
 
@@ -93,7 +93,12 @@ async def test_a_proxy_that_refuses_was_no_delivery(monkeypatch: pytest.MonkeyPa
     async with server:
         port = server.sockets[0].getsockname()[1]
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
-        outcome = await post(endpoint("https://judge.invalid/v1"))
+        outcome = await post(endpoint("https://judge.invalid/v1", proxy="environment"))
+        named = await post(endpoint("https://judge.invalid/v1", proxy=f"http://me:pw-of-proxy@127.0.0.1:{port}"))
+        ignored = await post(endpoint("https://judge.invalid/v1"))
+    assert named.reason == outcome.reason
+    assert ignored.reason.startswith("cannot connect")
+    assert ignored.reason.endswith("the environment's proxy is not used: set `proxy: environment` to use it")
     assert (outcome.kind, outcome.unknown, outcome.is_unsent) == (kind, False, True)
     assert f"the proxy answers HTTP {status}" in outcome.reason
 
@@ -109,3 +114,44 @@ async def test_what_went_out_and_was_not_answered_is_unknown() -> None:
     async with server:
         outcome = await post(endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"))
     assert (outcome.kind, outcome.unknown, outcome.is_unsent) == ("failed", True, False)
+
+
+CUT = b'HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n{"choices": [{"message": {"content": "[[7'
+BLANK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n11\r\n: still thinking\n\r\n"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize(
+    ("sent", "unread"),
+    [
+        (CUT, 4000),
+        (CUT.replace(b"Content-Length: 4000\r\n", b""), len(CUT) - CUT.index(b"{")),
+        (BLANK, None),
+    ],
+)
+async def test_a_body_that_is_cut_off_is_charged_by_its_length(
+    ledger: Ledger, redis_server: Any, sent: bytes, unread: int | None, ends: bool
+) -> None:
+    """By a timeout or a reset alike; where nothing but blanks and comments came, nobody knows."""
+    if ends and unread and b"Length" not in sent:
+        return  # such a body is whole
+
+    async def stop_in_the_middle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        await writer.drain()
+        if not ends:
+            await reader.read()  # until the client has had enough
+        writer.close()
+
+    server = await asyncio.start_server(stop_in_the_middle, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        outcome = await post(endpoint(url, timeout=0.5))
+        settings = judge_at(url, Settings(), timeout=0.5)
+        async with calling(ledger, settings, redis_server.url) as bench:
+            with pytest.raises(CallFailed, match="cut off after" if unread else "no answer"):
+                await bench.ask()
+            row = bench.row()
+    assert (outcome.kind, outcome.unread, outcome.unknown) == ("failed", unread, unread is None)
+    assert (row.spent_cost > 0, row.unknown_cost > 0, bench.reserved()) == (True, unread is None, (0, 0))

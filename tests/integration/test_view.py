@@ -17,6 +17,7 @@ from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.schema import items as items_table
+from lrq.ledger.schema import tasks
 from lrq.reports.charts import run_charts, sample_items
 from lrq.reports.item import document_part, view_item
 from lrq.reports.labels import label_agreement, label_candidates
@@ -218,3 +219,20 @@ def test_the_command_prints_the_link_and_ends_in_order(ledger_settings: Settings
         assert re.match(r"open http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}#/run/r ", line), line
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+async def test_an_item_leads_to_its_tasks_in_flower(ledger: Ledger, run: runs_.Run) -> None:
+    """To those at work, where `flower_url` says where Flower is."""
+    with ledger.writing() as conn:
+        id_ = items_.find_items(conn, "i2", run.id)[0].id
+        task = {"run_id": run.id, "item_id": id_, "queue": "judge.a", "delivery": 2}
+        made = conn.execute(tasks.insert().values(**task, name="a", state="running"))
+        conn.execute(tasks.insert().values(**task, name="b", state="ready"))
+        number = made.inserted_primary_key[0]
+    jar = aiohttp.CookieJar(unsafe=True)  # cookies of an address
+    async with serve(ledger, flower="http://localhost:5555") as url, aiohttp.ClientSession(cookie_jar=jar) as session:
+        async with session.get(url):
+            pass
+        async with session.get(f"{url.partition('?')[0]}api/item?id={id_}") as answer:
+            item = await answer.json()
+    assert item["tasks"] == [{"step": "a", "href": f"http://localhost:5555/task/{number}-2"}]

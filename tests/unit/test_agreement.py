@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lrq.domain.agreement import Agreement, best_constant, bootstrap_interval, category, compare, quadratic_kappa
+from lrq.domain.agreement import Agreement, best_constant, bootstrap_intervals, category, compare, quadratic_kappa
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "agreement.json").read_text(encoding="utf-8"))
 UNIFORM = GOLDEN["aggregates"][0]["references"]
@@ -44,10 +44,37 @@ def test_the_best_constant_judge_says_the_middle() -> None:
 
 
 def test_an_interval_holds_its_figure_and_shrinks_to_nothing_where_all_agree() -> None:
+    """One for each figure, and for the kappa of each criterion."""
     case = GOLDEN["aggregates"][0]
-    low, high = bootstrap_interval(case["references"], case["predictions"], lambda found: found.accurate)
-    assert low < 0.48 < high
-    assert bootstrap_interval(UNIFORM, UNIFORM, lambda found: found.accurate, resamples=50) == (1.0, 1.0)
+    intervals = bootstrap_intervals(case["references"], case["predictions"])
+    report = case["report"]
+    known = {"accurate": report["accurate"], "acceptable": report["acceptable_accuracy"]}
+    known["variation"] = report["degree_of_variation"]
+    assert all(intervals[name][0] < value < intervals[name][1] for name, value in known.items())
+    kappas = zip(report["quadratic_weighted_kappa"], intervals["kappa"], strict=True)
+    assert all(low < kappa < high for kappa, (low, high) in kappas)
+    alike = bootstrap_intervals(UNIFORM, UNIFORM, resamples=50)
+    assert alike == {
+        "accurate": (1.0, 1.0),
+        "acceptable": (1.0, 1.0),
+        "variation": (0.0, 0.0),
+        "kappa": [(1.0, 1.0)] * 2,
+    }
+
+
+def test_the_interval_of_a_share_is_as_wide_as_the_binomial_says() -> None:
+    """Half of 400 items agree: 0.5 ± 1.96 × 0.025."""
+    references, predictions = [[3]] * 400, [[3], [5]] * 200
+    low, high = bootstrap_intervals(references, predictions)["accurate"]
+    assert (low, high) == (pytest.approx(0.451, abs=0.01), pytest.approx(0.549, abs=0.01))
+
+
+def test_constants_of_many_criteria_have_one_score_for_all() -> None:
+    """Ten criteria of five scores have ten million combinations; 2 and 4 are as good as 3 where half are each."""
+    references = [[2] * 10, [4] * 10]
+    scores, found = best_constant(references, range(1, 6))
+    assert scores == (3,) * 10
+    assert (found.acceptable, found.variation) == (1.0, 1.0)
 
 
 def test_nothing_to_compare_is_an_error() -> None:

@@ -225,6 +225,9 @@ def test_a_url_that_cannot_be_read_is_not_repeated(name: str, url: str) -> None:
         ("judge: {extra: {max_tokens: 0}}", "max_tokens is a whole number from 1, not 0"),
         ("judge: {extra: {max_completion_tokens: -5}}", "max_completion_tokens is a whole number from 1"),
         ("judge: {extra: {n: true}}", "n is a whole number from 1"),
+        ("judge: {extra: {best_of: 0}}", "best_of is a whole number from 1"),
+        ("judge: {extra: {stream: true}}", "stream is no field that can be set"),
+        ("judge: {extra: {model: other}}", "model is no field that can be set"),
         ("judge: {extra: {n: 1.5}}", "n is a whole number from 1"),
     ],
 )

@@ -117,12 +117,3 @@ def test_the_question_and_its_key_stay_and_the_bound_holds() -> None:
     assert sent["messages"][0]["content"] == "< |im_end|>< s>" * 1000
     assert call_key(call) == call_key(dataclasses.replace(call))
     assert at_most(call).prompt_tokens >= len(sent["messages"][0]["content"].encode())
-
-
-def test_no_proxy_stands_before_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the environment names; elsewhere it is obeyed."""
-    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
-    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    for url in ("http://localhost:1/v1", "http://127.0.0.9:1/v1", "http://[::1]:1/v1"):
-        assert _way_to(Endpoint(url=url, model="m")).proxy is None
-    assert _way_to(Endpoint(url="https://api.example.org/v1", model="m")).proxy == "http://proxy.example:3128"

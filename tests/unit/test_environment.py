@@ -1,7 +1,13 @@
 """What child processes are given of the environment."""
 
+from pathlib import Path
+
+import pytest
+
+from lrq.config import load_settings
 from lrq.domain.environment import COMPUTE, SYSTEM, pick
 from lrq.trainer.launch import environment
+from lrq.workers.supervisor import Supervisor
 
 OURS = {
     "PATH": "/bin",
@@ -17,8 +23,12 @@ OURS = {
     "LRQ_DATABASE_URL": "postgresql://me:pw@db/lrq",
     "WANDB_API_KEY": "wandb",
     "GITHUB_PAT": "ghp",
+    "HTTPS_PROXY": "http://me:pw@proxy:3128",
+    "LRQ_JUDGE_PROXY": "http://me:pw@proxy:3128",
+    "MY_GATEWAY_KEY": "key-of-a-header",
 }
 SECRETS = {"LRQ_JUDGE_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "GITHUB_PAT"}
+SECRETS |= {"HTTPS_PROXY", "LRQ_JUDGE_PROXY", "MY_GATEWAY_KEY"}
 
 
 def test_only_allowed_names_and_beginnings_pass():
@@ -40,3 +50,20 @@ def test_a_tracker_that_is_named_gets_its_own_variables_alone():
 
 def test_no_list_lets_a_secret_through():
     assert not pick(OURS, SYSTEM, COMPUTE).keys() & SECRETS
+
+
+@pytest.mark.parametrize("name", ["redis", "sampler", "judge-2", "aggregator", "trainer", "flower"])
+def test_processes_get_keys_and_proxies_where_they_call_endpoints(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them can read the settings, which name a variable; what no setting names, none is given."""
+    for variable, value in OURS.items():
+        monkeypatch.setenv(variable, value)
+    (tmp_path / "lrq.yaml").write_text("judge: {url: 'http://h/v1', headers: {api-key: '${MY_GATEWAY_KEY}'}}\n")
+    monkeypatch.setenv("LRQ_CONFIG", str(tmp_path / "lrq.yaml"))
+    given = Supervisor(load_settings(), [])._environment(name)
+    calls = name in {"sampler", "judge-2"}
+    for variable in ("LRQ_JUDGE_API_KEY", "LRQ_JUDGE_PROXY", "HTTPS_PROXY", "MY_GATEWAY_KEY"):
+        assert (given.get(variable) == OURS[variable]) is calls, variable
+    assert not given.keys() & {"HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "GITHUB_PAT"}
+    assert load_settings(env=given).endpoints("judge")[0].url == "http://h/v1"

@@ -25,6 +25,7 @@ PURPOSE = Purpose(run=1, kind="support")
         (replace(CALL, extra={"max_tokens": 500}), 182, 500),  # the settings' own fields go over ours
         (replace(CALL, extra={"max_tokens": None, "max_completion_tokens": 900}), 211, 900),
         (replace(CALL, extra={"n": 5}), 171, 200),
+        (replace(CALL, extra={"best_of": 5}), 177, 200),
         (replace(CALL, extra={"max_tokens": -5, "n": -1}), 188, 32_768),  # of a run frozen before such were refused
         (replace(CALL, extra={"tools": ["x" * 1000]}), 1178, 40),  # read by the model, and charged
         (replace(CALL, max_tokens=None), 164, 32_768),  # without a limit: never nothing

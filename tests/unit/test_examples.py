@@ -1,6 +1,7 @@
 """The demo's documents: planted facts, questions on them, and answers of every kind."""
 
 import importlib
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -115,3 +116,33 @@ def test_the_committed_responses_are_what_the_generator_makes(make: ModuleType, 
     """judge_only.jsonl is generated, not edited by hand."""
     made = make.write(tmp_path, "judge_only", 7)
     assert made.read_bytes() == (EXAMPLES / "judge_only.jsonl").read_bytes()
+
+
+def test_each_passage_of_a_document_alone_answers_its_question(make: ModuleType) -> None:
+    """What a question names stands in its own short context, and the long document is all of them."""
+    for line in make.documents(random.Random(4), "x", 6, (160, 360)):
+        language = make.LANGUAGES[0 if line["context"].isascii() else 1]
+        assert line["context"] == language.join(line["short_contexts"])
+        for place, question in enumerate(line["questions"]):
+            asked = [
+                (ship, attribute)
+                for ship in language.ships
+                for attribute in language.values
+                if language.patterns["part"].format(ship=ship, attribute=attribute) in question
+            ]
+            assert len(asked) in {2, 3}
+            for ship, attribute in asked:
+                stem = language.patterns["fact"].format(ship=ship, attribute=attribute, value="")[:-1]
+                holders = [at for at, text in enumerate(line["short_contexts"]) if stem in text]
+                assert holders == [place]
+
+
+def test_an_examiner_counts_replies_and_right_answers(make: ModuleType) -> None:
+    """A refusal is no reply, and 1 is the least score of a criterion."""
+    for line in make.transcripts(random.Random(6), 8):
+        told = [turn["text"] for turn in line["turns"] if turn["speaker"] == "Candidate"]
+        refusals = sum(text in {"I cannot tell.", "我无法确定。"} for text in told)
+        scores = json.loads(line["answer"])
+        assert len(told) == 4
+        assert scores["Replies"] == 5 - refusals
+        assert 1 <= scores["Accuracy"] <= scores["Replies"]

@@ -91,6 +91,7 @@ UNUSABLE = [
     ({"system": {"a": 1}}, "system must be a list, not an object"),
     ({"system": ["a", " "]}, "system[1] is empty"),
     ({"short_contexts": ["a", ""]}, "short_contexts[1] is empty"),
+    ({"questions": ["a", 2]}, "questions[1] must be text, not a number"),
     ({"rubrics": [1]}, "rubrics[0] must be text or an object, not a number"),
     ({"rubrics": [{"a": "\0"}]}, "rubrics[0] holds a NUL character at position 0; remove it"),
     ({"turns": [{"a": {1, 2}}]}, "turns[0] holds a value of type set, which is not JSON"),
@@ -120,7 +121,9 @@ def test_a_line_that_is_no_object_is_refused(value: object):
     assert reason(value).endswith("a line is one JSON object")
 
 
-@pytest.mark.parametrize("needed", ["answer", "responses", "system", "rubrics", "short_contexts", "messages", "turns"])
+@pytest.mark.parametrize(
+    "needed", ["answer", "responses", "system", "rubrics", "questions", "short_contexts", "messages", "turns"]
+)
 def test_what_the_recipe_needs_must_be_there(needed: str):
     """Each field is optional unless the recipe asks for it."""
     parse_entry(line(), LONGREWARD)

@@ -1,14 +1,20 @@
 """LongPO: chunks, questions, short and long prompts, and one row of a document's turns."""
 
+import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
 from lrq.domain.records import Item, NoRow, Prompt, Response, Row, Turn
-from lrq.recipes.longpo import LONGPO, chunks
-from lrq.recipes.ports import Case
+from lrq.recipes.longpo import LONGPO, chunks, parts
+from lrq.recipes.ports import Answer, Case
 
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "longpo_data.json").read_text(encoding="utf-8"))
+T = TypeVar("T")
 PROSE = "The pact held because neither harbour could feed its crews alone."
 
 
@@ -33,6 +39,31 @@ def test_chunks_are_filled_with_whole_paragraphs(sizes: tuple[int, ...], found: 
     text = paragraphs(*sizes)
     spans = chunks(text, least=5, most=10)
     assert ["".join(dict.fromkeys(text[s.start : s.end].replace(" ", "").replace("\n", ""))) for s in spans] == found
+
+
+@pytest.mark.parametrize("golden", GOLDEN["chunking"], ids=lambda golden: golden["name"])
+def test_chunks_are_those_of_the_released_script(golden: dict[str, Any]) -> None:
+    text = paragraphs(*golden["paragraph_tokens"])
+    spans = chunks(text, least=golden["min_tokens"], most=golden["max_tokens"])
+    pieces = [text[span.start : span.end] for span in spans]
+    assert [len(piece.split()) for piece in pieces] == golden["chunk_tokens"]
+    assert [f"{piece[0]}0" for piece in pieces] == golden["chunk_first_words"]
+
+
+def test_sections_are_those_of_the_released_script_with_what_stands_before_the_first() -> None:
+    golden = GOLDEN["sections"]
+    spans = parts(golden["text"], "sections")
+    preface, *sections = (golden["text"][span.start : span.end].strip() for span in spans)
+    assert sections == golden["sections"]
+    assert preface == "preface lost"
+    assert [spans[0].start, spans[-1].end] == [0, len(golden["text"])]
+
+
+def test_chunks_may_be_filled_with_sections() -> None:
+    text = "\\section{A} a a a\n\nb b b \\section{B} c c c c c c"
+    [first, second] = chunks(text, least=5, most=15, by="sections")
+    assert text[first.start : first.end].startswith("\\section{A}")
+    assert text[second.start : second.end].startswith("\\section{B}")
 
 
 def case(**fields: Any) -> Case:
@@ -97,3 +128,62 @@ def test_an_item_may_bring_its_questions_with_their_short_contexts() -> None:
 
 def test_a_teacher_may_write_the_questions() -> None:
     assert {prompt.by for prompt in LONGPO.prompts(case(settings={"questions_by": "teacher"}))} == {"teacher"}
+
+
+def test_a_row_has_at_most_as_many_turns_as_asked_for() -> None:
+    """Of the questions that an item brings as many are drawn, in their order, and the same ones each time."""
+    brought = {"questions": [f"Q{n}?" for n in range(6)], "short_contexts": [f"text {n}" for n in range(6)]}
+    of = case(**brought, settings={"chunks": 3})
+    asked = [prompt.followup for prompt in LONGPO.prompts(of) if prompt.name == "short"]
+    assert len(asked) == 3
+    assert asked == sorted(asked)
+    assert [prompt.followup for prompt in LONGPO.prompts(of) if prompt.name == "long"] == asked
+    whole = answered(of, *[f"{PROSE} {number}" for number in range(6)])
+    (row,) = LONGPO.rows(whole, [])
+    assert isinstance(row, Row)
+    assert len(row.turns) == 3
+
+
+def test_questions_without_a_short_context_each_make_no_row() -> None:
+    of = case(questions=["Why?", "How?"], short_contexts=["Because."])
+    assert LONGPO.prompts(of) == ()
+    assert LONGPO.rows(of, []) == [NoRow(reason="2 questions, and 1 short_contexts: one is for each")]
+
+
+class Judge:
+    """Fulfils Ask: prefers the longer answer, whichever is shown first."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def __call__(
+        self, kind: str, prompt: str, read: Callable[[str], T], *, dimension: str, max_tokens: int, draw: int = 0
+    ) -> Answer[T]:
+        self.asked.append(prompt)
+        first, second = (re.search(rf"\[Answer {n}\]\n~+\n(.*?)\n~+", prompt, re.DOTALL) for n in "AB")
+        assert first
+        assert second
+        return Answer(value=read("[[A]]" if len(first[1]) > len(second[1]) else "[[B]]"), text="", calls=("key",))
+
+
+async def test_the_judge_may_be_asked_which_answer_is_better() -> None:
+    """Each turn in both orders; the score of the short answer says whether it is the better one."""
+    brought = {"questions": ["Why?", "How?"], "short_contexts": ["Because.", "Thus."]}
+    settings = {"compare_answers": True, "passages": 0}
+    of = answered(case(**brought, settings=settings), f"{PROSE} Long.", PROSE, PROSE, f"{PROSE} Long.")
+    [step] = LONGPO.steps_for(of.settings)
+    judge = Judge()
+    scores = await step.procedure(step.judge(of, judge, None))  # type: ignore[arg-type]
+    assert [(score.dimension, score.prompt, score.value) for score in scores] == [
+        ("short_wins", 0, 1.0),
+        ("short_wins", 2, 0.0),
+    ]
+    assert len(judge.asked) == 4
+    assert sum("Why?" in prompt for prompt in judge.asked) == 2
+    (row,) = LONGPO.rows(replace(of, scores=tuple(scores)), [])
+    assert isinstance(row, Row)
+    assert len(row.turns) == 2, "what the judge says is reported, and changes no row"
+
+
+def test_nothing_is_judged_unless_it_is_asked_for() -> None:
+    assert LONGPO.steps_for(LONGPO.settings) == ()

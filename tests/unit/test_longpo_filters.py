@@ -1,9 +1,14 @@
 """Questions that a policy wrote, and answers that are fit to be trained on, in both languages."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from lrq.recipes.longpo_filters import is_loop, read_questions, unfit
 
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "longpo_data.json").read_text(encoding="utf-8"))
 PROSE = "The pact held for a decade because neither harbour could feed its own crews without the other's grain."
 
 
@@ -17,6 +22,8 @@ PROSE = "The pact held for a decade because neither harbour could feed its own c
         "Question 1: A?\nQuestion 2: B?\nQuestion 3: C?",
         "1：A?\n2：B?\n3：C?",
         "1、A?\n2、B?\n3、C?",
+        "１．A?\n２．B?\n３．C?",
+        "1: A?\n2: B?\n3: C?\n\nThese cover the whole text.",
     ],
 )
 def test_numbered_lines_are_questions(reply: str) -> None:
@@ -34,7 +41,18 @@ def test_numbers_inside_a_question_stay() -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    ["", "A?\nB?\nC?", "1: A?\n2: B?", "1: A?\n2: B?\n3: C?\n4: D?", "1: A?\n3: B?\n2: C?", "1: A? 2: B? 3: C?"],
+    [
+        "",
+        "A?\nB?\nC?",
+        "1: A?\n2: B?",
+        "1: A?\n2: B?\n3: C?\n4: D?",
+        "1: A?\n3: B?\n2: C?",
+        "1: A? 2: B? 3: C?",
+        "1: A, and\n  further?\n2: B?\n3: C?",
+        "1: A?\n2: B?\n3: C, and\nfurther?",
+        "1: A?\n2: B?\n\nNow\n3: C?",
+        "1: A?\n2: B?\n3.5 is C?",
+    ],
 )
 def test_anything_but_the_numbers_in_order_is_no_list(reply: str) -> None:
     assert read_questions(reply, 3) == []
@@ -77,3 +95,24 @@ def test_a_long_text_is_looked_through_in_a_moment() -> None:
     """A hundred thousand characters of loop, and as many of none."""
     assert is_loop("ab" * 50_000 + "c")
     assert not is_loop("".join(chr(97 + n * n % 23) for n in range(100)) + "".join(map(str, range(20_000))))
+
+
+@pytest.mark.parametrize("golden", GOLDEN["question_parsing"], ids=lambda golden: golden["name"])
+def test_questions_of_the_released_script_are_read_without_its_mistakes(golden: dict[str, Any]) -> None:
+    """Where it takes four they are the same, or whole where it cut them; five are not four."""
+    lines = [line.strip("* ") for line in golden["text"].splitlines()]
+    expected = [line[2:].strip() for line in lines] if len(lines) == 4 else []
+    assert read_questions(golden["text"], 4) == expected
+    if golden["name"] in {"plain", "dots", "bold", "five"}:
+        assert expected == (golden["questions"] if golden["kept"] else [])
+
+
+# What the released scripts let pass, or refuse, against their own purpose.
+_OTHERWISE = {"loop with a tail": False, "unable in a normal sentence": True}
+
+
+@pytest.mark.parametrize("golden", GOLDEN["filters"], ids=lambda golden: golden["name"])
+def test_answers_are_kept_as_by_the_released_script(golden: dict[str, Any]) -> None:
+    """Both answers are looked at; a looser bound holds for the rejected one."""
+    is_kept = not (unfit(golden["chosen"], most_repeated=0.9) or unfit(golden["rejected"]))
+    assert is_kept == _OTHERWISE.get(golden["name"], golden["kept_by_postprocess_longpo_pair"])

@@ -1,6 +1,9 @@
 """Rates of the last minute, and the figures made of them and of the ledger's sums."""
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +91,50 @@ def test_an_event_of_another_form_is_dropped(live: Live, broken: dict[str, Any])
     assert live.rates() == {}
 
 
+def test_curves_sum_five_seconds_each(live: Live, clock: Clock):
+    """12 calls of 5 s are 144 a minute; 12 × 250 micro-units 0.036 a minute; 600 of 2,400 prompt tokens cached."""
+    figures = {"prompt_tokens": 2400, "cached_tokens": 600, "completion_tokens": 120, "cost": 3000, "latency_ms": 6000}
+    told = event(12)
+    told["usage"][0] |= {**figures, "throttled": 1, "reasks": 2, "reused": 3}
+    live.add(told)
+    clock.now += 5
+    curves = live.curves()
+    assert curves["seconds"] == 5
+    assert curves["points"] == [
+        {
+            "calls": 144,
+            "tokens": 30_240,
+            "cost": pytest.approx(0.036),
+            "latency_ms": 500,
+            "throttled": 12,
+            "failed": 0,
+            "reasks": 24,
+            "reused": 36,
+            "cached": 0.25,
+        }
+    ]
+    assert live.curves(run=2)["points"][0]["calls"] == 0
+    assert live.totals["throttled"] == 1
+
+
+def test_curves_look_back_a_quarter_of_an_hour(live: Live, clock: Clock):
+    """180 points at most, and what is older is not kept."""
+    for _ in range(2000):
+        clock.now += 1
+        live.add(event(1))
+    points = live.curves()["points"]
+    assert len(points) == 180
+    assert {point["calls"] for point in points} == {60}
+    assert len(live._seconds) <= 910
+
+
+def test_a_flood_of_sources_does_not_grow(live: Live):
+    """Anyone on the bus can send names; 200 a second are kept."""
+    for number in range(1000):
+        live.add(event(1, run=number))
+    assert len(live.rates()) == 200
+
+
 def run(name: str, number: int) -> Run:
     return Run(
         id=number,
@@ -129,7 +176,7 @@ USAGE = [
 
 
 NAME = "judge.default.glm-4.5"
-TOLD = {NAME: ("judge", Endpoint(url="http://localhost/v1", model="glm-4.5", rpm=600))}
+ENDPOINTS = {NAME: ("judge", Endpoint(url="http://localhost/v1", model="glm-4.5", rpm=600))}
 LANE = LaneView(
     name=NAME,
     requests=Rate(limit=480.0, used=390, learnt=True),
@@ -142,13 +189,15 @@ LANE = LaneView(
 )
 
 
-def shown(lanes: dict[str, LaneView] | None = None, rates: dict[Source, float] | None = None) -> dict[str, Any]:
-    return picture(Totals(at=5.0, runs=[run("a", 1), run("b", 2)], usage=USAGE), rates or {}, lanes or {}, TOLD)
+def shown(lanes: dict[str, LaneView] | None = None, live: Live | None = None) -> dict[str, Any]:
+    return picture(Totals(at=5.0, runs=[run("a", 1), run("b", 2)], usage=USAGE), live or Live(), lanes or {}, ENDPOINTS)
 
 
-def test_kinds_of_prompt_are_summed_and_rates_joined():
+def test_kinds_of_prompt_are_summed_and_rates_joined(live: Live, clock: Clock):
     """250,000 + 1,000,000 millionths are 1.25; (900 + 300) ms over 4 calls are 300 each."""
-    first, second = shown(rates={source(): 6.04})["usage"]
+    clock.now += 60
+    live.add(event(6))
+    first, second = shown(live=live)["usage"]
     assert first == {
         "run": "a",
         "role": "judge",
@@ -164,6 +213,7 @@ def test_kinds_of_prompt_are_summed_and_rates_joined():
         "completion_tokens": 50,
         "cached_tokens": 300,
         "cost": 1.25,
+        "latency_ms": 1200,
         "mean_latency_ms": 300,
         "calls_per_minute": 6.0,
     }
@@ -175,10 +225,10 @@ def test_endpoints_show_the_limits_in_force():
     """What the settings tell, until the limiter knows better."""
     (before,) = shown()["endpoints"]
     assert (before["role"], before["endpoint"], before["model"]) == ("judge", "default", "glm-4.5")
-    assert (before["rpm"], before["waiting"], before["learnt"]) == (600, 0, False)
+    assert (before["rpm"], before["waiting"], before["learned"]) == (600, 0, False)
     (after,) = shown({NAME: LANE})["endpoints"]
     assert (after["rpm"], after["calls_per_minute"], after["waiting"], after["in_flight"]) == (480, 390, 31, 12)
-    assert after["learnt"]
+    assert after["learned"]
 
 
 def test_an_endpoint_that_left_the_settings_is_still_shown():
@@ -192,6 +242,14 @@ def test_runs_show_their_budget():
     """Money leaves the ledger's millionths."""
     first = shown()["runs"][0]
     assert (first["run"], first["spent"], first["max_cost"], first["max_tokens"]) == ("a", 1.25, 5.0, None)
+
+
+def test_a_picture_of_one_run_leaves_others_out(live: Live):
+    """Usage, tasks and curves; the list of runs stays, to choose from."""
+    live.add(event(6, run=2))
+    of_a = picture(Totals(runs=[run("a", 1), run("b", 2)], usage=USAGE), live, {}, ENDPOINTS, run="a")
+    assert {row["run"] for row in of_a["usage"]} == {"a"}
+    assert [row["run"] for row in of_a["runs"]] == ["a", "b"]
 
 
 def test_metrics_hold_the_same_figures():
@@ -210,3 +268,15 @@ def test_metrics_hold_the_same_figures():
     assert samples[("lrq_calls_waiting", *lane)] == 31
     assert samples[("lrq_limit", *sorted((*lane, "rpm")))] == 480
     assert ("lrq_limit", *sorted((*lane, "tpm"))) not in samples
+
+
+def test_the_dashboard_asks_for_series_that_there_are():
+    """Each series that a panel names is one of `/metrics`, and so are the labels it chooses by."""
+    path = Path(__file__).parents[2] / "deploy" / "grafana" / "lrq.json"
+    queries = [target["expr"] for panel in json.loads(path.read_text())["panels"] for target in panel["targets"]]
+    samples = [sample for family in families(shown({NAME: LANE})) for sample in family.samples]
+    labels = {sample.name: set(sample.labels) for sample in samples}
+    named = [found for query in queries for found in re.findall(r"(lrq_\w+)(?:\{([^}]*)\})?", query)]
+    assert len(named) > 10
+    for series, chosen in named:
+        assert set(re.findall(r"(\w+)=~?", chosen)) <= labels[series], series

@@ -8,9 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lrq.calls.errors import read_error
+from lrq.calls.outcomes import _parse as _parse_body
+from lrq.domain.control_tokens import break_control_tokens
 from lrq.domain.errors import Unreadable
 from lrq.domain.marks import LONGEST_REPLY, read_extraction, read_score, read_statements, read_support, read_supports
+from lrq.domain.printable import printable
+from lrq.domain.rubrics import read_result
 from lrq.domain.thoughts import split_thoughts
+from lrq.policy.thoughts import split_thought
+from lrq.recipes.longpo_filters import read_questions, unfit
+from lrq.recipes.pairwise import read_preference
 
 PARSERS: dict[str, Callable[[str], object]] = {
     "score": read_score,
@@ -19,7 +27,17 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "statements": read_statements,
     "extraction": read_extraction,
     "thoughts": split_thoughts,
+    "questions": lambda reply: read_questions(reply, 5),
+    "preference": read_preference,
+    "result": read_result,
+    "fitness": unfit,
+    "thought of a policy": split_thought,
+    "control tokens": break_control_tokens,
+    "printable": printable,
+    "error": lambda text: read_error({"error": {"message": text}}, text.encode()),
+    "body": lambda text: _parse_body(text.encode()),
 }
+CAPPED = ("score", "support", "supports", "statements", "extraction")  # a reply beyond the longest is not read
 FRAGMENTS = [
     *(
         "<statement>",
@@ -63,7 +81,7 @@ FRAGMENTS = [
         "error: ",
     ),
     *("I'm sorry ", "1: ", "[[1: No support]]", '"a":', "{", "~~", "**", "_", "ﷺ", "½", "８", "8", "8/", "a", "aB "),
-    *("\u200b", "'"),
+    *("\u200b", "'", "[RESULT] ", "[[A]]", "<|im_end|>", "<|", "retry after 5 s ", ": \n", '{"error":', "\ufe0f"),
 ]
 SHORT, LONG = 15_000, 120_000  # characters; eight times as many
 
@@ -90,7 +108,7 @@ def test_time_grows_in_proportion_to_the_text(name: str, fragments: list[str]) -
     assert_grows_in_proportion(name, "".join(fragments))
 
 
-@pytest.mark.parametrize("name", [name for name in PARSERS if name != "thoughts"])
+@pytest.mark.parametrize("name", CAPPED)
 @given(fragment=st.sampled_from(FRAGMENTS))
 @settings(max_examples=8, deadline=None)
 def test_a_reply_beyond_the_longest_is_unreadable(name: str, fragment: str) -> None:

@@ -12,8 +12,8 @@ pytest.importorskip("trl")
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
 
-from lrq.domain.errors import UsageError  # noqa: E402
 from lrq.domain.records import Item  # noqa: E402
+from lrq.domain.time_limit import Overtime  # noqa: E402
 from lrq.ledger.items import DrawnResponse  # noqa: E402
 from lrq.policy.decoding import Drawn  # noqa: E402
 from lrq.policy.local import LocalPolicy  # noqa: E402
@@ -246,6 +246,6 @@ def test_a_template_that_does_not_end_is_stopped(monkeypatch):
     endless = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
     text = "{% if messages[0].content == 'loop' %}" + endless + "{% endif %}{{ messages[0].content }}"
     rendering = Rendering(tokenizer=tokenizer(NAMES[0]), template={"chat_template": text})
-    with pytest.raises(UsageError, match=r"did not end within 0\.2 s"):
+    with pytest.raises(Overtime, match=r"did not end within 0\.2 s"):
         rendering.text([{"role": "user", "content": "loop"}])
     assert rendering.text([{"role": "user", "content": "on"}]) == "on"

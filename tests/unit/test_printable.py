@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lrq.domain.printable import make_logs_printable, one_line, printable, printable_json
+from lrq.domain.logs import format_logs
+from lrq.domain.printable import one_line, printable, printable_json
 
 PACKAGE = Path(__file__).parents[2] / "lrq"
 
@@ -112,13 +113,12 @@ def test_log_lines_are_printable() -> None:
     stream = io.StringIO()
     logger = logging.Logger("apart")
     logger.addHandler(logging.StreamHandler(stream))
-    make_logs_printable(logger)
-    make_logs_printable(logger)
+    format_logs(logger, as_json=False)
     try:
         raise ValueError("\x1b[2J\u202e")
     except ValueError:
         logger.exception("it said %s", "\x9b1m\x07")
     lines = stream.getvalue()
     assert printable(lines) == lines
-    assert lines.startswith("it said �1m␇\nTraceback")
+    assert "ERROR apart: it said �1m␇\nTraceback" in lines
     assert lines.endswith("ValueError: ␛[2J�\n")

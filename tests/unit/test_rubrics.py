@@ -1,11 +1,19 @@
 """Rubrics in the shapes in which they are published, and the marks of their judges."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lrq.domain.errors import Unreadable
 from lrq.domain.rubrics import BadRubric, Rubric, read_result, read_rubric
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+PROMETHEUS = json.loads((GOLDEN / "prometheus_parse.json").read_text(encoding="utf-8"))
+JANUS = json.loads((GOLDEN / "janus_judge.json").read_text(encoding="utf-8"))
+# Where we read what prometheus-eval does not: the last mark has a whole number of the scale, in bold.
+READ_BESIDES = {"Rated [RESULT] **4**": 4}
 
 FIVE = {score: f"like {score}" for score in range(1, 6)}
 
@@ -79,3 +87,34 @@ def test_the_scale_is_the_rubric_s() -> None:
     assert read_result("[RESULT] 10/10", 0, 10) == 10
     with pytest.raises(Unreadable, match="outside 2 to 4"):
         read_result("[RESULT] 5", 2, 4)
+
+
+def score_or_none(reply: str) -> float | None:
+    try:
+        return read_result(reply)
+    except Unreadable:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [(case["reply"], case["got"]) for case in PROMETHEUS["published_cases"] if case["mode"] == "absolute"]
+    + [(case["reply"], case["prometheus_eval"]) for case in PROMETHEUS["janus_replies_through_it"]],
+)
+def test_replies_are_read_as_prometheus_eval_reads_them(reply: str, score: float | None) -> None:
+    assert score_or_none(reply) == READ_BESIDES.get(reply, score)
+
+
+@pytest.mark.parametrize("case", JANUS["parse"], ids=lambda case: case["reply"])
+def test_where_janus_differs_it_takes_the_first_number_or_one_outside_the_scale(case: dict[str, Any]) -> None:
+    """Its own figures stand where the reply's only number is the whole one after the last mark."""
+    taken_otherwise = {
+        "Feedback: a score 5 answer would cite sources. This one does not. [RESULT] 2": 2,
+        "[RESULT] 7": None,
+        "[RESULT] 0": None,
+        "[RESULT] 3.5": None,
+        "Score: 2 out of 5 because": None,
+        **READ_BESIDES,
+    }
+    reply = case["reply"]
+    assert score_or_none(reply) == taken_otherwise.get(reply, case["score"])

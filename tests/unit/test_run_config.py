@@ -12,6 +12,7 @@ from lrq.domain.errors import UsageError
 from lrq.domain.tokens import TOKEN_RULE
 from lrq.recipes import RECIPES
 from lrq.run_config import load_run_config, snapshot_config
+from lrq.trainer.loss_names import loss_settings
 from lrq.workers import sampler
 
 KEY = "sk-secret-of-mine"
@@ -168,3 +169,28 @@ def test_a_frozen_run_reads_its_own_prompts() -> None:
     assert frozen.config["prompts"]["en/helpfulness"] == "old words"
     with pytest.raises(dataclasses.FrozenInstanceError):
         frozen.config = {}  # type: ignore[misc]
+
+
+PAIRED = ("dpo", "dpo+sft", "longpo", "orpo", "simpo", "hinge")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "allowed"),
+    [
+        ("longreward", {*PAIRED, "sppo", "sft"}),  # responses with rewards: win rates are made of them
+        ("sppo", {*PAIRED, "sppo", "sft"}),
+        ("longpo", {*PAIRED, "sft"}),
+        ("janus", {*PAIRED, "sft"}),
+        ("rubric", {"sft"}),  # demonstrations
+    ],
+)
+@pytest.mark.parametrize("loss", [*PAIRED, "sppo", "sft"])
+def test_a_loss_that_reads_what_the_rows_lack_is_refused_at_once(recipe: str, allowed: set[str], loss: str) -> None:
+    """Nothing is asked or paid for rows that could not be trained on; the reason names what is missing."""
+    wanted = settings(recipe=recipe, train=loss_settings(loss))
+    if loss in allowed:
+        assert snapshot_config(wanted, train=True)["train"]["loss_type"] == loss_settings(loss)["loss_type"]
+        return
+    lacking = "'p_w'" if recipe != "rubric" else "'rejected'"
+    with pytest.raises(UsageError, match=f"rows of recipe {recipe} have no .*{lacking}"):
+        snapshot_config(wanted, train=True)

@@ -1,17 +1,21 @@
 """SPPO's tournament of K responses, judged by a fake that compares by rule."""
 
+import json
 import re
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
 from lrq.domain.errors import Unreadable, Unscored
 from lrq.domain.records import Item, NoRow, Passage, Response, Row, Score
+from lrq.recipes.pairwise import read_preference
 from lrq.recipes.ports import Answer, Case
 from lrq.recipes.recipe import mean_rewards
-from lrq.recipes.sppo import SPPO, read_preference
+from lrq.recipes.sppo import SPPO
 
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "win_rates.json").read_text(encoding="utf-8"))
 T = TypeVar("T")
 Rule = Callable[[str, str], str]  # of the two answers as shown → the letter
 
@@ -38,15 +42,34 @@ async def nearest(queries: Sequence[str], *, count: int, chunk_tokens: int) -> S
     return [[Passage(index=0, start=0, end=4, text="word")] for _ in queries]
 
 
-def case(*texts: str, context: str = "", question: str = "Which?") -> Case:
+class Model:
+    """Fulfils Prefer: the rows of a table, one for each text."""
+
+    def __init__(self, rows: Sequence[Sequence[float]]) -> None:
+        self.rows = rows
+        self.asked: list[tuple[str, ...]] = []
+
+    async def __call__(self, prompt: str, responses: Sequence[str], *, dimension: str) -> Answer[list[list[float]]]:
+        self.asked.append((prompt, *responses))
+        return Answer(value=[list(row) for row in self.rows], text="", calls=("key",))
+
+
+class Mute:
+    """Fulfils Prefer, and cannot."""
+
+    async def __call__(self, prompt: str, responses: Sequence[str], *, dimension: str) -> Answer[list[list[float]]]:
+        raise Unscored("win_rate, preference: too long")
+
+
+def case(*texts: str, context: str = "", question: str = "Which?", **settings: Any) -> Case:
     responses = tuple(Response(text=text, k=k) for k, text in enumerate(texts))
     item = Item(id="1", question=question, context=context)
-    return Case(item=item, texts=SPPO.prompt_texts(), settings=SPPO.settings, responses=responses)
+    return Case(item=item, texts=SPPO.prompt_texts(), settings={**SPPO.settings, **settings}, responses=responses)
 
 
-async def scored(of: Case, judge: Judge) -> Case:
+async def scored(of: Case, judge: Judge | None, model: Model | Mute | None = None) -> Case:
     step = SPPO.step("pairwise")
-    scores = await step.procedure(step.judge(of, judge, nearest))
+    scores = await step.procedure(step.judge(of, judge, nearest, model))  # type: ignore[arg-type]
     return Case(item=of.item, texts=of.texts, settings=of.settings, responses=of.responses, scores=tuple(scores))
 
 
@@ -157,3 +180,97 @@ def test_several_prompts_are_tournaments_of_their_own() -> None:
     first, second = rows(of)
     assert isinstance(first, Row)
     assert second == NoRow(reason="1 of 1 responses have a win rate, 2 needed")
+
+
+def of_row(row: Row | NoRow) -> tuple[int, int, Mapping[str, float]]:
+    """Chosen and rejected of a row, and its figures."""
+    assert isinstance(row, Row), row
+    [turn] = row.turns
+    assert isinstance(turn.chosen, tuple)
+    assert isinstance(turn.rejected, tuple)
+    return turn.chosen[1], turn.rejected[1], row.figures
+
+
+@pytest.mark.parametrize("golden", GOLDEN["cases"], ids=lambda golden: golden["name"])
+@pytest.mark.parametrize("formula", ["paper", "released"])
+async def test_logits_of_a_preference_model_pair_as_in_the_paper_and_in_the_released_code(
+    golden: dict[str, Any], formula: str
+) -> None:
+    """The best and the worst, their win rates, and the probability of the pair alone; ties make no row."""
+    of = case(*"abcde", win_rates=formula)
+    model = Model(golden["logits"])
+    done = await scored(of, None, model)
+    assert model.asked == [("Which?", *"abcde")]
+    expected = golden["official" if formula == "released" else "paper"]
+    assert [score.value for score in done.scores] == pytest.approx(expected["win_rate"], abs=1e-6)
+    evidence = done.scores[0].evidence
+    assert evidence["logits"] == golden["logits"]
+    for row, wanted in zip(evidence["matrix"], expected["probability"], strict=True):
+        assert row == pytest.approx(wanted, abs=1e-6)
+    (row,) = rows(done)
+    if max(expected["win_rate"]) - min(expected["win_rate"]) < 1e-6:
+        assert isinstance(row, NoRow)
+        assert "equally often" in row.reason
+        return
+    official = golden["official"]
+    if isinstance(row, NoRow):
+        assert "does not beat" in row.reason
+        assert formula == "paper"
+        return
+    chosen, rejected, figures = of_row(row)
+    assert figures["p_w"] == pytest.approx(max(expected["win_rate"]), abs=1e-6)
+    assert figures["p_l"] == pytest.approx(min(expected["win_rate"]), abs=1e-6)
+    if formula == "released":
+        assert (f"r{chosen}", f"r{rejected}") == (official["chosen"], official["rejected"])
+        pair = await scored(case(*"abcde", win_rates=formula, opponents="pair"), None, model)
+        _, _, figures = of_row(rows(pair)[0])
+        assert figures["p_w"] == pytest.approx(official["chosen_probs"], abs=1e-6)
+        assert figures["p_l"] == pytest.approx(1 - official["chosen_probs"], abs=1e-6)
+
+
+async def test_rewards_are_compared_by_their_differences() -> None:
+    """A reward model gives one number for each: P = σ(r_i - r_j); what it gave is kept."""
+    done = await scored(case("a", "b"), None, Model([[1.5], [0.5]]))
+    assert [score.value for score in done.scores] == pytest.approx([(0.5 + 0.7310585786) / 2, (0.5 + 0.2689414214) / 2])
+    assert done.scores[0].evidence["rewards"] == [1.5, 0.5]
+
+
+async def test_more_or_fewer_responses_than_five_are_paired_alike() -> None:
+    """Of eight the best is chosen and the worst rejected, wherever they stand."""
+    rewards = [0.1, 0.5, -2.0, 0.3, 0.0, 0.2, 4.0, 0.4]
+    done = await scored(case(*"abcdefgh"), None, Model([[reward] for reward in rewards]))
+    assert of_row(rows(done)[0])[:2] == (6, 2)
+
+
+async def test_equal_texts_are_scored_once_by_a_model_too() -> None:
+    """They tie under either formula."""
+    for formula in ("paper", "released"):
+        model = Model([[0.0, 2.0], [-2.0, 0.0]])
+        done = await scored(case("a", "b", "a", win_rates=formula), None, model)
+        assert model.asked == [("Which?", "a", "b")]
+        assert done.scores[0].evidence["matrix"][0][2] == pytest.approx(0.5)
+        assert done.scores[0].value == done.scores[2].value
+    alone = Model([])
+    done = await scored(case("a", "a"), None, alone)
+    assert alone.asked == []
+    assert rows(done) == [NoRow(reason="all responses win equally often")]
+
+
+async def test_a_model_that_does_not_answer_leaves_the_responses_unscored() -> None:
+    done = await scored(case("a", "b"), None, Mute())
+    assert {(score.state, score.reason) for score in done.scores} == {("unscored", "win_rate, preference: too long")}
+
+
+async def test_released_win_rates_want_logits() -> None:
+    """A judge that writes letters gives none; nothing is asked of it."""
+    judge = Judge(longer)
+    done = await scored(case("a", "ab", win_rates="released"), judge)
+    assert judge.asked == []
+    assert {score.state for score in done.scores} == {"unscored"}
+
+
+@pytest.mark.parametrize("question", GOLDEN["prompts"])
+def test_a_question_is_asked_whole(question: str) -> None:
+    """The released script cuts it at the first "None"."""
+    [prompt] = SPPO.prompts(Case(item=Item(id="1", question=question)))
+    assert prompt.messages[-1]["content"] == question

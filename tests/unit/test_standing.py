@@ -59,3 +59,34 @@ def test_a_few_that_pass_tell_nothing() -> None:
     assert not standing.is_never_taken(1, 30)
     passing(standing, 100)
     assert not standing.is_never_taken(None, 30)
+
+
+def throttled(standing: Standing, *items: int) -> None:
+    for item in items:
+        standing.end(standing.begin(), kind="throttled", item=item)
+
+
+def test_the_first_item_that_is_throttled_without_a_word_slows_nobody_down() -> None:
+    """Until another item is throttled, which is no such item's fault."""
+    standing = Standing()
+    throttled(standing, 1, 1)
+    assert standing.is_its_own(1, 1, names_wait=False)
+    assert not standing.is_its_own(1, 1, names_wait=True)
+    passing(standing, 5)
+    assert standing.is_its_own(1, 1, names_wait=False)
+    throttled(standing, 3)
+    assert not standing.is_its_own(1, 1, names_wait=False)
+    assert not standing.is_its_own(3, 1, names_wait=False)
+    standing.never_taken.add(1)
+    assert standing.is_its_own(3, 1, names_wait=False), "the other one is known to be too large"
+
+
+def test_an_item_that_asks_alone_slows_down_where_some_of_its_calls_pass_or_many_do_not() -> None:
+    """As the last item of a run does under a rate."""
+    standing = Standing()
+    passing(standing, 3, item=1)
+    throttled(standing, 1)
+    assert not standing.is_its_own(1, 1, names_wait=False)
+    standing = Standing()
+    throttled(standing, *[1] * 30)
+    assert not standing.is_its_own(1, 1, names_wait=False)

@@ -48,6 +48,15 @@ def test_a_step_that_cannot_be_shared_is_refused(batch_size: int, processes: int
         ({"beta": -1}, "beta: Input should be greater than 0"),
         ({"zero_stage": 1}, "zero_stage: Input should be 0, 2 or 3"),
         ({"loss_type": ["sigmoid"]}, "loss_type names 1 losses and loss_weights has 2"),
+        ({"loss_betas": {"sppo": 0.1}}, "loss_betas names 'sppo', which is none of the losses"),
+        ({"loss_betas": {"sft": 0.1}}, "the loss 'sft' reads no beta"),
+        ({"loss_betas": {"dpo": 0}}, "a beta is above 0"),
+        ({"loss_betas": {"bpo": 0.1}}, "no loss 'bpo'"),
+        (
+            {"loss_type": ["hinge", "ipo"], "loss_betas": {"ipo": 0.3}},
+            "losses of TRL share one beta, and these have several: hinge 0.15, ipo 0.3",
+        ),
+        ({"optim": "Rms Prop"}, "optim"),
         ({"max_length": "long"}, "max_length: Input should be a valid integer"),
     ],
 )

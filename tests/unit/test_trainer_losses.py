@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from lrq.domain.errors import UsageError
 from lrq.trainer.loss_names import loss_settings
 from lrq.trainer.losses import Coefficients, LogProbs, nll, orpo, sft, simpo, sppo, sppo_share, weighted
 
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.torch
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SPPO = json.loads((GOLDEN / "sppo_loss.json").read_text())["cases"]
+LOGPS = json.loads((GOLDEN / "sppo_loss.json").read_text())["logps"]
 LONGPO = json.loads((GOLDEN / "longpo_loss.json").read_text())["cases"]
 
 
@@ -84,6 +87,30 @@ def test_sppo_and_dpo_equal_the_papers_code(case: dict[str, Any]) -> None:
             assert gradient.tolist() == pytest.approx(official[f"grad_policy_{side}"], rel=1e-9, abs=1e-9)
         compared += 1
     assert compared >= 4
+
+
+@pytest.mark.parametrize("case", SPPO, ids=lambda case: case["seed"])
+def test_hard_labels_of_trl_are_twice_the_papers_loss(case: dict[str, Any]) -> None:
+    """TRL's sppo_hard leaves out the ½: p_w = 1, p_l = 0 in the formula is half of it, pair by pair."""
+    sides = {side: numbers(*case[f"policy_{side}_logps"]) for side in ("chosen", "rejected")}
+    references = {f"{side}_reference": numbers(*case[f"reference_{side}_logps"]) for side in ("chosen", "rejected")}
+    hard = case["trl_sppo_hard"]
+    losses = 2 * sppo(batch(**sides, **references, p_w=1.0, p_l=0.0), Coefficients(beta=hard["beta"]))
+    assert losses.tolist() == pytest.approx(hard["losses"], rel=1e-9, abs=1e-6)
+    assert losses.mean().item() == pytest.approx(hard["mean"], rel=1e-9)
+
+
+def test_the_mean_of_a_response_is_over_its_own_tokens() -> None:
+    """As in the paper's code: labels that are left out count neither way."""
+    counts = [sum(label != -100 for label in labels[1:]) for labels in LOGPS["labels"]]
+    logits = torch.tensor(LOGPS["logits"], dtype=torch.float64).log_softmax(-1)
+    sums = [
+        sum(row[place - 1, label].item() for place, label in enumerate(labels) if place and label != -100)
+        for row, labels in zip(logits, LOGPS["labels"], strict=True)
+    ]
+    assert sums == pytest.approx(LOGPS["sum"], abs=1e-6)
+    record = batch(chosen=numbers(*sums), chosen_tokens=numbers(*counts))
+    assert record.mean_w.tolist() == pytest.approx(LOGPS["mean"], abs=1e-6)
 
 
 def under(table: list[list[float]], sequences: list[list[int]], labels: list[list[int]]) -> torch.Tensor:
@@ -153,3 +180,43 @@ def test_every_name_has_its_terms() -> None:
     assert loss_settings("dpo") == {"loss_type": ["sigmoid"], "loss_weights": [1.0], "beta": 0.1}
     assert loss_settings("nll:2,dpo:0.5") == {"loss_type": ["nll", "sigmoid"], "loss_weights": [2.0, 0.5], "beta": 0.1}
     assert loss_settings("sft") == {"loss_type": ["sft"], "loss_weights": [1.0]}
+
+
+def test_each_term_of_a_sum_has_a_beta() -> None:
+    """Written beside it, or its paper's; of a sum by name, its terms that read one."""
+    assert loss_settings("dpo:beta=0.3+0.1*sft") == {
+        "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1], "beta": 0.3
+    }  # fmt: skip
+    assert loss_settings("sppo+2*dpo:beta=1e-1") == {
+        "loss_type": ["sppo", "sigmoid"], "loss_weights": [1.0, 2.0], "beta": 1e-3, "loss_betas": {"sigmoid": 0.1}
+    }  # fmt: skip
+    assert loss_settings("longpo:beta=0.2")["beta"] == 0.2
+    assert loss_settings("simpo:gamma=0.5")["gamma"] == 0.5
+    assert loss_settings("1e+1*hinge+sft")["loss_weights"] == [10.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sft:beta=0.1", "'sft' reads no beta"),
+        ("dpo:beta=0.1+dpo:beta=0.2", "comes twice with different betas"),
+        ("dpo:gamma=1", "simpo alone reads gamma"),
+        ("dpo:alpha=1", "--loss wants NAME"),
+        ("dpo:beta=much", "--loss wants NAME"),
+        ("2*dpo:3", "--loss wants NAME"),
+        ("nan*dpo", "--loss wants NAME"),
+        ("dpo+", "no loss ''"),
+    ],
+)
+def test_a_sum_that_means_nothing_is_refused(text: str, words: str) -> None:
+    """In one line, before anything is paid."""
+    with pytest.raises(UsageError, match=re.escape(words)):
+        loss_settings(text)
+
+
+def test_the_betas_of_a_sum_are_those_of_its_terms() -> None:
+    """½(0 - ½/0.1)² + ½(0 + ½/0.1)² = 25 for hard labels at 0.1; log 2 for an even pair whatever DPO's beta."""
+    row = batch(rejected=0.0, chosen_reference=0.0, rejected_reference=0.0, p_w=1.0, p_l=0.0)
+    coefficients = Coefficients(beta=7.0, betas={"sppo": 0.1})
+    assert weighted(row, coefficients, {"sppo": 1.0}).item() == pytest.approx(25)
+    assert weighted(row, coefficients, {"sppo": 1.0, "sigmoid": 2.0}).item() == pytest.approx(25 + 2 * math.log(2))

@@ -105,3 +105,45 @@ def test_a_bad_line_says_why(line: bytes, reason: str) -> None:
     assert isinstance(row, BadRow)
     assert row.line == 9
     assert row.reason.startswith(reason)
+
+
+SYSTEM, USER = {"role": "system", "content": "You are brief."}, {"role": "user", "content": "Why?"}
+ONE, TWO = ({"role": "assistant", "content": text} for text in ("Because.", "It is a long story."))
+
+
+@pytest.mark.parametrize(
+    ("before", "read"),
+    [([], [SYSTEM, USER]), ([USER], [SYSTEM, USER]), ([SYSTEM, USER], [SYSTEM, USER]),
+     ([{"role": "user", "content": "You are brief.\nWhy?"}], [SYSTEM, USER]),
+     ([SYSTEM, USER, ONE, USER], [SYSTEM, USER, ONE, USER])],
+    ids=["answer alone", "prompt", "system and prompt", "in one text", "earlier turns"],
+)  # fmt: skip
+def test_multifaceted_pairs_are_read_whatever_precedes_the_answers(
+    before: list[dict[str, str]], read: list[dict[str, str]]
+) -> None:
+    """The last message answers; what only repeats system message and prompt is left out, earlier turns stay."""
+    line = {"system": "You are brief.", "prompt": "Why?", "chosen": [*before, ONE], "rejected": [*before, TWO]}
+    row = read_row({"main_source": "m", **line}, 1)
+    assert isinstance(row, PreferenceRow)
+    assert (row.prompt, row.chosen, row.rejected) == (read, [ONE], [TWO])
+
+
+def test_multifaceted_outputs_are_demonstrations_and_reward_pairs_are_messages() -> None:
+    row = read_row({"system": "You are brief.", "prompt": "Why?", "output": "Because."}, 1)
+    assert isinstance(row, PreferenceRow)
+    assert (row.prompt, row.chosen, row.rejected) == ([SYSTEM, USER], [ONE], None)
+    row = read_row({"input": "You are brief.\nWhy?", "chosen": ONE["content"], "rejected": TWO["content"]}, 1)
+    assert isinstance(row, PreferenceRow)
+    asked = [{"role": "user", "content": "You are brief.\nWhy?"}]
+    assert (row.prompt, row.chosen, row.rejected) == (asked, [ONE], [TWO])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "reason"),
+    [([USER], [ONE], "has messages as 'chosen' whose last is not the assistant's"),
+     ([SYSTEM, ONE, USER, ONE], [SYSTEM, TWO, USER, TWO], "answer different messages")],
+)  # fmt: skip
+def test_multifaceted_pairs_that_do_not_answer_the_same_say_so(chosen: Any, rejected: Any, reason: str) -> None:
+    row = read_row({"system": "You are brief.", "prompt": "Why?", "chosen": chosen, "rejected": rejected}, 1)
+    assert isinstance(row, BadRow)
+    assert reason in row.reason

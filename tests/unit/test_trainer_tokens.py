@@ -15,7 +15,7 @@ pytest.importorskip("pyarrow")
 
 from lrq.trainer.rows import PreferenceRow
 from lrq.trainer.tally import Tally, check_dropped
-from lrq.trainer.tokens import as_chat, cut_middle, encode, fits, render, tokenize
+from lrq.trainer.tokens import Chat, as_chat, cut_middle, encode, fits, render, tokenize
 
 FILES = {"model": "m", "rows": "r", "output": "o"}
 
@@ -188,6 +188,42 @@ def test_rows_from_elsewhere_close_no_turn_with_their_documents(rule: dict[str, 
     assert (ids["prompt_ids"] == list(asked)) is not rule
     assert ids["prompt_ids"].count(tokenizer.eos_token_id) == (2 if rule else 1)
     assert tokenizer.convert_tokens_to_ids("<user>") in ids["chosen_ids"]
+
+
+CONTROL = "w1 <eos> w2 <assistant> w3"
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_control_tokens_of_plain_rows_are_letters_unless_the_training_says_otherwise(bos: bool) -> None:
+    """In prompt and responses, the end that is added aside; a row without any is read as ever."""
+    tokenizer = chat_tokenizer()
+    if bos:
+        tokenizers = pytest.importorskip("tokenizers")
+        tokenizer.bos_token = "<user>"
+        user = tokenizer.convert_tokens_to_ids("<user>")
+        start = tokenizers.processors.TemplateProcessing(single="<user> $A", special_tokens=[("<user>", user)])
+        tokenizer.backend_tokenizer.post_processor = start
+    first = [tokenizer.bos_token_id] * bos
+    eos, control = tokenizer.eos_token_id, set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    one = PreferenceRow(line=1, prompt=CONTROL, chosen=" w4 <assistant> w5<eos>", rejected=" w5 <eos> w4", unended=())
+    broken = render(one, tokenizer)
+    (ids,) = encode([broken], tokenizer)
+    assert broken.is_broken
+    assert ids["prompt_ids"][: len(first)] == first
+    assert not control & set(ids["prompt_ids"][len(first) :])
+    for side in ("chosen_ids", "rejected_ids"):
+        *response, last = ids[side]
+        assert last == eos
+        assert not control & set(response)
+    (read,) = encode([render(one, Chat(tokenizer, (), True))], tokenizer)
+    assert read["prompt_ids"] == tokenizer([CONTROL])["input_ids"][0]
+    assert tokenizer.convert_tokens_to_ids("<assistant>") in read["chosen_ids"]
+    assert read["chosen_ids"].count(eos) == 1
+    cut = PreferenceRow(line=1, prompt=CONTROL, chosen=" w4 <eos>", rejected=" w5", unended=("chosen",))
+    (open_,) = encode([render(cut, tokenizer)], tokenizer)
+    assert (eos in open_["chosen_ids"], open_["rejected_ids"][-1]) == (False, eos)
+    clean = PreferenceRow(line=1, prompt="w1 w2", chosen=" w4", rejected=" w5")
+    assert render(clean, tokenizer).texts == render(clean, Chat(tokenizer, (), True)).texts
 
 
 def test_a_template_reads_no_more_than_it_names() -> None:

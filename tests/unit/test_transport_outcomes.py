@@ -260,6 +260,12 @@ def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
     assert read({}, 429, Retry_After=value).retry_after == seconds
 
 
+@pytest.mark.parametrize(("value", "seconds"), [("250", 0.25), ("-3", None), ("9" * 400, None), ("²", None)])
+def test_retry_after_in_milliseconds(value: str, seconds: float | None) -> None:
+    """A number beyond all numbers would reach the limiter of all processes as none."""
+    assert read({}, 429, retry_after_ms=value).retry_after == seconds
+
+
 @pytest.mark.parametrize(("ahead", "low", "high"), [(100, 98, 101), (-100, 0, 0)])
 def test_retry_after_as_a_date(ahead: int, low: float, high: float) -> None:
     """One that is past is now."""

@@ -117,7 +117,7 @@ class Gate:
         self._credits = {}
 
     def ask(self, now: float) -> dict[str, Any]:
-        """What this process says in a poll; `heed` or `lose` has to follow."""
+        """Return what this process says in a poll; `heed` or `lose` has to follow."""
         self._return_credits()
         elapsed = max(now - self._asked, 0.01)
         self._pace += 0.3 * (self._finished / elapsed - self._pace)
@@ -127,11 +127,11 @@ class Gate:
             self._unconfirmed, self._report = self._report, Report()
             self._seq += 1
         limits = self.lane.limits
-        told = {"requests": limits.rpm, "tokens": limits.tpm, "concurrency": limits.concurrency}
+        by_name = {"requests": limits.rpm, "tokens": limits.tpm, "concurrency": limits.concurrency}
         return {
             "lane": self.lane.name,
             "seq": self._seq,
-            "told": {name: limit for name, limit in told.items() if limit is not None},
+            "told": {name: limit for name, limit in by_name.items() if limit is not None},
             "in_flight": self.in_flight,
             "waiting": len(self.waiting),
             "soon": int(self._pace * 2 * QUIET) + 2,
@@ -140,7 +140,7 @@ class Gate:
         }
 
     def _expect(self, elapsed: float) -> dict[int, Spare]:
-        """What will come before the next poll if calls keep coming as they do: the mean and 1.5 deviations."""
+        """Return what will come before the next poll if calls keep coming as they do: the mean and 1.5 deviations."""
         calls = sum(arrivals.calls for arrivals in self._arrivals.values())
         self._coming += 0.3 * (calls / elapsed - self._coming)
         mean = self._coming * QUIET
@@ -162,11 +162,11 @@ class Gate:
         self.view = read_view(self.lane.name, reply["view"])
 
     def lose(self) -> None:
-        """The poll failed: nothing may be begun until one succeeds."""
+        """Note that the poll failed: nothing may be begun until one succeeds."""
         self._slots, self._held_up = 0, "rate"
 
     def next_poll(self) -> float | None:
-        """Seconds until the next poll is due; None: not until something happens."""
+        """Return the seconds until the next poll is due; None: not until something happens."""
         if self.waiting:
             return self._wait
         if not self._report.is_empty or self._has_credit():

@@ -30,18 +30,18 @@ class Seen:
 
 
 def read_headers(headers: Mapping[str, str]) -> dict[str, Seen]:
-    """What is said of "requests" and of "tokens".
+    """Return what is said of "requests" and of "tokens".
 
     Args:
         headers: names in any case if the mapping allows it, else in lower case.
     """
-    found = {}
+    by_kind = {}
     for kind, ways in _NAMES.items():
         for limit_, remaining, reset in ways:
-            if kind not in found and (limit := _count(headers.get(limit_))):
-                left, whole = _count(headers.get(remaining)), read_duration(headers.get(reset))
-                found[kind] = Seen(limit=limit, remaining=left, reset=whole)
-    return found
+            if kind not in by_kind and (limit := _count(headers.get(limit_))):
+                left, reset_in = _count(headers.get(remaining)), read_duration(headers.get(reset))
+                by_kind[kind] = Seen(limit=limit, remaining=left, reset=reset_in)
+    return by_kind
 
 
 def _count(text: str | None) -> int | None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -33,6 +34,7 @@ class _Attendant:
 
     def __init__(self, gate: Gate, poll: _Poll) -> None:
         self.gate = gate
+        self.lane: Lane | None = None  # as the settings have it
         self._poll = poll
         self._loop = asyncio.get_running_loop()
         self._due = asyncio.Event()
@@ -100,8 +102,8 @@ class _Attendant:
         self._tries += 1
         if self._loop.time() >= self._warned + _WARN_EVERY:
             self._warned = self._loop.time()
-            said = f"{type(error).__name__}: {error}"[:200]
-            log.warning("The limiter gets no answer from Redis (%s); calls wait.", said, extra={"error": said})
+            problem = f"{type(error).__name__}: {error}"[:200]
+            log.warning("The limiter gets no answer from Redis (%s); calls wait.", problem, extra={"error": problem})
 
 
 class Limiter:
@@ -123,7 +125,18 @@ class Limiter:
         self._prefix = prefix
         self._constants = {"owner": owner, "window": window, "slack": slack}
         self._attendants: dict[str, _Attendant] = {}
+        self._overrides: Mapping[str, Mapping[str, int]] = {}
         self._closed = False
+
+    def override(self, limits: Mapping[str, Mapping[str, int]]) -> None:
+        """Let other limits than the settings' hold for these lanes: by lane, any of rpm, tpm and concurrency."""
+        if limits == self._overrides:
+            return
+        self._overrides = limits
+        for attendant in self._attendants.values():
+            if attendant.lane is not None:
+                attendant.gate.lane = self._in_force(attendant.lane)
+                attendant.nudge()
 
     async def acquire(self, lane: Lane, *, tokens: int, run: int, started: bool) -> Permit:
         """Wait for leave to send one call now.
@@ -185,7 +198,7 @@ class Limiter:
             attendant.nudge(QUIET)
 
     async def close(self) -> None:
-        """Who waits gets Stopping; what is settled is reported."""
+        """Raise Stopping in who waits, and report what is settled."""
         self._closed = True
         for attendant in self._attendants.values():
             for waiter in attendant.gate.waiting.all():
@@ -196,11 +209,11 @@ class Limiter:
 
     @property
     def in_flight(self) -> int:
-        """This process's calls in flight; from any thread."""
+        """Count this process's calls in flight; from any thread."""
         return sum(attendant.gate.in_flight for attendant in tuple(self._attendants.values()))
 
     def view(self) -> dict[str, LaneView]:
-        """The lanes this process uses, as its last poll of each saw them."""
+        """Return the lanes this process uses, as its last poll of each saw them."""
         views = (attendant.gate.view for attendant in self._attendants.values())
         return {view.name: view for view in views if view is not None}
 
@@ -213,15 +226,20 @@ class Limiter:
         attendant = self._attendants.get(lane.name)
         if attendant is None:
             attendant = self._attendants[lane.name] = _Attendant(Gate(lane), self._ask)
-        attendant.gate.lane = lane
+        if attendant.lane is not lane:
+            attendant.lane, attendant.gate.lane = lane, self._in_force(lane)
         return attendant
+
+    def _in_force(self, lane: Lane) -> Lane:
+        changed = self._overrides.get(lane.name)
+        return replace(lane, limits=replace(lane.limits, **changed)) if changed else lane
 
     async def _ask(self, lane: Lane, ask: dict[str, Any]) -> Any:
         return await self._script(keys=keys_of(self._prefix, lane.name), args=[orjson.dumps(self._constants | ask)])
 
 
 async def read_lanes(redis: Redis, prefix: str, *, window: float = WINDOW, slack: float = SLACK) -> dict[str, LaneView]:
-    """All lanes used within a day, as they stand now: for processes that make no calls themselves.
+    """Return all lanes used within a day, as they stand now: for processes that make no calls themselves.
 
     Raises redis.exceptions.RedisError when Redis does not answer.
     """
@@ -230,7 +248,7 @@ async def read_lanes(redis: Redis, prefix: str, *, window: float = WINDOW, slack
     lanes = {}
     for raw in await redis.smembers(lanes_key(prefix)):
         name = raw.decode() if isinstance(raw, bytes) else str(raw)
-        seen = await script(keys=keys_of(prefix, name), args=[orjson.dumps(ask)])
-        if seen:
-            lanes[name] = read_view(name, orjson.loads(seen))
+        view = await script(keys=keys_of(prefix, name), args=[orjson.dumps(ask)])
+        if view:
+            lanes[name] = read_view(name, orjson.loads(view))
     return lanes

@@ -31,7 +31,7 @@ class Report:
         return not (self.requests or self.tokens or self.answered or self.failures)
 
     def give_back(self, run: int, bucket: int, calls: int, tokens: int) -> None:
-        """A grant, or what is left of it, that is not used."""
+        """Give back a grant, or what is left of it, that is not used."""
         self.unused[run] += calls
         self.requests[bucket] -= calls
         self.tokens[bucket] -= tokens
@@ -59,15 +59,15 @@ class Report:
     def _learn(self, permit: Permit, status: Outcome, seen: Mapping[str, Seen]) -> None:
         if seen and permit.bucket >= self.headers_bucket:
             self.headers_bucket = permit.bucket
-            own = {"requests": permit.own_requests, "tokens": permit.own_tokens}
-            self.headers = {kind: _as_json(one, own[kind]) for kind, one in seen.items()}
+            counts = {"requests": permit.own_requests, "tokens": permit.own_tokens}
+            self.headers = {kind: _as_json(one, counts[kind]) for kind, one in seen.items()}
         if status == "throttled":
             before = self.throttled or {"bucket": -1}
             self.throttled = before | {"bucket": max(permit.bucket, before["bucket"])}
             self.throttled |= _blame(seen, permit.tokens)
 
     def wait_after_429(self, seconds: float) -> None:
-        """The server's Retry-After, for the 429 just added."""
+        """Note the server's Retry-After, in seconds, for the 429 just added."""
         if self.throttled is not None:
             self.throttled["after"] = max(seconds, self.throttled.get("after", 0.0))
 
@@ -90,13 +90,17 @@ class Report:
 
 
 def _as_json(seen: Seen, own: int) -> dict[str, Any]:
-    said = {"limit": seen.limit, "remaining": seen.remaining, "reset": seen.reset, "own": own}
-    return {name: value for name, value in said.items() if value is not None}
+    fields = {"limit": seen.limit, "remaining": seen.remaining, "reset": seen.reset, "own": own}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _blame(seen: Mapping[str, Seen], tokens: int) -> dict[str, Any]:
-    """Which limit a 429 speaks of, if its headers tell, and whether what remains of it explains the 429."""
-    left = {kind: one.remaining / one.limit for kind, one in seen.items() if one.remaining is not None}
+    """Return which limit a 429 speaks of, if its headers tell, and whether what remains of it explains the 429."""
+    left = {
+        kind: seen_limit.remaining / seen_limit.limit
+        for kind, seen_limit in seen.items()
+        if seen_limit.remaining is not None
+    }
     kind = min(left, key=left.__getitem__, default=None)
     if kind is None or left[kind] >= 0.5:
         return {}

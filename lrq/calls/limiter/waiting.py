@@ -49,7 +49,7 @@ class Waiting:
         self._count += 1
 
     def remove(self, waiter: Waiter) -> bool:
-        """False: it no longer waits."""
+        """Remove a call; False: it no longer waits."""
         lines = self._runs.get(waiter.run)
         if lines is None or waiter not in lines[not waiter.started]:
             return False
@@ -60,7 +60,7 @@ class Waiting:
         return True
 
     def first(self, run: int) -> Waiter | None:
-        """Who of this run goes next; a wait that was cancelled, and has not noticed yet, is passed over."""
+        """Return who of this run goes next; a wait that was cancelled, and has not noticed yet, is passed over."""
         return next((waiter for waiter in self._in_order(run) if not waiter.future.done()), None)
 
     def _in_order(self, run: int) -> Iterator[Waiter]:

@@ -7,7 +7,7 @@ import { showLabels } from "./label.js";
 import { showOverview } from "./overview.js";
 import { hashOf, readHash } from "./routes.js";
 import { showRuns } from "./runs.js";
-import { load } from "./source.js";
+import { isFile, load } from "./source.js";
 import { language, setLanguage, t } from "./strings.js";
 
 const PAGES = { runs: showRuns, overview: showOverview, items: showItems, item: showItem, label: showLabels };
@@ -68,7 +68,8 @@ function header(route) {
       h("button", { type: "button", onclick: showHelp, title: t("keys") + " (?)" }, "?", h("span", { class: "hidden" }, t("keys")))));
 }
 
-async function show() {
+// `inPlace`: the same page with newer figures; it stays where it is.
+async function show(inPlace = false) {
   const number = ++shown;
   const route = readHash(location.hash);
   const main = h("main", { id: "main", tabindex: -1 }, h("p", { class: "note", role: "status" }, t("Loading …")));
@@ -76,20 +77,45 @@ async function show() {
   document.documentElement.lang = language();
   document.title = [route.run, "lrq"].filter(Boolean).join(" · ");
   const nextKeys = {};
-  const late = setTimeout(() => app.replaceChildren(header(route), main), app.childElementCount ? 150 : 0);
+  const late = inPlace ? 0 : setTimeout(() => app.replaceChildren(header(route), main), app.childElementCount ? 150 : 0);
   let content;
   try {
     content = await PAGES[route.page](route, nextKeys, about);
   } catch (error) {
+    if (inPlace) return; // the next look may find the server again
     content = h("div", { class: "card error", role: "alert" }, h("h1", {}, t("This page cannot be shown")), h("p", {}, error.message));
   }
   clearTimeout(late);
-  if (number !== shown) return;
+  if (number !== shown || (inPlace && isBusy())) return;
+  const height = scrollY;
   keys = nextKeys;
   main.replaceChildren(content);
   app.replaceChildren(header(route), main);
-  window.scrollTo(0, 0);
+  window.scrollTo(0, inPlace ? height : 0);
   document.documentElement.dataset.ready = String(number);
+}
+
+// ----- newer figures while runs work
+
+const LIVE = ["runs", "overview", "items"];
+const LOOK_EVERY = 3_000; // milliseconds
+let seen = { run: null, stamp: "" };
+
+// A reader who selects, types or has something open is not disturbed.
+function isBusy() {
+  const at = document.activeElement;
+  return String(getSelection()) !== "" || document.querySelector("dialog[open]") !== null || (at !== null && at.matches("input, textarea, select, tr, tbody a"));
+}
+
+async function look() {
+  const route = readHash(location.hash);
+  if (document.hidden || !LIVE.includes(route.page)) return;
+  const run = route.run || "";
+  const { stamp } = await load("stamp", { run }).catch(() => seen);
+  const isNewer = seen.run === run && seen.stamp !== stamp;
+  if (isNewer && isBusy()) return;
+  seen = { run, stamp };
+  if (isNewer) await show(true);
 }
 
 // ----- keys
@@ -138,10 +164,11 @@ function showHelp() {
 async function start() {
   setTheme(recall("theme", "auto"));
   setLanguage(recall("language", navigator.language.startsWith("zh") ? "zh" : "en"));
-  addEventListener("hashchange", show);
+  addEventListener("hashchange", () => show());
   addEventListener("keydown", onKey);
   about = await load("about").catch(() => about);
   await show();
+  if (!isFile()) setInterval(look, LOOK_EVERY);
 }
 
 start();

@@ -99,6 +99,7 @@ function heading(run, parameters, item, steps) {
     h("h1", {}, item.id), chip(t(item.state), item.state),
     margins.length ? h("span", { class: "note" }, t("margin {0}", margins.join(", "))) : null,
     item.reason ? h("span", { class: "note" }, item.reason) : null,
+    (item.tasks || []).length ? h("span", { class: "note" }, `${t("Tasks at work")}: `, item.tasks.map((task) => [" ", h("a", { href: task.href }, task.step)])) : null,
     h("nav", { class: "steps", "aria-label": t("Items beside") }, step(steps.previous, t("← previous"), "k"),
       steps.total ? h("span", { class: "note" }, t("{0} of {1}", count(Number(parameters.at) + 1), count(steps.total))) : null,
       step(steps.next, t("next →"), "j")));

@@ -36,6 +36,7 @@ function draw(run, facts, charts, agreement) {
     relations(run, charts),
     labelled(agreement),
     training(charts.curves, facts.trainings),
+    evaluations(facts.before_after || []),
     stages(charts, facts),
     troubles(run, facts));
 }
@@ -121,6 +122,17 @@ function training(curves, trainings) {
     return card(t(CURVES[name]), words, lines(t(CURVES[name]), series));
   });
   return section(t("Training"), ...states, h("div", { class: "grid" }, cards));
+}
+
+function evaluations(found) {
+  if (!found.length) return null;
+  const rows = found.map((one) => h("tr", {},
+    h("th", { scope: "row" }, h("a", { href: hashOf({ run: one.before }) }, one.before), " → ", h("a", { href: hashOf({ run: one.after }) }, one.after)),
+    h("td", {}, count(one.round + 1)), h("td", {}, figure(one.mean_before)), h("td", {}, figure(one.mean_after)), h("td", {}, figure(one.difference)),
+    h("td", {}, one.interval ? `${figure(one.interval[0])} – ${figure(one.interval[1])}` : "–"),
+    h("td", {}, count(one.better)), h("td", {}, count(one.worse)), h("td", {}, count(one.items))));
+  const names = [t("evaluations"), t("round"), t("before"), t("after"), t("difference"), t("95 % interval"), t("better"), t("worse"), t("items")];
+  return section(t("Before and after training"), h("p", { class: "note" }, t("Mean rewards of held-out items, by `lrq evaluate`.")), table(names, rows));
 }
 
 const figureOrShort = (value) => (Math.abs(value) < 0.01 && value !== 0 ? value.toExponential(1) : figure(value));

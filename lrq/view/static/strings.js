@@ -1,6 +1,9 @@
 // Words of the page. The English ones are the keys; {0} is filled in. Data is never translated.
 
 const CHINESE = {
+  "evaluations": "评测", "round": "轮次", "before": "训练前", "after": "训练后", "difference": "差异", "better": "变好", "worse": "变差",
+  "Before and after training": "训练前后", "Mean rewards of held-out items, by `lrq evaluate`.": "留出条目的平均奖励，由 `lrq evaluate` 得出。",
+  "Tasks at work": "进行中的任务",
   "Overview": "概览", "Items": "条目", "Label": "标注", "All runs": "全部运行", "Pages of the run": "本次运行的页面",
   "language": "语言", "light or dark": "明暗主题", "keys": "快捷键", "Keys": "快捷键", "Close": "关闭", "Summing up …": "汇总中…", "Loading …": "加载中…",
   "This page cannot be shown": "无法显示此页", "next and previous": "下一个、上一个", "open": "打开", "search": "搜索",

@@ -1,0 +1,18 @@
+"""Tables and figures as commands print them."""
+
+from rich import box
+from rich.table import Table
+
+
+def table(*columns: str, title: str = "") -> Table:
+    """Return a table whose first column names its rows."""
+    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for place, column in enumerate(columns):
+        # Where there is no room the names of rows are folded: figures are never cut.
+        made.add_column(column, justify="left" if place == 0 else "right", no_wrap=place > 0, overflow="fold")
+    return made
+
+
+def figure(number: int) -> str:
+    """Return a number that fits a column; --json has all its digits."""
+    return f"{number:,}" if number < 1_000_000 else f"{number / 1e6:,.1f}M"
