@@ -106,7 +106,8 @@ def _check_value(name: str, value: Any, default: Any, choices: Collection[str] =
         what = _SORTS.get(sort, f"a {sort.__name__}") + ("" if least is None else f" from {least:g}")
         raise UsageError(f"settings.{name} is {what}, not {value!r}")
     if choices and value not in choices:
-        raise UsageError(f"settings.{name} is {' or '.join(choices)}, not {value!r}")
+        *others, last = choices
+        raise UsageError(f"settings.{name} is {', '.join(others)} or {last}, not {value!r}")
 
 
 def _check_loss(recipe: Recipe, own: Mapping[str, Any], loss: Mapping[str, Any]) -> None:

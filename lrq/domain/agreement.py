@@ -80,7 +80,7 @@ def _compare_counted(pairs: Mapping[_Pair, int]) -> Agreement:
         items=items,
         counts={name: counts[name] for name in CATEGORIES},
         variation=deviation / (criteria * items),
-        kappa=[_kappa(_column(pairs, at)) for at in range(criteria)],
+        kappa=[_kappa(_column(pairs, index)) for index in range(criteria)],
     )
 
 
@@ -115,11 +115,11 @@ def best_constant(references: Sequence[Scores], scale: Sequence[int]) -> tuple[t
     Best by acceptable accuracy, then by accurate ones, then by the smaller variation. Where there are more than 10,000
     combinations, a constant has the same score for every criterion.
     """
-    counted = Counter(map(tuple, references))
+    counts = Counter(map(tuple, references))
     criteria = len(references[0])
     is_small = len(scale) ** criteria <= _MOST_CONSTANTS
     candidates = product(scale, repeat=criteria) if is_small else ((score,) * criteria for score in scale)
-    rated = [(one, _compare_counted({(each, one): n for each, n in counted.items()})) for one in candidates]
+    rated = [(one, _compare_counted({(each, one): n for each, n in counts.items()})) for one in candidates]
     return max(rated, key=lambda one: (one[1].acceptable, one[1].accurate, -one[1].variation))
 
 
@@ -131,17 +131,17 @@ def bootstrap_intervals(
     `accurate`, `acceptable` and `variation` have one each, `kappa` has one for each criterion.
     """
     generator = random.Random(seed)
-    counted = _count_pairs(references, predictions)
-    pairs, ends = list(counted), list(accumulate(counted.values()))
-    drawn = [
+    counts = _count_pairs(references, predictions)
+    pairs, ends = list(counts), list(accumulate(counts.values()))
+    samples = [
         _compare_counted(Counter(generator.choices(pairs, cum_weights=ends, k=len(references))))
         for _ in range(resamples)
     ]
     return {
-        "accurate": _percentiles([one.accurate for one in drawn]),
-        "acceptable": _percentiles([one.acceptable for one in drawn]),
-        "variation": _percentiles([one.variation for one in drawn]),
-        "kappa": [_percentiles(values) for values in zip(*(one.kappa for one in drawn), strict=True)],
+        "accurate": _percentiles([sample.accurate for sample in samples]),
+        "acceptable": _percentiles([sample.acceptable for sample in samples]),
+        "variation": _percentiles([sample.variation for sample in samples]),
+        "kappa": [_percentiles(values) for values in zip(*(sample.kappa for sample in samples), strict=True)],
     }
 
 

@@ -20,17 +20,17 @@ def trl_row(
 
 
 def trl_pair(prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, Any]:
-    """A preference row of TRL: conversational, with an explicit prompt."""
+    """Return a preference row of TRL: conversational, with an explicit prompt."""
     return {"prompt": _chat(prompt), "chosen": _assistant(chosen), "rejected": _assistant(rejected)}
 
 
 def trl_demonstration(prompt: Sequence[Message], answer: str) -> dict[str, Any]:
-    """A prompt-completion row of TRL, conversational."""
+    """Return a prompt-completion row of TRL, conversational."""
     return {"prompt": _chat(prompt), "completion": _assistant(answer)}
 
 
 def longreward_pair(item: Item, chosen: str, rejected: str) -> dict[str, Any]:
-    """A row of LongReward's published preference data."""
+    """Return a row of LongReward's published preference data."""
     return {
         "idx": item.id,
         "context": item.context,
@@ -41,7 +41,7 @@ def longreward_pair(item: Item, chosen: str, rejected: str) -> dict[str, Any]:
 
 
 def llama_factory_pair(prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, Any]:
-    """A preference row of LLaMA-Factory in its sharegpt form; `llama_factory_entry` describes the file."""
+    """Return a preference row of LLaMA-Factory in its sharegpt form; `llama_factory_entry` describes the file."""
     system, chat = _split_system(prompt)
     return {
         "system": system,
@@ -52,7 +52,7 @@ def llama_factory_pair(prompt: Sequence[Message], chosen: str, rejected: str) ->
 
 
 def llama_factory_entry(file_name: str) -> dict[str, Any]:
-    """What dataset_info.json must say of a file of such rows."""
+    """Return what dataset_info.json must say of the file `name` of such rows."""
     columns = {name: name for name in ("system", "chosen", "rejected")}
     return {
         "file_name": file_name,
@@ -68,8 +68,8 @@ def pair_scores(
     rewards: Mapping[str, Reward | None],
     scores: Mapping[str, Sequence[Score]],
 ) -> dict[str, Any]:
-    """What a pair was made of, beside the fields that other tools read: id, reward, margin and scores by side."""
-    values = {side: {score.dimension: score.value for score in known} for side, known in scores.items()}
+    """Return what a pair was made of beside what other tools read: `id`, `reward`, `margin` and scores by side."""
+    values = {side: {score.dimension: score.value for score in side_scores} for side, side_scores in scores.items()}
     return {
         "id": item.id,
         "reward": {side: reward.value if reward else None for side, reward in rewards.items()},
@@ -79,7 +79,7 @@ def pair_scores(
 
 
 def score_row(item: str, response: Response, scores: Iterable[Score], reward: Reward | None) -> dict[str, Any]:
-    """All scores of one response. What is no value is null, with its reason under the same name.
+    """Return all scores of one response. What is no value is null, with its reason under the same name.
 
     The reward keeps the recipe's scale. A reason of its own ("the mean of three") stands under `reward`. Round and
     prompt are named where a run has more than the first.
@@ -90,7 +90,7 @@ def score_row(item: str, response: Response, scores: Iterable[Score], reward: Re
         reasons["reward"] = (reward.reason if reward else "") or _why_none(reasons)
     return {
         "id": item,
-        **{name: place for name, place in (("round", response.round), ("prompt", response.prompt)) if place},
+        **{name: number for name, number in (("round", response.round), ("prompt", response.prompt)) if number},
         "response": response.k,
         "answer": response.text,
         "scores": {score.dimension: score.value if score.state == "value" else None for score in scores},
@@ -116,7 +116,7 @@ def _said(role: str, text: str) -> dict[str, str]:
 
 
 def _split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
-    """The system message has a column of its own there."""
+    """Part the system message from the others: it has a column of its own there."""
     if messages and messages[0]["role"] == "system":
         return messages[0]["content"], messages[1:]
     return "", messages

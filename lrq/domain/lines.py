@@ -56,7 +56,7 @@ def parse_entry(line: object, needs: Collection[str] = (), default_id: str = "")
     if not isinstance(line, Mapping):
         raise BadLine(f"the line is {_kind(line)}; a line is one JSON object")
     line, missing = _published(line)
-    spelt = {name: found for name in _READERS if (found := _spelling(name, line))}
+    spelt = {name: spelling for name in _READERS if (spelling := _spelling(name, line))}
     values, dropped = _read_fields(line, spelt, {"id", "responses", *needs})
     if default_id and not any(name in line for name in ("id", *ALIASES["id"])):
         values["id"] = default_id
@@ -86,11 +86,11 @@ def _published(line: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], tuple[str, .
     EvalYaks has a conversation and its scores in one text; Feedback Collection has its rubric in fields of its own.
     """
     if isinstance(line.get("orig_criteria"), str):
-        named = {ours: line.get(f"orig_{theirs}") for ours, theirs in _FEEDBACK_FIELDS.items()}
+        renamed = {field: line.get(f"orig_{theirs}") for field, theirs in _FEEDBACK_FIELDS.items()}
         rubric = {name: value for name, value in line.items() if name == "orig_criteria" or "_score" in str(name)}
-        rest = {name: value for name, value in line.items() if not str(name).startswith("orig_")}
+        others = {name: value for name, value in line.items() if not str(name).startswith("orig_")}
         responses = [line["orig_response"]] if line.get("orig_response") else None
-        return {**named, **rest, "rubrics": [rubric], "responses": responses}, ()
+        return {**renamed, **others, "rubrics": [rubric], "responses": responses}, ()
     text = line.get("PROMPT")
     if not isinstance(text, str) or "turns" in line:
         return line, ()
@@ -100,8 +100,8 @@ def _published(line: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], tuple[str, .
         what = "turn of a candidate" if speakers else "conversation"
         raise BadLine(f"PROMPT holds no {what} between `Conversation:` and [/INST]")
     fields = {"turns": list(transcript.turns), "context": transcript.material, "answer": transcript.scores}
-    rest = {name: value for name, value in line.items() if name != "PROMPT"}
-    return {**fields, **rest}, () if transcript.scores else ("scores",)
+    others = {name: value for name, value in line.items() if name != "PROMPT"}
+    return {**fields, **others}, () if transcript.scores else ("scores",)
 
 
 def parse_response(line: object) -> Given:
@@ -119,7 +119,7 @@ def parse_response(line: object) -> Given:
 
 def _spelling(name: str, line: Mapping[Any, Any]) -> str:
     """Return the name under which a line has this field; empty where it has none, or only null."""
-    return next((one for one in (name, *ALIASES.get(name, ())) if line.get(one) is not None), "")
+    return next((alias for alias in (name, *ALIASES.get(name, ())) if line.get(alias) is not None), "")
 
 
 def _read_fields(
@@ -163,8 +163,8 @@ def _text(name: str, value: object) -> str:
     """Return text that a database takes; blank text is as good as none."""
     if not isinstance(value, str):
         raise BadLine(f"{_spelt(name)} must be text, not {_kind(value)}")
-    if (at := value.find("\0")) >= 0:
-        raise BadLine(f"{_spelt(name)} holds a NUL character at position {at}; remove it")
+    if (index := value.find("\0")) >= 0:
+        raise BadLine(f"{_spelt(name)} holds a NUL character at position {index}; remove it")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -210,7 +210,7 @@ def _context(name: str, value: object) -> str:
         value = [list(passage) for passage in zip(*columns, strict=False)]
     if not isinstance(value, list):
         return _text(name, value)
-    return "\n\n".join(filter(None, (_passage(f"{name}[{at}]", one) for at, one in enumerate(value))))
+    return "\n\n".join(filter(None, (_passage(f"{name}[{index}]", value_) for index, value_ in enumerate(value))))
 
 
 def _passage(name: str, value: object) -> str:
@@ -226,7 +226,7 @@ def _passage(name: str, value: object) -> str:
 
 def _responses(name: str, value: object) -> list[str]:
     """Return the responses in their order; an empty text stands for one that has none."""
-    return [_response(f"{name}[{at}]", one) for at, one in enumerate(_list(name, value))]
+    return [_response(f"{name}[{index}]", response) for index, response in enumerate(_list(name, value))]
 
 
 def _response(name: str, value: object) -> str:
@@ -241,14 +241,14 @@ def _response(name: str, value: object) -> str:
 
 
 def _filled_texts(name: str, value: object) -> list[str]:
-    texts = [_text(f"{name}[{at}]", text) for at, text in enumerate(_list(name, value))]
+    texts = [_text(f"{name}[{number}]", text) for number, text in enumerate(_list(name, value))]
     if "" in texts:
         raise BadLine(f"{name}[{texts.index('')}] is empty")
     return texts
 
 
 def _system(name: str, value: object) -> list[str]:
-    """One system message or several: always a list."""
+    """Read one system message or several: always a list."""
     if isinstance(value, str):
         return [value] if _text(name, value) else []
     return _filled_texts(name, value)
@@ -256,7 +256,7 @@ def _system(name: str, value: object) -> list[str]:
 
 def _messages(name: str, value: object) -> list[dict[str, str]]:
     """Return a chat, its tool turns included."""
-    return [_message(f"{name}[{at}]", message) for at, message in enumerate(_list(name, value))]
+    return [_message(f"{name}[{index}]", message) for index, message in enumerate(_list(name, value))]
 
 
 def _message(name: str, value: object) -> dict[str, str]:
@@ -276,10 +276,10 @@ def _message(name: str, value: object) -> dict[str, str]:
 
 def _records(name: str, value: object) -> list[Any]:
     """Texts or objects, as the recipe wants them: here only checked to be JSON that a database takes."""
-    for at, record in enumerate(_list(name, value)):
+    for index, record in enumerate(_list(name, value)):
         if not isinstance(record, str | Mapping):
-            raise BadLine(f"{name}[{at}] must be text or an object, not {_kind(record)}")
-        _check_json(f"{name}[{at}]", record)
+            raise BadLine(f"{name}[{index}] must be text or an object, not {_kind(record)}")
+        _check_json(f"{name}[{index}]", record)
     return list(_list(name, value))
 
 

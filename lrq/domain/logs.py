@@ -57,8 +57,14 @@ class LogFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:
-    at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    line = {"at": at, "level": record.levelname, "logger": record.name, "message": record.getMessage(), **_WORK.get()}
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    line = {
+        "at": time,
+        "level": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+        **_WORK.get(),
+    }
     extra = {name: value for name, value in vars(record).items() if name not in _STANDARD | _OF_CELERY}
     if record.exc_info:
         line["exception"] = formatter.formatException(record.exc_info)

@@ -115,10 +115,10 @@ def read_supports(reply: str, count: int) -> tuple[Support | None, ...]:
     verdicts: dict[int, float | None] = {}
     for line in undress(_answer(reply)).splitlines():
         verdicts.update(_numbered(line))
-    known = [verdicts.get(number) for number in range(1, count + 1)]
-    if all(value is None for value in known):
+    values = [verdicts.get(number) for number in range(1, count + 1)]
+    if all(value is None for value in values):
         raise Unreadable("no statement has a verdict")
-    return tuple(None if value is None else Support(mark=_NAMES[value], value=value) for value in known)
+    return tuple(None if value is None else Support(mark=_NAMES[value], value=value) for value in values)
 
 
 def _numbered(line: str) -> Iterator[tuple[int, float | None]]:
@@ -139,7 +139,7 @@ def _numbered(line: str) -> Iterator[tuple[int, float | None]]:
 
 
 def _answer(reply: str) -> str:
-    """The reply without its thoughts; closed thoughts themselves where there is nothing else."""
+    """Return the reply without its thoughts; closed thoughts themselves where there is nothing else."""
     if len(reply) > LONGEST_REPLY:
         raise Unreadable(f"the reply has {len(reply)} characters, more than {LONGEST_REPLY}")
     parted = split_thoughts(reply)
@@ -153,7 +153,7 @@ def _answer(reply: str) -> str:
 
 
 def _read(reply: str, read: Callable[[str], T | None], is_meant: Callable[[str], bool]) -> T:
-    """What the last mark says that is meant as one; else what is labelled, or stands alone."""
+    """Return what the last mark says that is meant as one; else what is labelled, or stands alone."""
     text = _KEY.sub("\n", _OF_SCALE.sub(" / ", undress(_answer(reply))))
     text = _TAG.sub(lambda tag: "\n" if tag[1] else f"\n{tag[2]}: ", text)
     marks, torn = _marks(text, read, is_meant)
@@ -165,35 +165,35 @@ def _read(reply: str, read: Callable[[str], T | None], is_meant: Callable[[str],
     elif labelled and labelled[-1].start > marks[-1].end and labelled[-1].value != marks[-1].value:
         raise Unreadable("the last mark and what follows it disagree")
     if not marks:
-        other = _MARK.search(text)
-        raise Unreadable(f"the mark {short(other[0])} cannot be read" if other else "the reply holds no mark")
+        citation = _MARK.search(text)
+        raise Unreadable(f"the mark {short(citation[0])} cannot be read" if citation else "the reply holds no mark")
     return last_of(text, marks)
 
 
 def _marks(text: str, read: Callable[[str], T | None], is_meant: Callable[[str], bool]) -> tuple[list[Mark[T]], bool]:
-    """The marks that are meant, and whether brackets are missing where it matters which mark counts."""
+    """Return the marks that are meant, and whether brackets are missing where it matters which mark counts."""
     marks: list[Mark[T]] = []
     torn = False
-    for found in list(_MARK.finditer(text))[-_LOOKED_AT:]:
-        words = found[1] if found[1] is not None else found[3]
+    for hit in list(_MARK.finditer(text))[-_LOOKED_AT:]:
+        words = hit[1] if hit[1] is not None else hit[3]
         value = read(words)
         if value is None and not is_meant(words):
             continue  # a link, a heading, a word in brackets
-        if isinstance(value, float) and is_citation(text, found.start()):
+        if isinstance(value, float) and is_citation(text, hit.start()):
             continue
-        after = _AFTER_MARK.match(text, found.end())
+        after = _AFTER_MARK.match(text, hit.end())
         if after and read(f"{words}{after[0]}") is None:
             value = None  # [[8]]/100, [[8]]%
-        torn = torn or not found[2]
-        marks.append(Mark(start=found.start(), end=found.end(), text=short(words), value=value))
+        torn = torn or not hit[2]
+        marks.append(Mark(start=hit.start(), end=hit.end(), text=short(words), value=value))
     return marks, torn and len({mark.value for mark in marks}) > 1
 
 
 def _labelled(text: str, read: Callable[[str], T | None]) -> Iterator[Mark[T]]:
     """Values without double brackets on lines that are headed "Score", "Verdict" or the like."""
-    at, label = 0, -1
+    offset, label = 0, -1
     for line in text.splitlines(keepends=True):
-        start, at = at, at + len(line)
+        start, offset = offset, offset + len(line)
         if not line.strip():
             continue
         words, match = line.strip(), _LABELLED.match(line.strip())
@@ -206,7 +206,7 @@ def _labelled(text: str, read: Callable[[str], T | None]) -> Iterator[Mark[T]]:
             label = -1
         value = None if "[[" in words else _plain(words, read)
         if value is not None:
-            yield Mark(start=start + line.rindex(words), end=at, text=short(words), value=value)
+            yield Mark(start=start + line.rindex(words), end=offset, text=short(words), value=value)
 
 
 def _plain(words: str, read: Callable[[str], T | None]) -> T | None:
@@ -216,12 +216,12 @@ def _plain(words: str, read: Callable[[str], T | None]) -> T | None:
 
 
 def _alone(text: str, read: Callable[[str], T | None]) -> list[Mark[T]]:
-    """A value that is all of the reply, or all of its last line with brackets, a scale or a verdict's words."""
-    whole = text.strip()
-    last = whole.rpartition("\n")[2].strip()
-    for words in (whole[:200], last[:200]):
+    """Return a value that is all of the reply, or all of its last line with brackets, a scale or a verdict's words."""
+    stripped = text.strip()
+    last = stripped.rpartition("\n")[2].strip()
+    for words in (stripped[:200], last[:200]):
         is_bare = words.strip(_BRACKETS + "*.").isdigit() and words == words.strip(_BRACKETS)
-        if words != whole and is_bare:
+        if words != stripped and is_bare:
             continue  # a number that ends a text may be anything
         value = read(words.strip(_BRACKETS))
         if value is not None and "[[" not in words:
@@ -230,7 +230,7 @@ def _alone(text: str, read: Callable[[str], T | None]) -> list[Mark[T]]:
 
 
 def _verdict(words: str) -> float | None:
-    """The value of a verdict in its usual forms; where it is given twice, in two languages, both must agree."""
+    """Return the value of a verdict in its usual forms; where it is given twice, in two languages, both must agree."""
     words = _BY_PASSAGES.sub("", re.sub(r"^\W*(?:[0-9]{1,4}|[A-Za-z]{1,12})\s?[:.]\s?", "", words[:200].strip()))
     parts = {_SUPPORT_WORDS.get(words_of(part)) for part in re.split(r"[/|();,]", words) if words_of(part)}
     return parts.pop() if len(parts) == 1 else None

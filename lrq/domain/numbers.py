@@ -55,5 +55,5 @@ def _value(text: str) -> float:
         return float(f"{_WORDS[parts[1]]}.{_WORDS[parts[2]]}")
     if parts := re.fullmatch(r"([0-9]+) ([0-9])/([0-9]+)", text):
         return int(parts[1]) + int(parts[2]) / int(parts[3]) if int(parts[3]) > int(parts[2]) else float("inf")
-    whole, _, decimals = text.rstrip(".").replace(",", ".").partition(".")
-    return float(f"{whole or 0}.{decimals or 0}")
+    integer, _, decimals = text.rstrip(".").replace(",", ".").partition(".")
+    return float(f"{integer or 0}.{decimals or 0}")

@@ -43,7 +43,7 @@ def refusal(
             name will do.
     """
     name = _hostname(host)
-    if not (is_guarded or is_loopback(name) or name in {known.lower() for known in names}):
+    if not (is_guarded or is_loopback(name) or name in {allowed.lower() for allowed in names}):
         return "this server answers under the names of this machine alone; name others with --allow-host"
     if origin is None or method.upper() in _READING:
         return ""

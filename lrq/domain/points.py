@@ -82,7 +82,7 @@ def _take_apart(lines: list[str]) -> _Listed:
 
 
 def _item(line: str, rows: int) -> str | None:
-    """The text of a list item, or of a table's row below its head and rule."""
+    """Return the text of a list item, or of a table's row below its head and rule."""
     if rows:
         return line if rows > 2 and not _RULE.fullmatch(line) else None
     bullet = _BULLET.match(line) or _BULLET.match(undress(line))
@@ -90,7 +90,7 @@ def _item(line: str, rows: int) -> str | None:
 
 
 def _is_notice(listed: _Listed) -> bool:
-    """Whether a refusal or the like introduces the list, ends it, or is all that it holds."""
+    """Tell whether a refusal or the like introduces the list, ends it, or is all that it holds."""
     return (
         is_notice("\n".join(listed.before))
         or any(map(begins_notice, listed.after))
@@ -99,7 +99,7 @@ def _is_notice(listed: _Listed) -> bool:
 
 
 def _is_nothing_alone(lines: list[str]) -> bool:
-    """Whether the phrase stands first, under its heading at most, and what follows is only a remark on it."""
+    """Tell whether the phrase stands first, under its heading at most, and what follows is only a remark on it."""
     stated = [line for line in lines if not _HEADING.fullmatch(line)]
     remarks = [line for line in stated if not says_nothing(line)]
     return bool(stated) and says_nothing(stated[0]) and all(line.strip()[0] in "(（" for line in remarks)

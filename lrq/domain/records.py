@@ -193,14 +193,14 @@ class Call:
 
     @property
     def api(self) -> Api:
-        """How it is asked: by chat, for embeddings, or for scores of texts."""
+        """Return how it is asked: by chat, for embeddings, or for scores of texts."""
         return "embeddings" if self.role == "embedding" else "score" if self.input else "chat"
 
     @cached_property
     def size(self) -> int:
         """Bytes of UTF-8 of all that is asked; tools and schemas of answers among `extra` are read by the model too."""
-        asked = sum(map(utf8_length, (*(message["content"] for message in self.messages), *self.input)))
-        return asked + (len(orjson.dumps(self.extra)) if self.extra else 0)
+        length = sum(map(utf8_length, (*(message["content"] for message in self.messages), *self.input)))
+        return length + (len(orjson.dumps(self.extra)) if self.extra else 0)
 
     @cached_property
     def control_tokens(self) -> int:

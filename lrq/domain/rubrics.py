@@ -66,17 +66,17 @@ def read_rubric(value: Any) -> Rubric:
 
 
 def _descriptions(value: Mapping[str, Any]) -> dict[int, str]:
-    told = value.get("score_descriptions") or value.get("descriptions") or {}
-    if isinstance(told, Sequence) and not isinstance(told, str):
+    descriptions = value.get("score_descriptions") or value.get("descriptions") or {}
+    if isinstance(descriptions, Sequence) and not isinstance(descriptions, str):
         low = _bound(value.get("low"), 1)
-        return {low + place: str(text) for place, text in enumerate(told)}
-    if isinstance(told, Mapping) and told:
+        return {low + index: str(text) for index, text in enumerate(descriptions)}
+    if isinstance(descriptions, Mapping) and descriptions:
         try:
-            return {int(score): str(text) for score, text in told.items()}
+            return {int(score): str(text) for score, text in descriptions.items()}
         except (TypeError, ValueError):
             raise BadRubric("a rubric's descriptions stand under whole numbers") from None
-    found = {_FLAT.fullmatch(name): text for name, text in value.items()}
-    return {int(match[1]): str(text) for match, text in found.items() if match}
+    flat = {_FLAT.fullmatch(name): text for name, text in value.items()}
+    return {int(match[1]): str(text) for match, text in flat.items() if match}
 
 
 def _bound(value: Any, default: int) -> int:

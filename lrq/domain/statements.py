@@ -41,16 +41,16 @@ def read_statements(reply: str) -> tuple[str, ...]:
         tags = _tags(answer)
     texts = [" ".join(html.unescape(text).split()) for text in _between(answer, tags)]
     statements = tuple(text for text in texts if words_of(text) not in _JOINING and not _is_none(text))
-    rest = undress(answer[tags[-1].end() if tags else 0 :])
-    if statements and _says_none(rest):
+    remainder = undress(answer[tags[-1].end() if tags else 0 :])
+    if statements and _says_none(remainder):
         raise Unreadable("statements and [[No statements]] in one reply")
-    if not statements and not (any(map(_is_none, texts)) or _says_none(rest) or _ends_with_none(rest)):
+    if not statements and not (any(map(_is_none, texts)) or _says_none(remainder) or _ends_with_none(remainder)):
         raise Unreadable("no statement is marked")
     return statements
 
 
 def _tags(text: str) -> list[re.Match[str]]:
-    """The tags that are used; one in backticks of its own is spoken of."""
+    """Return the tags that are used; one in backticks of its own is spoken of."""
     return [
         tag
         for tag in _TAG.finditer(text)
@@ -59,7 +59,7 @@ def _tags(text: str) -> list[re.Match[str]]:
 
 
 def _between(text: str, tags: list[re.Match[str]]) -> list[str]:
-    """The texts between opening and closing tags, which must alternate.
+    """Return the texts between opening and closing tags, which must alternate.
 
     Where no tag closes, each line may hold one text between two opening tags.
     """
@@ -83,13 +83,13 @@ def _is_none(text: str) -> bool:
 
 
 def _says_none(rest: str) -> bool:
-    """Whether a line after the list, or of all there is, says that there are no statements and nothing else."""
+    """Tell whether a line after the list, or of all there is, says that there are no statements and nothing else."""
     lines = [line.strip() for line in rest.splitlines() if line.strip()]
     alone = any(_MARK.search(line) and _is_none(line) for line in lines)
     return alone or bool(lines and _NONE_SAID.fullmatch(words_of(lines[-1])))
 
 
 def _ends_with_none(rest: str) -> bool:
-    """Whether the mark for none ends the last sentence; where statements are listed it is only spoken of there."""
+    """Tell whether the mark for none ends the last sentence; where statements are listed it is only spoken of there."""
     mark = _MARK.match(rest, max(rest.rfind("[["), 0))
     return mark is not None and _is_none(mark[0]) and not words_of(rest[mark.end() :])

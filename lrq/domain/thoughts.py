@@ -59,8 +59,8 @@ def split_thoughts(text: str) -> Thoughts:
         parted = Thoughts(thought=thought if mark else text, answer=answer if mark else "", closed=bool(mark))
     elif _HEADING.match(text):
         heading = _ANSWER_HEADING.search(text)
-        at, end = heading.span() if heading else (len(text), len(text))
-        parted = Thoughts(thought=text[:at], answer=text[end:], closed=heading is not None)
+        start, end = heading.span() if heading else (len(text), len(text))
+        parted = Thoughts(thought=text[:start], answer=text[end:], closed=heading is not None)
     else:
         tags = [tag for tag in _TAG.finditer(text) if not _is_quoted(text, tag)]
         if not tags and not _ANSWER_TOKEN.search(text):
@@ -95,15 +95,15 @@ def _split_tags(text: str, tags: Sequence[re.Match[str]]) -> Thoughts:
     thoughts: list[str] = []
     answers: list[str] = []
     open_: dict[str, None] = {}  # names of the thoughts that are open, the outermost first
-    at = 0
+    offset = 0
     for tag in tags:
         name = _name(tag)
         if not _is_close(tag):
             if not open_:
                 if tag.start() > last_close and not _begins_line(text, tag.start()):
                     continue  # a word in a sentence: nothing closes it
-                answers.append(text[at : tag.start()])
-                at = tag.end()
+                answers.append(text[offset : tag.start()])
+                offset = tag.end()
             open_[name] = None
             continue
         if open_:
@@ -112,9 +112,9 @@ def _split_tags(text: str, tags: Sequence[re.Match[str]]) -> Thoughts:
             thoughts += answers
             answers.clear()
         if not open_:
-            thoughts.append(text[at : tag.start()])
-            at = tag.end()
-    (thoughts if open_ else answers).append(text[at:])
+            thoughts.append(text[offset : tag.start()])
+            offset = tag.end()
+    (thoughts if open_ else answers).append(text[offset:])
     return Thoughts(thought="\n".join(thoughts), answer="".join(answers), closed=not open_)
 
 

@@ -28,12 +28,12 @@ class Transcript:
 
 def read_transcript(text: str) -> Transcript:
     """Return turns, material and scores of a prompt with its expected reply."""
-    asked, _, reply = text.rpartition(_END_OF_PROMPT)
+    prompt, _, reply = text.rpartition(_END_OF_PROMPT)
     header = None
-    for header in _HEADER.finditer(asked):  # noqa: B007 - the last one counts
+    for header in _HEADER.finditer(prompt):  # noqa: B007 - the last one counts
         pass
-    conversation = asked[header.end() :] if header else ""
-    before = asked[: header.start()] if header else ""
+    conversation = prompt[header.end() :] if header else ""
+    before = prompt[: header.start()] if header else ""
     material = _MATERIAL.search(before)
     return Transcript(
         turns=tuple(_turns(conversation)),

@@ -33,14 +33,14 @@ def safe_url(url: str) -> str:
 
     It need not be a valid one: of `redis://lrq:p@ss#w@host/5` everything before the last @ is hidden.
     """
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, address = url.partition("://")
     if not separator:
         return url if re.fullmatch(r"[\w./~-]*", url) else "***"
-    _, at, place = rest.rpartition("@")
-    place, hash_, _ = place.partition("#")
-    place, question, query = place.partition("?")
+    _, sign, target = address.rpartition("@")
+    target, hash_, _ = target.partition("#")
+    target, question, query = target.partition("?")
     shown = "&".join(_safe_pair(pair) for pair in query.split("&"))
-    return f"{scheme}://{'***@' if at else ''}{place}{question}{shown}{'#***' if hash_ else ''}"
+    return f"{scheme}://{'***@' if sign else ''}{target}{question}{shown}{'#***' if hash_ else ''}"
 
 
 def password_of(url: str) -> str:
@@ -58,28 +58,28 @@ def _safe_pair(pair: str) -> str:
 
 def redis_url_problem(url: str) -> str | None:
     """Return what is wrong with the form of a Redis URL, without a part of it; None where nothing is."""
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, address = url.partition("://")
     if not separator or scheme not in _REDIS:
         return "a Redis is named redis://HOST:PORT/0, rediss://… or unix:///path/to/socket"
     if scheme == "unix":
         return None if urlsplit(url).path else "a socket is named unix:///path/to/socket"
-    return _network_problem(rest) or _database_problem(rest)
+    return _network_problem(address) or _database_problem(address)
 
 
 def broker_url_problem(url: str) -> str | None:
     """Return what is wrong with the form of the URL of a broker; None where nothing is."""
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, address = url.partition("://")
     if not separator or scheme not in _BROKERS:
         return "a broker is named redis://HOST:PORT/0, rediss://…, unix:///path/to/socket or amqp://HOST//"
     if scheme in _REDIS:
         return redis_url_problem(url)
-    return _network_problem(rest) if scheme.endswith(("amqp", "amqps")) else None
+    return _network_problem(address) if scheme.endswith(("amqp", "amqps")) else None
 
 
 def database_url_problem(url: str) -> str | None:
     """Return what is wrong with the form of a PostgreSQL URL; None where nothing is, or for a file."""
-    scheme, _, rest = url.partition("://")
-    host = rest.partition("@")[2].partition("?")[0]
+    scheme, _, address = url.partition("://")
+    host = address.partition("@")[2].partition("?")[0]
     return _UNESCAPED if scheme.startswith("postgres") and "@" in host else None
 
 

@@ -88,7 +88,7 @@ def last_of(reply: str, marks: Sequence[Mark[T]]) -> T:
         problem = "is spoken of, not given"
     elif any(map(_FINAL.search, differing)) and not _FINAL.search(lead) and not _CORRECTED.search(between):
         problem = "comes after one that is called final"
-    elif not is_own and _is_name(lead) and any(_is_name(other) or _LABEL.search(other) for other in differing):
+    elif not is_own and _is_name(lead) and any(_is_name(lead_) or _LABEL.search(lead_) for lead_ in differing):
         problem = "is one of several that have different names"
     if problem:
         raise Unreadable(f"marks disagree, and the last one, [[{last.text}]], {problem}")
@@ -96,7 +96,7 @@ def last_of(reply: str, marks: Sequence[Mark[T]]) -> T:
 
 
 def _lead(reply: str, mark: Mark[T], before: Mark[T] | None) -> str:
-    """The words that lead to a mark: of its sentence, or the heading above it; back to the mark before at most."""
+    """Return the words that lead to a mark: of its sentence, or the heading above it; at most from the mark before."""
     text = reply[max(before.end if before else 0, mark.start - _NEAR) : mark.start]
     pieces = _SENTENCE_END.split(text)
     if pieces[-1].strip(" \t*#>|-\"'([{"):
@@ -106,7 +106,7 @@ def _lead(reply: str, mark: Mark[T], before: Mark[T] | None) -> str:
 
 
 def _trail(reply: str, mark: Mark[T]) -> str:
-    """The words after a mark in its sentence."""
+    """Return the words after a mark in its sentence."""
     return _SENTENCE_END.split(reply[mark.end : mark.end + _NEAR], maxsplit=1)[0]
 
 

@@ -24,11 +24,11 @@ def preference_matrix(asked: Mapping[tuple[int, int], float], count: int) -> lis
     """
     matrix = [[0.5] * count for _ in range(count)]
     for i, j in combinations(range(count), 2):
-        known = [asked[i, j]] if (i, j) in asked else []
-        known += [1 - asked[j, i]] if (j, i) in asked else []
-        if not known:
+        values = [asked[i, j]] if (i, j) in asked else []
+        values += [1 - asked[j, i]] if (j, i) in asked else []
+        if not values:
             raise ValueError(f"responses {i} and {j} were not compared")
-        matrix[i][j] = fmean(known)
+        matrix[i][j] = fmean(values)
         matrix[j][i] = 1 - matrix[i][j]
     return matrix
 
@@ -41,8 +41,8 @@ def win_rates(matrix: Matrix) -> list[float]:
 def logit_matrix(logits: Matrix) -> list[list[float]]:
     """Return P from the logits of a preference model, both orders averaged in probability (the paper's P = σ(s))."""
     count = len(logits)
-    asked = {(i, j): sigmoid(logits[i][j]) for i in range(count) for j in range(count) if i != j}
-    return preference_matrix(asked, count)
+    preferences = {(i, j): sigmoid(logits[i][j]) for i in range(count) for j in range(count) if i != j}
+    return preference_matrix(preferences, count)
 
 
 def collapsed_matrix(logits: Matrix) -> list[list[float]]:
@@ -82,5 +82,5 @@ def cycles(matrix: Matrix) -> list[tuple[int, int, int]]:
         return round(matrix[i][j], DECIMALS) > 0.5
 
     triples = combinations(range(len(matrix)), 3)
-    rings = ((i, *rest) for i, *others in triples for rest in permutations(others))
+    rings = ((i, *path) for i, *others in triples for path in permutations(others))
     return [(i, j, k) for i, j, k in rings if beats(i, j) and beats(j, k) and beats(k, i)]

@@ -71,12 +71,12 @@ def value_sets(item: str, count: int) -> list[dict[str, str]]:
     generator = random.Random(f"values of {item}")
     sets: list[dict[str, str]] = []
     while len(sets) < count:
-        drawn = {}
+        preferences_ = {}
         for dimension, subdimensions in values().items():
             preferences = subdimensions[generator.choice(sorted(subdimensions))]
-            drawn[dimension] = preferences[generator.choice(sorted(preferences))]
-        if drawn not in sets:
-            sets.append(drawn)
+            preferences_[dimension] = preferences[generator.choice(sorted(preferences))]
+        if preferences_ not in sets:
+            sets.append(preferences_)
     return sets
 
 
@@ -89,7 +89,7 @@ def prompts(case: Case) -> Sequence[Prompt]:
         systems = [""]
     if not systems:
         if not case.prompts:
-            return [_system_prompt(case, drawn) for drawn in value_sets(case.item.id, case.settings["systems"])]
+            return [_system_prompt(case, values_) for values_ in value_sets(case.item.id, case.settings["systems"])]
         written = [case.answers(number) for number in case.named("system")]
         systems = list(dict.fromkeys(answers[0].text.strip() for answers in written if answers))
     return [_answer_prompt(case, system) for system in systems]
@@ -117,33 +117,33 @@ def rows(case: Case, rewards: Sequence[Reward]) -> Sequence[Row | NoRow]:
     if case.settings["pair_by"] == "rubric":
         return _rows_by_rubrics(case, rewards, answers)
     if case.settings["pair_by"] == "none":
-        shown = [Row(turns=(Turn(prompt=n, chosen=(one.prompt, one.k)),)) for n, one in answers.items()]
+        shown = [Row(turns=(Turn(prompt=n, chosen=(answer.prompt, answer.k)),)) for n, answer in answers.items()]
         return shown or [NoRow(reason="no system message has an answer")]
     if len(answers) < 2:
         return [NoRow(reason=f"{len(answers)} system messages have an answer, two needed")]
     generator = random.Random(f"rows of {case.item.id}")
     prompts = list(answers) if case.settings["rows"] == "each" else [generator.choice(list(answers))]
-    made: list[Row | NoRow] = []
+    pairs: list[Row | NoRow] = []
     for prompt in prompts:
         chosen = answers[prompt]
-        rejected = answers[generator.choice([other for other in answers if other != prompt])]
+        rejected = answers[generator.choice([prompt_ for prompt_ in answers if prompt_ != prompt])]
         if chosen.text == rejected.text:
-            made.append(NoRow(reason="two system messages have the same answer"))
+            pairs.append(NoRow(reason="two system messages have the same answer"))
             continue
         sides = (chosen.prompt, chosen.k), (rejected.prompt, rejected.k)
-        made.append(Row(turns=(Turn(prompt=prompt, chosen=sides[0], rejected=sides[1]),)))
-    return made
+        pairs.append(Row(turns=(Turn(prompt=prompt, chosen=sides[0], rejected=sides[1]),)))
+    return pairs
 
 
 def _rows_by_rubrics(case: Case, rewards: Sequence[Reward], answers: Mapping[int, Response]) -> Sequence[Row | NoRow]:
     """Pair the best answer with the worst; the prompt is that of the best, where an item brings its answers."""
     if not rubrics_of(case):
         return [NoRow(reason="the item has no rubrics, and settings.rubrics names none")]
-    made = best_against_worst_rows(case, rewards)
+    pairs = best_against_worst_rows(case, rewards)
     if case.prompts:
-        return made
-    prompts = {(one.prompt, one.k): number for number, one in answers.items()}
-    return [row if isinstance(row, NoRow) else _under_own_system(row, prompts) for row in made]
+        return pairs
+    prompts = {(answer.prompt, answer.k): number for number, answer in answers.items()}
+    return [row if isinstance(row, NoRow) else _under_own_system(row, prompts) for row in pairs]
 
 
 def _under_own_system(row: Row, prompts: Mapping[Any, int]) -> Row:

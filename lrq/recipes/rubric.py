@@ -116,7 +116,10 @@ def _prompt(case: Case, rubrics: Mapping[str, Rubric]) -> Prompt:
     }
     speaker = case.settings["speaker"]
     material = case.item.context if case.item.context != words else ""
-    listed = (fill(texts["criterion"], {"name": name, "text": fenced(one.text())}) for name, one in rubrics.items())
+    listed = (
+        fill(texts["criterion"], {"name": name, "text": fenced(criterion.text())})
+        for name, criterion in rubrics.items()
+    )
     closing = (f"[RESULT] {name}: {rubric.low}-{rubric.high}" for name, rubric in rubrics.items())
     values = {
         "speaker": fill(texts["speaker"], {"name": speaker}) if speaker else "",
@@ -187,12 +190,12 @@ def _score(response: Response, name: str, value: float | str) -> Score:
 
 def reference_scores(case: Case) -> dict[str, int]:
     """Return the item's own scores by dimension, from its answer: a JSON object or a Python dict. Raises Unreadable."""
-    known = _last_object(case.item.answer or "")
+    by_criterion = _last_object(case.item.answer or "")
     scores = {}
     for name, rubric in criteria(case).items():
-        if name not in known:
+        if name not in by_criterion:
             raise Unreadable(f"its answer has no score for {name}")
-        score = _read("", name, rubric, known)
+        score = _read("", name, rubric, by_criterion)
         if isinstance(score, str):
             raise Unreadable(score)
         scores[f"{DIMENSION.name}/{name}"] = int(score)
@@ -238,10 +241,10 @@ RUBRIC = Recipe(
 
 def _presets() -> dict[str, Recipe]:
     table: Any = yaml.safe_load((_FOLDER / "evalyaks.yaml").read_text(encoding="utf-8"))
-    known = {name: {"name": name, **criterion} for name, criterion in table["criteria"].items()}
-    parts = {f"evalyaks-{part}": [known[name] for name in names] for part, names in table["parts"].items()}
-    own = {name: {**SETTINGS, "rubrics": rubrics, "speaker": "Candidate"} for name, rubrics in parts.items()}
-    return {name: replace(RUBRIC, name=name, settings=settings) for name, settings in own.items()}
+    criteria = {name: {"name": name, **criterion} for name, criterion in table["criteria"].items()}
+    parts = {f"evalyaks-{part}": [criteria[name] for name in names] for part, names in table["parts"].items()}
+    settings_of = {name: {**SETTINGS, "rubrics": rubrics, "speaker": "Candidate"} for name, rubrics in parts.items()}
+    return {name: replace(RUBRIC, name=name, settings=settings) for name, settings in settings_of.items()}
 
 
 EVALYAKS: Mapping[str, Recipe] = _presets()
