@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from lrq.cli.common import echo, echo_json, json_option, settings_options
+from lrq.cli.common import echo, echo_json, json_option, parse_money, settings_options
 from lrq.cli.progress import finish, process_options, work_on
 from lrq.config import Settings
 from lrq.ledger import Ledger, open_ledger
@@ -27,6 +27,12 @@ def fork_options(command: Command) -> Command:
             "--prompts",
             type=click.Path(exists=True, file_okay=False, path_type=Path),
             help="Use these prompt texts: a folder of en/support.txt and the like.",
+        ),
+        click.option("--max-cost", metavar="MONEY", help="Stop the new run at this amount; by default at RUN's."),
+        click.option(
+            "--max-tokens",
+            type=click.IntRange(min=1),
+            help="Stop the new run at this many tokens; by default at RUN's.",
         ),
         click.option("--detach", is_flag=True, help="Only mark the work; `lrq up` does it."),
         process_options,
@@ -51,6 +57,9 @@ def fork(run: str, name: str, **options: Any) -> int:
     not asked again. Rewards and pairs are made anew: another `settings.min_scored` or `settings.min_margin` costs
     nothing. `lrq report RUN --compare NEW` shows before and after.
 
+    The new run has a budget of its own, which starts at nothing spent: the limits of RUN, unless --max-cost or
+    --max-tokens names others.
+
     Example: lrq fork my-run --name strict --set settings.min_margin=2
     """
     return make(run, name=name, **options)
@@ -63,6 +72,8 @@ def make(
     dimension: str | None,
     judge: str | None,
     prompts: Path | None,
+    max_cost: str | None,
+    max_tokens: int | None,
     train: bool,
     detach: bool,
     as_json: bool,
@@ -70,6 +81,7 @@ def make(
     **counts: Any,
 ) -> int:
     """Fork a run, do its work unless it is detached, and print what it took; return the exit code."""
+    limits = {"max_cost": parse_money(max_cost), "max_tokens": max_tokens}
     ledger = open_ledger(settings, create=True)
     with ledger.reading() as conn:
         source = runs_.get_run(conn, run)
@@ -79,15 +91,18 @@ def make(
     facts: dict[str, Any] = {"run": run, "dimension": dimension, "changed": planned.changes, "fork": None}
     code = 0
     if planned.changes:
-        made = make_fork(ledger, source, frozen, planned, name)
+        made = make_fork(ledger, source, frozen, planned, name, **limits)
         facts |= {"fork": made.name, "steps": planned.steps, "items": made.open_items}
+        facts |= {"max_cost": None if made.max_cost is None else made.max_cost / 1e6, "max_tokens": made.max_tokens}
+        if not as_json:
+            _print_begin(facts)
         if not detach:
             work = finish if as_json else work_on
             code = work(ledger, settings, made.name, **counts)
             facts |= _difference(ledger, source, made, dimension)
             if as_json:
                 write_results(ledger, settings, made)
-    echo_json(facts) if as_json else _print(facts)
+    echo_json(facts) if as_json else _print_end(facts)
     return code
 
 
@@ -100,13 +115,20 @@ def _difference(ledger: Ledger, source: runs_.Run, made: runs_.Run, dimension: s
     return facts | {"mean": mean, "mean_before": mean_before}
 
 
-def _print(facts: Mapping[str, Any]) -> None:
+def _print_begin(facts: Mapping[str, Any]) -> None:
+    steps = ", ".join(facts["steps"]) or "pairs"
+    echo(f"run {facts['fork']}: {steps} of {facts['items']} items made again for: {', '.join(facts['changed'])}")
+    limits = [] if facts["max_cost"] is None else [f"{facts['max_cost']:g}"]
+    limits += [] if facts["max_tokens"] is None else [f"{facts['max_tokens']:,} tokens"]
+    if limits:
+        echo(f"it may spend {' and '.join(limits)}, beside what {facts['run']} has (--max-cost, --max-tokens)")
+
+
+def _print_end(facts: Mapping[str, Any]) -> None:
     if not facts["changed"]:
         what = f"for {facts['dimension']}, so its scores stand" if facts["dimension"] else "in this run"
         echo(f"nothing has changed {what} (--judge, --prompts, --set)")
         return
-    steps = ", ".join(facts["steps"]) or "pairs"
-    echo(f"run {facts['fork']}: {steps} of {facts['items']} items made again for: {', '.join(facts['changed'])}")
     if "bought" in facts:
         names = ("mean", "mean_before") if facts["dimension"] else ("pairs", "pairs_before")
         after, before = ("–" if facts[name] is None else f"{facts[name]:g}" for name in names)

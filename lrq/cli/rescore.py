@@ -16,7 +16,8 @@ def rescore(run: str, **options: Any) -> int:
     your own, the recipe's settings named with --set.
 
     It is `lrq fork` for one dimension, named RUN-2, RUN-3 and so on: questions that were asked before are not asked
-    again, and no other dimension is. The run itself stays as it is, with what was trained on it.
+    again, and no other dimension is. The run itself stays as it is, with what was trained on it. The new one has its
+    limits (--max-cost, --max-tokens), counted anew.
 
     Example: lrq rescore my-run --dimension faithfulness --judge strong --set settings.passages=8
     """

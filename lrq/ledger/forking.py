@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from lrq.domain.errors import UsageError
 from lrq.ledger.engine import Ledger
+from lrq.ledger.intakes import READING
 from lrq.ledger.runs import Run, get_run
 from lrq.ledger.schema import items, prompts, responses, runs, scores, set_aside, tasks
 
@@ -21,21 +22,28 @@ def fork_run(
     *,
     steps: Mapping[str, str],
     dimensions: Sequence[str],
+    max_cost: int | None = None,
+    max_tokens: int | None = None,
 ) -> Run:
     """Make a run with another configuration, whose items are at work again; calls are known by their keys.
 
     Args:
         steps: the steps that are judged again, by name → their queue; without any, rewards and rows alone are made.
         dimensions: of these steps: their scores are left behind.
+        max_cost: what the fork may spend, in micro-units, beside what the source has; None: as much as the source.
+        max_tokens: the same in tokens.
 
-    Raises UsageError where the source is at work, for an item would be copied half judged, or the name is taken.
+    Raises UsageError where the source is at work, for an item would be copied half judged, its file is still being
+    read, or the name is taken.
     """
     row = conn.execute(sa.select(runs).where(runs.c.id == source.id).with_for_update(key_share=True)).one()
     at_work = conn.execute(sa.select(tasks.c.id).where(tasks.c.run_id == source.id).limit(1)).first() is not None
-    if row.open_items or at_work:
+    if row.open_items or at_work or row.ingesting == READING:
         raise UsageError(f"run {source.name!r} is still at work; let it end first (`lrq resume {source.name}`)")
     values = {"name": name, "recipe": row.recipe, "config": orjson.dumps(config).decode()}
     values |= {"round": row.round, "series": row.series, "created_at": ledger.now(conn)}
+    values |= {"max_cost": row.max_cost if max_cost is None else max_cost}
+    values |= {"max_tokens": row.max_tokens if max_tokens is None else max_tokens}
     if not ledger.add_new(conn, runs, values):
         raise UsageError(f"there is a run named {name!r} already; --name another")
     fork = get_run(conn, name)

@@ -140,8 +140,21 @@ def _names(held: Mapping[str, Any], changed: Mapping[str, Any]) -> list[str]:
     return names + [name for name in ("tokens", "embedding") if name in changed]
 
 
-def make_fork(ledger: Ledger, source: Run, frozen: RunConfig, fork: Fork, name: str | None = None) -> Run:
+def make_fork(
+    ledger: Ledger,
+    source: Run,
+    frozen: RunConfig,
+    fork: Fork,
+    name: str | None = None,
+    *,
+    max_cost: int | None = None,
+    max_tokens: int | None = None,
+) -> Run:
     """Write a fork into the ledger; without a name it is the source's with the next free number, from 2.
+
+    Args:
+        max_cost: what the fork may spend, in micro-units; None: as much as the source, counted anew from 0.
+        max_tokens: the same in tokens.
 
     Raises UsageError where the source is at work or the name is taken.
     """
@@ -153,7 +166,17 @@ def make_fork(ledger: Ledger, source: Run, frozen: RunConfig, fork: Fork, name: 
             following = f"{source.name}-{number}"
             name = following if find_run(conn, following) is None else None
             number += 1
-        return fork_run(ledger, conn, source, name, fork.config, steps=steps, dimensions=dimensions)
+        return fork_run(
+            ledger,
+            conn,
+            source,
+            name,
+            fork.config,
+            steps=steps,
+            dimensions=dimensions,
+            max_cost=max_cost,
+            max_tokens=max_tokens,
+        )
 
 
 def read_texts(frozen: RunConfig, folder: Path) -> dict[str, str]:

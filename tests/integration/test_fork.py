@@ -8,14 +8,17 @@ import sqlalchemy as sa
 from inline import Judge, World
 from journals import journals
 
+from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, Score
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, intakes
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.forking import fork_run
 from lrq.ledger.schema import calls, items, responses, runs, tasks
+from lrq.operations.fork import fork_config
 from lrq.recipes import load_recipe
+from lrq.run_config import load_run_config, snapshot_config
 
 OTHERS = ("helpfulness", "logicality", "completeness")
 
@@ -168,6 +171,39 @@ def test_going_back_buys_nothing(lrq: World) -> None:
     assert lrq.scores("items-2-2") == lrq.scores("items")
 
 
+def test_a_fork_has_the_limits_of_its_run_counted_anew(lrq: World) -> None:
+    """Unless it names its own; in JSON and in words."""
+    lrq("budget", "items", "--max-cost", "12.5", "--max-tokens", "9000000")
+    lrq("fork", "items", "--name", "same", "--set", "settings.min_scored=4", "--detach")
+    said = lrq("fork", "items", "--name", "less", "--set", "settings.min_scored=4", "--max-cost", "2", "--detach")
+    assert "it may spend 2 and 9,000,000 tokens, beside what items has" in said.out
+    facts = lrq(
+        "rescore", "items", "-d", "logicality", "--set", "judge.votes=2", "--max-tokens", "7", "--detach", "--json"
+    )
+    assert (facts.json()["max_cost"], facts.json()["max_tokens"]) == (12.5, 7)
+    with lrq.ledger() as ledger, ledger.reading() as conn:
+        made = [runs_.get_run(conn, name) for name in ("same", "less", "items-2")]
+    assert [(run.max_cost, run.max_tokens) for run in made] == [
+        (12_500_000, 9_000_000),
+        (2_000_000, 9_000_000),
+        (12_500_000, 7),
+    ]
+    assert {run.spent_tokens for run in made} == {0}
+
+
+def test_a_fork_that_asks_for_other_steps_opens_those_alone(ledger: Ledger) -> None:
+    """Janus judges where pairs are made by rubrics, and not where the system message decides."""
+    forked = {}
+    for before, after in (("system", "rubric"), ("rubric", "system")):
+        config = snapshot_config(Settings(recipe="janus", settings={"pair_by": before}), train=False)
+        with ledger.writing() as conn:
+            run = runs_.create_run(ledger, conn, before, config)
+        asked = Settings(recipe="janus", settings={"pair_by": after})
+        forked[after] = fork_config(run, load_run_config("janus", run.config), asked)
+    assert {after: fork.steps for after, fork in forked.items()} == {"rubric": ["rubric"], "system": []}
+    assert all("settings.pair_by" in fork.changes for fork in forked.values())
+
+
 def test_without_a_change_nothing_is_done(lrq: World) -> None:
     """The same judge, prompts and settings: scores stand, and the command says what would make a difference."""
     before = lrq.status("items")
@@ -262,3 +298,7 @@ def test_a_fork_is_one_transaction_on_each_database(ledger: Ledger) -> None:
         fork_run(ledger, conn, made, "g", {}, steps={}, dimensions=[])
     with ledger.writing() as conn, pytest.raises(UsageError, match="a run named 'f' already"):
         fork_run(ledger, conn, run, "f", {}, steps={}, dimensions=[])
+    with ledger.writing() as conn:
+        runs_.set_ingesting(conn, run.id, intakes.READING)
+    with ledger.writing() as conn, pytest.raises(UsageError, match="still at work"):
+        fork_run(ledger, conn, run, "h", {}, steps={}, dimensions=[])
