@@ -75,7 +75,7 @@ def client(redis_server: Any) -> Iterator[redis.Redis]:
 def make(ledger: Ledger, count: int, name: str = "r", recipe: str = "longreward") -> int:
     """A run of so many items, each with a response."""
     with ledger.writing() as conn:
-        run = runs.create_run(ledger, conn, name, {"recipe": recipe, "train": None})
+        run = runs.create_run(ledger, conn, name, {"recipe": recipe, "settings": {}, "train": None})
         batch = [(n, Item(id=str(n), context="c", question="q"), [(0, "a")]) for n in range(count)]
         items_.add_items(ledger, conn, run.id, batch)
         return run.id
