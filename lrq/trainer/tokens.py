@@ -288,19 +288,24 @@ def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
 
 
 def _render_plain(row: PreferenceRow, chat: Chat) -> Rendered:
-    """Render a row of plain texts; each response that was not cut off ends once, however often its text says so."""
-    end = chat.tokenizer.eos_token or ""
+    """Render a row of plain texts, with one start and one end, whether the text has them or the tokenizer adds them."""
+    start, end = chat.tokenizer.bos_token or "", chat.tokenizer.eos_token or ""
     ends = [side not in row.unended for side in row.sides]
     sides = [getattr(row, side) for side in row.sides]
     sides = [text.removesuffix(end) if is_ended else text for text, is_ended in zip(sides, ends, strict=True)]
-    texts = [row.prompt, *(row.prompt + text for text in sides)]
+    prompt = row.prompt.removeprefix(start)
+    texts = [prompt, *(prompt + text for text in sides)]
     if chat.reads_control_tokens or not any(token in text for token in chat.special_tokens for text in texts):
-        ended = (text + end if is_ended else text for text, is_ended in zip(texts[1:], ends, strict=True))
+        ended = (
+            row.prompt + text + end if is_ended else row.prompt + text
+            for text, is_ended in zip(sides, ends, strict=True)
+        )
         return Rendered(row=row, texts=(row.prompt, *ended))
-    prompt, *wholes = map(chat.letters, texts)
+    first = [chat.tokenizer.bos_token_id] if prompt != row.prompt else []
     last = [] if chat.tokenizer.eos_token_id is None else [chat.tokenizer.eos_token_id]
+    prompt_ids, *wholes = (_without_doubles(first + chat.letters(text), chat.tokenizer) for text in texts)
     ids = (whole + last if is_ended else whole for whole, is_ended in zip(wholes, ends, strict=True))
-    return Rendered(row=row, ids=(prompt, *ids), is_broken=True)
+    return Rendered(row=row, ids=(prompt_ids, *ids), is_broken=True)
 
 
 def _applied(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:

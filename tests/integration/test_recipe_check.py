@@ -8,7 +8,10 @@ from inline import Judge, World
 from lrq.recipes import RECIPES
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
-OF_USERS = [f"{path}:{path.stem.upper()}" for path in sorted(EXAMPLES.glob("*.py"))]
+NAMES = {"controls": ("LONGREWARD", "SPPO", "LONGPO")}  # of files with several recipes
+OF_USERS = [
+    f"{path}:{name}" for path in sorted(EXAMPLES.glob("*.py")) for name in NAMES.get(path.stem, [path.stem.upper()])
+]
 
 
 @pytest.mark.parametrize("name", [*RECIPES, *OF_USERS])
