@@ -51,8 +51,8 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"lrq.cli.{cmd_name.replace('-', '_')}")
-        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
-        return found
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -97,12 +97,12 @@ def main(arguments: list[str] | None = None, **extra: Any) -> None:
 
 
 def _say_usage(error: click.ClickException) -> int:
-    """What was wrong with the command's words, and where help is; a bare `lrq` has all of its help as the error."""
-    said = error.format_message()
+    """Say what was wrong with the command's words, and where help is; a bare `lrq` has all of its help as the error."""
+    message = error.format_message()
     context = getattr(error, "ctx", None)
-    is_help = context is not None and not context.args and "\n" in said
+    is_help = context is not None and not context.args and "\n" in message
     help_ = f" ({context.command_path} --help)" if context is not None else ""
-    _echo(said if is_help else f"{_one_line(f'lrq: {said}')}{help_}")
+    _echo(message if is_help else f"{_one_line(f'lrq: {message}')}{help_}")
     return error.exit_code
 
 

@@ -70,15 +70,15 @@ def _report(ledger: Ledger, name: str) -> dict[str, Any]:
 
 def _print(facts: dict[str, Any]) -> None:
     out, constant = console(), facts["best_constant"]
-    made = table("", "judge", "95 % interval", "always the same")
+    rows = table("", "judge", "95 % interval", "always the same")
     for category in CATEGORIES:
-        made.add_row(category, str(facts["counts"][category]), "", str(constant["counts"][category]))
+        rows.add_row(category, str(facts["counts"][category]), "", str(constant["counts"][category]))
     for name, words in _FIGURES.items():
-        made.add_row(words, f"{facts[name]:.2f}", _interval(facts["intervals"][name]), f"{constant[name]:.2f}")
+        rows.add_row(words, f"{facts[name]:.2f}", _interval(facts["intervals"][name]), f"{constant[name]:.2f}")
     kappas = zip(facts["criteria"], facts["kappa"], facts["intervals"]["kappa"], constant["kappa"], strict=True)
     for name, kappa, interval, of_constant in kappas:
-        made.add_row(f"kappa of {name}", f"{kappa:.2f}", _interval(interval), f"{of_constant:.2f}")
-    out.print(made)
+        rows.add_row(f"kappa of {name}", f"{kappa:.2f}", _interval(interval), f"{of_constant:.2f}")
+    out.print(rows)
     scores = ", ".join(f"{name} {score}" for name, score in constant["scores"].items())
     left = f"; {facts['left_out']} items with other criteria are left out" if facts["left_out"] else ""
     left += f"; {facts['unscored']} items are not scored in all criteria" if facts["unscored"] else ""
@@ -91,7 +91,7 @@ def _interval(bounds: tuple[float, float]) -> str:
 
 def _print_labels(facts: dict[str, Any]) -> None:
     out = console()
-    made = table("", "agree", "95 % interval", "labels")
+    rows = table("", "agree", "95 % interval", "labels")
     parts = [("reward", facts)]
     parts += [(f"  margin {part['low']:.2f} to {part['high']:.2f}", part) for part in facts["by_margin"]]
     parts += list(facts["dimensions"].items())
@@ -100,11 +100,11 @@ def _print_labels(facts: dict[str, Any]) -> None:
     for name, part in parts:
         interval = part["interval"]
         words = f"{interval[0]:.0%} to {interval[1]:.0%}" if interval else "–"
-        made.add_row(name, "–" if part["agree"] is None else f"{part['agree']:.0%}", words, str(part["decided"]))
-    out.print(made)
-    counted = f"{facts['labels']} labels: {facts['ties']} ties, {facts['undecided']} on equal rewards"
-    both = facts["between_people"]
-    people = f"; two people agree on {both['agree']:.0%} of {both['pairs']} pairs" if both["pairs"] else ""
+        rows.add_row(name, "–" if part["agree"] is None else f"{part['agree']:.0%}", words, str(part["decided"]))
+    out.print(rows)
+    counts = f"{facts['labels']} labels: {facts['ties']} ties, {facts['undecided']} on equal rewards"
+    between = facts["between_people"]
+    people = f"; two people agree on {between['agree']:.0%} of {between['pairs']} pairs" if between["pairs"] else ""
     left = facts["left_chosen"]
     sides = "" if left is None else f"; the left one was chosen in {left:.0%}"
-    out.print(f"{counted}{people}{sides}", soft_wrap=True)
+    out.print(f"{counts}{people}{sides}", soft_wrap=True)

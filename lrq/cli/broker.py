@@ -21,10 +21,10 @@ def broker(settings: Settings, idle: bool) -> int:
     Example: lrq broker
     """
     if not embedded.is_embedded(settings):
-        why = "there is nothing to run: LRQ_REDIS_URL names the broker"
+        problem = "there is nothing to run: LRQ_REDIS_URL names the broker"
         if idle:
-            return wait_idle(why)
-        raise UsageError(why)
+            return wait_idle(problem)
+        raise UsageError(problem)
     server = embedded.find_server()
     version = ".".join(map(str, server.version))
     echo(f"broker at {settings.redis()}: {server.path}, version {version}")

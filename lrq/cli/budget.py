@@ -23,28 +23,28 @@ def budget(run: str, max_cost: str | None, max_tokens: int | None, as_json: bool
     """
     ledger = open_ledger(settings)
     with ledger.writing() as conn:
-        found = runs_.get_run(conn, run)
-        halted = found.halt
+        stored = runs_.get_run(conn, run)
+        halted = stored.halt
         if max_cost is not None or max_tokens is not None:
-            runs_.set_budget(conn, found.id, max_cost=parse_money(max_cost), max_tokens=max_tokens)
-            advance_run(ledger, conn, found.id, load_run_config(found.recipe, found.config).schedule)
-            found = runs_.get_run(conn, run)
+            runs_.set_budget(conn, stored.id, max_cost=parse_money(max_cost), max_tokens=max_tokens)
+            advance_run(ledger, conn, stored.id, load_run_config(stored.recipe, stored.config).schedule)
+            stored = runs_.get_run(conn, run)
     facts = {
         "run": run,
-        "spent": found.spent_cost / 1e6,
-        "max_cost": None if found.max_cost is None else found.max_cost / 1e6,
-        "tokens": found.spent_tokens,
-        "max_tokens": found.max_tokens,
-        "state": found.state,
+        "spent": stored.spent_cost / 1e6,
+        "max_cost": None if stored.max_cost is None else stored.max_cost / 1e6,
+        "tokens": stored.spent_tokens,
+        "max_tokens": stored.max_tokens,
+        "state": stored.state,
     }
     if as_json:
         echo_json(facts)
         return
-    limits = [] if found.max_cost is None else [money(found.max_cost)]
-    limits += [] if found.max_tokens is None else [f"{found.max_tokens:,} tokens"]
+    limits = [] if stored.max_cost is None else [money(stored.max_cost)]
+    limits += [] if stored.max_tokens is None else [f"{stored.max_tokens:,} tokens"]
     echo(
-        f"run {run}, {found.state}: spent {money(found.spent_cost)}, {found.spent_tokens:,} tokens; "
+        f"run {run}, {stored.state}: spent {money(stored.spent_cost)}, {stored.spent_tokens:,} tokens; "
         f"limit: {' and '.join(limits) or 'none'}"
     )
-    if halted and found.state == "active":
+    if halted and stored.state == "active":
         echo(f"`lrq resume {run}` goes on with it, where no `lrq up` does", err=True)

@@ -85,9 +85,9 @@ def with_concurrency(flags: dict[str, Any], concurrency: int | None) -> dict[str
 def raise_file_limit() -> None:
     """Let this process open as many files as the system allows it: each call in flight is a connection."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    target = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
 def note_probe(settings: Settings, config: Mapping[str, Any]) -> None:
@@ -119,9 +119,9 @@ def parse_money(text: str | None) -> int | None:
 
 
 def seconds(value: float) -> str:
-    minutes, rest = divmod(round(value), 60)
+    minutes, remainder = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s" if minutes else f"{value:.1f}s"
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {remainder:02}s" if minutes else f"{value:.1f}s"
 
 
 def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -76,13 +76,13 @@ def _money(progress: Mapping[str, Any]) -> list[str]:
 
 
 def _stages(progress: Mapping[str, Any]) -> RenderableType:
-    made = table("stage", "ready", "at work", "calls", "failed", "money", "latency")
+    rows = table("stage", "ready", "at work", "calls", "failed", "money", "latency")
     for stage in progress["stages"]:
         counts = (figure(stage[name]) for name in ("ready", "at_work", "calls", "failed"))
         cost = "–" if stage["cost"] is None else f"{stage['cost']:.4f}"
         latency = "–" if stage["latency"] is None else f"{stage['latency']:.1f} s"
-        made.add_row(stage["stage"], *counts, cost, latency)
-    return made
+        rows.add_row(stage["stage"], *counts, cost, latency)
+    return rows
 
 
 def failing(progress: Mapping[str, Any]) -> list[str]:

@@ -71,8 +71,8 @@ def _examine(settings: Settings, *, calls: bool) -> Iterator[Finding]:
     yield Finding(what="lrq", state="ok", said=f"{version} on Python {platform.python_version()}")
     for extra in EXTRAS:
         missing = missing_modules(extra)
-        said = f"without {', '.join(missing)}: pip install 'lrq[{extra}]'" if missing else "installed"
-        yield Finding(what=f"extra {extra}", state="note" if missing else "ok", said=said)
+        note = f"without {', '.join(missing)}: pip install 'lrq[{extra}]'" if missing else "installed"
+        yield Finding(what=f"extra {extra}", state="note" if missing else "ok", said=note)
     yield _tried("ledger", lambda: _ledger(settings))
     yield _tried("broker", lambda: _broker(settings))
     yield _disk(settings)
@@ -90,8 +90,8 @@ def _examine(settings: Settings, *, calls: bool) -> Iterator[Finding]:
         yield Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
     if policy := settings.policy.path:
         yield _tried("policy", lambda: _policy(settings, policy))
-    for name, why in unavailable_processes(settings).items():
-        yield Finding(what=f"process {name}", state="note", said=f"does not run here: {why}")
+    for name, reason in unavailable_processes(settings).items():
+        yield Finding(what=f"process {name}", state="note", said=f"does not run here: {reason}")
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:
@@ -103,9 +103,9 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
 
 def _ledger(settings: Settings) -> str:
     ledger = open_ledger(settings, create=True)
-    said = f"{ledger.place}, id {ledger.id}"
+    words_ = f"{ledger.place}, id {ledger.id}"
     ledger.close()
-    return said
+    return words_
 
 
 def _policy(settings: Settings, path: str) -> str:
@@ -154,7 +154,7 @@ def _where_of_key(role: str, endpoint: Endpoint) -> str:
 
 
 def _tried_facts(settings: Settings) -> list[Fact]:
-    """What the ledger holds; nothing where it cannot be opened, which is a finding of its own."""
+    """Return what the ledger holds; nothing where it cannot be opened, which is a finding of its own."""
     try:
         ledger = open_ledger(settings)
     except LrqError:
@@ -201,8 +201,8 @@ def _called(what: str, trial: Trial) -> Finding:
     if outcome.kind != "ok":
         return Finding(what=what, state="wrong", said=f"a call brought no reply: {outcome.reason}")
     counts = f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens"
-    said = f"answered a call in {outcome.latency:.1f} s: {counts}, {money(trial.cost_micros)}"
-    return Finding(what=what, state="note" if trial.note else "ok", said=f"{said}; {trial.note}".removesuffix("; "))
+    answer = f"answered a call in {outcome.latency:.1f} s: {counts}, {money(trial.cost_micros)}"
+    return Finding(what=what, state="note" if trial.note else "ok", said=f"{answer}; {trial.note}".removesuffix("; "))
 
 
 def _endpoint(role: Role, endpoint: Endpoint, adapting: Adapting, *, calls: bool) -> Iterator[Finding]:
@@ -210,18 +210,18 @@ def _endpoint(role: Role, endpoint: Endpoint, adapting: Adapting, *, calls: bool
     models, trial = asyncio.run(_ask(role, endpoint, adapting, calls=calls))
     problem = "" if trial and trial.outcome.kind == "ok" else models.problem  # not all servers list their models
     where = f"{endpoint.model} at {safe_url(endpoint.address)}"
-    known = preset_of(endpoint).name
-    where += f" ({known})" if known else ""
+    preset = preset_of(endpoint).name
+    where += f" ({preset})" if preset else ""
     if proxy := proxy_of(endpoint):
         where += f" through {safe_url(proxy)}"
     yield Finding(what=what, state="wrong" if problem else "ok", said=f"{where}: {problem}" if problem else where)
     if ignored := ignored_proxy(endpoint):
-        said = f"the environment's proxy {safe_url(ignored)} is not used for it: set `proxy: environment` to use it"
-        yield Finding(what=what, state="note", said=said)
+        note = f"the environment's proxy {safe_url(ignored)} is not used for it: set `proxy: environment` to use it"
+        yield Finding(what=what, state="note", said=note)
     if trial:
         yield _called(what, trial)
-    if told := words(adapting.learned.about(endpoint, endpoint.model)):
-        yield Finding(what=what, state="ok", said=f"learned: {'; '.join(told)}")
+    if lessons := words(adapting.learned.about(endpoint, endpoint.model)):
+        yield Finding(what=what, state="ok", said=f"learned: {'; '.join(lessons)}")
     if not endpoint.secret() and not endpoint.headers:
         yield Finding(what=what, state="note", said=f"no key is set: {_where_of_key(role, endpoint)}")
     if endpoint.rpm is None and endpoint.tpm is None and endpoint.concurrency is None:

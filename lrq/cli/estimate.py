@@ -70,8 +70,8 @@ def estimate(
 
     Example: lrq estimate dataset.jsonl --price 0.15,0.6 --pilot 5
     """
-    own = flags_of(options)
-    settings = apply_settings(config, merge_flags(flags, own))
+    shortcuts = flags_of(options)
+    settings = apply_settings(config, merge_flags(flags, shortcuts))
     intent = intent_of(options)
     if pilot and intent.file == "-":
         raise UsageError("a pilot reads the lines twice: give a file instead of standard input")
@@ -79,25 +79,25 @@ def estimate(
     make = partial(DryRun, frozen, response_tokens=response_tokens, simulated=simulated(settings))
     if pilot:
         check_pairable(settings, intent)
-    seen = survey(settings, intent, frozen, make, sample=sample, first=pilot or 0, watch=reading_bar)
+    sight = survey(settings, intent, frozen, make, sample=sample, first=pilot or 0, watch=reading_bar)
     if pilot:
-        facts = _pilot(settings, replace(intent, limit=pilot), seen, judges=judges, samplers=samplers)
+        facts = _pilot(settings, replace(intent, limit=pilot), sight, judges=judges, samplers=samplers)
     else:
-        facts = _facts(settings, seen.estimate)
-    needed, items_ = responses_needed(frozen.config), seen.estimate.items
-    notes = some_no_pair(seen.cannot_pair, items_, needed) + limit_notes(facts, intent.max_cost, intent.max_tokens)
-    facts |= {"cannot_pair": seen.cannot_pair, "notes": [*facts["notes"], *notes]}
+        facts = _facts(settings, sight.estimate)
+    needed, items_ = responses_needed(frozen.config), sight.estimate.items
+    notes = some_no_pair(sight.cannot_pair, items_, needed) + limit_notes(facts, intent.max_cost, intent.max_tokens)
+    facts |= {"cannot_pair": sight.cannot_pair, "notes": [*facts["notes"], *notes]}
     if as_json:
-        echo_json(facts | {"set_aside": seen.set_aside})
+        echo_json(facts | {"set_aside": sight.set_aside})
     else:
         show(facts)
-        if seen.set_aside:
-            echo(f"{seen.set_aside} lines would be rejected", err=True)
-            for reason, number in seen.reasons.most_common(MOST_REASONS):
+        if sight.set_aside:
+            echo(f"{sight.set_aside} lines would be rejected", err=True)
+            for reason, number in sight.reasons.most_common(MOST_REASONS):
                 echo(f"  {number:,} × {reason}", err=True)
-    if seen.cannot_pair == items_ and not intent.scores_only:
-        raise UsageError(no_pair(intent.file, seen.most_responses, needed))
-    return EXIT_PARTLY if seen.set_aside else 0
+    if sight.cannot_pair == items_ and not intent.scores_only:
+        raise UsageError(no_pair(intent.file, sight.most_responses, needed))
+    return EXIT_PARTLY if sight.set_aside else 0
 
 
 def _facts(settings: Settings, estimate: Estimate) -> dict[str, Any]:
@@ -131,17 +131,17 @@ def _pilot(settings: Settings, intent: Intent, seen: Seen, **counts: int) -> dic
     before = pricing.replied(seen.first)
     bill = calibrated(pricing.replied(seen.estimate.bill), before, billed)
     facts = estimate_facts(replace(seen.estimate, bill=bill), pricing)
-    taken = estimate_facts(Estimate(items=len(seen.ids), responses=0, looked_at=len(seen.ids), bill=billed), pricing)
+    actual = estimate_facts(Estimate(items=len(seen.ids), responses=0, looked_at=len(seen.ids), bill=billed), pricing)
     names = ("items", "calls", "tokens", "cost", "unpriced_calls")
-    return facts | {"pilot": {"run": run.name, **{name: taken[name] for name in names}}}
+    return facts | {"pilot": {"run": run.name, **{name: actual[name] for name in names}}}
 
 
 def _begin(ledger: Ledger, settings: Settings, intent: Intent, ids: Sequence[str]) -> Run:
-    """The run with its first items; while more lines may come it is never at its end, and nothing is trained."""
+    """Begin the run with its first items; while more lines may come it is never at its end, and nothing is trained."""
     with ledger.reading() as conn:
         run = runs_.find_run(conn, intent.name or name_of(intent.file))
-        known = run is not None and len(items_.ids_of(conn, run.id, ids)) == len(ids)
-    if run is None or not known:
+        is_begun = run is not None and len(items_.ids_of(conn, run.id, ids)) == len(ids)
+    if run is None or not is_begun:
         run = ingest(ledger, settings, intent, send=False).run
         with ledger.writing() as conn:
             runs_.set_ingesting(conn, run.id, intakes.PILOT)
@@ -153,11 +153,11 @@ def _is_piloted(run: Run) -> bool:
 
 
 def cost_of(facts: Mapping[str, Any]) -> str:
-    """The money of a bill or of a part of it, in words."""
+    """Return the money of a bill or of a part of it, in words."""
     if facts["cost"] is None:
         return "unpriced"
-    more = f" and {facts['unpriced_calls']:,} calls unpriced" if facts["unpriced_calls"] else ""
-    return f"{facts['cost']:,.4f}{more}"
+    unpriced = f" and {facts['unpriced_calls']:,} calls unpriced" if facts["unpriced_calls"] else ""
+    return f"{facts['cost']:,.4f}{unpriced}"
 
 
 def sentence(facts: Mapping[str, Any]) -> str:
@@ -193,14 +193,14 @@ def preview_if_possible(ledger: Ledger, settings: Settings, ingested: Ingested, 
 
 
 def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
-    """What `estimate_facts` found, by dimension and in a sentence."""
-    made = table("dimension", "calls", "prompt tokens", "cached", "completion", "cost")
-    for name, one in [*facts["dimensions"].items(), ("all", facts)]:
-        counts = (f"{one[count]:,}" for count in ("calls", "prompt_tokens", "cached_tokens", "completion_tokens"))
-        made.add_row(name, *counts, cost_of(one))
-    console.print(made)
-    counted = f"{facts['items']:,} items, {facts['responses']:,} responses"
-    for line in (f"{counted}; {facts['looked_at']} items looked at closely", sentence(facts), *facts["notes"]):
+    """Print what `estimate_facts` returns, by dimension and in a sentence."""
+    rows = table("dimension", "calls", "prompt tokens", "cached", "completion", "cost")
+    for name, part in [*facts["dimensions"].items(), ("all", facts)]:
+        counts = (f"{part[count]:,}" for count in ("calls", "prompt_tokens", "cached_tokens", "completion_tokens"))
+        rows.add_row(name, *counts, cost_of(part))
+    console.print(rows)
+    amounts = f"{facts['items']:,} items, {facts['responses']:,} responses"
+    for line in (f"{amounts}; {facts['looked_at']} items looked at closely", sentence(facts), *facts["notes"]):
         console.print(line, soft_wrap=True, highlight=False)
 
 

@@ -60,8 +60,8 @@ def evaluate(
     if len({Path(file).stem for file in files}) < len(files):
         raise UsageError("two files have the same name, which names their runs: rename one")
     flagged = merge_flags(flags, _BY_RUBRICS) if rubrics else merge_flags(flags)
-    asked = [*map(_parse, policies), *(_of_rounds(rounds_of, config, flagged) if rounds_of else ())]
-    if not asked:
+    candidates = [*map(_parse, policies), *(_of_rounds(rounds_of, config, flagged) if rounds_of else ())]
+    if not candidates:
         raise UsageError("name what is to be evaluated: --policy LABEL=FOLDER, or --rounds-of RUN")
     seed = apply_settings(config, flagged).sample.seed
     sampled = responses or (1 if rubrics else _RESPONSES)
@@ -70,12 +70,12 @@ def evaluate(
     for file in files:
         first = "-".join(filter(None, (name, Path(file).stem if len(files) > 1 or not name else "")))
         means: dict[str, list[Means]] = defaultdict(list)
-        for label, folder in asked:
+        for label, folder in candidates:
             for number in range(runs):
                 run = f"{first}-{label}" + (f"-{number + 1}" if number else "")
-                own = {**flagged, "policy": {**flagged.get("policy", {}), "path": folder}}
-                own["sample"] = {**flagged.get("sample", {}), "responses": sampled, "seed": seed + number}
-                ended, rewards = _evaluate_one(file, run, config, own)
+                overrides = {**flagged, "policy": {**flagged.get("policy", {}), "path": folder}}
+                overrides["sample"] = {**flagged.get("sample", {}), "responses": sampled, "seed": seed + number}
+                ended, rewards = _evaluate_one(file, run, config, overrides)
                 code = max(code, ended)
                 means[label].append(rewards)
         reports[file] = compare_policies(means)

@@ -42,13 +42,13 @@ def export(run: str, form: str, output: str, round_: int | None, settings: Setti
     """
     ledger = open_ledger(settings)
     with ledger.reading() as conn:
-        found = runs_.get_run(conn, run)
-    if round_ is not None and round_ > found.round:
-        raise UsageError(f"run {run!r} has no round {round_}: its latest is {found.round}")
+        stored = runs_.get_run(conn, run)
+    if round_ is not None and round_ > stored.round:
+        raise UsageError(f"run {run!r} has no round {round_}: its latest is {stored.round}")
     if form == "labels":
-        lines = label_lines(ledger, found)
+        lines = label_lines(ledger, stored)
     else:
-        lines = scores(ledger, found, round_) if form == "scores" else pairs(ledger, found, form, round_)
+        lines = scores(ledger, stored, round_) if form == "scores" else pairs(ledger, stored, form, round_)
     differing: list[str] = []
     if output.endswith(".parquet"):
         count = write_parquet(_noting(lines, differing), Path(output))
@@ -57,7 +57,7 @@ def export(run: str, form: str, output: str, round_: int | None, settings: Setti
             count = write(_noting(lines, differing), stream)
     if differing:
         echo(f"{len(differing)} rows train other tokens under stock TRL, as `trl_differs` says of each", err=True)
-    left = f"; {found.open_items} items are not at their end" if found.open_items else ""
+    left = f"; {stored.open_items} items are not at their end" if stored.open_items else ""
     echo(f"{count} lines{left}", err=True)
     if form == "llama-factory" and output != "-":
         entry = {Path(output).stem: exports.llama_factory_entry(Path(output).name)}

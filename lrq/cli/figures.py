@@ -6,11 +6,11 @@ from rich.table import Table
 
 def table(*columns: str, title: str = "") -> Table:
     """Return a table whose first column names its rows."""
-    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for place, column in enumerate(columns):
+    rows = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for index, column in enumerate(columns):
         # Where there is no room the names of rows are folded: figures are never cut.
-        made.add_column(column, justify="left" if place == 0 else "right", no_wrap=place > 0, overflow="fold")
-    return made
+        rows.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
+    return rows
 
 
 def figure(number: int) -> str:

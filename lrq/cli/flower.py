@@ -28,10 +28,10 @@ def flower(address: str | None, port: int | None, hosts: tuple[str, ...], idle: 
     try:
         from lrq.monitor.server import serve  # noqa: PLC0415 - an extra
     except ImportError:
-        why = "Flower is not installed: pip install 'lrq[monitor]'"
+        problem = "Flower is not installed: pip install 'lrq[monitor]'"
         if idle:
-            return wait_idle(why)
-        raise LrqError(why) from None
+            return wait_idle(problem)
+        raise LrqError(problem) from None
     settings = settings_in_use()
     ledger = open_ledger(settings, create=True)
     try:

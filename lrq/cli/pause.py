@@ -18,6 +18,6 @@ def pause(run: str, settings: Settings) -> None:
     """
     ledger = open_ledger(settings)
     with ledger.writing() as conn:
-        found = runs_.get_run(conn, run)
-        halted = runs_.halt(conn, found.id, state="paused", by="user", reason="paused by `lrq pause`")
-    echo(f"run {run} is paused" if halted else f"run {run} is {found.state} already")
+        stored = runs_.get_run(conn, run)
+        halted = runs_.halt(conn, stored.id, state="paused", by="user", reason="paused by `lrq pause`")
+    echo(f"run {run} is paused" if halted else f"run {run} is {stored.state} already")

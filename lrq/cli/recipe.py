@@ -52,27 +52,27 @@ def check(name: str, items: Path | None, as_json: bool) -> None:
     Example: lrq recipe check examples/recipes/wit.py:WIT
     """
     settings = apply_settings(None, {"recipe": name})
-    made = load_recipe(name)
+    loaded = load_recipe(name)
     frozen = load_run_config(name, snapshot_config(settings, train=False))
     dry_run = DryRun(frozen)
-    entries = [Entry(item=_SAMPLE)] if items is None else _entries(items, made)
+    entries = [Entry(item=_SAMPLE)] if items is None else _entries(items, loaded)
     facts = [_facts(_play(dry_run, entry), frozen) for entry in entries]
     if as_json:
-        echo_json({"recipe": made.name, "steps": [step.name for step in made.steps], "items": facts})
+        echo_json({"recipe": loaded.name, "steps": [step.name for step in loaded.steps], "items": facts})
         return
-    for one in facts:
-        _print(one)
-    echo(f"{made.name}: {len(facts)} items played, nothing sent")
+    for item_facts in facts:
+        _print(item_facts)
+    echo(f"{loaded.name}: {len(facts)} items played, nothing sent")
 
 
 def _entries(path: Path, made: Recipe) -> list[Entry]:
-    """The first items of a file. Raises UsageError for a line that cannot be used."""
-    found: list[Entry] = []
+    """Return the first items of a file. Raises UsageError for a line that cannot be used."""
+    entries: list[Entry] = []
     for line in islice(Dataset(str(path), made.needs, joins_systems=made.joins_systems), _ITEMS):
         if line.value is None:
             raise UsageError(f"{path}, line {line.number}: {line.reason}")
-        found.append(line.value)
-    return found
+        entries.append(line.value)
+    return entries
 
 
 def _play(dry_run: DryRun, entry: Entry) -> Case:

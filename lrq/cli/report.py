@@ -78,23 +78,25 @@ def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _score_table(facts: Mapping[str, Any]) -> RenderableType:
-    made = table("dimension", "mean", "deviation", "scored", "n/a", "unscored")
-    for name, one in facts["dimensions"].items():
-        counts = (str(one[state]) for state in ("values", "not_applicable", "unscored"))
-        made.add_row(name, _number(one["mean"]), _number(one["deviation"]), *counts)
+    rows = table("dimension", "mean", "deviation", "scored", "n/a", "unscored")
+    for name, spread in facts["dimensions"].items():
+        counts = (str(spread[state]) for state in ("values", "not_applicable", "unscored"))
+        rows.add_row(name, _number(spread["mean"]), _number(spread["deviation"]), *counts)
     reward = facts["reward"]
-    made.add_row("reward", _number(reward["mean"]), _number(reward["deviation"]), str(reward["values"]), "", "")
-    return made
+    rows.add_row("reward", _number(reward["mean"]), _number(reward["deviation"]), str(reward["values"]), "", "")
+    return rows
 
 
 def _call_table(facts: Mapping[str, Any]) -> RenderableType:
-    made = table("calls", "bought", "reused", "an item", "prompt", "cached", "reply", "cost", "saved")
-    for name, one in facts["dimensions"].items():
-        rate = f"{one['cached_tokens'] / one['prompt_tokens']:.0%}" if one["prompt_tokens"] else "–"
-        counted = (f"{one['prompt_tokens']:,}", rate, f"{one['completion_tokens']:,}")
-        money = ("unpriced" if one[part] is None else f"{one[part]:,.4f}" for part in ("cost", "saved"))
-        made.add_row(name, f"{one['calls']:,}", f"{one['reused']:,}", f"{one['calls_per_item']:g}", *counted, *money)
-    return made
+    rows = table("calls", "bought", "reused", "an item", "prompt", "cached", "reply", "cost", "saved")
+    for name, part_ in facts["dimensions"].items():
+        rate = f"{part_['cached_tokens'] / part_['prompt_tokens']:.0%}" if part_["prompt_tokens"] else "–"
+        tokens = (f"{part_['prompt_tokens']:,}", rate, f"{part_['completion_tokens']:,}")
+        money = ("unpriced" if part_[part] is None else f"{part_[part]:,.4f}" for part in ("cost", "saved"))
+        rows.add_row(
+            name, f"{part_['calls']:,}", f"{part_['reused']:,}", f"{part_['calls_per_item']:g}", *tokens, *money
+        )
+    return rows
 
 
 def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -105,28 +107,28 @@ def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"no pair for {number} items: {reason}" for reason, number in facts["no_pair"].items())
     if len(facts["servers"]) > 1:
         yield "replies by server: " + ", ".join(f"{name} {number:,}" for name, number in facts["servers"].items())
-    for one in facts["trainings"]:
-        yield f"training of {one['rows']} rows{in_round(one, facts['rounds'])}: {one['state']} {one['reason']}"
+    for each in facts["trainings"]:
+        yield f"training of {each['rows']} rows{in_round(each, facts['rounds'])}: {each['state']} {each['reason']}"
     if facts["state"] == "done" and facts["reason"]:
         yield str(facts["reason"])
 
 
 def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     names = (run, facts["with"])
-    counted = f"{facts['items']} items, {facts['responses']} responses equal in both"
-    yield Text(f"\n{names[0]} (A) and {names[1]} (B) on {counted}")
-    made = table("dimension", "scored", "mean A", "mean B", "B - A", "|B - A|", "rank corr.", "same order")
-    for name, one in [*facts["dimensions"].items(), ("reward", facts["reward"])]:
+    counts = f"{facts['items']} items, {facts['responses']} responses equal in both"
+    yield Text(f"\n{names[0]} (A) and {names[1]} (B) on {counts}")
+    rows = table("dimension", "scored", "mean A", "mean B", "B - A", "|B - A|", "rank corr.", "same order")
+    for name, score in [*facts["dimensions"].items(), ("reward", facts["reward"])]:
         figures = ("mean", "other_mean", "difference", "absolute_difference", "rank_correlation")
-        order = "–" if one["same_order"] is None else f"{one['same_order']:.0%} of {one['pairs']:,}"
-        made.add_row(name, str(one["count"]), *(_number(one[figure]) for figure in figures), order)
-    yield made
-    made = table("what the scores took", "calls A", "calls B", "tokens A", "tokens B")
-    first, other = (facts["took"][name] for name in names)
-    for name in first | other:
-        both = [first.get(name), other.get(name)]
-        made.add_row(name, *("–" if one is None else f"{one[of]:,}" for of in ("calls", "tokens") for one in both))
-    yield made
+        order = "–" if score["same_order"] is None else f"{score['same_order']:.0%} of {score['pairs']:,}"
+        rows.add_row(name, str(score["count"]), *(_number(score[figure]) for figure in figures), order)
+    yield rows
+    rows = table("what the scores took", "calls A", "calls B", "tokens A", "tokens B")
+    first, second = (facts["took"][name] for name in names)
+    for name in first | second:
+        sides = [first.get(name), second.get(name)]
+        rows.add_row(name, *("–" if side is None else f"{side[of]:,}" for of in ("calls", "tokens") for side in sides))
+    yield rows
     if facts["same_pairs"] is not None:
         yield Text(f"{facts['items_with_pairs']} items have a pair in both, the same in {facts['same_pairs']:.0%}")
 

@@ -46,31 +46,31 @@ def resume(
     """
     ledger = open_ledger(settings, create=True)
     with ledger.writing() as conn:
-        found = runs_.get_run(conn, run)
+        stored = runs_.get_run(conn, run)
         ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
-        backlog.requeue_all(conn, found.id)
-        config = runs_.complete(conn, found, named(settings))
-        _check_flags(run, found.recipe, config, settings)
-        frozen = load_run_config(found.recipe, config)
-        if skip and found.state == "active":
+        backlog.requeue_all(conn, stored.id)
+        config = runs_.complete(conn, stored, named(settings))
+        _check_flags(run, stored.recipe, config, settings)
+        frozen = load_run_config(stored.recipe, config)
+        if skip and stored.state == "active":
             raise UsageError(f"run {run!r} is at work: `lrq pause {run}` it before an item is left out")
         for key in dict.fromkeys(skip):
-            backlog.leave_out(conn, found.id, key)
-        if found.state in {"paused", "stopped"}:
-            runs_.activate(conn, found.id)
-        if intakes.is_interrupted(ledger, conn, found.id):
-            count = sum(runs_.item_states(conn, found.id).values())
+            backlog.leave_out(conn, stored.id, key)
+        if stored.state in {"paused", "stopped"}:
+            runs_.activate(conn, stored.id)
+        if intakes.is_interrupted(ledger, conn, stored.id):
+            count = sum(runs_.item_states(conn, stored.id).values())
             echo(
                 f"the file of run {run} was not read to its end: it goes on with the {count:,} items there are",
                 err=True,
             )
-        if not intakes.is_read(ledger, conn, found.id):
-            runs_.set_ingesting(conn, found.id, intakes.WHOLE)
+        if not intakes.is_read(ledger, conn, stored.id):
+            runs_.set_ingesting(conn, stored.id, intakes.WHOLE)
         if failed:
-            reopened = backlog.reopen_unscored(ledger, conn, found.id, frozen.step_of, frozen.steps)
-            trainings = backlog.reopen_trainings(conn, found.id)
+            reopened = backlog.reopen_unscored(ledger, conn, stored.id, frozen.step_of, frozen.steps)
+            trainings = backlog.reopen_trainings(conn, stored.id)
             echo(f"{reopened} items are asked again, {trainings} trainings started again", err=True)
-        backlog.advance_run(ledger, conn, found.id, frozen.schedule)
+        backlog.advance_run(ledger, conn, stored.id, frozen.schedule)
     if detach:
         return 0
     return work_on(ledger, settings, run, judges=judges, samplers=samplers, as_json=as_json)
@@ -85,13 +85,13 @@ def _check_flags(name: str, recipe: str, config: Mapping[str, Any], settings: Se
     plain = load_settings(env={name: value for name, value in os.environ.items() if name != OVERRIDES})
     if settings.recipe not in {plain.recipe, recipe}:
         raise UsageError(f"run {name!r} is frozen with recipe {recipe}; --name makes another run with another recipe")
-    known = load_recipe(recipe).settings
-    kept = {setting: value for setting, value in plain.settings.items() if setting in known}
-    before = snapshot_config(plain.model_copy(update={"recipe": recipe, "settings": kept}), train=True)
-    asked = snapshot_config(settings.model_copy(update={"recipe": recipe}), train=True)
-    flagged = {path for path in runs_.differences(before, asked) if not path.startswith("prices")}
-    other = runs_.differences(orjson.loads(orjson.dumps(config)), orjson.loads(orjson.dumps(asked)))
-    if refused := sorted(path for path in flagged if any(path.startswith(one) for one in other)):
+    own_settings = load_recipe(recipe).settings
+    shared = {setting: value for setting, value in plain.settings.items() if setting in own_settings}
+    before = snapshot_config(plain.model_copy(update={"recipe": recipe, "settings": shared}), train=True)
+    flagged_config = snapshot_config(settings.model_copy(update={"recipe": recipe}), train=True)
+    flagged = {path for path in runs_.differences(before, flagged_config) if not path.startswith("prices")}
+    different = runs_.differences(orjson.loads(orjson.dumps(config)), orjson.loads(orjson.dumps(flagged_config)))
+    if refused := sorted(path for path in flagged if any(path.startswith(prefix) for prefix in different)):
         raise UsageError(
             f"run {name!r} is frozen: --set cannot change {', '.join(refused)}; `lrq fork {name} --name NEW` "
             "makes a run with other settings, which finds the replies that still apply"

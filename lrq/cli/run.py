@@ -52,8 +52,8 @@ def run(
 
     Example: lrq run dataset.jsonl --responses sampled.jsonl --no-train
     """
-    own = merge_flags(flags, flags_of(options))
-    settings = apply_settings(config, with_concurrency(own, concurrency))
+    shortcuts = merge_flags(flags, flags_of(options))
+    settings = apply_settings(config, with_concurrency(shortcuts, concurrency))
     if concurrency is not None and is_up(settings):
         echo("the processes of `lrq up` keep the --concurrency that they were started with", err=True)
     intent = intent_of(options)

@@ -51,12 +51,12 @@ def _lines(entry: Entry, role: str | None) -> Iterable[str]:
 
 def _unknown(key: str) -> str:
     role = key.partition(".")[0]
-    known = [
+    keys = [
         entry.key.replace(ROLE, role if role in ROLES else "judge")
         for section in sections()
         for entry in section.entries
     ]
-    near = get_close_matches(key, known, n=2)
+    near = get_close_matches(key, keys, n=2)
     return f"there is no setting {key}" + (
         f"; do you mean {' or '.join(near)}?" if near else "; `lrq settings` has all"
     )

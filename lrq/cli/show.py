@@ -33,8 +33,8 @@ def show(item: str, response: int | None, round_: int | None, full: bool, as_jso
     ledger = open_ledger(settings)
     facts = explain(ledger, _find(ledger, item), round_)
     if response is not None:
-        ks = [one["k"] for one in facts["responses"]]
-        facts["responses"] = [one for one in facts["responses"] if one["k"] == response]
+        ks = [entry["k"] for entry in facts["responses"]]
+        facts["responses"] = [entry for entry in facts["responses"] if entry["k"] == response]
         if not facts["responses"]:
             raise UsageError(f"item {item!r} has no response {response}; it has {', '.join(map(str, ks)) or 'none'}")
     if as_json:
@@ -45,17 +45,17 @@ def show(item: str, response: int | None, round_: int | None, full: bool, as_jso
 
 def _find(ledger: Ledger, name: str) -> int:
     with ledger.reading() as conn:
-        found = items_.find_items(conn, name)
+        items = items_.find_items(conn, name)
         run, colon, key = name.partition(":")
-        if not found and colon and (known := runs_.find_run(conn, run)) is not None:
-            found = items_.find_items(conn, key, known.id)
-    if not found:
+        if not items and colon and (stored := runs_.find_run(conn, run)) is not None:
+            items = items_.find_items(conn, key, stored.id)
+    if not items:
         raise UsageError(f"no item {name!r}; `lrq status` names the runs, and an item is named as in its dataset")
-    if len(found) > 1:
+    if len(items) > 1:
         raise UsageError(
-            f"several runs have an item {name!r}: say which, {' or '.join(f'{r.run}:{name}' for r in found)}"
+            f"several runs have an item {name!r}: say which, {' or '.join(f'{r.run}:{name}' for r in items)}"
         )
-    return int(found[0].id)
+    return int(items[0].id)
 
 
 def _print(facts: dict[str, Any], full: bool) -> None:
@@ -78,9 +78,9 @@ def _print(facts: dict[str, Any], full: bool) -> None:
 
 def _print_response(response: dict[str, Any], full: bool) -> None:
     reward = response["reward"]
-    said = "no reward yet" if reward is None else _value(reward["value"], reward["reason"])
+    summary = "no reward yet" if reward is None else _value(reward["value"], reward["reason"])
     cut = ", cut by max_new_tokens" if response["is_cut"] else ""
-    echo(f"\nresponse {response['k']}: {said}{cut}", bold=True)
+    echo(f"\nresponse {response['k']}: {summary}{cut}", bold=True)
     text = response["text"]
     if text:
         _quote(_cut(text, full))

@@ -53,9 +53,9 @@ def status(run: str | None, failed: bool, watch: bool, as_json: bool, settings: 
 
 def _facts(ledger: Ledger, settings: Settings, name: str | None) -> dict[str, Any]:
     with ledger.reading() as conn:
-        found = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
+        runs = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
     return {
-        "runs": [run_facts(ledger, run) for run in found],
+        "runs": [run_facts(ledger, run) for run in runs],
         "processes": process_facts(ledger),
         "lanes": asyncio.run(lane_facts(ledger, settings)),
         "learned": learned_facts(ledger, settings),
@@ -66,8 +66,8 @@ def _watched(ledger: Ledger, settings: Settings, name: str | None) -> Renderable
     """Draw one run, or those that are not done: what costs the same for any size of run."""
     try:
         with ledger.reading() as conn:
-            found = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
-        shown = [run for run in found if name or run.state != "done"] or found[-1:]
+            runs = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
+        shown = [run for run in runs if name or run.state != "done"] or runs[-1:]
         parts: list[RenderableType] = [dashboard(progress_of(ledger, run)) for run in shown]
         parts += [Text(_lane_line(lane)) for lane in asyncio.run(lane_facts(ledger, settings))]
         return Group(*parts, _processes_line(process_facts(ledger)))
@@ -82,15 +82,15 @@ def _render(ledger: Ledger, settings: Settings, name: str | None) -> RenderableT
     if name:
         parts += run_tables(facts["runs"][0])
     else:
-        parts += [Text(f"{run['run']}: {said}") for run in facts["runs"] for said in shortfalls(run)]
+        parts += [Text(f"{run['run']}: {note}") for run in facts["runs"] for note in shortfalls(run)]
     parts += [Text(_lane_line(lane)) for lane in facts["lanes"]]
-    parts += [Text(f"{one['name']}: {'; '.join(one['learned'])}") for one in facts["learned"]]
+    parts += [Text(f"{endpoint['name']}: {'; '.join(endpoint['learned'])}") for endpoint in facts["learned"]]
     parts.append(_processes_line(facts["processes"]))
     return Group(*parts)
 
 
 def _lane_line(lane: dict[str, Any]) -> str:
-    """How an endpoint stands: what is used of its limits, who waits, and why nothing goes out."""
+    """Say how an endpoint stands: what is used of its limits, who waits, and why nothing goes out."""
     used = [
         f"{lane[kind]['used']:,} of {lane[kind]['limit']:,.0f} {kind} a minute{' (learnt)' * lane[kind]['learnt']}"
         for kind in ("requests", "tokens")
@@ -106,28 +106,28 @@ def _lane_line(lane: dict[str, Any]) -> str:
 
 
 def _runs_table(runs: list[dict[str, Any]]) -> Table:
-    made = table("run", "state", "items", "pairs", "calls", "money")
+    rows = table("run", "state", "items", "pairs", "calls", "money")
     for run in runs:
         ended = run["items"].get("done", 0) + run["items"].get("failed", 0)
         items = f"{ended:,} of {sum(run['items'].values()):,}"
         figures = (items, f"{run['pairs']:,}", f"{run['calls']['calls']:,}", spent(run["money"]))
-        made.add_row(run["run"], run["state"], *figures)
-    return made
+        rows.add_row(run["run"], run["state"], *figures)
+    return rows
 
 
 def pace_lines(pace: dict[str, Any]) -> list[str]:
-    """How the latest calls went, in a line or two."""
+    """Say how the latest calls went, in a line or two."""
     if not pace["calls"]:
         return []
     rate, left = pace["per_second"], pace["seconds_left"]
-    said = [] if rate is None else [f"{rate:.1f} calls/s"]
-    said += [] if left is None else [f"about {seconds(left)} left"]
+    parts = [] if rate is None else [f"{rate:.1f} calls/s"]
+    parts += [] if left is None else [f"about {seconds(left)} left"]
     if pace["latency_p50"] is not None:
-        said.append(f"latency p50 {pace['latency_p50']:.2f} s, p95 {pace['latency_p95']:.2f} s")
+        parts.append(f"latency p50 {pace['latency_p50']:.2f} s, p95 {pace['latency_p95']:.2f} s")
     trouble = [f"{number:,} {name}" for name, number in pace["errors"].items()]
     trouble += [f"{pace[name]:,} {words}" for name, words in (("reasks", "re-asks"), ("resent", "sent again"))]
     of = f"of the last {pace['calls']:,} calls: "
-    return [*([", ".join(said)] if said else []), of + ", ".join(trouble)]
+    return [*([", ".join(parts)] if parts else []), of + ", ".join(trouble)]
 
 
 def spent(money: dict[str, Any]) -> str:
@@ -140,35 +140,35 @@ def spent(money: dict[str, Any]) -> str:
 def run_tables(run: dict[str, Any]) -> list[RenderableType]:
     """Scores, calls and trainings of one run."""
     scores = table("dimension", "mean", "scored", "not applicable", "unscored")
-    for name, one in run["scores"].items():
-        mean = "–" if one["mean"] is None else f"{one['mean']:.2f}"
-        scores.add_row(name, mean, *(str(one[state]) for state in ("value", "not_applicable", "unscored")))
+    for name, each in run["scores"].items():
+        mean = "–" if each["mean"] is None else f"{each['mean']:.2f}"
+        scores.add_row(name, mean, *(str(each[state]) for state in ("value", "not_applicable", "unscored")))
     calls = table("calls", "bought", "reused", "failed", "prompt", "cached", "reply", "cost")
-    for one in run["usage"]:
-        where = one["kind"] if one["kind"] == one["step"] else f"{one['step']}, {one['kind']}"
+    for each in run["usage"]:
+        where = each["kind"] if each["kind"] == each["step"] else f"{each['step']}, {each['kind']}"
         counts = ("calls", "reused", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
-        cost = "unpriced" if one["unpriced"] else f"{one['cost']:.4f}"
-        calls.add_row(where, *(figure(one[name]) for name in counts), cost)
-    said = [*caching(run), *in_doubt(run), *cut_off(run["responses"]), *pace_lines(run["pace"]), *shortfalls(run)]
-    said += [f"no pair for {number} items: {reason}" for reason, number in [*run["no_pair"].items()][:MOST_REASONS]]
-    lines: list[RenderableType] = [scores, calls, *round_tables(run["rounds"]), *map(Text, said)]
+        cost = "unpriced" if each["unpriced"] else f"{each['cost']:.4f}"
+        calls.add_row(where, *(figure(each[name]) for name in counts), cost)
+    notes = [*caching(run), *in_doubt(run), *cut_off(run["responses"]), *pace_lines(run["pace"]), *shortfalls(run)]
+    notes += [f"no pair for {number} items: {reason}" for reason, number in [*run["no_pair"].items()][:MOST_REASONS]]
+    lines: list[RenderableType] = [scores, calls, *round_tables(run["rounds"]), *map(Text, notes)]
     trained = (
-        f"training of {one['rows']} rows{in_round(one, run['rounds'])}: {one['state']} {one['reason']}{one['model']}"
-        for one in run["trainings"]
+        f"training of {job['rows']} rows{in_round(job, run['rounds'])}: {job['state']} {job['reason']}{job['model']}"
+        for job in run["trainings"]
     )
     return [*lines, *map(Text, trained)]
 
 
 def round_tables(rounds: list[dict[str, Any]]) -> list[RenderableType]:
-    """What each round brought, where there are several; they are counted from 0."""
+    """Show what each round brought, where there are several; they are counted from 0."""
     if not rounds:
         return []
-    made = table("round", "rewarded", "mean reward", "pairs", "mean margin")
-    for one in rounds:
-        means = ("–" if one[name] is None else f"{one[name]:.3f}" for name in ("reward", "margin"))
+    rows = table("round", "rewarded", "mean reward", "pairs", "mean margin")
+    for round_ in rounds:
+        means = ("–" if round_[name] is None else f"{round_[name]:.3f}" for name in ("reward", "margin"))
         reward, margin = means
-        made.add_row(str(one["round"]), f"{one['rewards']:,}", reward, f"{one['pairs']:,}", margin)
-    return [made]
+        rows.add_row(str(round_["round"]), f"{round_['rewards']:,}", reward, f"{round_['pairs']:,}", margin)
+    return [rows]
 
 
 def in_round(one: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
@@ -177,7 +177,7 @@ def in_round(one: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
 
 
 def caching(run: dict[str, Any]) -> list[str]:
-    """What prompt caches did, where they did anything."""
+    """Say what prompt caches did, where they did anything."""
     if not run["calls"]["cached_tokens"]:
         return []
     saved = run["money"]["saved_by_caches"]
@@ -193,7 +193,7 @@ def cut_off(responses: dict[str, Any]) -> list[str]:
 
 
 def in_doubt(run: dict[str, Any]) -> list[str]:
-    """What is charged without a reply, where anything is: the tables count replies alone."""
+    """Say what is charged without a reply, where anything is: the tables count replies alone."""
     count, cost = run["calls"]["unknown"], run["money"]["unknown_outcome"]
     money = f", {cost:.4f} of the money" if cost else ""
     return [f"{count:,} deliveries of unknown outcome stay charged at their most{money}"] if count else []
@@ -202,8 +202,8 @@ def in_doubt(run: dict[str, Any]) -> list[str]:
 def _processes_line(found: list[dict[str, Any]]) -> Text:
     if not found:
         return Text("no worker is running: `lrq up` starts them")
-    said = [f"{one['type']}@{one['host']}:{one['pid']}{_noted(one['note'])}" for one in found]
-    return Text("processes: " + ", ".join(said))
+    names = [f"{process['type']}@{process['host']}:{process['pid']}{_noted(process['note'])}" for process in found]
+    return Text("processes: " + ", ".join(names))
 
 
 def _noted(note: dict[str, Any]) -> str:
@@ -212,8 +212,8 @@ def _noted(note: dict[str, Any]) -> str:
 
 def _print_failed(ledger: Ledger, name: str | None, as_json: bool) -> None:
     with ledger.reading() as conn:
-        found = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
-        failures = [failure for run in found for failure in runs_.failures(conn, run)]
+        runs = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
+        failures = [failure for run in runs for failure in runs_.failures(conn, run)]
     if as_json:
         echo_json(failures)
     for failure in failures[:MOST_REASONS] if not as_json else ():

@@ -31,8 +31,8 @@ def echo(
     """
     shown = str(text)
     if not lines:
-        rest = shown.lstrip("\n")
-        shown = shown[: len(shown) - len(rest)] + _LINE_ENDS.sub(" ", rest)
+        body = shown.lstrip("\n")
+        shown = shown[: len(shown) - len(body)] + _LINE_ENDS.sub(" ", body)
     click.secho(printable(shown), err=err, nl=nl, fg=fg, bold=bold or None)
 
 
@@ -54,7 +54,7 @@ class _PrintableConsole(Console):
 
 
 def console(*, err: bool = False) -> Console:
-    """As wide as the terminal; in a pipe as wide as its lines."""
+    """Return a console as wide as the terminal; in a pipe as wide as its lines."""
     is_terminal = (sys.stderr if err else sys.stdout).isatty()
     return _PrintableConsole(stderr=err, markup=False, emoji=False, width=None if is_terminal or err else 500)
 

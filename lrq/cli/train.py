@@ -64,18 +64,18 @@ def train(
     FILE is any preference file that TRL reads: JSON lines or Parquet, compressed or in a folder, or the name of a data
     set in the local hub cache. Interrupted, the same command goes on from the last checkpoint.
     """
-    found: dict[str, Any] = {"model": model, "rows": Path(source), "output": output}
+    values: dict[str, Any] = {"model": model, "rows": Path(source), "output": output}
     if is_file_of_rows(source):
         find_rows(Path(source))
     else:
-        found = _of_run(source, model) | {name: value for name, value in found.items() if value and name != "rows"}
-    found |= loss_settings(loss) if loss else {}
-    found |= {name: value for name, value in (("adapter", adapter), ("merge", merge)) if value}
+        values = _of_run(source, model) | {name: value for name, value in values.items() if value and name != "rows"}
+    values |= loss_settings(loss) if loss else {}
+    values |= {name: value for name, value in (("adapter", adapter), ("merge", merge)) if value}
     for name in ("model", "output"):
-        if found[name] is None:
+        if values[name] is None:
             raise UsageError(f"say with --{name} which folder: {source} names none")
-    wanted = make_job({**found, **read_settings(settings)})
-    folder = prepare(job or wanted.output.with_name(f"{wanted.output.name}.job"), wanted)
+    checked = make_job({**values, **read_settings(settings)})
+    folder = prepare(job or checked.output.with_name(f"{checked.output.name}.job"), checked)
     try:
         with _bar() as bar:
             result = run(folder, on_metric=bar.metric, on_stage=bar.stage)
@@ -89,7 +89,7 @@ def train(
 
 
 def _of_run(name: str, model: Path | None = None) -> dict[str, Any]:
-    """The pairs, policy, output folder and training settings of a run; raises UsageError."""
+    """Return the pairs, policy, output folder and training settings of a run; raises UsageError."""
     settings = load_settings()
     ledger = open_ledger(settings)
     with ledger.reading() as conn:
@@ -98,10 +98,10 @@ def _of_run(name: str, model: Path | None = None) -> dict[str, Any]:
         raise UsageError(f"run {name} is {run.state}: its pairs are not complete; `lrq resume {name}` goes on")
     pairs = next(path for path in write_results(ledger, settings, run, model) if path.stem == "pairs")
     policy = run.config["policy"]["path"]
-    own = train_settings(run.config["train"] or load_recipe(run.recipe).loss)
+    training = train_settings(run.config["train"] or load_recipe(run.recipe).loss)
     output = run_folder(settings.home, name) / "model"
-    known = {**own, "about": about(name, run.config)}
-    return {"model": Path(policy) if policy else None, "rows": pairs, "output": output, **known}
+    job = {**training, "about": about(name, run.config)}
+    return {"model": Path(policy) if policy else None, "rows": pairs, "output": output, **job}
 
 
 def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -65,21 +65,21 @@ def up(
 
 
 def _choose(settings: Settings, only: str | None) -> list[str]:
-    """The processes to start, the broker first; says which cannot run here."""
-    why = unavailable_processes(settings)
+    """Return the processes to start, the broker first; say which cannot run here."""
+    reasons = unavailable_processes(settings)
     if only is None:
-        for name, reason in why.items():
+        for name, reason in reasons.items():
             if name != "redis":
                 echo(f"without {name}: {reason}")
-        return [name for name in PROCFILE if name not in why]
-    asked = [name.strip() for name in only.split(",") if name.strip()]
-    for name in asked:
+        return [name for name in PROCFILE if name not in reasons]
+    chosen = [name.strip() for name in only.split(",") if name.strip()]
+    for name in chosen:
         if name not in PROCFILE:
             raise UsageError(f"--only knows {', '.join(PROCFILE)}, not {name}")
-        if name in why:
-            raise UsageError(f"{name} cannot run here: {why[name]}")
+        if name in reasons:
+            raise UsageError(f"{name} cannot run here: {reasons[name]}")
     needed = {"redis"} if broker.is_embedded(settings) else set()
-    return [name for name in PROCFILE if name in {*asked, *needed}]
+    return [name for name in PROCFILE if name in {*chosen, *needed}]
 
 
 class _Signals:
@@ -111,7 +111,7 @@ class _Lines:
             begin = min(offset, log.stat().st_size)
             with log.open("rb") as file:
                 file.seek(begin)
-                whole = file.read(2**20).rpartition(b"\n")[0]
-            self._read[log] = begin + len(whole) + bool(whole)
-            for line in whole.decode("utf-8", "replace").splitlines():
+                lines = file.read(2**20).rpartition(b"\n")[0]
+            self._read[log] = begin + len(lines) + bool(lines)
+            for line in lines.decode("utf-8", "replace").splitlines():
                 yield f"{log.stem:<{self._width}} | {line}"

@@ -40,11 +40,11 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
 
     Example: lrq worker judge --concurrency 64
     """
-    why = unavailable_processes(settings).get(name)
-    if why and idle:
-        return wait_idle(f"{name} has nothing to do here: {why}")
-    if why:
-        raise (LrqError if "pip install" in why else UsageError)(f"{name} cannot run here: {why}")
+    problem = unavailable_processes(settings).get(name)
+    if problem and idle:
+        return wait_idle(f"{name} has nothing to do here: {problem}")
+    if problem:
+        raise (LrqError if "pip install" in problem else UsageError)(f"{name} cannot run here: {problem}")
     _check_broker(settings)
     _await_ledger(settings)
     use(settings)

@@ -34,7 +34,7 @@ async def _ignore(_call: Call, _purpose: Purpose, _reply: Reply, _problem: str) 
 
 
 async def in_series(obtain: Obtain, call: Call, purpose: Purpose, series: int) -> Reply:
-    """The reply to a call that has no other attempts: an earlier series' is read first, what failed is asked anew.
+    """Return the reply to a call that has no other attempts: an earlier series' first; what failed is asked anew.
 
     Raises CallRefused or CallFailed.
     """

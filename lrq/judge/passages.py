@@ -72,10 +72,10 @@ class WordIndex:
         return np.stack([self._scores(query) for query in queries])
 
     def _scores(self, query: str) -> NDArray[np.float32]:
-        known = [] if self._empty else [term for term in terms(query) if term in self._bm25.vocab_dict]
-        if not known:
+        words = [] if self._empty else [term for term in terms(query) if term in self._bm25.vocab_dict]
+        if not words:
             return np.zeros(self._count, dtype=np.float32)
-        return np.asarray(self._bm25.get_scores(known), dtype=np.float32)
+        return np.asarray(self._bm25.get_scores(words), dtype=np.float32)
 
 
 class BatchSizes:
@@ -255,7 +255,7 @@ class PassageCache:
         self._kept: OrderedDict[tuple[object, ...], asyncio.Future[Passages]] = OrderedDict()
 
     async def get(self, name: tuple[object, ...], text: str, size: int, embed: Embedder | None) -> Passages:
-        """The passages of a text; queries are embedded for whoever asks now, not for whom the index was built."""
+        """Return the passages of a text; queries are embedded for whoever asks now, not for the index's first user."""
         future = self._kept.get(name)
         if future is None:
             future = asyncio.ensure_future(_build(text, size, embed))
@@ -284,5 +284,5 @@ async def _build(text: str, size: int, embed: Embedder | None) -> Passages:
         index = await asyncio.to_thread(WordIndex, texts)
     else:
         index = VectorIndex(vectors=await embed(texts), embed=embed)
-        left_out = [at for at, vector in enumerate(index.vectors) if np.isnan(vector).any()]
+        left_out = [index_ for index_, vector in enumerate(index.vectors) if np.isnan(vector).any()]
     return Passages(text=text, passages=offsets, index=index, left_out=left_out)

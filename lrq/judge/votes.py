@@ -37,8 +37,8 @@ def _mean(ballots: Sequence[Sequence[Score]]) -> Sequence[Score]:
 def _merge(scores: Sequence[Score]) -> Score:
     without = next((score for score in scores if score.state == "unscored"), None)
     without = without or next((score for score in scores if score.state != "value"), None)
-    first, *more = scores
-    ballots = [{"value": first.value}, *({"value": score.value, **score.evidence} for score in more)]
+    first, *others = scores
+    ballots = [{"value": first.value}, *({"value": score.value, **score.evidence} for score in others)]
     evidence = {**first.evidence, "votes": ballots}
     if without is not None:
         return replace(without, evidence=evidence)

@@ -164,11 +164,11 @@ class JudgeChange(BaseHandler):  # type: ignore[misc]
             self._refuse(403, "to change something here, start Flower with FLOWER_BASIC_AUTH=user:password")
             return
         try:
-            asked = orjson.loads(self.request.body)
-            if not isinstance(asked, dict):
+            wish = orjson.loads(self.request.body)
+            if not isinstance(wish, dict):
                 raise UsageError("a change is a JSON object")
             loop, ledger = asyncio.get_running_loop(), self.application.ledger
-            words = await loop.run_in_executor(self.application.executor, change, ledger, who, asked)
+            words = await loop.run_in_executor(self.application.executor, change, ledger, who, wish)
         except orjson.JSONDecodeError:
             self._refuse(400, "a change is a JSON object")
         except (UsageError, LrqError) as error:
@@ -225,14 +225,14 @@ class _Collector:
 
 
 def _handlers(prefix: str | None) -> list[Any]:
-    ours = [
+    pages = [
         url(r"/judge", JudgePage, name="judge"),
         url(r"/judge/([a-z.]+)", JudgeAsset, name="judge-asset"),
         url(r"/api/judge/usage", JudgeUsage, name="judge-usage"),
         url(r"/api/judge/change", JudgeChange, name="judge-change"),
         url(r"/metrics", JudgeMetrics),
     ]
-    return [rewrite_handler(each, prefix) for each in ours] if prefix else ours
+    return [rewrite_handler(each, prefix) for each in pages] if prefix else pages
 
 
 def _templates() -> DictLoader:

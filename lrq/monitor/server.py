@@ -56,8 +56,8 @@ def serve(
     _check_door()
     app.conf.include = ()  # Flower would import the tasks, and with them all that judging needs; it runs none
     loop = IOLoop.current()
-    kept = {"max_tasks_in_memory": options.max_tasks, "max_workers_in_memory": options.max_workers}
-    events = UsageEvents(app, io_loop=loop, enable_events=options.enable_events, **kept)
+    limits = {"max_tasks_in_memory": options.max_tasks, "max_workers_in_memory": options.max_workers}
+    events = UsageEvents(app, io_loop=loop, enable_events=options.enable_events, **limits)
     shared = {"options": options, "capp": app, "events": events, "io_loop": loop, **flower_settings}
     server = JudgeFlower(ledger=ledger, config=config, prefix=prefix_of(ledger.id), hosts=hosts, **shared)
     ready(_listen(server))
@@ -102,7 +102,7 @@ def is_guarded() -> bool:
 
 
 def _listen(server: JudgeFlower) -> str:
-    """The URL at which the server listens."""
+    """Return the URL at which the server listens."""
     try:
         port = server.start_http_server()
     except OSError as error:

@@ -71,10 +71,10 @@ class Works:
 def read_result(result: object) -> Work | None:
     """Read the work from what `lrq.workers.tasks.work` returned, as Celery writes it; None where it is none of ours."""
     try:
-        told: Any = ast.literal_eval(result) if isinstance(result, str) else None
-        names = {"run": str(told["run"]), "item": str(told["item"]), "step": str(told["step"])}
-        counts = [f"{told['responses']} responses"] if "responses" in told else []
-        counts += [str(told["outcome"])] if "outcome" in told else []
-        return Work(**names, number=int(told["number"]), counts=", ".join(counts))
+        value: Any = ast.literal_eval(result) if isinstance(result, str) else None
+        names = {"run": str(value["run"]), "item": str(value["item"]), "step": str(value["step"])}
+        counts = [f"{value['responses']} responses"] if "responses" in value else []
+        counts += [str(value["outcome"])] if "outcome" in value else []
+        return Work(**names, number=int(value["number"]), counts=", ".join(counts))
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
         return None

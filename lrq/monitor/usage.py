@@ -62,14 +62,14 @@ class Reader:
     def _read(self) -> Totals:
         try:
             with self._ledger.reading() as conn:
-                found = all_runs(conn)
+                stored = all_runs(conn)
                 # A run at its end keeps its counts: they are counted once.
-                known = {run.id: self._last.items.get(run.id) for run in found if run.state == "done"}
+                totals = {run.id: self._last.items.get(run.id) for run in stored if run.state == "done"}
                 return Totals(
                     at=time.time(),
-                    runs=found,
+                    runs=stored,
                     usage=usage_of(conn),
-                    items={run.id: known.get(run.id) or item_states(conn, run.id) for run in found},
+                    items={run.id: totals.get(run.id) or item_states(conn, run.id) for run in stored},
                     tasks=tasks_at_work(conn, MAX_TASKS),
                     changes=latest_changes(conn),
                     limits=limits_by_lane(conn),
@@ -81,8 +81,8 @@ class Reader:
 
 def endpoints_by_lane(settings: Settings) -> dict[str, tuple[str, Endpoint]]:
     """Return role and endpoint under the name of their lane in the limiter."""
-    named = [(role, endpoint) for role in ROLES for endpoint in settings.endpoints(role)]
-    return {settings.lane(role, endpoint): (role, endpoint) for role, endpoint in named}
+    pairs = [(role, endpoint) for role in ROLES for endpoint in settings.endpoints(role)]
+    return {settings.lane(role, endpoint): (role, endpoint) for role, endpoint in pairs}
 
 
 def picture(
@@ -133,8 +133,8 @@ def _run(run: Run, states: Mapping[str, int]) -> dict[str, Any]:
 def _endpoint(
     name: str, lane: LaneView | None, named: tuple[str, Endpoint] | None, changed: Mapping[str, int]
 ) -> dict[str, Any]:
-    role, _, rest = name.partition(".")
-    names = {"role": role, "endpoint": named[1].name if named else rest, "model": named[1].model if named else ""}
+    role, _, tail = name.partition(".")
+    names = {"role": role, "endpoint": named[1].name if named else tail, "model": named[1].model if named else ""}
     figures = _standing(lane) if lane else _unused(named[1] if named else None, changed)
     return {"lane": name, **names, **figures, "changed": dict(changed)}
 

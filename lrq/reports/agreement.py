@@ -24,14 +24,14 @@ def score_agreement(ledger: Ledger, run: Run) -> dict[str, Any]:
     is counted. Raises UsageError where no item has both kinds of scores.
     """
     pairs = list(_score_pairs(ledger, load_run_config(run.recipe, run.config), run))
-    whole = [(reference, predicted) for reference, predicted in pairs if predicted.keys() >= reference.keys()]
-    if not whole:
+    complete = [(reference, predicted) for reference, predicted in pairs if predicted.keys() >= reference.keys()]
+    if not complete:
         raise UsageError(
             f"no item of run {run.name!r} has scores and reference scores (answers like {{'GV': 3}}), "
             "and it has no labels (`lrq label`)"
         )
-    names = list(whole[0][0])
-    alike = [(reference, predicted) for reference, predicted in whole if list(reference) == names]
+    names = list(complete[0][0])
+    alike = [(reference, predicted) for reference, predicted in complete if list(reference) == names]
     references = [[reference[name] for name in names] for reference, _ in alike]
     predictions = [[predicted[name] for name in names] for _, predicted in alike]
     scale = range(min(map(min, references)), max(map(max, references)) + 1)
@@ -39,8 +39,8 @@ def score_agreement(ledger: Ledger, run: Run) -> dict[str, Any]:
     return {
         "run": run.name,
         "criteria": names,
-        "left_out": len(whole) - len(alike),
-        "unscored": len(pairs) - len(whole),
+        "left_out": len(complete) - len(alike),
+        "unscored": len(pairs) - len(complete),
         **_facts(compare(references, predictions)),
         "intervals": bootstrap_intervals(references, predictions),
         "best_constant": {"scores": dict(zip(names, constant, strict=True)), **_facts(baseline)},
@@ -67,7 +67,10 @@ def _score_pairs(ledger: Ledger, frozen: RunConfig, run: Run) -> Iterator[Pair]:
                 _, case = load_case(conn, frozen, id_, items_.round_of(conn, id_), with_scores=True)
                 if reference := _references(frozen, case):
                     scores = reversed(case.scores)
-                    yield reference, {one.dimension: round(one.value) for one in scores if one.value is not None}
+                    yield (
+                        reference,
+                        {each.dimension: round(each.value) for each in scores if each.value is not None},
+                    )
         if not page:
             return
         after = page[-1]

@@ -27,14 +27,14 @@ def before_and_after(ledger: Ledger, run: Run) -> list[dict[str, Any]]:
         start = _resolved((run.config.get("policy") or {}).get("path") or "")
         if not models or not start:
             return []
-        others = [other for other in runs_.all_runs(conn) if other.id != run.id]
-        paths = {other.id: _resolved((other.config.get("policy") or {}).get("path") or "") for other in others}
-        before = {other.name: _item_means(conn, other) for other in others if paths[other.id] == start}
-        after = [other for other in others if paths[other.id] in models]
+        others = [each for each in runs_.all_runs(conn) if each.id != run.id]
+        paths = {each.id: _resolved((each.config.get("policy") or {}).get("path") or "") for each in others}
+        before = {each.name: _item_means(conn, each) for each in others if paths[each.id] == start}
+        after = [each for each in others if paths[each.id] in models]
         return [
-            _compare(other, models[paths[other.id]], name, means, _item_means(conn, other))
-            for other in after
-            for name, means in _alike(before, conn, other)
+            _compare(each, models[paths[each.id]], name, means, _item_means(conn, each))
+            for each in after
+            for name, means in _alike(before, conn, each)
         ]
 
 

@@ -35,7 +35,7 @@ def run_charts(ledger: Ledger, run: Run) -> dict[str, Any]:
     return {
         "items": len(ids),
         "of": of,
-        "dimensions": {name: histogram(list(found.values())) for name, found in values.items()},
+        "dimensions": {name: histogram(list(by_response.values())) for name, by_response in values.items()},
         "reward": histogram(list(rewarded.values())),
         "margin": histogram(margins),
         "agreement": _agreement({**values, "reward": rewarded}),
@@ -57,22 +57,22 @@ def histogram(values: Sequence[float], bins: int = BINS) -> dict[str, Any] | Non
     """Return counts in equal bins over a round range, with mean and quartiles; None where there is no value."""
     if not values:
         return None
-    found = np.asarray(values, dtype=float)
-    low, high = _round_range(float(found.min()), float(found.max()))
-    counts, _ = np.histogram(found, bins=bins, range=(low, high))
-    quartiles = np.quantile(found, [0.25, 0.5, 0.75])
+    numbers = np.asarray(values, dtype=float)
+    low, high = _round_range(float(numbers.min()), float(numbers.max()))
+    counts, _ = np.histogram(numbers, bins=bins, range=(low, high))
+    quartiles = np.quantile(numbers, [0.25, 0.5, 0.75])
     return {
         "low": low,
         "high": high,
         "counts": counts.tolist(),
         "values": len(values),
-        "mean": float(found.mean()),
+        "mean": float(numbers.mean()),
         "quartiles": quartiles.tolist(),
     }
 
 
 def _round_range(low: float, high: float) -> tuple[float, float]:
-    """The range of a chart: 0 to 1, 0 to 5 or 0 to 10 where values lie there, else what they span."""
+    """Return the range of a chart: 0 to 1, 0 to 5 or 0 to 10 where values lie there, else what they span."""
     for top in (1.0, 5.0, 10.0):
         if low >= 0 and high <= top:
             return 0.0, top
@@ -87,19 +87,19 @@ def _agreement(values: Mapping[str, Mapping[Place, float]]) -> dict[str, Any]:
 
 
 def _correlation(first: Mapping[Place, float], other: Mapping[Place, float]) -> float | None:
-    both = [(value, other[place]) for place, value in first.items() if place in other]
-    if len(both) < _FEW:
+    pairs = [(value, other[response]) for response, value in first.items() if response in other]
+    if len(pairs) < _FEW:
         return None
-    a, b = np.asarray(both, dtype=float).T
+    a, b = np.asarray(pairs, dtype=float).T
     if a.std() < 1e-12 or b.std() < 1e-12:
         return None
     return round(float(np.corrcoef(a, b)[0, 1]), 4)
 
 
 def _against_length(rewarded: Mapping[Place, float], lengths: Mapping[Place, float]) -> dict[str, Any]:
-    places = [place for place in rewarded if place in lengths]
+    places = [key for key in rewarded if key in lengths]
     step = max(1, len(places) // _MOST_POINTS)
-    points = [[lengths[place], rewarded[place], place[0], place[1], place[2]] for place in places[::step]]
+    points = [[lengths[key], rewarded[key], key[0], key[1], key[2]] for key in places[::step]]
     return {"points": points, "correlation": _correlation(rewarded, lengths)}
 
 
@@ -112,13 +112,13 @@ def _pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def _values(conn: sa.Connection, ids: Sequence[int]) -> dict[str, dict[Place, float]]:
     """Values by dimension and response."""
-    found: dict[str, dict[Place, float]] = defaultdict(dict)
+    values: dict[str, dict[Place, float]] = defaultdict(dict)
     columns = (scores.c[name] for name in ("item_id", "prompt", "k", "dimension", "value"))
     query = _current(sa.select(*columns), scores).where(scores.c.state == "value").order_by(scores.c.dimension)
     for page in _pages(ids):
         for row in conn.execute(query.where(scores.c.item_id.in_(page))):
-            found[row.dimension][row.item_id, row.prompt, row.k] = row.value
-    return dict(sorted(found.items()))
+            values[row.dimension][row.item_id, row.prompt, row.k] = row.value
+    return dict(sorted(values.items()))
 
 
 def _rewards(conn: sa.Connection, ids: Sequence[int]) -> dict[Place, float]:
@@ -176,7 +176,7 @@ def _kind(role: str, step: str, kind: str, group: Sequence[sa.Row[Any]]) -> dict
 
 
 def _curves(conn: sa.Connection, run: Run) -> list[dict[str, Any]]:
-    """The metrics of each training by their names, as [step, value]."""
+    """Return the metrics of each training by their names, as [step, value]."""
     query = sa.select(metrics).where(metrics.c.run_id == run.id)
     trainings: dict[tuple[int, int], list[tuple[int, dict[str, Any]]]] = defaultdict(list)
     for row in conn.execute(query.order_by(metrics.c.round, metrics.c.window, metrics.c.step)):
@@ -186,9 +186,9 @@ def _curves(conn: sa.Connection, run: Run) -> list[dict[str, Any]]:
 
 def _series(steps: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, list[list[float]]]:
     step = max(1, len(steps) // _MOST_STEPS)
-    found: dict[str, list[list[float]]] = defaultdict(list)
+    series: dict[str, list[list[float]]] = defaultdict(list)
     for number, body in steps[::step]:
         for name, value in body.items():
             if isinstance(value, int | float) and name not in {"step", "of", "epoch", "seconds"}:
-                found[name].append([number, value])
-    return dict(found)
+                series[name].append([number, value])
+    return dict(series)

@@ -46,22 +46,22 @@ def compare_policies(evaluated: Mapping[str, Sequence[Means]]) -> list[dict[str,
     means = {label: mean_over_runs(runs) for label, runs in evaluated.items()}
     first = next(iter(means.values()))
     compared: list[dict[str, Any]] = []
-    for label, own in means.items():
-        facts: dict[str, Any] = {"policy": label, "items": len(own), "reward": _mean(own)}
+    for label, rewards in means.items():
+        facts: dict[str, Any] = {"policy": label, "items": len(rewards), "reward": _mean(rewards)}
         if len(evaluated[label]) > 1:
             facts["runs"] = [_mean(run) for run in evaluated[label]]
-        compared.append(facts if own is first else facts | paired_difference(first, own))
+        compared.append(facts if rewards is first else facts | paired_difference(first, rewards))
     return compared
 
 
 def paired_difference(first: Means, second: Means) -> dict[str, Any]:
     """Return mean difference over common items and its 95 % bootstrap interval (percentiles); empty without any."""
-    both = sorted(first.keys() & second.keys())
-    if not both:
+    common = sorted(first.keys() & second.keys())
+    if not common:
         return {}
-    differences = [second[item] - first[item] for item in both]
+    differences = [second[item] - first[item] for item in common]
     generator = random.Random(_SEED)
-    resampled = sorted(statistics.fmean(generator.choices(differences, k=len(both))) for _ in range(RESAMPLES))
+    resampled = sorted(statistics.fmean(generator.choices(differences, k=len(common))) for _ in range(RESAMPLES))
     interval = [resampled[int(RESAMPLES * 0.025)], resampled[int(RESAMPLES * 0.975)]]
     return {"difference": statistics.fmean(differences), "interval": interval}
 

@@ -59,17 +59,17 @@ def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
 
 
 def pace_facts(ledger: Ledger, conn: sa.Connection, run: Run, usage: list[UsageRow]) -> dict[str, Any]:
-    """How the latest calls went, and how many seconds are left at their rate by the calls that items took so far."""
+    """Return how the latest calls went, and the seconds left at their rate by the calls that items took so far."""
     pace, states = pace_of(ledger, conn, run.id), runs_.item_states(conn, run.id)
     ended = states.get("done", 0) + states.get("failed", 0)
-    open_, made = sum(states.values()) - ended, sum(row.calls for row in usage)
-    is_known = run.state == "active" and ended and open_ and made and pace.per_second
-    left = open_ * made / ended / pace.per_second if is_known and pace.per_second else None
+    open_, call_count = sum(states.values()) - ended, sum(row.calls for row in usage)
+    is_known = run.state == "active" and ended and open_ and call_count and pace.per_second
+    left = open_ * call_count / ended / pace.per_second if is_known and pace.per_second else None
     return {**asdict(pace), "seconds_left": left}
 
 
 def process_facts(ledger: Ledger) -> list[dict[str, Any]]:
-    """The living processes and what they say of themselves."""
+    """Return the living processes and what they say of themselves."""
     with ledger.reading() as conn:
         return [
             {"type": row.type, "host": row.host, "pid": row.pid, "note": orjson.loads(row.note or "{}")}
@@ -78,7 +78,7 @@ def process_facts(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 async def lane_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
-    """How the endpoints' limits stand over all processes; nothing while Redis does not answer."""
+    """Return how the endpoints' limits stand over all processes; nothing while Redis does not answer."""
     client = redis.asyncio.Redis.from_url(settings.redis(), socket_connect_timeout=1, socket_timeout=2)
     try:
         lanes = await read_lanes(client, prefix_of(ledger.id))
@@ -90,28 +90,28 @@ async def lane_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]
 
 
 def learned_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
-    """What is known of the endpoints' ways, in words."""
+    """Return what is known of the endpoints' ways, in words."""
     with ledger.reading() as conn:
-        known = Learned(all_facts(conn))
-    found = []
+        learned = Learned(all_facts(conn))
+    facts = []
     for role in ROLES:
         for endpoint in settings.endpoints(role):
-            told = words(known.about(endpoint, endpoint.model))
-            found += [{"name": settings.lane(role, endpoint), "learned": told}] if told else []
-    return found
+            lessons = words(learned.about(endpoint, endpoint.model))
+            facts += [{"name": settings.lane(role, endpoint), "learned": lessons}] if lessons else []
+    return facts
 
 
 def unscored(ledger: Ledger, run: Run) -> int:
     facts = run_facts(ledger, run)
-    missing: int = sum(one["unscored"] for one in facts["scores"].values())
+    missing: int = sum(counts["unscored"] for counts in facts["scores"].values())
     failed: int = sum(facts["failed"].values())
     return missing + failed
 
 
 def _responses(conn: sa.Connection, run: Run) -> dict[str, Any]:
     cut = sa.func.sum(sa.case((responses.c.finish == CUT, 1), else_=0)).label("cut")
-    counted = sa.func.count().label("number"), sa.func.sum(responses.c.tokens).label("tokens"), cut
-    query = sa.select(responses.c.reason, *counted).join(items, items.c.id == responses.c.item_id)
+    columns = sa.func.count().label("number"), sa.func.sum(responses.c.tokens).label("tokens"), cut
+    query = sa.select(responses.c.reason, *columns).join(items, items.c.id == responses.c.item_id)
     query = query.where(items.c.run_id == run.id).group_by(responses.c.reason)
     rows = conn.execute(query).all()
     return {
@@ -133,13 +133,13 @@ def _sampling(conn: sa.Connection, run: Run) -> dict[str, Any]:
 
 
 def _scores(conn: sa.Connection, run: Run) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = defaultdict(NO_SCORES.copy)
+    by_dimension: dict[str, dict[str, Any]] = defaultdict(NO_SCORES.copy)
     for row in runs_.score_states(conn, run.id):
-        found[row.dimension][row.state] = row.number
+        by_dimension[row.dimension][row.state] = row.number
         if row.state == "value":
-            found[row.dimension]["mean"] = round(row.mean, 4)
-            found[row.dimension]["deviation"] = round(max(0.0, row.square - row.mean**2) ** 0.5, 4)
-    return dict(found)
+            by_dimension[row.dimension]["mean"] = round(row.mean, 4)
+            by_dimension[row.dimension]["deviation"] = round(max(0.0, row.square - row.mean**2) ** 0.5, 4)
+    return dict(by_dimension)
 
 
 def _rewards(conn: sa.Connection, run: Run) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _rewards(conn: sa.Connection, run: Run) -> dict[str, Any]:
 
 
 def _rounds(conn: sa.Connection, run: Run) -> list[dict[str, Any]]:
-    """What each round brought; nothing where the run has but one."""
+    """Return what each round brought; nothing where the run has but one."""
     schedule = schedule_of(run.config.get("train"))
     if schedule is None or schedule.rounds == 1:
         return []
@@ -158,10 +158,10 @@ def _rounds(conn: sa.Connection, run: Run) -> list[dict[str, Any]]:
 
 
 def _queues(conn: sa.Connection, run: Run) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = defaultdict(dict)
+    by_queue: dict[str, dict[str, int]] = defaultdict(dict)
     for row in runs_.task_states(conn, run.id):
-        found[row.queue][row.state] = row.number
-    return dict(found)
+        by_queue[row.queue][row.state] = row.number
+    return dict(by_queue)
 
 
 def _calls(usage: list[UsageRow]) -> dict[str, Any]:

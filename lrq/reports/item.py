@@ -17,7 +17,7 @@ from lrq.ledger.schema import calls
 
 
 def explain(ledger: Ledger, id_: int, round_: int | None = None) -> dict[str, Any]:
-    """The item, its responses of a round, by default its latest, and for each score what led to it; plain data."""
+    """Return the item, its responses of a round, by default its latest, and what led to each score; plain data."""
     with ledger.reading() as conn:
         row, item = items_.load_item(conn, id_)
         if round_ is None:
@@ -26,7 +26,7 @@ def explain(ledger: Ledger, id_: int, round_: int | None = None) -> dict[str, An
             raise UsageError(f"item {item.id!r} has no round {round_}: its latest is {row.round}")
         scores = items_.load_scores(conn, id_, round_)
         words = _words(conn, id_, scores)
-        rewards = {(one.prompt, one.k): one for one in items_.load_rewards(conn, id_, round_)}
+        rewards = {(entry.prompt, entry.k): entry for entry in items_.load_rewards(conn, id_, round_)}
         responses = items_.response_rows(conn, id_, round_)
         return {
             "id": item.id,
@@ -38,27 +38,27 @@ def explain(ledger: Ledger, id_: int, round_: int | None = None) -> dict[str, An
             "extraction": _extraction(item, scores, words),
             "responses": [
                 {
-                    "k": one.k,
-                    "prompt": one.prompt,
-                    "text": one.text,
-                    "written": one.written,
-                    "is_cut": one.finish == items_.CUT,
-                    "reason": one.reason,
-                    "reward": _reward(rewards.get((one.prompt, one.k))),
-                    "scores": [_score(item, s, words) for s in scores if (s.prompt, s.k) == (one.prompt, one.k)],
+                    "k": entry.k,
+                    "prompt": entry.prompt,
+                    "text": entry.text,
+                    "written": entry.written,
+                    "is_cut": entry.finish == items_.CUT,
+                    "reason": entry.reason,
+                    "reward": _reward(rewards.get((entry.prompt, entry.k))),
+                    "scores": [_score(item, s, words) for s in scores if (s.prompt, s.k) == (entry.prompt, entry.k)],
                 }
-                for one in responses
+                for entry in responses
             ],
-            "rows": [_row(one) for one in items_.load_rows(conn, id_, round_)],
+            "rows": [_row(entry) for entry in items_.load_rows(conn, id_, round_)],
             "calls": [dict(call) for call in words.values()],
         }
 
 
 def _words(conn: sa.Connection, id_: int, scores: list[Score]) -> dict[str, Mapping[str, Any]]:
-    """The calls made for the item, and those of others that its scores rest on, by key."""
+    """Return the calls made for the item, and those of others that its scores rest on, by key."""
     keys = {key for score in scores for key in _keys(score.evidence)}
-    found = conn.execute(sa.select(calls).where((calls.c.item_id == id_) | calls.c.key.in_(keys)).order_by(calls.c.id))
-    return {row.key: _call(row) for row in found}
+    rows = conn.execute(sa.select(calls).where((calls.c.item_id == id_) | calls.c.key.in_(keys)).order_by(calls.c.id))
+    return {row.key: _call(row) for row in rows}
 
 
 def _keys(evidence: Any) -> Iterator[str]:
@@ -101,20 +101,20 @@ def _call(row: sa.Row[Any]) -> dict[str, Any]:
 
 
 def _reply(words: Mapping[str, Mapping[str, Any]], keys: list[str]) -> str:
-    """The judge's words that counted: those of the last attempt."""
+    """Return the judge's words that counted: those of the last attempt."""
     replies = words[keys[-1]]["reply"] if keys and keys[-1] in words else []
     return replies[0] if replies else ""
 
 
 def _score(item: Item, score: Score, words: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    own = list(score.evidence.get("calls", ()))
-    found = {
+    keys = list(score.evidence.get("calls", ()))
+    facts = {
         "dimension": score.dimension,
         "state": score.state,
         "value": score.value,
         "reason": score.reason,
-        "judge": _reply(words, own),
-        "calls": own,
+        "judge": _reply(words, keys),
+        "calls": keys,
         **{
             name: score.evidence[name]
             for name in ("statements_left_out", "passages_left_out")
@@ -122,7 +122,9 @@ def _score(item: Item, score: Score, words: Mapping[str, Mapping[str, Any]]) -> 
         },
     }
     statements = score.evidence.get("statements")
-    return found if statements is None else found | {"statements": [_statement(item, one, words) for one in statements]}
+    return (
+        facts if statements is None else facts | {"statements": [_statement(item, each, words) for each in statements]}
+    )
 
 
 def _statement(item: Item, one: Mapping[str, Any], words: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def _statement(item: Item, one: Mapping[str, Any], words: Mapping[str, Mapping[s
 
 
 def _extraction(item: Item, scores: list[Score], words: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What was extracted from the context; it belongs to the item and stands with each of its scores."""
+    """Return what was extracted from the context; it belongs to the item and stands with each of its scores."""
     parts: list[Any] = next((score.evidence["extraction"] for score in scores if score.evidence.get("extraction")), [])
     return [{**part, "text": _reply(words, list(part["calls"]))} for part in parts]
 
@@ -141,13 +143,13 @@ def _reward(reward: Any) -> dict[str, Any] | None:
 
 
 def _row(stored: sa.Row[Any]) -> dict[str, Any]:
-    """A training row; `prompt`, `chosen` and `rejected` are its first turn's, where these are responses."""
+    """Return a training row; `prompt`, `chosen` and `rejected` are its first turn's, where these are responses."""
     row = items_.read_row(stored)
     first = row.turns[0]
-    chosen, rejected = ((one[1] if isinstance(one, tuple) else one) for one in (first.chosen, first.rejected))
+    chosen, rejected = ((ref[1] if isinstance(ref, tuple) else ref) for ref in (first.chosen, first.rejected))
     turns = [{"prompt": t.prompt, "chosen": t.chosen, "rejected": t.rejected} for t in row.turns]
-    made = {"prompt": first.prompt, "chosen": chosen, "rejected": rejected, "margin": row.margin}
-    return {**made, "turns": turns, "figures": dict(row.figures)}
+    facts = {"prompt": first.prompt, "chosen": chosen, "rejected": rejected, "margin": row.margin}
+    return {**facts, "turns": turns, "figures": dict(row.figures)}
 
 
 # ----- for the viewer
@@ -170,13 +172,13 @@ def view_item(ledger: Ledger, id_: int) -> dict[str, Any]:
         scores = items_.load_scores(conn, id_, row.round)
         prompts = [items_.pack_prompt(prompt) for prompt in items_.load_prompts(conn, id_, row.round)]
     shared = _shared_evidence(scores)
-    evidence = {(one.prompt, one.k, one.dimension): one.evidence for one in scores}
+    evidence = {(entry.prompt, entry.k, entry.dimension): entry.evidence for entry in scores}
     points = [point for part in facts["extraction"] for point in _points(part["text"])]
     for response in facts["responses"]:
         for score in response["scores"]:
             common = shared.get((score["dimension"], response["prompt"]), {})
-            whole = evidence[response["prompt"], response["k"], score["dimension"]]
-            score["evidence"] = {name: value for name, value in whole.items() if name not in common}
+            complete = evidence[response["prompt"], response["k"], score["dimension"]]
+            score["evidence"] = {name: value for name, value in complete.items() if name not in common}
             score.pop("statements", None)
         response["missing_points"] = missing_points(points, response["text"] or "")
     spans = sorted({span for score in scores for span in _spans(score.evidence, len(item.context))})
@@ -210,7 +212,7 @@ def _alike(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         name: first[name]
         for name, text in texts.items()
-        if all(name in other and orjson.dumps(other[name]) == text for other in others) and name != "calls"
+        if all(name in sibling and orjson.dumps(sibling[name]) == text for sibling in others) and name != "calls"
     }
 
 
@@ -231,8 +233,8 @@ def _pairs(value: Any) -> Iterator[tuple[int, int]]:
     if isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) for n in value):
         yield value[0], value[1]
     elif isinstance(value, list):
-        for one in value:
-            yield from _pairs(one)
+        for pair in value:
+            yield from _pairs(pair)
 
 
 def _points(text: str) -> list[str]:

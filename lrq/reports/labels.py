@@ -38,18 +38,18 @@ def label_candidates(ledger: Ledger, run: Run) -> list[Candidate]:
     """Return the pairs that are worth a label, the most informative first; equal texts make none."""
     with ledger.reading() as conn:
         ids, _ = sample_items(conn, run, SAMPLE)
-        known = [(id_, *_judged(conn, id_, run.round)) for id_ in ids]
-    widest = max((max(r.values()) - min(r.values()) for _, r, _, _ in known if r), default=0.0) or 1.0
-    found: list[Candidate] = []
-    for id_, rewards, values, texts in known:
+        judged = [(id_, *_judged(conn, id_, run.round)) for id_ in ids]
+    widest = max((max(r.values()) - min(r.values()) for _, r, _, _ in judged if r), default=0.0) or 1.0
+    candidates: list[Candidate] = []
+    for id_, rewards, values, texts in judged:
         pairs = (pair for pair in combinations(sorted(rewards), 2) if pair[0][0] == pair[1][0])
         weighed = [
             Candidate(item=id_, prompt=a[0], pair=(a[1], b[1]), information=_information(a, b, rewards, values, widest))
             for a, b in pairs
             if texts[a] != texts[b]
         ]
-        found += sorted(weighed, key=lambda one: -one.information)[:_PER_ITEM]
-    return sorted(found, key=lambda one: (-one.information, one.item, one.pair))
+        candidates += sorted(weighed, key=lambda one: -one.information)[:_PER_ITEM]
+    return sorted(candidates, key=lambda one: (-one.information, one.item, one.pair))
 
 
 _Ref = tuple[int, int]
@@ -63,8 +63,8 @@ def _judged(
     for score in items_.load_scores(conn, id_, round_):
         if score.value is not None:
             values[score.prompt, score.k][score.dimension] = score.value
-    texts = {(one.prompt, one.k): one.text for one in items_.load_responses(conn, id_, round_)}
-    stored = ((one.prompt, one.k, one.value) for one in items_.load_rewards(conn, id_, round_))
+    texts = {(entry.prompt, entry.k): entry.text for entry in items_.load_responses(conn, id_, round_)}
+    stored = ((entry.prompt, entry.k, entry.value) for entry in items_.load_rewards(conn, id_, round_))
     return {(p, k): value for p, k, value in stored if value is not None and (p, k) in texts}, values, texts
 
 
@@ -83,10 +83,10 @@ def next_pair(
     """Return the first pair that this person has neither labelled nor skipped, sides drawn at random; `pair` is None
     where there is none left."""
     with ledger.reading() as conn:
-        given = {_name(row.item_id, row.prompt, (row.left, row.right)) for row in labels_of(conn, run.id, who=who)}
-        passed = given | set(skipped)
-        open_ = [one for one in candidates if _name(one.item, one.prompt, one.pair) not in passed]
-        facts = {"who": who, "labelled": len(given), "left": len(open_), "pair": None}
+        labelled = {_name(row.item_id, row.prompt, (row.left, row.right)) for row in labels_of(conn, run.id, who=who)}
+        passed = labelled | set(skipped)
+        open_ = [each for each in candidates if _name(each.item, each.prompt, each.pair) not in passed]
+        facts = {"who": who, "labelled": len(labelled), "left": len(open_), "pair": None}
         return facts | {"pair": _shown(conn, run, open_[0])} if open_ else facts
 
 
@@ -117,8 +117,8 @@ def _shown(conn: sa.Connection, run: Run, one: Candidate) -> dict[str, Any]:
 def label_lines(ledger: Ledger, run: Run) -> Iterator[dict[str, Any]]:
     """Yield one line per label, in the order they were given, with the texts and rewards of both responses."""
     with ledger.reading() as conn:
-        given = labels_of(conn, run.id)
-    for row in given:
+        labels = labels_of(conn, run.id)
+    for row in labels:
         with ledger.reading() as conn:
             rewards, _, _ = _judged(conn, row.item_id, row.round)
             texts = {(r.prompt, r.k): r.text for r in items_.load_responses(conn, row.item_id, row.round)}
@@ -199,8 +199,8 @@ def _compared(ledger: Ledger, run: Run) -> Iterator[_Compared]:
 
 
 def _share(compared: Sequence[_Compared], difference: Callable[[_Compared], float | None]) -> dict[str, Any]:
-    """How many labels are decided by a difference that is not 0, and how many agree, with a 95 % interval."""
-    signs = [(_SIGN[one.choice], value) for one in compared if (value := difference(one))]
+    """Count the labels that are decided by a difference that is not 0, and those that agree, with a 95 % interval."""
+    signs = [(_SIGN[label.choice], value) for label in compared if (value := difference(label))]
     agreeing = sum(sign * value > 0 for sign, value in signs)
     if not signs:
         return {"decided": 0, "agree": None, "interval": None}
@@ -212,14 +212,17 @@ def _difference(dimension: str, one: _Compared) -> float | None:
 
 
 def _part(third: Sequence[_Compared]) -> dict[str, Any]:
-    margins = [abs(one.reward or 0.0) for one in third]
+    margins = [abs(label.reward or 0.0) for label in third]
     return {"low": min(margins), "high": max(margins), **_share(third, attrgetter("reward"))}
 
 
 def _between(compared: Sequence[_Compared]) -> dict[str, Any]:
-    """How often two people who saw the same pair chose alike."""
+    """Count how often two people who saw the same pair chose alike."""
     by_pair: dict[str, list[_Compared]] = defaultdict(list)
-    for one in compared:
-        by_pair[one.pair].append(one)
-    both = [couple for group in by_pair.values() for couple in combinations(group, 2) if couple[0].who != couple[1].who]
-    return {"pairs": len(both), "agree": sum(a.winner == b.winner for a, b in both) / len(both) if both else None}
+    for label in compared:
+        by_pair[label.pair].append(label)
+    couples = [two for group in by_pair.values() for two in combinations(group, 2) if two[0].who != two[1].who]
+    return {
+        "pairs": len(couples),
+        "agree": sum(a.winner == b.winner for a, b in couples) / len(couples) if couples else None,
+    }

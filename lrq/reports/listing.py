@@ -57,7 +57,7 @@ class ItemQuery:
 
     @property
     def is_costly(self) -> bool:
-        """Whether every score of the run may have to be read for it."""
+        """Tell whether every score of the run may have to be read for it."""
         return bool(self.conditions or self.ranges or self.sort != "line")
 
 
@@ -70,9 +70,9 @@ def list_items(
     not have leaves it out; in an order by figures such items are last.
     """
     if matching is None:
-        found = _matching(run, query)
-        total = int(conn.execute(sa.select(sa.func.count()).select_from(found.subquery())).scalar_one())
-        ids = list(conn.execute(found.offset(query.offset).limit(query.limit)).scalars())
+        statement = _matching(run, query)
+        total = int(conn.execute(sa.select(sa.func.count()).select_from(statement.subquery())).scalar_one())
+        ids = list(conn.execute(statement.offset(query.offset).limit(query.limit)).scalars())
     else:
         total, ids = len(matching), list(matching[query.offset : query.offset + query.limit])
     return {"total": total, "offset": query.offset, "items": item_figures(conn, run, ids)}
@@ -84,14 +84,14 @@ def find_items(conn: sa.Connection, run: Run, query: ItemQuery) -> list[int]:
 
 
 def _matching(run: Run, query: ItemQuery) -> sa.Select[Any]:
-    names = list(dict.fromkeys([*(one.name for one in query.conditions), *_sorted_by(query)]))
+    names = list(dict.fromkeys([*(condition.name for condition in query.conditions), *_sorted_by(query)]))
     tables = {name: _figure(run, name).subquery() for name in names}
     matching = sa.select(items.c.id).select_from(items).where(items.c.run_id == run.id, *_plain(query))
     for table in tables.values():
         matching = matching.outerjoin(table, table.c.item_id == items.c.id)
-    for one in query.conditions:
-        column = tables[one.name].c.figure
-        matching = matching.where(getattr(column, OPERATORS[one.operator])(one.number))
+    for condition in query.conditions:
+        column = tables[condition.name].c.figure
+        matching = matching.where(getattr(column, OPERATORS[condition.operator])(condition.number))
     order = [tables[name].c.figure for name in _sorted_by(query)]
     ordered = [sa.nulls_last(column.desc() if query.descending else column) for column in order]
     last = items.c.id.desc() if query.descending and not order else items.c.id
@@ -103,7 +103,7 @@ def _sorted_by(query: ItemQuery) -> list[str]:
 
 
 def _plain(query: ItemQuery) -> Iterable[sa.ColumnElement[bool]]:
-    """The conditions on the item's own row."""
+    """Return the conditions on the item's own row."""
     if query.text:
         text = orjson.dumps(query.text).decode()[1:-1]  # as it stands within the line's JSON
         yield items.c.key.icontains(query.text, autoescape=True) | items.c.body.icontains(text, autoescape=True)
@@ -117,7 +117,7 @@ def _plain(query: ItemQuery) -> Iterable[sa.ColumnElement[bool]]:
 
 
 def _within(one: Range) -> sa.ColumnElement[bool]:
-    """Whether a response of the item has a value between the bounds."""
+    """Tell in SQL whether a response of the item has a value between the bounds."""
     tables: Mapping[str, tuple[sa.Table, sa.Column[Any]]] = {
         "reward": (rewards, rewards.c.value),
         "margin": (rows, rows.c.margin),
@@ -166,7 +166,7 @@ def _of_run(run: Run, table: sa.Table, figure: sa.ColumnElement[Any], *more: sa.
 
 
 def _disagreement(run: Run) -> sa.Select[Any]:
-    """The gap between a response's highest and lowest dimension, as the mean over the item's responses."""
+    """Return the gap between a response's highest and lowest dimension, as the mean over the item's responses."""
     of_run = items.c.run_id == run.id, scores.c.round == items.c.round, scores.c.state == "value"
     gap = (sa.func.max(scores.c.value) - sa.func.min(scores.c.value)).label("gap")
     query = sa.select(scores.c.item_id, gap).join(items, items.c.id == scores.c.item_id).where(*of_run)
@@ -255,7 +255,7 @@ def read_query(told: Mapping[str, str]) -> ItemQuery:
 
 def item_values(conn: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Return by item all values of its responses, by dimension, reward and margin, and its distinct reasons."""
-    found: dict[int, dict[str, Any]] = {id_: {"values": {}, "reasons": []} for id_ in ids}
+    by_item: dict[int, dict[str, Any]] = {id_: {"values": {}, "reasons": []} for id_ in ids}
     for table, name, value in (
         (scores, scores.c.dimension, scores.c.value),
         (rewards, sa.literal("reward"), rewards.c.value),
@@ -265,9 +265,9 @@ def item_values(conn: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, 
         query = sa.select(table.c.item_id, name.label("name"), value.label("number"), reason.label("reason"))
         query = query.join(items, items.c.id == table.c.item_id).where(table.c.round == items.c.round)
         for row in conn.execute(query.where(table.c.item_id.in_(ids))):
-            one = found[row.item_id]
+            facts = by_item[row.item_id]
             if row.number is not None:
-                one["values"].setdefault(row.name, []).append(row.number)
-            if row.reason and row.reason not in one["reasons"]:
-                one["reasons"].append(row.reason)
-    return found
+                facts["values"].setdefault(row.name, []).append(row.number)
+            if row.reason and row.reason not in facts["reasons"]:
+                facts["reasons"].append(row.reason)
+    return by_item

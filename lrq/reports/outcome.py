@@ -58,18 +58,18 @@ def shortfalls(facts: Mapping[str, Any]) -> list[str]:
     """Say what a run did not make, each with its commonest reasons; nothing where all is well."""
     failed, unscored = facts["items"].get("failed", 0), sum(counts["unscored"] for counts in facts["scores"].values())
     without = facts["responses"]["without_text"]
-    counted = (
+    counts_ = (
         (facts["set_aside"], "lines rejected", facts["rejected"]),
         (failed, "items failed", facts["failed"]),
         (sum(without.values()), "responses have no text", without),
         (unscored, "scores missing", facts["unscored"]),
     )
-    return [f"{number:,} {what}{because(reasons)}" for number, what, reasons in counted if number]
+    return [f"{number:,} {what}{because(reasons)}" for number, what, reasons in counts_ if number]
 
 
 def because(reasons: Mapping[str, int], most: int = 3) -> str:
     """Return the commonest reasons in words, after a colon."""
     ordered = sorted(reasons.items(), key=lambda entry: -entry[1])[:most]
     words = "; ".join(f"{number:,} × {reason or 'no reason given'}" for reason, number in ordered)
-    more = f" and {len(reasons) - most} other reasons" if len(reasons) > most else ""
-    return f": {words}{more}" if words else ""
+    others = f" and {len(reasons) - most} other reasons" if len(reasons) > most else ""
+    return f": {words}{others}" if words else ""

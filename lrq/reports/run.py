@@ -73,17 +73,17 @@ def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
 
 def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Scores and calls of each dimension; of a step's calls for no dimension, under the step's name."""
-    named: dict[str, list[Mapping[str, Any]]] = {name: [] for name in facts["scores"]}
+    by_name: dict[str, list[Mapping[str, Any]]] = {name: [] for name in facts["scores"]}
     for row in facts["usage"]:
-        named.setdefault(row["dimension"] or row["step"], []).append(row)
+        by_name.setdefault(row["dimension"] or row["step"], []).append(row)
     count = max(1, facts["items"].get("done", 0))
-    found = {}
-    for name, usage in named.items():
+    dimensions = {}
+    for name, usage in by_name.items():
         states = facts["scores"].get(name, NO_SCORES)
         sums = {count_: sum(row[count_] for row in usage) for count_ in _COUNTS}
         money = {part: sum(row[part] for row in usage) for part in ("cost", "saved")}
         is_priced = sums["calls"] > sums["unpriced"]
-        found[name] = {
+        dimensions[name] = {
             "values": states["value"],
             "mean": states["mean"],
             "deviation": states["deviation"],
@@ -93,7 +93,7 @@ def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict
             **{part: amount if is_priced else None for part, amount in money.items()},
             "calls_per_item": round((sums["calls"] + sums["reused"]) / count, 2),
         }
-    return found
+    return dimensions
 
 
 def _reward(conn: sa.Connection, run: Run) -> dict[str, Any]:

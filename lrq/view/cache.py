@@ -35,13 +35,13 @@ class Cache:
         Safe to share between threads; `make` runs once at a time for each key, in the thread that asks or, where an
         older answer can stand meanwhile, in one of its own.
         """
-        known = self._known(key)
-        if known is None:
+        answer = self._known(key)
+        if answer is None:
             return self._make(key, stamp, make, unless=stamp)
-        is_old = known.stamp != stamp and self._clock() - known.at > _PATIENCE * known.seconds
+        is_old = answer.stamp != stamp and self._clock() - answer.at > _PATIENCE * answer.seconds
         if is_old and not self._lock_of(key).locked():
             threading.Thread(target=self._make, args=(key, stamp, make), daemon=True).start()
-        return known.value
+        return answer.value
 
     def _known(self, key: Hashable) -> _Answer | None:
         with self._lock:
@@ -55,9 +55,9 @@ class Cache:
 
     def _make(self, key: Hashable, stamp: Hashable, make: Callable[[], Any], unless: Hashable = None) -> Any:
         with self._lock_of(key):
-            known = self._known(key)
-            if known is not None and known.stamp == unless:
-                return known.value  # made by another thread while we waited
+            answer = self._known(key)
+            if answer is not None and answer.stamp == unless:
+                return answer.value  # made by another thread while we waited
             began = self._clock()
             value = make()
             seconds = self._clock() - began

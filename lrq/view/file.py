@@ -58,13 +58,13 @@ def _parts(ledger: Ledger, run: Run, ids: list[int], of: int) -> Iterator[str]:
         '<div id="app"></div>\n'
     )
     yield _block("data", _run_data(ledger, run, ids, of))
-    seen: set[str] = set()
+    written: set[str] = set()
     room = MOST_DOCUMENTS
     for id_ in ids:
         item = view_item(ledger, id_)
         yield _block(f"item-{id_}", item)
-        if item["document"] and item["document"] not in seen and room > 0:
-            seen.add(item["document"])
+        if item["document"] and item["document"] not in written and room > 0:
+            written.add(item["document"])
             with ledger.reading() as conn:
                 block = _block(f"document-{item['document']}", items_.load_context(conn, item["document"]))
             room -= len(block)
@@ -75,7 +75,7 @@ def _parts(ledger: Ledger, run: Run, ids: list[int], of: int) -> Iterator[str]:
 def _run_data(ledger: Ledger, run: Run, ids: list[int], of: int) -> dict[str, Any]:
     return {
         "about": {"who": "", "items": len(ids), "of": of},
-        "runs": [one for one in list_runs(ledger) if one["run"] == run.name],
+        "runs": [entry for entry in list_runs(ledger) if entry["run"] == run.name],
         "run": summary(ledger, run),
         "charts": run_charts(ledger, run),
         "agreement": label_agreement(ledger, run) or {"labels": 0},
@@ -84,19 +84,19 @@ def _run_data(ledger: Ledger, run: Run, ids: list[int], of: int) -> dict[str, An
 
 
 def _index(ledger: Ledger, run: Run, ids: list[int]) -> Iterator[dict[str, Any]]:
-    """The items as the list shows them, with all values and reasons, by which the page filters."""
+    """Return the items as the list shows them, with all values and reasons, by which the page filters."""
     for start in range(0, len(ids), _AT_ONCE):
         page = ids[start : start + _AT_ONCE]
         with ledger.reading() as conn:
             figures = item_figures(conn, run, page)
             values = item_values(conn, page)
-        for one in figures:
-            its = values.get(one["number"], {"values": {}, "reasons": []})
-            yield {**one, **its}
+        for item in figures:
+            its = values.get(item["number"], {"values": {}, "reasons": []})
+            yield {**item, **its}
 
 
 def _block(name: str, value: Any) -> str:
-    """An inert block of data: base64 has no character that could end it."""
+    """Return an inert block of data: base64 has no character that could end it."""
     packed = gzip.compress(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS), 6, mtime=0)
     text = base64.b64encode(packed).decode()
     return f'<script type="application/octet-stream" id="{name}">{text}</script>\n'
@@ -109,7 +109,7 @@ def _hash(text: str) -> str:
 def bundle() -> str:
     """Return all modules as one script: each in a scope of its own, in the order of their imports."""
     texts = {path.name: path.read_text(encoding="utf-8") for path in STATIC.glob("*.js")}
-    needs = {name: [found[1] for found in _IMPORT.findall(text)] for name, text in texts.items()}
+    needs = {name: [match[1] for match in _IMPORT.findall(text)] for name, text in texts.items()}
     ordered: list[str] = []
 
     def add(name: str) -> None:
@@ -124,6 +124,6 @@ def bundle() -> str:
 
 def _scoped(name: str, text: str) -> str:
     body = _IMPORT.sub(r'const {\1} = modules["\2"];\n', text)
-    names = ", ".join(found[1] for found in _EXPORT.findall(body))
+    names = ", ".join(match[1] for match in _EXPORT.findall(body))
     plain = _EXPORT.sub(r"\1", body)
     return f'modules["{name}"] = (() => {{\n{plain}\nreturn {{ {names} }};\n}})();\n'

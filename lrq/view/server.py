@@ -114,10 +114,8 @@ class Viewer:
             with self._ledger.reading() as conn:
                 return find_items(conn, run, query)
 
-        found: Sequence[int] = self._cache.get(
-            (run.id, replace(query, offset=0, limit=PAGE)), self._stamp_of(run), find
-        )
-        return found
+        ids: Sequence[int] = self._cache.get((run.id, replace(query, offset=0, limit=PAGE)), self._stamp_of(run), find)
+        return ids
 
     def _item(self, request: web.Request) -> dict[str, Any]:
         number = number_of(request.query.get("id"))
@@ -170,8 +168,8 @@ def answering(ask: Callable[..., Any]) -> Callable[[web.Request], Awaitable[web.
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            sent = [await _body(request)] if request.method in {"POST", "DELETE"} else []
-            facts = await asyncio.to_thread(ask, request, *sent)
+            arguments = [await _body(request)] if request.method in {"POST", "DELETE"} else []
+            facts = await asyncio.to_thread(ask, request, *arguments)
         except UsageError as wrong:
             return web.json_response({"error": str(wrong)}, status=400)
         except sa.exc.NoResultFound:
@@ -191,12 +189,12 @@ async def _body(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
         raise UsageError("what is written here comes as JSON")
     try:
-        told = orjson.loads(await request.read())
+        body = orjson.loads(await request.read())
     except orjson.JSONDecodeError:
-        told = None
-    if not isinstance(told, dict):
+        body = None
+    if not isinstance(body, dict):
         raise UsageError("what is written here is a JSON object")
-    return told
+    return body
 
 
 def number_of(value: Any) -> int:
