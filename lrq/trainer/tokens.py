@@ -289,7 +289,7 @@ def render(row: PreferenceRow, tokenizer: Any) -> Rendered:
 
 def _render_plain(row: PreferenceRow, chat: Chat) -> Rendered:
     """Render a row of plain texts, with one start and one end, whether the text has them or the tokenizer adds them."""
-    start, end = chat.tokenizer.bos_token or "", chat.tokenizer.eos_token or ""
+    start, end = (getattr(chat.tokenizer, f"{name}_token", None) or "" for name in ("bos", "eos"))
     ends = [side not in row.unended for side in row.sides]
     sides = [getattr(row, side) for side in row.sides]
     sides = [text.removesuffix(end) if is_ended else text for text, is_ended in zip(sides, ends, strict=True)]
