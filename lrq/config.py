@@ -73,9 +73,9 @@ def _check_header(text: str, what: str) -> None:
     """Refuse what no HTTP header can carry; the message shows nothing of it."""
     value = text.strip()
     if not _HEADER_VALUE.fullmatch(value):
-        at = next(place for place, character in enumerate(value) if not " " <= character <= "~")
-        kind = "a line break" if value[at] in "\r\n" else "a character that no HTTP header can carry"
-        raise ValueError(f"{what} has {kind} at place {at + 1} of {len(value)}; is it one key, copied whole?")
+        position = next(index for index, character in enumerate(value) if not " " <= character <= "~")
+        kind = "a line break" if value[position] in "\r\n" else "a character that no HTTP header can carry"
+        raise ValueError(f"{what} has {kind} at place {position + 1} of {len(value)}; is it one key, copied whole?")
 
 
 def setting(text: str, *, unit: str = "", example: Any = None, default: Any = None, **rules: Any) -> Any:
@@ -169,7 +169,7 @@ class _Server(_Part):
     @model_validator(mode="before")
     @classmethod
     def _split_url(cls, values: Any) -> Any:
-        """What follows ? in the URL is `query`, and what clients add to its path is left to us."""
+        """Move what follows ? in the URL to `query`, and drop what clients add to its path."""
         url = values.get("url") if isinstance(values, dict) else None
         if not isinstance(url, str):
             return values
@@ -217,7 +217,7 @@ class _Server(_Part):
     @field_validator("proxy")
     @classmethod
     def _is_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
-        """The message shows nothing of it: a proxy's URL may hold a password."""
+        """Check a proxy's URL; the message shows nothing of it, for it may hold a password."""
         if proxy is None or proxy.get_secret_value() == ENVIRONMENT:
             return proxy
         url = resolve(proxy.get_secret_value())
@@ -267,7 +267,7 @@ class Endpoint(_Server):
         return self
 
     def secret(self) -> str | None:
-        """The key for this endpoint alone; OPENAI_API_KEY goes to OpenAI's own host only."""
+        """Return the key for this endpoint alone; OPENAI_API_KEY goes to OpenAI's own host only."""
         if self.api_key is not None:
             return self.api_key.get_secret_value()
         if urlsplit(self.url).hostname == "api.openai.com":
@@ -276,7 +276,7 @@ class Endpoint(_Server):
 
     @property
     def host(self) -> str:
-        """What the server is called: as its owner names it, else its host and port; never a user or password."""
+        """Name the server: as its owner names it, else by its host and port; never with a user or password."""
         parts = urlsplit(self.url)
         port = f":{parts.port}" if parts.port else ""
         return self.server or f"{parts.hostname}{port}"
@@ -297,7 +297,7 @@ class ScorerEndpoint(Endpoint):
 
     @model_validator(mode="after")
     def _has_a_key_to_send(self) -> Self:
-        """Its key is read when it is needed."""
+        """Do nothing: its key is read when it is needed."""
         return self
 
     def secret(self) -> str:
@@ -332,13 +332,13 @@ class RoleSettings(_Server):
     def _pools_are_alike(self) -> Self:
         for name in {endpoint.name for endpoint in self.endpoints}:
             pool = [endpoint for endpoint in self.endpoints if endpoint.name == name]
-            if len({(one.model, str(sorted(one.extra.items())), one.api) for one in pool}) > 1:
+            if len({(each.model, str(sorted(each.extra.items())), each.api) for each in pool}) > 1:
                 raise ValueError(
                     f"endpoints named {name!r} are a pool, of one model, one api and one extra; name others apart"
                 )
-            if len({one.identity for one in pool if one.identity}) > 1:
+            if len({each.identity for each in pool if each.identity}) > 1:
                 raise ValueError(f"endpoints named {name!r} are a pool, of one identity; name others apart")
-            if len({one.host for one in pool}) < len(pool):
+            if len({each.host for each in pool}) < len(pool):
                 raise ValueError(f"two endpoints of the pool {name!r} share a host: tell them apart by `server`")
         return self
 
@@ -351,7 +351,7 @@ class RoleSettings(_Server):
 
     @model_validator(mode="after")
     def _short_form_holds(self) -> Self:
-        """What is wrong with the endpoint that the short form stands for is said when the settings are read."""
+        """Check the endpoint that the short form stands for when the settings are read."""
         try:
             self.all_endpoints()
         except ValidationError as error:
@@ -504,8 +504,8 @@ class Settings(_Part):
     @classmethod
     def _can_be_read(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         problem = _URL_PROBLEMS[info.field_name or ""]
-        if url is not None and (said := problem(url.get_secret_value())):
-            raise ValueError(said)
+        if url is not None and (words := problem(url.get_secret_value())):
+            raise ValueError(words)
         return url
 
     @field_validator("viewer_url", "flower_url")
@@ -517,7 +517,7 @@ class Settings(_Part):
 
     @property
     def scorer(self) -> ScorerEndpoint | None:
-        """The judge that a process of this machine serves; None where the settings name no folder for it."""
+        """Return the judge that a process of this machine serves; None where the settings name no folder for it."""
         judge = self.judge
         if not judge.path:
             return None
@@ -540,7 +540,7 @@ class Settings(_Part):
         return next((e for e in self.endpoints(role) if e.name == name), None)
 
     def pool(self, role: Role, name: str) -> tuple[Endpoint, ...]:
-        """All endpoints of that name: servers of one model, any of which may answer."""
+        """Return all endpoints of that name: servers of one model, any of which may answer."""
         return tuple(endpoint for endpoint in self.endpoints(role) if endpoint.name == name)
 
     def identity(self, role: Role, name: str) -> str:
@@ -549,17 +549,17 @@ class Settings(_Part):
         As the settings say, else the address of the pool's first server: one more changes nothing.
         """
         pool = self.pool(role, name)
-        told = [endpoint.identity for endpoint in pool if endpoint.identity]
-        return told[0] if told else pool[0].address
+        identities = [endpoint.identity for endpoint in pool if endpoint.identity]
+        return identities[0] if identities else pool[0].address
 
     def lane(self, role: Role, endpoint: Endpoint, model: str = "") -> str:
-        """The name under which the limiter knows this server: no secret."""
+        """Return the name under which the limiter knows this server: no secret."""
         lane = f"{role}.{endpoint.name}.{model or endpoint.model}"
         return f"{lane}@{endpoint.host}" if len(self.pool(role, endpoint.name)) > 1 else lane
 
     @property
     def runtime(self) -> Path:
-        """A short folder of this LRQ_HOME for sockets and locks, readable by its owner alone."""
+        """Return a short folder of this LRQ_HOME for sockets and locks, readable by its owner alone."""
         return runtime_folder(hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:12])
 
     def ledger_url(self) -> str:
@@ -568,7 +568,7 @@ class Settings(_Part):
         return f"sqlite:///{self.home.resolve() / 'ledger.db'}"
 
     def redis(self) -> str:
-        """Where limiter and leases live: the user's Redis, else the embedded broker's socket."""
+        """Return where limiter and leases live: the user's Redis, else the embedded broker's socket."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         return f"unix://{self.runtime / 'redis.sock'}"
@@ -581,8 +581,8 @@ class Settings(_Part):
 @lru_cache(maxsize=16)
 def _scorer(home: Path, path: str, port: int | None, concurrency: int, timeout: float) -> ScorerEndpoint:
     """Return the scorer's endpoint, the same object for the same settings."""
-    place = hashlib.sha256(str(home).encode()).digest()
-    port = port or 20_000 + int.from_bytes(place[:4]) % 10_000  # below the ports of outgoing connections
+    home_hash = hashlib.sha256(str(home).encode()).digest()
+    port = port or 20_000 + int.from_bytes(home_hash[:4]) % 10_000  # below the ports of outgoing connections
     return ScorerEndpoint(
         url=f"http://127.0.0.1:{port}/v1",
         model=Path(path).name,
@@ -646,8 +646,8 @@ def load_settings(flags: Mapping[str, Any] | None = None, env: Mapping[str, str]
         if first["type"] == "extra_forbidden":
             raise unknown_setting(path, _names_beside(path), env) from None
         words = first["msg"].removeprefix("Value error, ")
-        place = path[:-1] if first["type"] == "missing" else path
-        raise UsageError(f"{source_of(place, env)}setting {'.'.join(path)}: {words}") from None
+        section = path[:-1] if first["type"] == "missing" else path
+        raise UsageError(f"{source_of(section, env)}setting {'.'.join(path)}: {words}") from None
 
 
 def _names_beside(path: tuple[str, ...]) -> list[str]:
@@ -677,7 +677,7 @@ def parse_flag(text: str) -> dict[str, Any]:
 
 
 def merge_flags(texts: tuple[str, ...], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All --set flags as nested settings, over `more`, what shorter flags stand for."""
+    """Return all --set flags as nested settings, over `more`, what shorter flags stand for."""
     merged: dict[str, Any] = dict(more or {})
     for text in texts:
         merged = _merge(merged, parse_flag(text))
@@ -685,11 +685,11 @@ def merge_flags(texts: tuple[str, ...], more: Mapping[str, Any] | None = None) -
 
 
 def _from_file(env: Mapping[str, str]) -> dict[str, Any]:
-    named = env.get("LRQ_CONFIG")
-    path = Path(named or "lrq.yaml")
+    file = env.get("LRQ_CONFIG")
+    path = Path(file or "lrq.yaml")
     if not path.is_file():
-        if named:
-            raise UsageError(f"no settings file at {named}; set LRQ_CONFIG or --config to one that exists")
+        if file:
+            raise UsageError(f"no settings file at {file}; set LRQ_CONFIG or --config to one that exists")
         return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -705,20 +705,20 @@ def _from_file(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {field: env[name] for name, field in _PLAIN.items() if env.get(name)}
+    plain: dict[str, Any] = {field: env[name] for name, field in _PLAIN.items() if env.get(name)}
     for role in ROLES:
         values = {field: env[key] for tail, field in _OF_ROLE.items() if env.get(key := f"LRQ_{role.upper()}_{tail}")}
         if values:
-            found[role] = values
+            plain[role] = values
     policy = env.get("LRQ_POLICY")
     if policy:
-        found.setdefault("policy", {})["url" if policy.startswith(("http://", "https://")) else "path"] = policy
-    return found
+        plain.setdefault("policy", {})["url" if policy.startswith(("http://", "https://")) else "path"] = policy
+    return plain
 
 
 def _merge(low: dict[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(low)
     for name, value in high.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = _merge(merged[name], value) if both else value
+        are_nested = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merge(merged[name], value) if are_nested else value
     return merged

@@ -42,9 +42,9 @@ def snapshot_config(settings: Settings, *, train: bool) -> dict[str, Any]:
         _check_value(name, value, recipe.settings[name], recipe.choices.get(name, ()))
     _check_dimensions(settings, recipe)
     _check_judges(settings, recipe)
-    own = json.loads(json.dumps({**recipe.settings, **settings.settings}))  # keys of YAML may be numbers: here texts
+    values = json.loads(json.dumps({**recipe.settings, **settings.settings}))  # keys of YAML may be numbers: here texts
     try:
-        recipe.check(own)
+        recipe.check(values)
     except ValueError as error:
         raise UsageError(str(error)) from None
     loss = {**recipe.loss, **settings.train} if train else None
@@ -54,14 +54,14 @@ def snapshot_config(settings: Settings, *, train: bool) -> dict[str, Any]:
         loss["also"] = str(find_rows(Path(loss["also"])))  # workers may have another working directory
     schedule_of(loss)
     if loss is not None:
-        _check_loss(recipe, own, loss)
+        _check_loss(recipe, values, loss)
     sample = settings.sample.model_dump()
-    sample["responses"] = sample["responses"] or own.get("responses", 1)
+    sample["responses"] = sample["responses"] or values.get("responses", 1)
     sample["choose_cut"] = sample["choose_cut"] or None  # as in runs of before that know no such setting
     return {
         "recipe": settings.recipe,
         "code": code_hash(settings.recipe),
-        "settings": own,
+        "settings": values,
         "prompts": recipe.prompt_texts(),
         "tokens": TOKEN_RULE,
         "embedding": _models(settings, "embedding"),
@@ -96,7 +96,7 @@ _SORTS = {bool: "yes or no", int: "a whole number", float: "a number", str: "a t
 
 
 def _check_value(name: str, value: Any, default: Any, choices: Collection[str] = ()) -> None:
-    """A recipe's defaults say what its settings are: found out now, not after all has been paid."""
+    """Refuse a setting of another type than its default, before anything is paid. Raises UsageError."""
     if default is None:
         return
     sort = type(default)
@@ -111,9 +111,9 @@ def _check_value(name: str, value: Any, default: Any, choices: Collection[str] =
 
 
 def _check_loss(recipe: Recipe, own: Mapping[str, Any], loss: Mapping[str, Any]) -> None:
-    """What a loss reads the rows must carry: found out now, not after all has been paid."""
-    named = loss.get("loss_type", DEFAULT_LOSS)
-    losses = [named] if isinstance(named, str) else list(named)
+    """Refuse a loss that reads what the rows do not carry, before anything is paid. Raises UsageError."""
+    loss_type = loss.get("loss_type", DEFAULT_LOSS)
+    losses = [loss_type] if isinstance(loss_type, str) else list(loss_type)
     terms = [term for name in losses for term in SUMS.get(name, {name: 1.0})]
     if lacking := lack(terms, recipe.carried(own)):
         raise UsageError(f"rows of recipe {recipe.name} have {lacking}")
@@ -122,8 +122,8 @@ def _check_loss(recipe: Recipe, own: Mapping[str, Any], loss: Mapping[str, Any])
 def _check_judges(settings: Settings, recipe: Recipe) -> None:
     """Refuse a preference model for a step that asks the judge for text. Raises UsageError."""
     for step in recipe.steps_for({**recipe.settings, **settings.settings}):
-        wanted = {settings.judge.dimensions.get(dimension.name) for dimension in step.dimensions}
-        judges = [each for each in settings.endpoints("judge") if None in wanted or each.name in wanted]
+        names = {settings.judge.dimensions.get(dimension.name) for dimension in step.dimensions}
+        judges = [each for each in settings.endpoints("judge") if None in names or each.name in names]
         apis = {endpoint.api for endpoint in judges}
         if "score" in apis and not step.compares:
             raise UsageError(
@@ -135,11 +135,11 @@ def _check_judges(settings: Settings, recipe: Recipe) -> None:
 
 
 def _check_dimensions(settings: Settings, recipe: Recipe) -> None:
-    known = [dimension.name for dimension in recipe.dimensions]
+    names = [dimension.name for dimension in recipe.dimensions]
     endpoints = sorted({endpoint.name for endpoint in settings.endpoints("judge")})
     for dimension, endpoint in settings.judge.dimensions.items():
-        if dimension not in known:
-            raise UsageError(f"recipe {recipe.name} has no dimension {dimension!r}; it has {', '.join(known)}")
+        if dimension not in names:
+            raise UsageError(f"recipe {recipe.name} has no dimension {dimension!r}; it has {', '.join(names)}")
         if endpoints and endpoint not in endpoints:
             raise UsageError(
                 f"no judge endpoint is named {endpoint!r}, which judge.dimensions.{dimension} wants; "
@@ -148,7 +148,7 @@ def _check_dimensions(settings: Settings, recipe: Recipe) -> None:
 
 
 def named(settings: Settings) -> dict[str, Any]:
-    """Who judges, who answers, and what they cost: what a run that was made without them may be told later."""
+    """Return who judges, who answers, and what they cost: what a run that was made without them may be told later."""
     policy = {
         "path": settings.policy.path,
         "dtype": settings.policy.dtype,
@@ -190,18 +190,18 @@ def scored_model(path: str) -> str:
 
 
 def prices(settings: Settings) -> dict[str, Any]:
-    """Those that the settings name: whoever works on the run knows them then, and its budget holds everywhere.
+    """Return the prices that the settings name: whoever works on the run knows them then; its budget holds everywhere.
 
     Of a pool of servers the most, and nothing where one of them has none.
     """
-    found = {}
+    by_name = {}
     for role in PRICED:
         for name in {endpoint.name for endpoint in settings.endpoints(role)}:
             pool = settings.pool(role, name)
-            told = [endpoint.price for endpoint in pool if endpoint.price is not None]
-            if len(told) == len(pool):
-                found[price_name(role, name, pool[0].model)] = _most(told).model_dump()
-    return found
+            values = [endpoint.price for endpoint in pool if endpoint.price is not None]
+            if len(values) == len(pool):
+                by_name[price_name(role, name, pool[0].model)] = _most(values).model_dump()
+    return by_name
 
 
 def price_name(role: str, endpoint: str, model: str) -> str:
@@ -230,7 +230,7 @@ class RunConfig:
 
     @property
     def needs_judge(self) -> bool:
-        """Whether the run asks a judge anything."""
+        """Tell whether the run asks a judge anything."""
         return self.recipe.needs_judge(self.config["settings"])
 
     @property
@@ -240,7 +240,7 @@ class RunConfig:
 
     @cached_property
     def schedule(self) -> TrainSchedule | None:
-        """When the run is trained, and how often it goes round; None for no training."""
+        """Return when the run is trained, and how often it goes round; None for no training."""
         return schedule_of(self.config["train"])
 
     @cached_property
@@ -267,37 +267,38 @@ class RunConfig:
         scores: Sequence[Score] = (),
     ) -> Case:
         """Return what a recipe's functions see of an item; `step` names the step whose configuration holds."""
-        held = self.of(step)
+        config = self.of(step)
         return Case(
             item=item,
-            texts=held["prompts"],
-            settings=held["settings"],
+            texts=config["prompts"],
+            settings=config["settings"],
             prompts=tuple(prompts),
             responses=tuple(responses),
             scores=tuple(scores),
         )
 
     def is_compared(self, step: str) -> bool:
-        """Whether the judge of a step is a preference model."""
+        """Tell whether the judge of a step is a preference model."""
         dimension = self.recipe.step(step).dimensions[0].name
         judge = self.of(step)["judge"]
-        wanted = judge["dimensions"].get(dimension)
-        return any(model.get("api") == "score" for model in judge["models"] if wanted in {None, model["endpoint"]})
+        endpoint = judge["dimensions"].get(dimension)
+        return any(model.get("api") == "score" for model in judge["models"] if endpoint in {None, model["endpoint"]})
 
     def votes(self, step: str) -> int:
         return int(self.of(step)["judge"]["votes"])
 
     def judge_of(self, dimension: str, prompt: str) -> JudgeModel:
-        """The judge of a dimension; where several serve it, the prompt decides, so that the same question meets
-        the same judge again."""
+        """Return the judge of a dimension; where several serve it, the prompt decides, so that the same question meets
+        the same judge again.
+        """
         judge = self.of(self.step_of.get(dimension, ""))["judge"]
         models: Sequence[Mapping[str, Any]] = judge["models"]
         if not models:
             raise UsageError("the run names no judge: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
-        wanted = judge["dimensions"].get(dimension)
-        fit = [model for model in models if wanted in {None, model["endpoint"]}]
+        endpoint = judge["dimensions"].get(dimension)
+        fit = [model for model in models if endpoint in {None, model["endpoint"]}]
         if not fit:
-            raise UsageError(f"no judge endpoint named {wanted!r} for {dimension}; name it under judge.endpoints")
+            raise UsageError(f"no judge endpoint named {endpoint!r} for {dimension}; name it under judge.endpoints")
         chosen = fit[0] if len(fit) == 1 else fit[int(sha256(prompt.encode()).hexdigest()[:8], 16) % len(fit)]
         return JudgeModel(**{name: chosen[name] for name in _OF_MODEL if name in chosen})
 

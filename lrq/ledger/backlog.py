@@ -57,16 +57,16 @@ class ClaimTask:
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[ClaimTask]") -> "Sequence[Task | None]":
         claimed: dict[ClaimTask, Task | None] = {}
         for write in sorted(writes, key=lambda write: write.task):
-            named = {"task": write.task, "sent_as": write.delivery, "by": write.owner}
-            row = conn.execute(_CLAIM, named).one_or_none()
+            parameters = {"task": write.task, "sent_as": write.delivery, "by": write.owner}
+            row = conn.execute(_CLAIM, parameters).one_or_none()
             claimed.setdefault(write, None if row is None else _task(row))
         return [claimed.pop(write, None) for write in writes]
 
 
 def release_task(conn: sa.Connection, id_: int, delivery: int, owner: str) -> None:
     """Give up work that was claimed, so that it goes out again; nothing where it is no longer this process's."""
-    ours = tasks.c.id == id_, tasks.c.delivery == delivery, tasks.c.owner == owner
-    conn.execute(tasks.update().where(*ours, tasks.c.state == "running").values(state="ready", owner=""))
+    claimed = tasks.c.id == id_, tasks.c.delivery == delivery, tasks.c.owner == owner
+    conn.execute(tasks.update().where(*claimed, tasks.c.state == "running").values(state="ready", owner=""))
 
 
 def release_dead_tasks(ledger: Ledger, conn: sa.Connection) -> int:
@@ -98,7 +98,7 @@ class Window:
 
 
 def has_dispatchable_work(conn: sa.Connection, run: int, window: Window) -> bool:
-    """Whether the run has work that could go out now; a read that costs the same for any size of run."""
+    """Tell whether the run has work that could go out now; a read that costs the same for any size of run."""
     ready = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.state == "ready").limit(1)
     return conn.execute(ready).first() is not None or any(_startable(conn, run, 1, window).values())
 
@@ -114,11 +114,11 @@ def _startable(conn: sa.Connection, run: int, steps: int, window: Window) -> dic
         "unsampled": window.sampling - _counted(conn, sampled, window.sampling),
         "unjudged": -(-(window.tasks - _counted(conn, judged, window.tasks)) // max(1, steps)),
     }
-    found = {}
+    startable = {}
     for state, room in rooms.items():
         query = sa.select(items.c.id).where(items.c.run_id == run, items.c.state == state).order_by(items.c.id)
-        found[state] = list(conn.execute(query.limit(room)).scalars()) if room > 0 else []
-    return found
+        startable[state] = list(conn.execute(query.limit(room)).scalars()) if room > 0 else []
+    return startable
 
 
 def _counted(conn: sa.Connection, query: sa.Select[Any], most: int) -> int:
@@ -156,7 +156,7 @@ def _start_judging(
 def _open_tasks(
     ledger: Ledger, conn: sa.Connection, run: int, item: int, names: Mapping[str, str], *, was: str, state: str
 ) -> None:
-    """Nothing where the item's state is no longer what it was: somebody else has opened them."""
+    """Open an item's tasks; nothing where its state is no longer what it was: somebody else has opened them."""
     update = items.update().where(items.c.id == item, items.c.state == was)
     moved = conn.execute(update.values(state=state, open_steps=len(names)).returning(items.c.round)).one_or_none()
     if moved is None:
@@ -190,13 +190,13 @@ def _is_judging(queue: str) -> bool:
 
 
 def _oldest(conn: sa.Connection, run: int, queues: Sequence[str], room: int) -> list[int]:
-    """The first tasks that are ready in any of these queues; each is read in the order of an index."""
-    found: list[int] = []
+    """Return the first tasks that are ready in any of these queues; each is read in the order of an index."""
+    ids: list[int] = []
     for queue in queues if room > 0 else ():
         ready = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.queue == queue, tasks.c.state == "ready")
         free = ready.order_by(tasks.c.id).limit(room).with_for_update(key_share=True, skip_locked=True)
-        found += conn.execute(free).scalars()
-    return sorted(found)[:room]
+        ids += conn.execute(free).scalars()
+    return sorted(ids)[:room]
 
 
 def _mark_sent(ledger: Ledger, conn: sa.Connection, ids: Sequence[int]) -> list[Task]:
@@ -242,7 +242,7 @@ def _end(conn: sa.Connection, task: Task) -> bool:
 
 
 def end_sample(ledger: Ledger, conn: sa.Connection, task: Task, steps: Mapping[str, str]) -> bool:
-    """The item's prompts are answered; its responses were added in the same transaction."""
+    """End the sampling of an item, whose responses were added in the same transaction."""
     if not _end(conn, task):
         return False
     _start_judging(ledger, conn, task.run, task.item, steps, was="sampling")
@@ -263,10 +263,10 @@ def end_aggregate(
 
 def fail_task(ledger: Ledger, conn: sa.Connection, task: Task, reason: str) -> None:
     """Record an unforeseen error: the task is tried a few times, then its item is failed with the reason."""
-    ours = tasks.c.id == task.id, tasks.c.delivery == task.delivery  # else another process works on it by now
-    more = tasks.update().where(*ours)
-    more = more.values(failures=tasks.c.failures + 1, state="ready", owner="", reason=reason)
-    failures = conn.execute(more.returning(tasks.c.failures)).scalar()
+    delivered = tasks.c.id == task.id, tasks.c.delivery == task.delivery  # else another process works on it by now
+    again = tasks.update().where(*delivered)
+    again = again.values(failures=tasks.c.failures + 1, state="ready", owner="", reason=reason)
+    failures = conn.execute(again.returning(tasks.c.failures)).scalar()
     if failures is None or failures < _TRIES:
         return
     if task.item:
@@ -363,8 +363,8 @@ def _open_training(ledger: Ledger, conn: sa.Connection, row: sa.Row[Any], every:
     """
     run = row.id
     fresh = rows.c.run_id == run, rows.c.round == row.round, rows.c.window.is_(None)
-    taken = sa.select(rows.c.id).where(*fresh).order_by(rows.c.id).limit(every or None)
-    size = conn.execute(sa.select(sa.func.count()).select_from(taken.subquery())).scalar_one()
+    chosen = sa.select(rows.c.id).where(*fresh).order_by(rows.c.id).limit(every or None)
+    size = conn.execute(sa.select(sa.func.count()).select_from(chosen.subquery())).scalar_one()
     past = sa.select(sa.func.count()).where(trainings.c.run_id == run, trainings.c.round == row.round)
     window = conn.execute(past).scalar_one()
     is_full = 0 < every == size
@@ -373,7 +373,7 @@ def _open_training(ledger: Ledger, conn: sa.Connection, row: sa.Row[Any], every:
     values = {"run_id": run, "round": row.round, "window": window, "state": "waiting", "rows": size}
     if not ledger.add_new(conn, trainings, values):
         return False
-    conn.execute(rows.update().where(rows.c.id.in_(taken)).values(window=window))
+    conn.execute(rows.update().where(rows.c.id.in_(chosen)).values(window=window))
     return True
 
 
@@ -404,8 +404,8 @@ def _activate(conn: sa.Connection, run: int, **more: Any) -> None:
 
 
 def set_training(conn: sa.Connection, task: Task, **values: Any) -> None:
-    known = trainings.c.run_id == task.run, trainings.c.round == task.round, trainings.c.window == window_of(task)
-    conn.execute(trainings.update().where(*known).values(**values))
+    identity = trainings.c.run_id == task.run, trainings.c.round == task.round, trainings.c.window == window_of(task)
+    conn.execute(trainings.update().where(*identity).values(**values))
 
 
 def window_of(task: Task) -> int:
@@ -413,7 +413,7 @@ def window_of(task: Task) -> int:
 
 
 def end_training(conn: sa.Connection, task: Task, **values: Any) -> bool:
-    """The end of a training, whatever it is: its state and reason stand in the values."""
+    """End a training, however it ended: its state and reason stand in the `values`."""
     if not _end(conn, task):
         return False
     set_training(conn, task, **values)
@@ -426,10 +426,10 @@ def _reopen_unsampled(conn: sa.Connection, run: int) -> int:
     missing = responses.c.text.is_(None), responses.c.reason.not_in(_NO_OTHER_TRY), responses.c.item_id.in_(done)
     current = responses.c.round == sa.select(items.c.round).where(items.c.id == responses.c.item_id).scalar_subquery()
     forget = responses.delete().where(*missing, current).returning(responses.c.item_id)
-    found = set(conn.execute(forget).scalars())
-    for id_ in found:
+    reopened = set(conn.execute(forget).scalars())
+    for id_ in reopened:
         conn.execute(items.update().where(items.c.id == id_).values(state="unsampled", reason=""))
-    return len(found)
+    return len(reopened)
 
 
 def reopen_unscored(

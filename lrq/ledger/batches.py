@@ -23,7 +23,7 @@ def packed(rows: Sequence[Any]) -> str:
 
 
 def listed(parameter: str, type_: _Type, *, is_sqlite: bool) -> sa.Select[Any]:
-    """The values of a packed list, for `column.in_(…)`."""
+    """Return the values of a packed list, for `column.in_(…)`."""
     if is_sqlite:
         return sa.select(sa.func.json_each(_text(parameter)).table_valued("value").c.value)
     elements = sa.func.json_array_elements_text(sa.cast(_text(parameter), postgresql.JSON))
@@ -31,16 +31,16 @@ def listed(parameter: str, type_: _Type, *, is_sqlite: bool) -> sa.Select[Any]:
 
 
 def table(parameter: str, columns: Mapping[str, _Type], *, is_sqlite: bool) -> sa.Subquery:
-    """The rows of a packed list, with these columns in their order."""
-    found: list[sa.ColumnElement[Any]]
+    """Return the rows of a packed list, with these `columns` in their order."""
+    selected: list[sa.ColumnElement[Any]]
     if is_sqlite:
         row = sa.func.json_each(_text(parameter)).table_valued("value").c.value
-        found = [sa.func.json_extract(row, f"$[{place}]", type_=type_) for place, type_ in enumerate(columns.values())]
+        selected = [sa.func.json_extract(row, f"$[{i}]", type_=type_) for i, type_ in enumerate(columns.values())]
     else:
         elements = sa.func.json_array_elements(sa.cast(_text(parameter), postgresql.JSON))
         array = sa.cast(elements.table_valued("value").c.value, postgresql.JSON)
-        found = [sa.cast(array.op("->>")(place), type_) for place, type_ in enumerate(columns.values())]
-    return sa.select(*(column.label(name) for column, name in zip(found, columns, strict=True))).subquery(parameter)
+        selected = [sa.cast(array.op("->>")(i), type_) for i, type_ in enumerate(columns.values())]
+    return sa.select(*(column.label(name) for column, name in zip(selected, columns, strict=True))).subquery(parameter)
 
 
 class Query:
@@ -54,12 +54,12 @@ class Query:
 
     def rows(self, conn: sa.Connection, parameters: Mapping[str, Any]) -> list[Any]:
         """Named tuples, in no order."""
-        found: Any
+        values: Any
         if conn.dialect.name == "sqlite":
-            found = orjson.loads(conn.execute(self._packed, parameters).scalar_one())
+            values = orjson.loads(conn.execute(self._packed, parameters).scalar_one())
         else:
-            found = conn.execute(self._query, parameters)
-        return [self._row._make(row) for row in found]
+            values = conn.execute(self._query, parameters)
+        return [self._row._make(row) for row in values]
 
 
 def _text(parameter: str) -> sa.BindParameter[Any]:

@@ -48,13 +48,13 @@ class NoteSuccess:
 
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[NoteSuccess]") -> Sequence[None]:
-        for question in dict.fromkeys(one for write in writes for one in _both(write.question)):
+        for question in dict.fromkeys(each for write in writes for each in _both(write.question)):
             _keep(ledger, conn, question, failures=0, items="[]", has_succeeded=1)
         return [None] * len(writes)
 
 
 def _both(question: Question) -> tuple[Question, Question]:
-    """The question and its endpoint as a whole."""
+    """Return the question and its endpoint as a whole."""
     return question, replace(question, kind="")
 
 
@@ -62,13 +62,13 @@ def _fail(ledger: Ledger, conn: sa.Connection, write: NoteFailure) -> RunHalted 
     run = conn.execute(sa.select(runs.c.name, runs.c.open_items).where(runs.c.id == write.question.run)).one()
     needed = min(_SEVERAL, max(2, run.open_items))
     for question in dict.fromkeys(_both(write.question)):
-        known = conn.execute(sa.select(breakers).where(*_is(question))).one_or_none()
-        failures = 1 + (known.failures if known else 0)
-        failed: list[int | None] = orjson.loads(known.items) if known else []
+        stored = conn.execute(sa.select(breakers).where(*_is(question))).one_or_none()
+        failures = 1 + (stored.failures if stored else 0)
+        failed: list[int | None] = orjson.loads(stored.items) if stored else []
         if write.item not in failed and len(failed) < _SEVERAL:
             failed.append(write.item)
         _keep(ledger, conn, question, failures=failures, items=orjson.dumps(failed).decode())
-        went_well = bool(known and known.has_succeeded)
+        went_well = bool(stored and stored.has_succeeded)
         if failures >= LIMIT and (not went_well or len(failed) >= needed):
             reason = _reason(conn, write, question, failures, failed, run.name)
             runs_.halt(conn, question.run, state="paused", by="account", reason=reason)
@@ -80,8 +80,8 @@ def _reason(
     conn: sa.Connection, write: NoteFailure, question: Question, failures: int, failed: Sequence[int | None], run: str
 ) -> str:
     what = f"the {question.kind} calls" if question.kind else f"the {question.role}'s calls"
-    named = conn.execute(sa.select(items.c.key).where(items.c.id.in_([one for one in failed if one])))
-    keys = sorted(named.scalars())[:3]
+    item_keys = conn.execute(sa.select(items.c.key).where(items.c.id.in_([id_ for id_ in failed if id_])))
+    keys = sorted(item_keys.scalars())[:3]
     those = f" (items {', '.join(keys)})" if keys else ""
     return (
         f"{what} to {question.model} have only failed, {failures} in a row{those}: {write.reason}; "

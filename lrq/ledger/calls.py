@@ -66,13 +66,13 @@ class Claim:
     @classmethod
     def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Claim]") -> Sequence[ClaimResult]:
         ledger.alone(conn, SETTLING)
-        found = _find(ledger, conn, [write.key for write in writes])
-        _free_lost(ledger, conn, writes, found)
-        results = {write.key: _known(found.get(write.key), write) for write in writes}
-        wanted = sorted((write for write in writes if results[write.key] is None), key=lambda write: write.key)
-        results |= _reserve(conn, wanted)
-        granted = [write for write in wanted if results[write.key] is None]
-        results |= _insert(ledger, conn, granted, found)
+        stored = _find(ledger, conn, [write.key for write in writes])
+        _free_lost(ledger, conn, writes, stored)
+        results = {write.key: _known(stored.get(write.key), write) for write in writes}
+        open_ = sorted((write for write in writes if results[write.key] is None), key=lambda write: write.key)
+        results |= _reserve(conn, open_)
+        inserted = [write for write in open_ if results[write.key] is None]
+        results |= _insert(ledger, conn, inserted, stored)
         return [results[write.key] or Held() for write in writes]
 
 
@@ -89,17 +89,17 @@ class Send:
         by_owner: dict[str, list[int]] = defaultdict(list)
         for write in writes:
             by_owner[write.owner].append(write.id)
-        ours: set[int] = set()
+        marked: set[int] = set()
         sql = statements(ledger.is_sqlite)
         for owner, ids in by_owner.items():
-            told = {"ids": packed(ids), "by": owner}
+            parameters = {"ids": packed(ids), "by": owner}
             if ledger.is_sqlite:
-                unsent = [row.id for row in sql.unsent.rows(conn, told)]
+                unsent = [row.id for row in sql.unsent.rows(conn, parameters)]
                 conn.execute(sql.send, {"ids": packed(unsent)})
             else:
-                unsent = list(conn.execute(sql.send_ours, told).scalars())
-            ours.update(unsent)
-        return [write.id in ours for write in writes]
+                unsent = list(conn.execute(sql.send_ours, parameters).scalars())
+            marked.update(unsent)
+        return [write.id in marked for write in writes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +198,8 @@ class Reuse:
         money = Money()
         for write in writes:
             purpose = write.purpose
-            told = write.role, write.endpoint, write.model, purpose.step, purpose.dimension, purpose.kind
-            money.count(Group(purpose.run, *told), {"reused": write.times})
+            group = write.role, write.endpoint, write.model, purpose.step, purpose.dimension, purpose.kind
+            money.count(Group(purpose.run, *group), {"reused": write.times})
         money.write(ledger, conn)
         return [None] * len(writes)
 
@@ -240,9 +240,9 @@ def _free_lost(ledger: Ledger, conn: sa.Connection, writes: Sequence[Claim], fou
     owners = {row.owner for row in found.values() if row.state in _OPEN} - {write.owner for write in writes}
     dead = [owner for owner in sorted(owners) if is_dead(ledger, conn, owner)]
     freed = _free_open(ledger, conn, calls.c.owner.in_(dead)) if dead else 0
-    own = [write.key for write in writes if write.key in found and _is_held(found[write.key], write.owner)]
-    if own:
-        freed += _free_open(ledger, conn, calls.c.key.in_(own))
+    lost = [write.key for write in writes if write.key in found and _is_held(found[write.key], write.owner)]
+    if lost:
+        freed += _free_open(ledger, conn, calls.c.key.in_(lost))
     if freed:
         found.update(_find(ledger, conn, list(found)))
 
@@ -252,17 +252,17 @@ def _is_held(row: sa.Row[Any], owner: str) -> bool:
 
 
 def _known(row: sa.Row[Any] | None, write: Claim) -> ClaimResult | None:
-    """What a row says of a claim; None where there is none or it is free to take."""
+    """Return what a row says of a claim; None where there is none or it is free to take."""
     if row is None or row.state == "unknown":
         return None
     if row.state == "done":
-        counted = Usage(
+        tokens = Usage(
             prompt_tokens=row.prompt_tokens,
             completion_tokens=row.completion_tokens,
             cached_tokens=row.cached_tokens,
             reasoning_tokens=row.reasoning_tokens,
         )
-        return Known(reply=row.reply, usage=counted, cost=row.cost)
+        return Known(reply=row.reply, usage=tokens, cost=row.cost)
     if row.state == "failed":
         another_run = row.run_id != write.purpose.run and row.error == "failed"
         return None if another_run else Ended(error=row.error, reason=row.reason)
@@ -276,7 +276,7 @@ def _reserve(conn: sa.Connection, wanted: Sequence[Claim]) -> dict[str, ClaimRes
     results: dict[str, ClaimResult | None] = {}
     for run, writes in sorted(by_run.items()):
         decided = reserve(conn, run, [write.bound for write in writes])
-        results |= {write.key: one for write, one in zip(writes, decided, strict=True)}
+        results |= {write.key: decision for write, decision in zip(writes, decided, strict=True)}
     return results
 
 
@@ -294,9 +294,9 @@ def _insert(
         ids[write.key] = found[write.key].id
     sql = statements(ledger.is_sqlite)
     for shared, new in _grouped([write for write in granted if write.key not in found]).items():
-        told = dict(zip(OF_GROUP, (*shared, "claimed", new[0].owner, now), strict=True))
+        common = dict(zip(OF_GROUP, (*shared, "claimed", new[0].owner, now), strict=True))
         rows = packed([_own(write) for write in new])
-        values = {"claimed": rows, **{f"its_{name}": value for name, value in told.items()}}
+        values = {"claimed": rows, **{f"its_{name}": value for name, value in common.items()}}
         if ledger.is_sqlite:
             conn.execute(sql.insert, values)
         else:
@@ -316,12 +316,12 @@ def _grouped(writes: Sequence[Claim]) -> Mapping[Group, Sequence[Claim]]:
 
 def _group(write: Claim) -> Group:
     call, purpose = write.call, write.purpose
-    told = call.role, call.endpoint, call.model, purpose.step, purpose.dimension, purpose.kind
-    return Group(purpose.run, *told)
+    group = call.role, call.endpoint, call.model, purpose.step, purpose.dimension, purpose.kind
+    return Group(purpose.run, *group)
 
 
 def _own(write: Claim) -> tuple[Any, ...]:
-    """What `OF_CLAIM` names."""
+    """Return what `OF_CLAIM` names."""
     call, bound = write.call, write.bound
     return write.key, write.purpose.item or 0, call.draw, call.attempt, call.series, bound.cost, bound.tokens
 
@@ -332,7 +332,7 @@ def _row(write: Claim, now: float) -> dict[str, Any]:
 
 
 def _lock(ledger: Ledger, conn: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:
-    """The rows, locked in the order of their keys so that two processes cannot wait for each other."""
+    """Lock the rows in the order of their keys, so that two processes cannot wait for each other."""
     return {row.id: row for row in statements(ledger.is_sqlite).lock.rows(conn, {"ids": packed(ids)})}
 
 
@@ -345,8 +345,8 @@ def _keep_replies(ledger: Ledger, conn: sa.Connection, writes: Mapping[int, Sett
     """Keep the replies of calls that have none; the calls' rows as they were before."""
     sql = statements(ledger.is_sqlite)
     if not ledger.is_sqlite:
-        told = {"ids": packed(list(writes)), **_bodies(list(writes.values()))}
-        return {row.id: row for row in conn.execute(sql.lock_and_settle, told)}
+        parameters = {"ids": packed(list(writes)), **_bodies(list(writes.values()))}
+        return {row.id: row for row in conn.execute(sql.lock_and_settle, parameters)}
     rows = _lock(ledger, conn, list(writes))
     fresh = [write for id_, write in writes.items() if rows[id_].state != "done"]
     if fresh:
@@ -355,7 +355,7 @@ def _keep_replies(ledger: Ledger, conn: sa.Connection, writes: Mapping[int, Sett
 
 
 def _bodies(writes: Sequence[Settle]) -> dict[str, Any]:
-    """The bodies go as one, of which each row takes its part."""
+    """Join the bodies to one, of which each row takes its part."""
     rows, start = [], 1
     for write in writes:
         counted = write.usage

@@ -35,7 +35,7 @@ class Expectation:
     """What items take by the length of their documents: a straight line through those that ended, at least one."""
 
     def __init__(self, ended: Sequence[Sized]) -> None:
-        lengths, amounts = [one.chars for one in ended], [one.taken for one in ended]
+        lengths, amounts = [each.chars for each in ended], [each.taken for each in ended]
         self._mean = fmean(amounts)
         self._slope, self._base = 0.0, self._mean
         try:
@@ -44,19 +44,19 @@ class Expectation:
             line = None
         if line is not None and line.slope > 0 and len(ended) >= _FEWEST:
             self._slope, self._base = line
-        self.deviation = pstdev(one.taken - self.of(one) for one in ended)
+        self.deviation = pstdev(each.taken - self.of(each) for each in ended)
 
     def of(self, item: Sized) -> float:
-        """The whole of it."""
+        """Return what the whole of an item is expected to take."""
         return max(self._base + self._slope * item.chars, _LEAST * self._mean)
 
     def still(self, item: Sized) -> float:
-        """What is to come of an item, which may be at work or have been."""
+        """Return what is to come of an item, which may be at work or have been."""
         return max(self.of(item) - item.taken, _LEAST * self.of(item))
 
 
 def count_covered(left: float, begun: Sequence[Sized], ended: Sequence[Sized], waiting: Sequence[Sized]) -> int:
-    """How many of those that wait, from the first, are covered by what is left of a limit.
+    """Count those that wait, from the first, that are covered by what is left of a limit.
 
     While others are at work these may take as much more than expected as items differ; the next look knows better.
     """
@@ -75,7 +75,7 @@ def count_covered(left: float, begun: Sequence[Sized], ended: Sequence[Sized], w
 
 
 def covered(conn: sa.Connection, run: int, waiting: Sequence[int]) -> Sequence[int]:
-    """Those of the waiting items that may be begun, in their order; costs the same for any size of run.
+    """Return those of the waiting items that may be begun, in their order; costs the same for any size of run.
 
     Where nothing is at work and the next is too large, that is the smallest that waits at all, if what is left may do.
     """
@@ -87,9 +87,9 @@ def covered(conn: sa.Connection, run: int, waiting: Sequence[int]) -> Sequence[i
     of_run = sa.select(items.c.id).where(items.c.run_id == run)
     begun = _sized(conn, of_run.where(items.c.state.in_(_AT_WORK)))
     ended = _sized(conn, of_run.where(items.c.state == "done").order_by(items.c.id.desc()).limit(_SAMPLE))
-    found = {one.id: one for one in _sized(conn, of_run.where(items.c.id.in_(waiting)))}
-    asked = [found[id_] for id_ in waiting]
-    count = min(count_covered(left[name], *(_of(name, each) for each in (begun, ended, asked))) for name in left)
+    sizes = {item.id: item for item in _sized(conn, of_run.where(items.c.id.in_(waiting)))}
+    queue = [sizes[id_] for id_ in waiting]
+    count = min(count_covered(left[name], *(_of(name, each) for each in (begun, ended, queue))) for name in left)
     if count or begun or not ended:
         return waiting[:count]
     smallest = _sized(conn, of_run.where(items.c.id == _smallest(conn, run)))
@@ -104,21 +104,21 @@ def _of(what: str, rows: Sequence[sa.Row[Any]]) -> list[Sized]:
 
 
 def _sized(conn: sa.Connection, which: sa.Select[Any]) -> list[sa.Row[Any]]:
-    """Of each of these items its document's length, and what its calls have taken."""
+    """Return for each of these items its document's length, and what its calls have taken."""
     some = which.subquery()
     of_item = calls.c.item_id == items.c.id, calls.c.state == "done"
     sums = {"cost": calls.c.cost, "tokens": calls.c.prompt_tokens + calls.c.completion_tokens}
-    taken = [
+    amounts = [
         sa.select(sa.func.coalesce(sa.func.sum(amount), 0)).where(*of_item).scalar_subquery().label(name)
         for name, amount in sums.items()
     ]
     chars = sa.func.coalesce(contexts.c.chars, 0).label("chars")
     joined = some.join(items, items.c.id == some.c.id).outerjoin(contexts, contexts.c.hash == items.c.context_hash)
-    return list(conn.execute(sa.select(items.c.id, chars, *taken).select_from(joined)))
+    return list(conn.execute(sa.select(items.c.id, chars, *amounts).select_from(joined)))
 
 
 def _smallest(conn: sa.Connection, run: int) -> int:
-    """The item that waits with the shortest document: looked for once, near the end of a budget."""
+    """Return the item that waits with the shortest document: looked for once, near the end of a budget."""
     chars = sa.func.coalesce(contexts.c.chars, 0).label("chars")
     query = sa.select(items.c.id).outerjoin(contexts, contexts.c.hash == items.c.context_hash)
     query = query.where(items.c.run_id == run, items.c.state.in_(_WAITING))

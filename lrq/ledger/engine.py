@@ -59,7 +59,7 @@ class Ledger:
 
     @property
     def id(self) -> str:
-        """A short random name that prefixes every key of this ledger in a shared Redis."""
+        """Return a short random name that prefixes every key of this ledger in a shared Redis."""
         if self._id is None:
             with self.reading() as conn:
                 self._id = conn.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "id")).scalar_one()
@@ -67,26 +67,26 @@ class Ledger:
 
     @property
     def place(self) -> str:
-        """Where it is, for people: no user and no password."""
+        """Say where it is, for people: no user and no password."""
         url = self.engine.url
         return str(url.database) if self.is_sqlite else safe_url(url.render_as_string(hide_password=False))
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """One transaction; on SQLite it holds the write lock from its beginning."""
+        """Begin a transaction; on SQLite it holds the write lock from its beginning."""
         with self.engine.begin() as conn:
             conn.info["alone"] = set()
             yield conn
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Each statement sees what is committed; no transaction stands open between them."""
+        """Read what is committed, statement by statement; no transaction stands open between them."""
         options = {"lrq_read": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         with self.engine.connect().execution_options(**options) as conn:
             yield conn
 
     def now(self, conn: sa.Connection) -> float:
-        """The one clock of all processes, in seconds: the server's, or this machine's for SQLite."""
+        """Return the one clock of all processes, in seconds: the server's, or this machine's for SQLite."""
         if self.is_sqlite:
             return time.time()
         return float(conn.execute(sa.select(CLOCK)).scalar_one())
@@ -102,7 +102,7 @@ class Ledger:
             conn.info["alone"].add(what)
 
     def insert(self, table: sa.Table) -> Any:
-        """An insert that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        """Return an insert that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
         return insert_into(table, self.is_sqlite)
 
     def add_new(self, conn: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
@@ -201,8 +201,8 @@ def _check_writable(ledger: Ledger) -> None:
 
 def _missing_privilege(conn: sa.Connection) -> str:
     """Name what this user would have to do and may not; empty where nothing is missing."""
-    found = conn.execute(sa.text("SELECT current_schema(), to_regclass('meta') IS NOT NULL")).one()
-    name, is_made = found
+    row = conn.execute(sa.text("SELECT current_schema(), to_regclass('meta') IS NOT NULL")).one()
+    name, is_made = row
     if name is None:
         return "use a schema of it (USAGE on the search path)"
     if not is_made:
@@ -217,7 +217,7 @@ def _missing_privilege(conn: sa.Connection) -> str:
 
 
 def _url(settings: Settings) -> sa.URL:
-    """With our PostgreSQL driver, however the URL names the database. Raises UsageError, which shows no password."""
+    """Set our PostgreSQL driver, however the URL names the database. Raises UsageError, which shows no password."""
     try:
         url = sa.make_url(settings.ledger_url())
     except sa.exc.ArgumentError:
@@ -246,7 +246,7 @@ def _check_file(path: Path, create: bool) -> None:
 
 
 def _file_system(folder: Path) -> str:
-    """The type of the file system that holds a folder, from the kernel's mount table; empty where there is none."""
+    """Return the type of a folder's file system, from the kernel's mount table; empty where there is none."""
     mounts = Path("/proc/mounts")
     if not mounts.exists():
         return ""
@@ -292,7 +292,7 @@ def _prepare_threshold(value: str) -> int | None:
 
 
 def _is_pooled(connection: Any) -> bool:
-    """Whether a pooler such as PgBouncer stands between: it tells of a process that is not the server's own.
+    """Tell whether a pooler such as PgBouncer stands between: it tells of a process that is not the server's own.
 
     Statement by statement or transaction by transaction it may hand us another of its connections, so nothing that
     a session keeps can be relied on.
@@ -303,24 +303,24 @@ def _is_pooled(connection: Any) -> bool:
 
 
 def _postgresql(url: sa.URL) -> sa.Engine:
-    """What a client that vanishes holds is free within a minute, and a server that vanishes is noticed as soon.
+    """Connect so that what a vanished client holds is free within a minute, and a vanished server is noticed as soon.
 
     Else the locks of a machine without power would stop all others for the two hours of TCP's own patience.
     """
-    ours = {
+    defaults = {
         "connect_timeout": _CONNECT_SECONDS,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 4,
         "tcp_user_timeout": 30_000,  # milliseconds
     }
-    told: dict[str, Any] = {name: value for name, value in ours.items() if name not in url.query}
-    told["client_encoding"] = "UTF8"  # else a database in SQL_ASCII gives bytes, and one in LATIN1 takes few texts
+    arguments: dict[str, Any] = {name: value for name, value in defaults.items() if name not in url.query}
+    arguments["client_encoding"] = "UTF8"  # else a database in SQL_ASCII gives bytes, and one in LATIN1 takes few texts
     threshold = url.query.get("prepare_threshold")
     if threshold is not None:
-        told["prepare_threshold"] = _prepare_threshold(str(threshold))
+        arguments["prepare_threshold"] = _prepare_threshold(str(threshold))
     url = url.difference_update_query(["prepare_threshold", "client_encoding"])
-    engine = sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=10, connect_args=told)
+    engine = sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=10, connect_args=arguments)
 
     @sa.event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
@@ -346,16 +346,16 @@ def _migrate(ledger: Ledger) -> None:
         return
     with _migration_lock(ledger), ledger.writing() as conn:
         ledger.alone(conn, MIGRATING)
-        found = MigrationContext.configure(conn).get_current_revision()
-        if found is not None and found not in {each.revision for each in _scripts().walk_revisions()}:
+        current = MigrationContext.configure(conn).get_current_revision()
+        if current is not None and current not in {each.revision for each in _scripts().walk_revisions()}:
             raise LrqError(
-                f"the ledger's schema is {found}, which a newer lrq made; this one cannot use it: upgrade lrq"
+                f"the ledger's schema is {current}, which a newer lrq made; this one cannot use it: upgrade lrq"
             )
         config = _alembic()
         config.attributes["connection"] = conn
         command.upgrade(config, "head")
-        named = conn.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "id")).scalar()
-        if named is None:
+        ledger_id = conn.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "id")).scalar()
+        if ledger_id is None:
             conn.execute(schema.meta.insert().values(name="id", value=uuid.uuid4().hex[:12]))
 
 
@@ -388,9 +388,9 @@ def _revision(ledger: Ledger) -> str | None:
 
 
 def _check_schema(ledger: Ledger) -> None:
-    head, found = _head(), _revision(ledger)
-    if found != head:
+    head, revision = _head(), _revision(ledger)
+    if revision != head:
         raise LrqError(
-            f"the ledger's schema is {found or 'missing'}, this lrq needs {head}; "
+            f"the ledger's schema is {revision or 'missing'}, this lrq needs {head}; "
             "run `lrq up` or `lrq enqueue` once to bring it up to date"
         )

@@ -71,8 +71,8 @@ def fork_run(
 def _copy(conn: sa.Connection, table: sa.Table, query: sa.Select[Any], **changed: Any) -> None:
     """Insert what a query brings, with new ids and these columns changed."""
     names = [column.name for column in table.c if column.name != "id"]
-    found = query.selected_columns
-    values = [sa.cast(changed[name], table.c[name].type) if name in changed else found[name] for name in names]
+    columns_ = query.selected_columns
+    values = [sa.cast(changed[name], table.c[name].type) if name in changed else columns_[name] for name in names]
     conn.execute(table.insert().from_select(names, query.with_only_columns(*values, maintain_column_froms=True)))
 
 

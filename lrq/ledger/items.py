@@ -56,7 +56,7 @@ def add_items(
     lines = [NewLine(*line) for line in batch]
     stands = _standing(conn, run, [line.item.id for line in lines])
     new: list[tuple[NewLine, dict[str, Any]]] = []
-    known = 0
+    repeated = 0
     for line in lines:
         row = _row(run, line)
         if line.item.id not in stands:
@@ -65,7 +65,7 @@ def add_items(
         elif reason := _why_aside(row, stands[line.item.id]):
             add_set_aside(ledger, conn, run, source, line.number, reason)
         else:
-            known += 1
+            repeated += 1
     _deal_out(conn, run, [row for _, row in new], rounds)
     added, open_ = _add(ledger, conn, new)
     repaired = set_aside.c.line.in_([line.number for line, _ in new])  # torn when the file was shorter
@@ -73,7 +73,7 @@ def add_items(
     conn.execute(runs.update().where(runs.c.id == run).values(open_items=runs.c.open_items + open_))
     if open_:
         conn.execute(runs.update().where(runs.c.id == run, runs.c.state == "done").values(state="active", reason=""))
-    return added, known + len(new) - added
+    return added, repeated + len(new) - added
 
 
 def _standing(conn: sa.Connection, run: int, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -104,14 +104,14 @@ def _deal_out(conn: sa.Connection, run: int, new: Sequence[dict[str, Any]], roun
     before = sa.select(items.c.round).where(items.c.run_id == run).order_by(items.c.id.desc()).limit(1)
     last = conn.execute(before).scalar() if left > 1 else None
     first = 0 if last is None else last + 1 - current
-    for place, row in enumerate(new):
-        row["round"] = current + (first + place) % left
+    for index, row in enumerate(new):
+        row["round"] = current + (first + index) % left
         if row["round"] > 0:
             row |= {"state": "waiting" if row["round"] > current else "unsampled", "given": 0}
 
 
 def _why_aside(row: Mapping[str, Any], stands: Mapping[str, Any]) -> str:
-    """Why a line with an id that stands already cannot be used; empty where it is the very same."""
+    """Say why a line with an id that stands already cannot be used; empty where it is the very same."""
     if row["line"] != stands["line"]:
         return f"its id {row['key']!r} stands in line {stands['line']} already"
     is_same = row["context_hash"] == stands["context_hash"] and orjson.loads(row["body"]) == orjson.loads(
@@ -127,14 +127,14 @@ def _add(ledger: Ledger, conn: sa.Connection, new: Sequence[tuple[NewLine, Mappi
     _keep_contexts(ledger, conn, {row["context_hash"]: line.item.context for line, row in new if line.item.context})
     insert = ledger.insert(items).on_conflict_do_nothing().returning(items.c.id, items.c.key)
     ids = {row.key: row.id for row in conn.execute(insert, [row for _, row in new])}
-    given = [
+    brought = [
         {"item_id": ids[line.item.id], "k": k, "text": text, "reason": "empty" if text is None else ""}
         for line, row in new
         if line.item.id in ids and row["round"] == 0
         for k, text in line.given
     ]
-    if given:
-        conn.execute(responses.insert(), given)
+    if brought:
+        conn.execute(responses.insert(), brought)
     return len(ids), sum(row["key"] in ids and row["state"] != "waiting" for _, row in new)
 
 
@@ -175,13 +175,13 @@ _SCORES = (
 def load_item(
     conn: sa.Connection, id_: int, documents: MutableMapping[str, Item] | None = None
 ) -> tuple[sa.Row[Any], Item]:
-    """The item's row and the item, which shares its context with those of `documents`, named by its hash."""
+    """Return the item's row and the item, which shares its context with those of `documents`, named by its hash."""
     row = conn.execute(_ITEM, {"id": id_}).one()
     body = orjson.loads(row.body)
-    known = None if documents is None else documents.get(row.context_hash)
-    text = load_context(conn, row.context_hash) if known is None else known.context
+    document = None if documents is None else documents.get(row.context_hash)
+    text = load_context(conn, row.context_hash) if document is None else document.context
     item = Item(id=row.key, context=text, question=body["question"], answer=body["answer"], fields=body["fields"])
-    if documents is not None and known is None:
+    if documents is not None and document is None:
         documents[row.context_hash] = item
     return row, item
 
@@ -204,7 +204,7 @@ def load_context(conn: sa.Connection, digest: str) -> str:
 
 
 def load_responses(conn: sa.Connection, item: int, round_: int) -> list[Response]:
-    """The responses that have a text, by prompt and k."""
+    """Return the responses that have a text, by prompt and k."""
     rows_ = sorted(_RESPONSES.rows(conn, {"item": item, "round": round_}))
     return [
         Response(text=row.text, k=row.k, prompt=row.prompt, round=row.round, is_cut=row.finish == CUT) for row in rows_
@@ -229,10 +229,10 @@ def add_responses(
     What is committed first stands.
     """
     if sampled:
-        known = {"item_id": item, "round": round_, "prompt": prompt, "ids": None, "written": None, "form": ""}
+        common = {"item_id": item, "round": round_, "prompt": prompt, "ids": None, "written": None, "form": ""}
         texts = ("text", "reason", "written")
-        found = [{**known, **one, **{name: _storable(one.get(name)) for name in texts}} for one in sampled]
-        conn.execute(ledger.insert(responses).on_conflict_do_nothing(), found)
+        values = [{**common, **each, **{name: _storable(each.get(name)) for name in texts}} for each in sampled]
+        conn.execute(ledger.insert(responses).on_conflict_do_nothing(), values)
 
 
 class DrawnResponse(NamedTuple):
@@ -262,9 +262,9 @@ def add_prompt(
 
 
 def load_prompt(conn: sa.Connection, item: int, round_: int, prompt: int) -> Any:
-    """What was stored of a prompt when it was sampled; None for given responses."""
-    known = prompts.c.item_id == item, prompts.c.round == round_, prompts.c.prompt == prompt
-    body = conn.execute(sa.select(prompts.c.body).where(*known)).scalar()
+    """Return what was stored of a prompt when it was sampled; None for given responses."""
+    identity = prompts.c.item_id == item, prompts.c.round == round_, prompts.c.prompt == prompt
+    body = conn.execute(sa.select(prompts.c.body).where(*identity)).scalar()
     return None if body is None else orjson.loads(body)
 
 
@@ -302,8 +302,8 @@ def unpack_prompt(body: Mapping[str, Any]) -> Prompt:
 
 def prompt_tokens(conn: sa.Connection, item: int, round_: int, prompt: int) -> int:
     """Load the tokens of a prompt as its policy counted them; 0: not known."""
-    known = prompts.c.item_id == item, prompts.c.round == round_, prompts.c.prompt == prompt
-    return int(conn.execute(sa.select(prompts.c.prompt_tokens).where(*known)).scalar() or 0)
+    identity = prompts.c.item_id == item, prompts.c.round == round_, prompts.c.prompt == prompt
+    return int(conn.execute(sa.select(prompts.c.prompt_tokens).where(*identity)).scalar() or 0)
 
 
 _OF_SCORE = {
@@ -370,8 +370,8 @@ def set_rows(conn: sa.Connection, run: int, item: int, round_: int, found: Seque
     old = rows.c.item_id == item, rows.c.round == round_
     window = conn.execute(sa.select(sa.func.max(rows.c.window)).where(*old)).scalar_one()
     conn.execute(rows.delete().where(*old))
-    for place, row in enumerate(row for row in found if isinstance(row, Row)):
-        values = {"place": place, "margin": row.margin, "body": orjson.dumps(_pack_row(row)).decode()}
+    for index, row in enumerate(row for row in found if isinstance(row, Row)):
+        values = {"place": index, "margin": row.margin, "body": orjson.dumps(_pack_row(row)).decode()}
         conn.execute(rows.insert().values(run_id=run, item_id=item, round=round_, window=window, **values))
 
 
@@ -413,7 +413,7 @@ def count_rows(conn: sa.Connection, run: int) -> int:
 
 
 def item_ids(conn: sa.Connection, run: int, *, after: int = 0, limit: int = 500) -> list[int]:
-    """The numbers of a run's items in their order, a page at a time."""
+    """Return the numbers of a run's items in their order, a page at a time: at most `limit` of those `after` one."""
     query = sa.select(items.c.id).where(items.c.run_id == run, items.c.id > after)
     return list(conn.execute(query.order_by(items.c.id).limit(limit)).scalars())
 
@@ -430,17 +430,19 @@ def find_items(conn: sa.Connection, key: str, run: int | None = None) -> list[sa
 
 
 def score_lines(conn: sa.Connection, id_: int, round_: int | None = None) -> list[dict[str, Any]]:
-    """The scores of an item's responses in the form of the `scores` export; of all its rounds, or of one."""
+    """Return the scores of an item's responses in the form of the `scores` export; of all its rounds, or of one."""
     row = conn.execute(sa.select(items.c.key, items.c.round).where(items.c.id == id_)).one()
     rounds = range(row.round + 1) if round_ is None else (round_,)
-    return [line for one in rounds for line in _score_lines(conn, id_, row.key, one)]
+    return [line for number in rounds for line in _score_lines(conn, id_, row.key, number)]
 
 
 def _score_lines(conn: sa.Connection, id_: int, key: str, round_: int) -> list[dict[str, Any]]:
     by_response: dict[tuple[int, int], list[Score]] = defaultdict(list)
     for score in load_scores(conn, id_, round_):
         by_response[score.prompt, score.k].append(score)
-    reward_of = {(one.prompt, one.k): one for one in load_rewards(conn, id_, round_)}
-    found = load_responses(conn, id_, round_)
-    names = [(one.prompt, one.k) for one in found]
-    return [score_row(key, one, by_response[name], reward_of.get(name)) for one, name in zip(found, names, strict=True)]
+    reward_of = {(each.prompt, each.k): each for each in load_rewards(conn, id_, round_)}
+    answers = load_responses(conn, id_, round_)
+    names = [(each.prompt, each.k) for each in answers]
+    return [
+        score_row(key, each, by_response[name], reward_of.get(name)) for each, name in zip(answers, names, strict=True)
+    ]

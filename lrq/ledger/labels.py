@@ -64,8 +64,8 @@ def remove_label(conn: sa.Connection, run: int, label: Label) -> bool:
         sa.and_(labels.c.left == label.left, labels.c.right == label.right),
         sa.and_(labels.c.left == label.right, labels.c.right == label.left),
     )
-    ours = labels.c.run_id == run, labels.c.who == label.who
-    return conn.execute(labels.delete().where(*ours, *of_prompt, either)).rowcount > 0
+    identity = labels.c.run_id == run, labels.c.who == label.who
+    return conn.execute(labels.delete().where(*identity, *of_prompt, either)).rowcount > 0
 
 
 def labels_of(conn: sa.Connection, run: int, *, who: str | None = None) -> list[sa.Row[Any]]:

@@ -37,11 +37,11 @@ class Keep:
 def keep(ledger: Ledger, conn: sa.Connection, fact: Fact) -> None:
     values = {**vars(fact), "server": fact.server[:200], "model": fact.model[:200], "name": fact.name[:64]}
     insert = ledger.insert(learned).values(**values, at=ledger.now(conn))
-    known, new = learned.c.value, insert.excluded.value
-    better = {"most": new < known, "context": new != known}.get(fact.topic, new > known)
-    told = {name: insert.excluded[name] for name in ("value", "reason", "at")}
+    stored, new = learned.c.value, insert.excluded.value
+    better = {"most": new < stored, "context": new != stored}.get(fact.topic, new > stored)
+    update = {name: insert.excluded[name] for name in ("value", "reason", "at")}
     key = [column.name for column in learned.primary_key]
-    conn.execute(insert.on_conflict_do_update(index_elements=key, set_=told, where=better))
+    conn.execute(insert.on_conflict_do_update(index_elements=key, set_=update, where=better))
 
 
 def all_facts(conn: sa.Connection) -> list[Fact]:

@@ -56,7 +56,7 @@ _SUMS = ("reserved_cost", "reserved_tokens", "spent_cost", "spent_tokens", "unkn
 
 
 def _after(what: str) -> sa.ColumnElement[int]:
-    """What would be spent and reserved."""
+    """Return what would be spent and reserved."""
     return runs.c[f"spent_{what}"] + runs.c[f"reserved_{what}"] + sa.bindparam(what)
 
 
@@ -95,8 +95,8 @@ def _count(is_sqlite: bool) -> Any:
     new = table("counted", columns, is_sqlite=is_sqlite)
     query = sa.select(*new.c).where(sa.true())  # SQLite takes ON for a join's without it
     insert = insert_into(usage, is_sqlite).from_select([*columns], query)
-    more = {name: usage.c[name] + insert.excluded[name] for name in _COUNTED}
-    return insert.on_conflict_do_update(index_elements=Group._fields, set_=more)
+    sums = {name: usage.c[name] + insert.excluded[name] for name in _COUNTED}
+    return insert.on_conflict_do_update(index_elements=Group._fields, set_=sums)
 
 
 def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held | RunHalted | None]:
@@ -106,8 +106,8 @@ def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held
     nothing is in flight that may give some back, the run is stopped.
     """
     cost, tokens = sum(bound.cost for bound in bounds), sum(bound.tokens for bound in bounds)
-    wanted = {"run": run, "cost": cost, "tokens": tokens, "is_known": all(bound.is_known for bound in bounds)}
-    if conn.execute(_RESERVE_ALL, wanted).rowcount == 1:
+    parameters = {"run": run, "cost": cost, "tokens": tokens, "is_known": all(bound.is_known for bound in bounds)}
+    if conn.execute(_RESERVE_ALL, parameters).rowcount == 1:
         return [None] * len(bounds)
     row = conn.execute(_BUDGET, {"run": run}).one()
     if row.state != "active":
@@ -142,7 +142,7 @@ def _halt(
 
 
 def _short(row: sa.Row[Any], bounds: Sequence[Bound]) -> str:
-    """Which limits a call does not fit under when nothing else is reserved."""
+    """Name the limits that a call does not fit under when nothing else is reserved."""
     costs, tokens = (max(getattr(bound, name) for bound in bounds) for name in ("cost", "tokens"))
     short = [] if _covers(row.max_cost, row.spent_cost + costs) else ["its money"]
     short += [] if _covers(row.max_tokens, row.spent_tokens + tokens) else ["its tokens"]
@@ -190,8 +190,8 @@ class Money:
     def count(self, of: Any, counted: Mapping[str, int]) -> None:
         """Add to the sums of a call's row, or of a Group."""
         sums = self.counts[Group(*_group_of(of))]
-        for name, more in counted.items():
-            sums[name] += more
+        for name, amount in counted.items():
+            sums[name] += amount
 
     def write(self, ledger: Ledger, conn: sa.Connection) -> None:
         if self.runs or self.counts:
@@ -200,5 +200,5 @@ class Money:
             added = [{"run": run, **{f"more_{name}": sums[name] for name in _SUMS}} for run, sums in self.runs.items()]
             conn.execute(_ADD, sorted(added, key=lambda one: one["run"]))
         if self.counts:
-            counted = [(*group, *self.counts[group].values()) for group in sorted(self.counts)]
-            conn.execute(_count(ledger.is_sqlite), {"counted": packed(counted)})
+            rows = [(*group, *self.counts[group].values()) for group in sorted(self.counts)]
+            conn.execute(_count(ledger.is_sqlite), {"counted": packed(rows)})

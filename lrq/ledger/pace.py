@@ -49,7 +49,7 @@ def pace_of(ledger: Ledger, conn: sa.Connection, run: int) -> Pace:
 
 def _rate(settled: Sequence[float], now: float) -> float | None:
     """Return replies a second since the first of the last minute's."""
-    recent = [at for at in settled if now - WINDOW <= at <= now]
+    recent = [moment for moment in settled if now - WINDOW <= moment <= now]
     span = now - min(recent) if recent else 0.0
     return len(recent) / max(span, 1.0) if recent else None
 

@@ -45,12 +45,12 @@ def pause(conn: sa.Connection, refusal: Refusal) -> str:
 
 def _same(refusal: Refusal) -> list[sa.ColumnElement[bool]]:
     call = refusal.call
-    named = {"role": call.role, "endpoint": call.endpoint, "model": call.model}
-    return [usage.c.run_id == refusal.purpose.run, *(usage.c[name] == value for name, value in named.items())]
+    identity = {"role": call.role, "endpoint": call.endpoint, "model": call.model}
+    return [usage.c.run_id == refusal.purpose.run, *(usage.c[name] == value for name, value in identity.items())]
 
 
 def was_answered(conn: sa.Connection, call: Call, server: str, since: float) -> bool:
-    """Whether any process had an answer of this server since that time."""
+    """Tell whether any process had an answer of this server since that time."""
     latest = sa.select(calls).order_by(calls.c.id.desc()).limit(_LATEST).subquery()
     answered = latest.c.state == "done", latest.c.settled_at >= since, latest.c.server == server[:100]
     same = latest.c.role == call.role, latest.c.endpoint == call.endpoint, latest.c.model == call.model

@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 
 @cache
 def here() -> str:
-    """This machine and its table of process ids: containers may share a host's name and its ids."""
+    """Name this machine and its table of process ids: containers may share a host's name and its ids."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     table = Path("/proc/self/ns/pid")
-    known = boot.read_text(encoding="ascii").strip() if boot.exists() else socket.gethostname()
-    return f"{known} {table.readlink()}" if table.is_symlink() else known
+    machine = boot.read_text(encoding="ascii").strip() if boot.exists() else socket.gethostname()
+    return f"{machine} {table.readlink()}" if table.is_symlink() else machine
 
 
 class Presence:
@@ -76,8 +76,8 @@ class Presence:
         values = {"note": orjson.dumps(self.note()).decode()} if self.note else {}
         with self._ledger.writing() as conn:
             now = self._ledger.now(conn)
-            seen = processes.update().where(processes.c.id == self.id)
-            if conn.execute(seen.values(seen_at=now, **values)).rowcount == 0:
+            sign = processes.update().where(processes.c.id == self.id)
+            if conn.execute(sign.values(seen_at=now, **values)).rowcount == 0:
                 self._enter(conn, now)  # it was thought dead, and removed
 
 
@@ -94,7 +94,7 @@ _watched: dict[str, _Watch] = {}
 
 
 def is_dead(ledger: Ledger, conn: sa.Connection, owner: str) -> bool:
-    """Whether the process of that id has ended: gone, its pid free on this machine, or silent for long.
+    """Tell whether the process of that id has ended: gone, its pid free on this machine, or silent for long.
 
     Silent is who gave no sign while we looked, again and again. How old the last sign is says nothing after the machine
     slept or the database was away: then all signs are old, our own too.
@@ -127,7 +127,7 @@ def _patience(row: sa.Row[Any]) -> float:
 
 
 def _silence(owner: str, sign: float) -> float:
-    """Seconds for which this process has looked at the same sign."""
+    """Return the seconds for which this process has looked at the same sign."""
     now = time.monotonic()
     watch = _watched.get(owner)
     if watch is None or watch.sign != sign or now - watch.looked > _LOOKS_APART:
@@ -147,7 +147,7 @@ def _pid_lives(pid: int) -> bool:
 
 
 def _state(pid: int) -> str:
-    """A letter for what the process does (Z: it ended, and its parent has not looked yet); empty where unknown."""
+    """Return a letter for what the process does (Z: it ended, its parent has not looked yet); empty where unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
     except (OSError, IndexError):
@@ -155,18 +155,18 @@ def _state(pid: int) -> str:
 
 
 def living(ledger: Ledger, conn: sa.Connection) -> list[sa.Row[Any]]:
-    """Those with a fresh sign of life, for one who looks but once."""
+    """Return those with a fresh sign of life, for a caller who looks but once."""
     now = ledger.now(conn)
     rows = conn.execute(sa.select(processes).order_by(processes.c.type, processes.c.started_at)).all()
     return [row for row in rows if not _is_gone(row) and now - row.seen_at <= _patience(row)]
 
 
 def tasks_at_once(ledger: Ledger, conn: sa.Connection) -> Counter[str]:
-    """How many tasks the living processes of each type work on, or would if there were more."""
-    counted: Counter[str] = Counter()
+    """Count the tasks that the living processes of each type work on, or would if there were more."""
+    counts: Counter[str] = Counter()
     for row in living(ledger, conn):
-        counted[row.type] += int(orjson.loads(row.note or "{}").get(TASKS, 0))
-    return counted
+        counts[row.type] += int(orjson.loads(row.note or "{}").get(TASKS, 0))
+    return counts
 
 
 def take_lease(ledger: Ledger, conn: sa.Connection, name: str, owner: str, seconds: float) -> bool:

@@ -94,10 +94,10 @@ def create_run(
         return run
     conn.execute(sa.select(runs.c.id).where(runs.c.id == run.id).with_for_update(key_share=True))
     run = get_run(conn, name)
-    asked = orjson.loads(orjson.dumps(config))
-    for role in {"judge", "policy", "embedding"} & run.config.keys() & asked.keys():
-        asked[role]["models"] = like(run.config[role].get("models", ()), asked[role].get("models", ()))
-    _same(name, complete(conn, run, asked), asked)
+    requested = orjson.loads(orjson.dumps(config))
+    for role in {"judge", "policy", "embedding"} & run.config.keys() & requested.keys():
+        requested[role]["models"] = like(run.config[role].get("models", ()), requested[role].get("models", ()))
+    _same(name, complete(conn, run, requested), requested)
     if max_cost is not None or max_tokens is not None:
         set_budget(conn, run.id, max_cost=max_cost, max_tokens=max_tokens)
     return get_run(conn, name)
@@ -109,31 +109,31 @@ def complete(conn: sa.Connection, run: Run, told: Mapping[str, Any]) -> Mapping[
     Returns its configuration as it stands then.
     """
     frozen = run.config
-    asked: Mapping[str, Any] = orjson.loads(orjson.dumps(told))
-    made = {**frozen, "prices": {**frozen.get("prices", {}), **asked.get("prices", {})}}
-    for role in {"judge", "policy"} & frozen.keys() & asked.keys():
-        who = {name: asked[role][name] for name in ("path", "models") if name in asked[role]}
+    more_: Mapping[str, Any] = orjson.loads(orjson.dumps(told))
+    completed = {**frozen, "prices": {**frozen.get("prices", {}), **more_.get("prices", {})}}
+    for role in {"judge", "policy"} & frozen.keys() & more_.keys():
+        who = {name: more_[role][name] for name in ("path", "models") if name in more_[role]}
         if not any(frozen[role].get(name) for name in who):
-            made[role] = {**frozen[role], **who}
-    if made != frozen:
-        conn.execute(runs.update().where(runs.c.id == run.id).values(config=orjson.dumps(made).decode()))
-    return made
+            completed[role] = {**frozen[role], **who}
+    if completed != frozen:
+        conn.execute(runs.update().where(runs.c.id == run.id).values(config=orjson.dumps(completed).decode()))
+    return completed
 
 
 def like(held: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The models without the identity that those of the same endpoint were frozen without, by an earlier release."""
+    """Return the models without the identity that those of the same endpoint lack, frozen by an earlier release."""
     old = {model["endpoint"] for model in held if "identity" not in model}
     return [{n: v for n, v in model.items() if n != "identity" or model["endpoint"] not in old} for model in models]
 
 
 def _moved(frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """The first endpoint that is another server than the run's; empty where more than that differs."""
+    """Name the first endpoint that is another server than the run's; empty where more than that differs."""
     for role in sorted({"judge", "policy", "embedding"} & frozen.keys() & asked.keys()):
         before, now = (part[role].get("models", ()) for part in (frozen, asked))
-        pairs = [(one, other) for one, other in zip(before, now, strict=False) if one != other]
-        if pairs and all({**one, "identity": ""} == {**other, "identity": ""} for one, other in pairs):
-            one, other = pairs[0][0]["identity"], pairs[0][1]["identity"]
-            return f"its {role} was {one}, and is now {other}: set {role}.identity={one} if that is the same server"
+        pairs = [(old, new) for old, new in zip(before, now, strict=False) if old != new]
+        if pairs and all({**old, "identity": ""} == {**new, "identity": ""} for old, new in pairs):
+            old, new = pairs[0][0]["identity"], pairs[0][1]["identity"]
+            return f"its {role} was {old}, and is now {new}: set {role}.identity={old} if that is the same server"
     return ""
 
 
@@ -142,14 +142,14 @@ _OF_FORKS = {"revisions", "prices", "steps", "forked_from"}  # no settings' busi
 
 def _same(name: str, frozen: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     ignored = _OF_FORKS if ":" in frozen["recipe"] and "code" in frozen else _OF_FORKS | {"code"}
-    first, now = ({k: v for k, v in one.items() if k not in ignored} for one in (frozen, asked))
+    first, now = ({k: v for k, v in config.items() if k not in ignored} for config in (frozen, asked))
     differ = sorted(differences(first, now))
     if differ and all(path.endswith(".models") for path in differ) and (moved := _moved(first, now)):
         raise UsageError(f"run {name!r} is frozen: {moved}, or --name for a new run")
     if differ:
-        more = f" and {len(differ) - 6} more" if len(differ) > 6 else ""
+        others = f" and {len(differ) - 6} more" if len(differ) > 6 else ""
         raise UsageError(
-            f"run {name!r} is frozen with other settings: {', '.join(differ[:6])}{more}; "
+            f"run {name!r} is frozen with other settings: {', '.join(differ[:6])}{others}; "
             "use its settings, or --name for a new run"
         )
 
@@ -170,9 +170,9 @@ def find_run(conn: sa.Connection, name: str) -> Run | None:
 def get_run(conn: sa.Connection, name: str) -> Run:
     run = find_run(conn, name)
     if run is None:
-        known = conn.execute(sa.select(runs.c.name).order_by(runs.c.id.desc()).limit(5)).scalars().all()
+        names = conn.execute(sa.select(runs.c.name).order_by(runs.c.id.desc()).limit(5)).scalars().all()
         raise UsageError(
-            f"no run named {name!r}; there is {', '.join(known) or 'none yet, `lrq enqueue FILE` makes one'}"
+            f"no run named {name!r}; there is {', '.join(names) or 'none yet, `lrq enqueue FILE` makes one'}"
         )
     return run
 
@@ -226,15 +226,15 @@ def activate(conn: sa.Connection, run: int) -> None:
 
 def set_budget(conn: sa.Connection, run: int, *, max_cost: int | None, max_tokens: int | None) -> None:
     """Change the limits that are given; a run that its budget stopped goes on."""
-    given = {name: value for name, value in (("max_cost", max_cost), ("max_tokens", max_tokens)) if value is not None}
-    if not given:
+    limits = {name: value for name, value in (("max_cost", max_cost), ("max_tokens", max_tokens)) if value is not None}
+    if not limits:
         raise LrqError("name the new limit: --max-cost or --max-tokens")
     row = conn.execute(sa.select(runs.c.spent_cost, runs.c.spent_tokens).where(runs.c.id == run)).one()
     if max_cost is not None and max_cost <= row.spent_cost:
         raise LrqError(f"the run has spent {row.spent_cost / 1e6:.4f} already: a limit has to be above it")
     if max_tokens is not None and max_tokens <= row.spent_tokens:
         raise LrqError(f"the run has spent {row.spent_tokens:,} tokens already: a limit has to be above them")
-    conn.execute(runs.update().where(runs.c.id == run).values(**given))
+    conn.execute(runs.update().where(runs.c.id == run).values(**limits))
     stopped = runs.c.id == run, runs.c.halt == "budget"
     conn.execute(runs.update().where(*stopped).values(state="active", halt="", reason=""))
 
@@ -267,8 +267,8 @@ def of_current_round(conn: sa.Connection, run: int, query: sa.Select[Any], table
     Where no item has left round 0, and no other run's lie between the run's, a range of numbers says the same as a
     join with the items, at half the price.
     """
-    own = sa.select(sa.func.min(items.c.id), sa.func.max(items.c.id), sa.func.count()).where(items.c.run_id == run)
-    low, high, number = conn.execute(own).one()
+    span = sa.select(sa.func.min(items.c.id), sa.func.max(items.c.id), sa.func.count()).where(items.c.run_id == run)
+    low, high, number = conn.execute(span).one()
     is_first = conn.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar() == 0
     if is_first and low is not None and high - low + 1 == number:
         return query.where(table.c.item_id.between(low, high), table.c.round == 0)
@@ -346,8 +346,8 @@ def round_facts(conn: sa.Connection, run: int) -> list[dict[str, Any]]:
     rewarded = rewarded.add_columns(sa.func.avg(rewards.c.value).label("mean"))
     rewarded = rewarded.join(items, items.c.id == rewards.c.item_id).where(items.c.run_id == run)
     of_rewards = {row.round: row for row in conn.execute(rewarded.group_by(rewards.c.round))}
-    made = sa.select(rows.c.round, sa.func.count().label("number"), sa.func.avg(rows.c.margin).label("margin"))
-    of_rows = {row.round: row for row in conn.execute(made.where(rows.c.run_id == run).group_by(rows.c.round))}
+    pairs = sa.select(rows.c.round, sa.func.count().label("number"), sa.func.avg(rows.c.margin).label("margin"))
+    of_rows = {row.round: row for row in conn.execute(pairs.where(rows.c.run_id == run).group_by(rows.c.round))}
     models = {row.round: row.model for row in trainings_of(conn, run) if row.model}
     last = conn.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar_one()
     return [
@@ -364,23 +364,23 @@ def round_facts(conn: sa.Connection, run: int) -> list[dict[str, Any]]:
 
 
 def failures(conn: sa.Connection, run: Run) -> list[dict[str, str]]:
-    """Every line rejected, item or training failed, response without text, score unscored, with its reason."""
-    found = [{"what": f"{row.source}, line {row.line}", "reason": row.reason} for row in lines_set_aside(conn, run.id)]
+    """List every line rejected, item or training failed, response without text, score unscored, with its reason."""
+    listed = [{"what": f"{row.source}, line {row.line}", "reason": row.reason} for row in lines_set_aside(conn, run.id)]
     failed = sa.select(items.c.key, items.c.reason).where(items.c.run_id == run.id, items.c.state == "failed")
-    found += [{"what": f"item {row.key}", "reason": row.reason} for row in conn.execute(failed.order_by(items.c.id))]
+    listed += [{"what": f"item {row.key}", "reason": row.reason} for row in conn.execute(failed.order_by(items.c.id))]
     empty = sa.select(items.c.key, responses.c.round, responses.c.k, responses.c.reason).join(
         items, items.c.id == responses.c.item_id
     )
     empty = empty.where(items.c.run_id == run.id, responses.c.text.is_(None)).order_by(responses.c.id)
-    found += [{"what": _response(row), "reason": row.reason} for row in conn.execute(empty)]
+    listed += [{"what": _response(row), "reason": row.reason} for row in conn.execute(empty)]
     missing = sa.select(items.c.key, scores.c.round, scores.c.k, scores.c.dimension, scores.c.reason)
     missing = missing.join(items, items.c.id == scores.c.item_id).where(items.c.run_id == run.id)
     missing = missing.where(scores.c.state == "unscored").order_by(scores.c.id)
     for row in conn.execute(missing):
-        found.append({"what": f"{_response(row)}, {row.dimension}", "reason": row.reason})
+        listed.append({"what": f"{_response(row)}, {row.dimension}", "reason": row.reason})
     trained = [row for row in trainings_of(conn, run.id) if row.state == "failed"]
-    found += [{"what": f"training of {row.rows} rows", "reason": row.reason} for row in trained]
-    return [{"run": run.name, **failure} for failure in found]
+    listed += [{"what": f"training of {row.rows} rows", "reason": row.reason} for row in trained]
+    return [{"run": run.name, **failure} for failure in listed]
 
 
 def _response(row: Any) -> str:
@@ -389,7 +389,7 @@ def _response(row: Any) -> str:
 
 
 def last_metric(conn: sa.Connection, run: int) -> dict[str, Any] | None:
-    """The latest step of the latest training."""
+    """Return the latest step of the latest training."""
     query = sa.select(metrics.c.body).where(metrics.c.run_id == run)
     ordered = query.order_by(metrics.c.round.desc(), metrics.c.window.desc(), metrics.c.step.desc())
     body = conn.execute(ordered.limit(1)).scalar()

@@ -33,8 +33,8 @@ class EndStep:
         ids = packed([write.task.id for write in writes])
         still_open = sql.end_all(conn, ids)
         ended = {write.task.id: write for write in reversed(writes) if write.task.id in still_open}
-        found = [(write.task.item, write.task.round, score) for write in ended.values() for score in write.found]
-        items_.add_scores(ledger, conn, found)
+        scores = [(write.task.item, write.task.round, score) for write in ended.values() for score in write.found]
+        items_.add_scores(ledger, conn, scores)
         steps = Counter(write.task.item for write in ended.values())
         judged = sql.count_down(conn, steps)
         if judged:
@@ -75,8 +75,8 @@ class _Statements:
         """So many steps of each item have ended; the items that have none left."""
         ended = {"ended": packed(list(steps.items()))}
         if not self._is_sqlite:
-            counted = conn.execute(self.count_for_items, ended)
-            return [row.id for row in counted if row.open_steps == 0 and row.state == "judging"]
+            counts = conn.execute(self.count_for_items, ended)
+            return [row.id for row in counts if row.open_steps == 0 and row.state == "judging"]
         conn.execute(self.count, ended)
         return [row.id for row in self.judged.rows(conn, {"ids": packed(list(steps))})]
 

@@ -14,7 +14,7 @@ def pack_ids(ids: Sequence[int]) -> bytes | None:
     if not ids:
         return None
     raw = struct.pack(f"<{len(ids)}I", *ids)
-    planes = b"".join(raw[place::_BYTES] for place in range(_BYTES))  # the higher ones are mostly zeros
+    planes = b"".join(raw[index::_BYTES] for index in range(_BYTES))  # the higher ones are mostly zeros
     return zstandard.compress(planes, _LEVEL)
 
 
@@ -25,6 +25,6 @@ def unpack_ids(packed: bytes | None) -> list[int]:
     planes = zstandard.decompress(packed)
     count = len(planes) // _BYTES
     raw = bytearray(len(planes))
-    for place in range(_BYTES):
-        raw[place::_BYTES] = planes[place * count : (place + 1) * count]
+    for index in range(_BYTES):
+        raw[index::_BYTES] = planes[index * count : (index + 1) * count]
     return list(struct.unpack(f"<{count}I", raw))

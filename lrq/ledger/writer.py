@@ -139,12 +139,12 @@ class _Line:
             time.sleep(_CROWD_SECONDS)
         while len(batch) < _MOST_AT_ONCE:
             try:
-                more = self._queue.get_nowait()
+                following = self._queue.get_nowait()
             except Empty:
                 return False
-            if more is None:
+            if following is None:
                 return True
-            batch.append(more)
+            batch.append(following)
         return False
 
     def _commit(self, batch: Sequence[_Waiting]) -> None:
@@ -180,14 +180,14 @@ class _Line:
 
     def _apply(self, batch: Sequence[_Waiting]) -> list[Any]:
         groups: dict[type[Any], list[int]] = {}
-        for place, waiting in enumerate(batch):
-            groups.setdefault(type(waiting.write), []).append(place)
+        for index, waiting in enumerate(batch):
+            groups.setdefault(type(waiting.write), []).append(index)
         results: list[Any] = [None] * len(batch)
         with self._ledger.writing() as conn:
             for kind, places in sorted(groups.items(), key=_turn):
-                ended = kind.apply(self._ledger, conn, [batch[place].write for place in places])
-                for place, result in zip(places, ended, strict=True):
-                    results[place] = result
+                ended = kind.apply(self._ledger, conn, [batch[index].write for index in places])
+                for index, result in zip(places, ended, strict=True):
+                    results[index] = result
         return results
 
 

@@ -63,12 +63,12 @@ class BrokerRunning(LrqError):
 
 
 def is_embedded(settings: Settings) -> bool:
-    """Whether the broker is ours to start: the user names no Redis."""
+    """Tell whether the broker is ours to start: the user names no Redis."""
     return settings.redis_url is None
 
 
 def probe(settings: Settings) -> bool:
-    """Whether the Redis of these settings answers."""
+    """Tell whether the Redis of these settings answers."""
     with redis.Redis.from_url(settings.redis(), socket_timeout=2, socket_connect_timeout=2) as client:
         try:
             return bool(client.ping())
@@ -77,15 +77,15 @@ def probe(settings: Settings) -> bool:
 
 
 def find_server() -> Server:
-    """The first server that will do: redis-server or valkey-server on PATH, else the wheel's. Raises LrqError."""
+    """Return the first server that will do: redis-server or valkey-server on PATH, else the wheel's; or LrqError."""
     too_old: list[str] = []
     for path, origin in _candidates():
         version = _version(path)
         if version >= _NEEDED:
             return Server(path=path, version=version, origin=origin)
         too_old.append(f"{path} is {version[0]}.{version[1]}")
-    why = f" ({', '.join(too_old)}; at least {_NEEDED[0]}.{_NEEDED[1]} is needed)" if too_old else ""
-    raise LrqError(f"no broker here{why}: pip install 'lrq[broker]', install redis-server, or set LRQ_REDIS_URL")
+    reason = f" ({', '.join(too_old)}; at least {_NEEDED[0]}.{_NEEDED[1]} is needed)" if too_old else ""
+    raise LrqError(f"no broker here{reason}: pip install 'lrq[broker]', install redis-server, or set LRQ_REDIS_URL")
 
 
 def _candidates() -> Iterator[tuple[str, str]]:
@@ -104,19 +104,19 @@ def _candidates() -> Iterator[tuple[str, str]]:
 
 def _version(path: str) -> tuple[int, int]:
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
-        said = ""
-    found = re.search(r"\bv=(\d+)\.(\d+)", said)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+        output = ""
+    match = re.search(r"\bv=(\d+)\.(\d+)", output)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def runtime_folder(settings: Settings) -> Path:
-    """The folder for sockets, made where it is missing; ours alone, or UsageError."""
+    """Make the folder for sockets where it is missing; ours alone, or UsageError."""
     folder = settings.runtime
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise UsageError(f"{folder} is not a folder of yours alone; remove it, or set LRQ_RUNTIME to one that is")
     return folder
 
@@ -157,7 +157,7 @@ def _spawn(settings: Settings, log: Path) -> "subprocess.Popen[bytes]":
 
 @contextmanager
 def running(settings: Settings) -> Iterator[Broker]:
-    """A broker for the length of a block; stopped after it only if the block started it."""
+    """Run a broker for the length of a block; stopped after it only if the block started it."""
     broker = start(settings)
     try:
         yield broker
@@ -174,7 +174,7 @@ def become(settings: Settings) -> None:
 
 
 def folder(settings: Settings) -> Path:
-    """Where the broker keeps its file and its log."""
+    """Return where the broker keeps its file and its log."""
     path = settings.home / "broker"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
@@ -182,7 +182,7 @@ def folder(settings: Settings) -> Path:
 
 @contextmanager
 def _starting(settings: Settings) -> Iterator[tuple[list[str], int]]:
-    """The server's command, under a lock that the server inherits: it is held for exactly as long as one lives."""
+    """Return the server's command, under a lock that the server inherits: held for exactly as long as one lives."""
     server = find_server()
     config = _write_config(settings)
     lock = os.open(folder(settings) / "lock", os.O_RDWR | os.O_CREAT, 0o600)

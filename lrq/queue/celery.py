@@ -30,12 +30,12 @@ def transport_options(ledger_id: str) -> dict[str, Any]:
 
 
 def prefix_of(ledger_id: str) -> str:
-    """What every key of this ledger begins with in Redis."""
+    """Return what every key of this ledger begins with in Redis."""
     return f"lrq:{ledger_id}:"
 
 
 def verified(url: str) -> str:
-    """A rediss:// URL that checks the server's certificate: kombu checks none unless the URL asks for it."""
+    """Return a rediss:// URL that checks the server's certificate: kombu checks none unless the URL asks for it."""
     if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
@@ -73,7 +73,7 @@ def configuration(broker: str, ledger_id: str) -> dict[str, Any]:
 
 
 def make_app(configure: Callable[[], dict[str, Any]]) -> Celery:
-    """An app that asks for its configuration when it first needs it."""
+    """Return an app that asks for its configuration when it first needs it."""
     register()
     app = Celery("lrq", set_as_current=False)
     app.add_defaults(configure)
@@ -127,7 +127,7 @@ def _format_logs(logger: logging.Logger, **_: object) -> None:
 
 
 def _keep_log_readable(**_: object) -> None:
-    """At each lost connection Celery would tell at length of an option that its thread pool cannot follow."""
+    """Drop what Celery tells at each lost connection of an option that its thread pool cannot follow."""
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 

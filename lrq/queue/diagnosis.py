@@ -87,8 +87,8 @@ def _explain(error: Exception, url: str, variable: str) -> Problem:
     for is_it, words, may_pass in _CAUSES:
         if is_it(chain, text):
             return Problem(words=f"{_head(url, variable)} {words}", may_pass=may_pass)
-    said = _without_secrets(str(error).splitlines()[0] if str(error) else type(error).__name__, url)
-    return Problem(words=f"{_head(url, variable)} answers with an error: {said}")
+    message = _without_secrets(str(error).splitlines()[0] if str(error) else type(error).__name__, url)
+    return Problem(words=f"{_head(url, variable)} answers with an error: {message}")
 
 
 def _head(url: str, variable: str) -> str:

@@ -29,12 +29,12 @@ def task_queue(task: str) -> str:
 
 
 def task_name(queue: str) -> str:
-    """The Celery task of a queue: `lrq.judge.faithfulness` of `judge.faithfulness`."""
+    """Return the Celery task of a queue: `lrq.judge.faithfulness` of `judge.faithfulness`."""
     return f"lrq.{queue}"
 
 
 def concurrency(worker: str, settings: Settings) -> int:
-    """How many messages one process of this type works on at once."""
+    """Return how many messages one process of this type works on at once."""
     if worker == "judge" or (worker == "sampler" and settings.endpoints("policy")):
         if settings.judge_threads != "auto":
             return settings.judge_threads
@@ -43,6 +43,6 @@ def concurrency(worker: str, settings: Settings) -> int:
 
 
 def concurrency_of(queues: tuple[str, ...], settings: Settings) -> int:
-    """The same for a process that consumes just these queues: what its most careful type allows."""
-    types = [worker for worker, own in WORKERS.items() if not queues or set(own) & set(queues)]
+    """Return the same for a process that consumes just these `queues`: what its most careful type allows."""
+    types = [worker for worker, consumed in WORKERS.items() if not queues or set(consumed) & set(queues)]
     return min((concurrency(worker, settings) for worker in types), default=concurrency("judge", settings))

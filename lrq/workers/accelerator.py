@@ -17,7 +17,7 @@ _LOOK_EVERY = 0.2  # seconds
 
 
 def machine_folder() -> Path:
-    """The same for all runs of this user on this machine."""
+    """Return a folder that is the same for all runs of this user on this machine."""
     folder = runtime_folder("accelerator")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
@@ -33,7 +33,7 @@ class Accelerator:
         self._held = False
 
     def is_wanted(self) -> bool:
-        """Whether a living training asks for it."""
+        """Tell whether a living training asks for it."""
         try:
             pid = int(self._wanted.read_text(encoding="ascii"))
             os.kill(pid, 0)
@@ -81,7 +81,7 @@ class Accelerator:
 
 
 def is_single(device: str) -> bool:
-    """Whether sampler and trainer must share: the policy is on a GPU and the machine has one alone."""
+    """Tell whether sampler and trainer must share: the policy is on a GPU and the machine has one alone."""
     if device == "cpu":
         return False
     import torch  # noqa: PLC0415 - asked only by samplers and trainers

@@ -17,6 +17,6 @@ def open_collector(ledger: Ledger, service: str) -> "Telemetry | None":
     try:
         from lrq.workers.telemetry import open_telemetry  # noqa: PLC0415 - an extra
     except ImportError:
-        why = "OTEL_EXPORTER_OTLP_ENDPOINT is set and OpenTelemetry is not installed: pip install 'lrq[otel]'"
-        raise LrqError(why) from None
+        problem = "OTEL_EXPORTER_OTLP_ENDPOINT is set and OpenTelemetry is not installed: pip install 'lrq[otel]'"
+        raise LrqError(problem) from None
     return open_telemetry(ledger.id, service)

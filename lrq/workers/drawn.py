@@ -53,37 +53,37 @@ def template_arguments(pair: DrawnPair) -> dict[str, Any]:
     Control tokens in a document stay letters. Where a response holds some that it was drawn with, and no document
     does, that rule is left out, since it would make letters of those.
     """
-    found = dict(pair.rendering.get("row_template") or CHAT_TEMPLATE)
+    arguments = dict(pair.rendering.get("row_template") or CHAT_TEMPLATE)
     if _drawn_tokens(pair) and not pair.rendering.get("holds_tokens"):
-        found = {name: value for name, value in found.items() if name not in CHAT_TEMPLATE}
-    return found
+        arguments = {name: value for name, value in arguments.items() if name not in CHAT_TEMPLATE}
+    return arguments
 
 
 def _drawn_tokens(pair: DrawnPair) -> bool:
-    return any(one.form.endswith(TOKENS) for one in pair.sides.values())
+    return any(response.form.endswith(TOKENS) for response in pair.sides.values())
 
 
 def token_fields(pair: DrawnPair, prompt: Any, renderer: Renderer | None) -> dict[str, Any]:
     """Return prompt_ids, chosen_ids, rejected_ids and the tokenizer's fingerprint; nothing where one is not known."""
-    if renderer is None or not pair.rendering or not all(one.ids for one in pair.sides.values()):
+    if renderer is None or not pair.rendering or not all(response.ids for response in pair.sides.values()):
         return {}
     tokens = renderer.tokens(pair, prompt)
     if tokens is None:
         return {}
-    drawn = {f"{side}_ids": list(one.ids) for side, one in pair.sides.items()}
-    return {"prompt_ids": tokens.prompt, **drawn, "tokenizer": tokens.tokenizer}
+    fields = {f"{side}_ids": list(response.ids) for side, response in pair.sides.items()}
+    return {"prompt_ids": tokens.prompt, **fields, "tokenizer": tokens.tokenizer}
 
 
 def difference(pair: DrawnPair) -> str:
     """Say why stock TRL, which renders the messages again, would train other tokens; empty: it trains the same."""
     if pair.rendering.get("server"):
         return ""  # nobody knows its template
-    for side, one in pair.sides.items():
-        if not one.ids:
+    for side, response in pair.sides.items():
+        if not response.ids:
             continue  # no tokens are known that could differ
-        if one.is_cut:
+        if response.is_cut:
             return f"{side} was cut by max_new_tokens; TRL adds an end that was never drawn"
-        if not one.form:
+        if not response.form:
             return f"no message of the chat template renders to the tokens of {side}"
     if _drawn_tokens(pair) and pair.rendering.get("holds_tokens"):
         return "document and response both hold control tokens: TRL makes letters of all, or of none"
@@ -111,12 +111,12 @@ class FolderRenderer:
             tokenizer = load_tokenizer(self._folder)
             self._loaded = tokenizer, tokenizer_fingerprint(tokenizer)
         tokenizer, fingerprint = self._loaded
-        told = pair.rendering
-        ids = Rendering(tokenizer=tokenizer, template=told["template"], at=told["at"]).prompt_ids(messages)
-        if told.get("server"):
-            texts = [tokenizer.decode(list(one.ids), skip_special_tokens=True) for one in pair.sides.values()]
-            read = all(one.text.strip() in text for one, text in zip(pair.sides.values(), texts, strict=True))
+        rendered = pair.rendering
+        ids = Rendering(tokenizer=tokenizer, template=rendered["template"], at=rendered["at"]).prompt_ids(messages)
+        if rendered.get("server"):
+            texts = [tokenizer.decode(list(response.ids), skip_special_tokens=True) for response in pair.sides.values()]
+            read = all(response.text.strip() in text for response, text in zip(pair.sides.values(), texts, strict=True))
             is_same = read and len(ids) == pair.prompt_tokens
         else:
-            is_same = told["tokenizer"] == fingerprint and told["ids_hash"] == ids_hash(ids)
+            is_same = rendered["tokenizer"] == fingerprint and rendered["ids_hash"] == ids_hash(ids)
         return Tokens(prompt=ids, tokenizer=fingerprint) if is_same else None

@@ -63,17 +63,17 @@ class Engine:
 
     def run_config(self, run: runs_.Run) -> RunConfig:
         """Return the run's configuration, loaded once; raises UsageError where its recipe has other code by now."""
-        known = self.frozen.get(run.id)
-        if known is None or known.config != run.config:
-            known = load_run_config(run.recipe, run.config)
-            known.check_code()
-            self.frozen[run.id] = known
-        return known
+        loaded = self.frozen.get(run.id)
+        if loaded is None or loaded.config != run.config:
+            loaded = load_run_config(run.recipe, run.config)
+            loaded.check_code()
+            self.frozen[run.id] = loaded
+        return loaded
 
     def price(self, call: Call, run: int) -> Price | None:
-        """What the run was told of the price of this call's endpoint."""
-        known = self.frozen.get(run)
-        return None if known is None else known.prices.get(price_name(call.role, call.endpoint, call.model))
+        """Return what the run was told of the price of this call's endpoint."""
+        config = self.frozen.get(run)
+        return None if config is None else config.prices.get(price_name(call.role, call.endpoint, call.model))
 
 
 _engine: Engine | None = None
@@ -82,7 +82,7 @@ _opening = asyncio.Lock()
 
 
 def engine() -> Engine:
-    """This process's engine, opened when it is first asked for. Call it from any thread but the loop's."""
+    """Return this process's engine, opened when it is first asked for. Call it from any thread but the loop's."""
     return _engine or loop.run(_open())
 
 
@@ -93,8 +93,8 @@ class Opened(bootsteps.StartStopStep):  # type: ignore[misc]
         try:
             engine()
         except Exception as error:
-            told = isinstance(error, LrqError)
-            log.critical("%s", error if told else f"{type(error).__name__}: {error}", exc_info=not told)
+            is_plain = isinstance(error, LrqError)
+            log.critical("%s", error if is_plain else f"{type(error).__name__}: {error}", exc_info=not is_plain)
             raise WorkerShutdown(1) from error
 
 
@@ -137,7 +137,7 @@ async def _open() -> Engine:
 
 
 async def _stop_calls(caller: Caller) -> None:
-    """At the first signal let no further call begin: the tasks at work end with the calls they have in flight."""
+    """Let no further call begin at the first signal: the tasks at work end with the calls they have in flight."""
     await loop.until_stopping()
     await caller.stop()
 
@@ -190,9 +190,9 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
 
 
 def _waits(caller: Caller) -> dict[str, str]:
-    """For `lrq status`: endpoints that only fail, and how."""
-    said = [f"{lane}: {reason}" for lane, reason in caller.waits_for().items()]
-    return {"waiting for": "; ".join(said)} if said else {}
+    """Name for `lrq status` the endpoints that only fail, and how."""
+    lanes = [f"{lane}: {reason}" for lane, reason in caller.waits_for().items()]
+    return {"waiting for": "; ".join(lanes)} if lanes else {}
 
 
 async def close_engine(opened: Engine) -> None:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def window_of(ledger: Ledger, conn: sa.Connection) -> backlog.Window:
-    """What keeps the living processes busy: what they work on at once, and a quarter more on its way to them."""
+    """Return what keeps the living processes busy: what they work on at once, and a quarter more on its way."""
     at_once = tasks_at_once(ledger, conn)
     sampling = at_once.pop("sampler", 0)
     tasks, items = (max(LEAST, 16 + number * 5 // 4) for number in (at_once.total(), sampling))
@@ -74,17 +74,17 @@ def _send_work(ledger: Ledger, run: Run, window: backlog.Window) -> int:
         ledger.alone(conn, FEEDING)  # `enqueue` may feed beside the leading feeder: one window holds for both
         backlog.reroute(conn, run.id, QUEUES, task_queue)
         backlog.start_items(ledger, conn, run.id, config.steps, window)
-        taken = backlog.take_ready(ledger, conn, run.id, window)
-    sent = 0
+        ready = backlog.take_ready(ledger, conn, run.id, window)
+    count = 0
     try:
-        for task in taken:
+        for task in ready:
             send(task.queue, task=task.id, delivery=task.delivery)
-            sent += 1
+            count += 1
     finally:
-        if sent < len(taken):
+        if count < len(ready):
             with ledger.writing() as conn:
-                backlog.requeue(conn, [task.id for task in taken[sent:]])
-    return sent
+                backlog.requeue(conn, [task.id for task in ready[count:]])
+    return count
 
 
 class Reconciler:
@@ -105,9 +105,9 @@ class Reconciler:
         Raises BrokerDown.
         """
         with self._ledger.reading() as conn:
-            sent = backlog.waiting_tasks(self._ledger, conn, _SETTLED_AFTER)
-        waiting = count_waiting(list(sent)) if sent else {}
-        missing = {each for queue, tasks in sent.items() for each in tasks[: max(0, len(tasks) - waiting[queue])]}
+            overdue = backlog.waiting_tasks(self._ledger, conn, _SETTLED_AFTER)
+        waiting = count_waiting(list(overdue)) if overdue else {}
+        missing = {each for queue, tasks in overdue.items() for each in tasks[: max(0, len(tasks) - waiting[queue])]}
         lost = missing & self._missing
         self._missing = missing - lost
         if lost:
@@ -147,7 +147,7 @@ class Feeder:
                 pause = SEEN_EVERY
 
     def _tick(self) -> float:
-        """One look at the backlog; seconds until the next."""
+        """Look once at the backlog; return the seconds until the next look."""
         now = time.monotonic()
         if now >= self._lease_due:
             self._leading = self._renew()

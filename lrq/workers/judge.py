@@ -49,8 +49,8 @@ class _Step:
         self.passages: dict[int, Passages] = {}  # by the size of their chunks: the cache may be too small for all steps
 
     async def work(self) -> None:
-        found = await cast(self.frozen.votes(self.task.name), self._vote)
-        await self.engine.writer.surely(EndStep(task=self.task, found=found))
+        scores = await cast(self.frozen.votes(self.task.name), self._vote)
+        await self.engine.writer.surely(EndStep(task=self.task, found=scores))
 
     async def _vote(self, vote: int) -> Sequence[Score]:
         step = self.frozen.recipe.step(self.task.name)
@@ -80,7 +80,7 @@ class _Step:
             name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model, embed.identity))
             passages = await self.engine.passages.get(name, self.case.item.context, chunk_tokens, embed)
             self.passages[chunk_tokens] = passages
-        self.left_out = [list(passages.passages[at]) for at in passages.left_out]
+        self.left_out = [list(passages.passages[index]) for index in passages.left_out]
         return await passages(queries, count=count)
 
     def _embedder(self) -> Embedder | None:

@@ -40,7 +40,7 @@ _closers: list[Callable[[], Awaitable[None]]] = []
 
 
 def _loop() -> _Loop:
-    """This process's loop, started when it is first needed: a fork has none yet."""
+    """Return this process's loop, started when it is first needed: a fork has none yet."""
     global _current
     with _lock:
         if _current is None or _current.pid != os.getpid():
@@ -121,7 +121,7 @@ class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
         stop()  # also when told by remote control, where no signal is sent
 
     def stop(self, _worker: Any) -> None:
-        """Nothing: Celery waits for the tasks."""
+        """Do nothing: Celery waits for the tasks."""
 
 
 def _on_first_signal(sig: str, **_: object) -> None:

@@ -34,33 +34,33 @@ def check_policy(home: Path, config: Mapping[str, Any]) -> str:
     if not policy["path"] or not all(map(importlib.util.find_spec, _NEEDED)):
         return ""
     folder = find(policy["path"])
-    kept = home / "probes" / f"{_key(folder, config)}.json"
-    if kept.exists():
-        verdict = orjson.loads(kept.read_bytes())
+    file = home / "probes" / f"{_key(folder, config)}.json"
+    if file.exists():
+        verdict = orjson.loads(file.read_bytes())
     else:
         verdict = _sampling(folder, policy["dtype"])
         if not verdict["refusal"] and config["train"] is not None:
             verdict |= _training(folder, config["train"])
         if verdict["line"] or verdict["refusal"]:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            temporary = kept.with_suffix(f".{os.getpid()}")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(f".{os.getpid()}")
             temporary.write_bytes(orjson.dumps(verdict))
-            temporary.replace(kept)
+            temporary.replace(file)
     if verdict["refusal"]:
         raise UsageError(f"{folder}: {verdict['refusal']}")
     return str(verdict["line"])
 
 
 def _key(folder: Path, config: Mapping[str, Any]) -> str:
-    """All that a verdict depends on."""
+    """Hash all that a verdict depends on."""
     versions = {}
     for name in _COUNTED:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = ""
-    asked = [fingerprint(folder), config["policy"]["dtype"], config["train"], versions]
-    return hashlib.blake2b(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    parts = [fingerprint(folder), config["policy"]["dtype"], config["train"], versions]
+    return hashlib.blake2b(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
 
 def _sampling(folder: Path, dtype: str) -> dict[str, str]:
@@ -84,8 +84,8 @@ def _sampling(folder: Path, dtype: str) -> dict[str, str]:
     if done.returncode:
         words = done.stderr.strip().splitlines() or ["the probe ended without a word"]
         return {"line": "", "refusal": f"it cannot be sampled: {words[-1]}"}
-    found = orjson.loads(done.stdout)
-    return {"line": _line(found), "refusal": found.get("refusal", "")}
+    facts = orjson.loads(done.stdout)
+    return {"line": _line(facts), "refusal": facts.get("refusal", "")}
 
 
 def _line(found: Mapping[str, Any]) -> str:
@@ -102,6 +102,6 @@ def _line(found: Mapping[str, Any]) -> str:
 
 def _training(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Let the trainer take one step."""
-    own = {name: value for name, value in settings.items() if name not in SCHEDULE}
-    reason = launch.can_train(folder, own)
+    arguments = {name: value for name, value in settings.items() if name not in SCHEDULE}
+    reason = launch.can_train(folder, arguments)
     return {"refusal": f"it cannot be trained: {reason}"} if reason else {}

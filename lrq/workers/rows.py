@@ -48,17 +48,17 @@ class TrainingRow:
 
     @property
     def messages(self) -> Sequence[Message]:
-        """The prompt of the first turn."""
+        """Return the prompt of the first turn."""
         return self.turns[0].messages
 
     @property
     def chosen(self) -> str:
-        """What is preferred in the first turn."""
+        """Return what is preferred in the first turn."""
         return self.turns[0].drawn.chosen.text
 
     @property
     def rejected(self) -> str | None:
-        """What is not, in the first turn."""
+        """Return what is not preferred in the first turn."""
         rejected = self.turns[0].drawn.rejected
         return None if rejected is None else rejected.text
 
@@ -73,15 +73,15 @@ def training_rows(
     scores: bool = False,
     rates: bool = False,
 ) -> Iterator[TrainingRow]:
-    """The rows of a training's window, or of a round, or of all, by round and item; one item in memory at a time.
+    """Yield the rows of a training's `window`, of a round, or all, by round and item; one item in memory at a time.
 
     Their order is the items', for that in which they were made is chance. `scores`: with what the responses were
     rewarded for. `rates`: with win rates, which are made from the rewards of the prompt's responses where the recipe
     brings none.
     """
     with ledger.reading() as conn:
-        found = items_.load_run_rows(conn, run, round_=round_, window=window)
-    for row in found:
+        stored_rows = items_.load_run_rows(conn, run, round_=round_, window=window)
+    for row in stored_rows:
         with ledger.reading() as conn:
             found_row = _row(conn, frozen, row)
             found_row = replace(found_row, **_scores(conn, row)) if scores else found_row
@@ -91,23 +91,23 @@ def training_rows(
 def _row(conn: sa.Connection, frozen: RunConfig, stored: sa.Row[Any]) -> TrainingRow:
     _, case = load_case(conn, frozen, stored.item_id, stored.round)
     row = items_.read_row(stored)
-    place = stored.item_id, stored.round
-    turns = [_turn(conn, frozen, case, place, turn) for turn in row.turns]
+    key = stored.item_id, stored.round
+    turns = [_turn(conn, frozen, case, key, turn) for turn in row.turns]
     return TrainingRow(item=case.item, round=stored.round, turns=turns, margin=row.margin, figures=row.figures)
 
 
 def _turn(conn: sa.Connection, frozen: RunConfig, case: Case, place: tuple[int, int], turn: Turn) -> TrainingTurn:
     stored = items_.load_prompt(conn, *place, turn.prompt)
-    drawn = DrawnPair(
+    sides = DrawnPair(
         chosen=_drawn(conn, place, turn.chosen),
         rejected=None if turn.rejected is None else _drawn(conn, place, turn.rejected),
         rendering=(stored or {}).get("rendering") or {},
         prompt_tokens=items_.prompt_tokens(conn, *place, turn.prompt),
     )
     messages, is_cut = sampled_messages(frozen, case, turn.prompt, stored)
-    seen = _seen_by_reference(conn, frozen, case, place, turn, drawn)
+    reference = _seen_by_reference(conn, frozen, case, place, turn, sides)
     followup = _prompt(frozen, case, turn.prompt).followup
-    return TrainingTurn(messages=messages, drawn=drawn, is_cut=is_cut, followup=followup, **seen)
+    return TrainingTurn(messages=messages, drawn=sides, is_cut=is_cut, followup=followup, **reference)
 
 
 def _seen_by_reference(
@@ -123,7 +123,7 @@ def _seen_by_reference(
 
 
 def _drawn(conn: sa.Connection, place: tuple[int, int], choice: Ref | str) -> DrawnResponse:
-    """A response as it was drawn, or a text of the dataset, of which no tokens are known."""
+    """Return a response as it was drawn, or a text of the dataset, of which no tokens are known."""
     if isinstance(choice, str):
         return DrawnResponse(text=choice, ids=(), written=choice, form="", is_cut=False)
     return items_.load_drawn(conn, *place, *choice)
@@ -131,7 +131,7 @@ def _drawn(conn: sa.Connection, place: tuple[int, int], choice: Ref | str) -> Dr
 
 def _scores(conn: sa.Connection, stored: sa.Row[Any]) -> dict[str, Any]:
     """Rewards and scores of the first turn's responses, by side."""
-    rewards = {(one.prompt, one.k): one for one in items_.load_rewards(conn, stored.item_id, stored.round)}
+    rewards = {(reward.prompt, reward.k): reward for reward in items_.load_rewards(conn, stored.item_id, stored.round)}
     scores = items_.load_scores(conn, stored.item_id, stored.round)
     turn = items_.read_row(stored).turns[0]
     refs = {"chosen": turn.chosen, "rejected": turn.rejected}
@@ -149,10 +149,12 @@ def _rates(conn: sa.Connection, stored: sa.Row[Any]) -> dict[str, float]:
     if len(turns) > 1 or not isinstance(chosen, tuple) or not isinstance(rejected, tuple):
         return {}
     rewards = items_.load_rewards(conn, stored.item_id, stored.round)
-    known = {(one.prompt, one.k): one.value for one in rewards if one.prompt == chosen[0] and one.value is not None}
-    if not known.keys() >= {chosen, rejected}:
+    values = {
+        (each.prompt, each.k): each.value for each in rewards if each.prompt == chosen[0] and each.value is not None
+    }
+    if not values.keys() >= {chosen, rejected}:
         return {}
-    rates = rates_by_reward(known)
+    rates = rates_by_reward(values)
     return {"p_w": rates[chosen], "p_l": rates[rejected]}
 
 
@@ -167,7 +169,7 @@ def sampled_messages(frozen: RunConfig, case: Case, number: int, stored: Any) ->
 
 
 def _prompt(frozen: RunConfig, case: Case, number: int) -> Prompt:
-    """As it was stored; of items that bring their responses, as the recipe makes it."""
+    """Return the prompt as it was stored; of items that bring their responses, as the recipe makes it."""
     return case.prompts[number] if case.prompts else frozen.recipe.prompts(case)[number]
 
 
@@ -182,30 +184,30 @@ def trl_row(row: TrainingRow, renderer: Renderer | None = None) -> dict[str, Any
         return _several(row, renderer)
     pair = turn.drawn
     opened = pair.rendering.get("opened", "")
-    sides = {side: [message(one, opened)] for side, one in pair.sides.items()}
-    made = exports.trl_row(_as_parts(turn.messages) if pair.rendering.get("parts") else turn.messages, **sides)
-    known = {
+    sides = {side: [message(response, opened)] for side, response in pair.sides.items()}
+    fields = exports.trl_row(_as_parts(turn.messages) if pair.rendering.get("parts") else turn.messages, **sides)
+    extra = {
         "cut": turn.is_cut or None,
         **row.figures,
-        **{f"{side}_finish": "length" if one.is_cut else None for side, one in pair.sides.items()},
+        **{f"{side}_finish": "length" if response.is_cut else None for side, response in pair.sides.items()},
         "trl_differs": difference(pair) or None,
     }
     tokens = token_fields(pair, turn.messages, renderer)
     kwargs = {"chat_template_kwargs": template_arguments(pair)}
-    return made | kwargs | {name: value for name, value in known.items() if value is not None} | tokens
+    return fields | kwargs | {name: value for name, value in extra.items() if value is not None} | tokens
 
 
 def _several(row: TrainingRow, renderer: Renderer | None) -> dict[str, Any]:
-    """A row of turns: the first has its whole prompt, each later one what the user says then."""
+    """Return a row of turns: the first has its whole prompt, each later one what the user says then."""
     has_reference = any(turn.reference is not None for turn in row.turns)
     turns = [_turn_fields(turn, number, has_reference=has_reference) for number, turn in enumerate(row.turns)]
     tokens = [_turn_tokens(turn, number, renderer, has_reference) for number, turn in enumerate(row.turns)]
-    known: dict[str, Any] = {"cut": True} if any(turn.is_cut for turn in row.turns) else {}
+    extra: dict[str, Any] = {"cut": True} if any(turn.is_cut for turn in row.turns) else {}
     if all(tokens):
-        known["tokenizer"] = tokens[0]["tokenizer"]
+        extra["tokenizer"] = tokens[0]["tokenizer"]
         turns = [fields | ids for fields, ids in zip(turns, tokens, strict=True)]
     kwargs = {"chat_template_kwargs": template_arguments(row.turns[0].drawn)}
-    return {"turns": turns, **row.figures, **kwargs, **known, "trl_differs": "TRL knows no rows of several turns"}
+    return {"turns": turns, **row.figures, **kwargs, **extra, "trl_differs": "TRL knows no rows of several turns"}
 
 
 def _turn_fields(turn: TrainingTurn, number: int, *, has_reference: bool) -> dict[str, Any]:
@@ -215,26 +217,26 @@ def _turn_fields(turn: TrainingTurn, number: int, *, has_reference: bool) -> dic
     fields: dict[str, Any] = {"prompt": prompt}
     if has_reference:
         fields["reference"] = list(turn.messages if turn.reference is None else turn.reference)
-    for side, one in pair.sides.items():
-        fields[side] = [message(one, opened)]
-        fields |= {f"{side}_finish": "length"} if one.is_cut else {}
+    for side, response in pair.sides.items():
+        fields[side] = [message(response, opened)]
+        fields |= {f"{side}_finish": "length"} if response.is_cut else {}
     return fields
 
 
 def _turn_tokens(turn: TrainingTurn, number: int, renderer: Renderer | None, has_reference: bool) -> dict[str, Any]:
-    """The tokens that were drawn, of a later turn the answers' alone; nothing where any is not known."""
-    ids: dict[str, Any] = {f"{side}_ids": list(one.ids) for side, one in turn.drawn.sides.items()}
+    """Return the tokens that were drawn, of a later turn the answers' alone; nothing where any is not known."""
+    ids: dict[str, Any] = {f"{side}_ids": list(response.ids) for side, response in turn.drawn.sides.items()}
     if not number or (has_reference and turn.reference_drawn is None):
         ids = token_fields(turn.drawn, turn.messages, renderer)
     if not has_reference or not all(ids.values()):
         return ids if all(ids.values()) else {}
     behind = turn.reference_drawn
-    seen = ids if behind is None else token_fields(behind, turn.reference, renderer)
-    return ids | {"reference_ids": seen["prompt_ids"]} if ids and seen else {}
+    shown = ids if behind is None else token_fields(behind, turn.reference, renderer)
+    return ids | {"reference_ids": shown["prompt_ids"]} if ids and shown else {}
 
 
 def _as_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The messages as templates of multimodal models read them."""
+    """Return the messages as templates of multimodal models read them."""
     return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
 
 

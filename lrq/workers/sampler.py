@@ -44,18 +44,18 @@ def sample(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
         _, item = items_.load_item(conn, task.item, engine.documents)
     with engine.room.take(sys.getsizeof(item.context)):
         while prompts := _open_prompts(engine, task, frozen):
-            drawn = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
+            samples = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
             with engine.ledger.writing() as conn:
-                for one in drawn:
-                    _keep(engine.ledger, conn, task, one)
+                for each in samples:
+                    _keep(engine.ledger, conn, task, each)
     with engine.ledger.writing() as conn:
         backlog.end_sample(engine.ledger, conn, task, frozen.steps)
 
 
 def _keep(ledger: Ledger, conn: sa.Connection, task: Task, drawn: "_Drawn") -> None:
-    counted = _counted(drawn.samples)
-    items_.add_prompt(ledger, conn, task.item, task.round, drawn.number, drawn.body(), **counted)
-    responses = [_response(one) for one in drawn.samples.responses]
+    counts = _counted(drawn.samples)
+    items_.add_prompt(ledger, conn, task.item, task.round, drawn.number, drawn.body(), **counts)
+    responses = [_response(response) for response in drawn.samples.responses]
     items_.add_responses(ledger, conn, task.item, task.round, drawn.number, responses)
 
 
@@ -150,13 +150,13 @@ def _yield_when_idle(accelerator: Accelerator) -> None:
 
 
 def _sampling(frozen: RunConfig, prompt: Prompt) -> Sampling:
-    own = {**frozen.config["sample"], **prompt.sampling}
+    values = {**frozen.config["sample"], **prompt.sampling}
     names = ("temperature", "top_p", "max_new_tokens", "seed", "max_prompt_tokens", "over_long")
-    return Sampling(n=prompt.samples or own["responses"], **{name: own[name] for name in names})
+    return Sampling(n=prompt.samples or values["responses"], **{name: values[name] for name in names})
 
 
 def _spec(settings: Settings, frozen: RunConfig) -> str:
-    """The policy as the run began: a folder or name as frozen, or the server that this worker's settings name."""
+    """Return the policy as the run began: a folder or name as frozen, or the server that the settings name."""
     path = frozen.config["policy"]["path"]
     endpoints = settings.endpoints("policy")
     if path:
@@ -167,7 +167,7 @@ def _spec(settings: Settings, frozen: RunConfig) -> str:
 
 
 def _round_model(engine: Engine, task: Task) -> str:
-    """The folder of the policy of the task's round; empty in the first, whose policy is the run's."""
+    """Return the folder of the policy of the task's round; empty in the first, whose policy is the run's."""
     if not task.round:
         return ""
     with engine.ledger.reading() as conn:
@@ -175,7 +175,7 @@ def _round_model(engine: Engine, task: Task) -> str:
 
 
 def _policy(engine: Engine, frozen: RunConfig, model: str = "") -> Policy:
-    """The policy in the folder `model`, without one that of the run."""
+    """Return the policy in the folder `model`, without one that of the run."""
     global _accelerator
     spec, own = model or _spec(engine.settings, frozen), frozen.config["policy"]
     name = orjson.dumps(
@@ -202,7 +202,7 @@ def _open(engine: Engine, frozen: RunConfig, spec: str) -> Policy:
 
 
 def _paid_model(engine: Engine, frozen: RunConfig, role: Literal["teacher", "judge"]) -> Policy:
-    """The first teacher or judge of the run, asked as a policy behind a server is."""
+    """Return the first teacher or judge of the run, asked as a policy behind a server is."""
     models = frozen.config.get(role, {}).get("models", ())
     endpoints = engine.settings.endpoints(role)
     if not models or not endpoints:
@@ -212,15 +212,15 @@ def _paid_model(engine: Engine, frozen: RunConfig, role: Literal["teacher", "jud
 
 def _server(engine: Engine, role: Role, url: str, model: Mapping[str, Any], template: Mapping[str, Any]) -> Policy:
     async def ask(call: Call) -> Reply:
-        told = {"extra": {**call.extra, **model["extra"]}, "identity": model.get("identity", "")}
-        call = replace(call, role=role, **told)
+        parameters = {"extra": {**call.extra, **model["extra"]}, "identity": model.get("identity", "")}
+        call = replace(call, role=role, **parameters)
         return await in_series(engine.caller, call, *_asked_for.get())
 
     async def shortest_window() -> int | None:
-        """Of the servers of a pool any may answer."""
+        """Return the shortest window of a pool: any of its servers may answer."""
         pool = engine.settings.pool(role, model["endpoint"])
-        named = [(await engine.transport.models(one)).context_of(model["model"]) for one in pool]
-        return min((length for length in named if length is not None), default=None)
+        windows = [(await engine.transport.models(server)).context_of(model["model"]) for server in pool]
+        return min((length for length in windows if length is not None), default=None)
 
     return open_policy(
         url,

@@ -75,23 +75,23 @@ class AlreadyUp(LrqError):
 
 def unavailable_processes(settings: Settings) -> dict[str, str]:
     """Return the processes of the Procfile that cannot run here → why."""
-    why: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     if not broker.is_embedded(settings):
-        why["redis"] = "LRQ_REDIS_URL names the broker"
+        reasons["redis"] = "LRQ_REDIS_URL names the broker"
     policy = settings.policy
     if not (policy.path or settings.endpoints("policy") or settings.endpoints("teacher")):
-        why["sampler"] = "no policy is named; set LRQ_POLICY to a folder or a URL"
+        reasons["sampler"] = "no policy is named; set LRQ_POLICY to a folder or a URL"
     elif policy.path and not _installed("torch", "transformers"):
-        why["sampler"] = "it needs the training extra; pip install 'lrq[train]'"
+        reasons["sampler"] = "it needs the training extra; pip install 'lrq[train]'"
     if not settings.judge.path:
-        why["scorer"] = "no preference model is named; set judge.path to its folder"
+        reasons["scorer"] = "no preference model is named; set judge.path to its folder"
     elif not _installed("torch", "transformers"):
-        why["scorer"] = "it needs the training extra; pip install 'lrq[train]'"
+        reasons["scorer"] = "it needs the training extra; pip install 'lrq[train]'"
     if not _installed("torch", "transformers", "trl", "deepspeed"):
-        why["trainer"] = "it needs the training extra; pip install 'lrq[train]'"
+        reasons["trainer"] = "it needs the training extra; pip install 'lrq[train]'"
     if not _installed("flower"):
-        why["flower"] = "it needs the monitoring extra; pip install 'lrq[monitor]'"
-    return why
+        reasons["flower"] = "it needs the monitoring extra; pip install 'lrq[monitor]'"
+    return reasons
 
 
 def full_disk(home: Path) -> str:
@@ -233,14 +233,14 @@ class Supervisor:
 
     def poll(self) -> list[str]:
         """Start again what has ended and is due; return what happened, a sentence each."""
-        said = []
+        lines = []
         for child in self.children:
             if child.process is not None and not child.is_running:
-                said.append(child.note_end())
+                lines.append(child.note_end())
             elif child.process is None and time.monotonic() >= child.due and not self._is_elsewhere(child):
                 child.spawn(self._environment(child.name))
-                said.append(f"{child.name} started")
-        return said
+                lines.append(f"{child.name} started")
+        return lines
 
     @property
     def failing(self) -> str | None:
@@ -292,7 +292,7 @@ class Supervisor:
         return [child for child in self.children if child.name != "redis"]
 
     def _is_elsewhere(self, child: Child) -> bool:
-        """Whether the broker is up without us: somebody runs `lrq broker`."""
+        """Tell whether the broker is up without us: somebody runs `lrq broker`."""
         if child.name != "redis":
             return False
         child.due = time.monotonic() + 5
@@ -303,8 +303,8 @@ class Supervisor:
         plain = [key for key in os.environ if key.startswith("LRQ_") and key not in _KEYS]
         needs = _NEEDS[name.partition("-")[0]]
         # Variables that headers name are keys, too; whoever makes no calls only reads that they are set.
-        named = {key: os.environ.get(key, "") if _KEYS in needs else "***" for key in self.settings.variables()}
-        env = {**named, **PATIENT_THREADS, **pick(os.environ, SYSTEM, plain, *needs), _SUPERVISOR: str(os.getpid())}
+        keys = {key: os.environ.get(key, "") if _KEYS in needs else "***" for key in self.settings.variables()}
+        env = {**keys, **PATIENT_THREADS, **pick(os.environ, SYSTEM, plain, *needs), _SUPERVISOR: str(os.getpid())}
         if self.overrides:
             env[OVERRIDES] = orjson.dumps(self.overrides).decode()
         return env

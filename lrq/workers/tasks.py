@@ -126,7 +126,7 @@ for _queue in QUEUES:
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def _start_feeder(sender: Any, **_: object) -> None:
-    """An aggregator also feeds: whoever consumes its queue does."""
+    """Start a feeder in an aggregator: whoever consumes its queue feeds."""
     global _feeder
     consumed = {queue.name for queue in sender.task_consumer.queues}
     if set(WORKERS["aggregator"]) & consumed:

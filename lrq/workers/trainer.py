@@ -55,12 +55,12 @@ def _train(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> Result:
 
 
 def _follow(engine: Engine, task: Task, folder: JobFolder) -> Result:
-    known = {"run_id": task.run, "round": task.round, "window": backlog.window_of(task)}
+    identity = {"run_id": task.run, "round": task.round, "window": backlog.window_of(task)}
     unkept: list[dict[str, Any]] = []
 
     def keep(metric: Mapping[str, Any]) -> None:
-        """A database that is away stops no training: its figures go in with the next step's."""
-        unkept.append({**known, "step": metric["step"], "body": orjson.dumps(metric).decode()})
+        """Keep the figures of a step; where the database is away, they go in with the next step's."""
+        unkept.append({**identity, "step": metric["step"], "body": orjson.dumps(metric).decode()})
         with suppress(*AWAY):
             with engine.ledger.writing() as conn:
                 runs_.add_metrics(engine.ledger, conn, unkept)
@@ -78,13 +78,13 @@ def _prepare(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> JobFold
     rows = path / "pairs.jsonl"
     if not rows.exists() and not _write_rows(engine, task, run, frozen, rows):
         return None
-    known = {"model": _model(engine, task, frozen), "rows": rows, "output": home / _output(task, frozen)}
+    folders = {"model": _model(engine, task, frozen), "rows": rows, "output": home / _output(task, frozen)}
     settings = {**train_settings(frozen.config["train"]), "about": about(run.name, frozen.config, task.round)}
-    return prepare(path, make_job({**known, **settings}))
+    return prepare(path, make_job({**folders, **settings}))
 
 
 def _output(task: Task, frozen: RunConfig) -> str:
-    """The folder of a training's model, below the run's; where there are several, `model` is a link to the latest."""
+    """Return the folder of a training's model, below the run's; of several, `model` links to the latest."""
     schedule, window = frozen.schedule, backlog.window_of(task)
     is_only = schedule is None or (schedule.rounds == 1 and not schedule.every_rows and not window)
     return "model" if is_only else f"models/round-{task.round}" + (f"-window-{window}" if window else "")
@@ -103,14 +103,14 @@ def _link_latest(home: Path, model: Path) -> None:
 
 def _write_rows(engine: Engine, task: Task, run: Run, frozen: RunConfig, path: Path) -> int:
     rates = any(reads(name).rates for name in train_settings(frozen.config).get("loss_type", ()))
-    found = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task), rates=rates)
+    rows = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task), rates=rates)
     with engine.ledger.reading() as conn:
         sampled_by = runs_.model_before(conn, task.run, task.round)
     renderer = renderer_of(frozen, Path(sampled_by) if sampled_by else None)
     written = 0
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as stream:
-        for row in found:
+        for row in rows:
             stream.write(orjson.dumps(trl_row(row, renderer), option=orjson.OPT_APPEND_NEWLINE))
             written += 1
     if written:
@@ -119,7 +119,7 @@ def _write_rows(engine: Engine, task: Task, run: Run, frozen: RunConfig, path: P
 
 
 def _model(engine: Engine, task: Task, frozen: RunConfig) -> Path:
-    """What a training starts from: the model of the one before it, the first from the policy."""
+    """Return what a training starts from: the model of the one before it, the first from the policy."""
     check_trainable(frozen.config)
     with engine.ledger.reading() as conn:
         before = runs_.model_before(conn, task.run, task.round, backlog.window_of(task))
@@ -142,23 +142,23 @@ def check_trainable(config: Mapping[str, Any]) -> None:
 
 
 def train_settings(train: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a train section is the trainer's."""
+    """Return what of a train section is the trainer's."""
     return {name: value for name, value in train.items() if name not in SCHEDULE}
 
 
 def about(run: str, config: Mapping[str, Any], round_: int | None = None) -> dict[str, str]:
-    """What the model's card says of the run, and of its round where it has several."""
+    """Return what the model's card says of the run, and of its round where it has several."""
     judges = [model["model"] for model in config["judge"]["models"]]
-    known = {"run": run, "recipe": config["recipe"], "judge": ", ".join(judges)}
+    facts = {"run": run, "recipe": config["recipe"], "judge": ", ".join(judges)}
     schedule = schedule_of(config["train"])
     if round_ is not None and schedule and schedule.rounds > 1:
-        known["round"] = f"{round_ + 1} of {schedule.rounds}"
-    told = (config["train"] or {}).get("about") or {}  # the licence of the data, say
-    return {name: words for name, words in known.items() if words} | told
+        facts["round"] = f"{round_ + 1} of {schedule.rounds}"
+    extra = (config["train"] or {}).get("about") or {}  # the licence of the data, say
+    return {name: words for name, words in facts.items() if words} | extra
 
 
 def run_folder(home: Path, run: str) -> Path:
-    """The folder of a run's results; its name is checked when the run is made."""
+    """Return the folder of a run's results; its name is checked when the run is made."""
     if not re.fullmatch(r"[\w.-]+", run):
         raise LrqError(f"run {run!r} has no name that can be a folder")
     return home.resolve() / "runs" / run
