@@ -55,6 +55,13 @@ def test_a_reply_is_its_text_finish_and_counts() -> None:
         ({"content": "<think>r"}, "", "r"),  # it never ends
         ({"content": "<think>r</think>"}, "<think>r</think>", ""),  # whoever reads it may look into it
         ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab", ""),
+        ({"content": [{"type": "thinking", "thinking": [{"text": "r"}]}, {"type": "text", "text": "a"}]}, "a", "r"),
+        ({"content": [{"type": "reasoning", "text": "r"}, {"type": "text", "text": "a"}]}, "a", "r"),
+        ({"content": [{"thought": True, "text": "r"}, {"text": "a"}]}, "a", "r"),
+        ({"content": "a", "reasoning": {"summary": ["r"]}}, "a", "r"),
+        ({"content": "a", "reasoning": 7}, "a", ""),
+        ({"content": "a", "thinking": "r"}, "a", "r"),
+        ({"content": None, "thinking": "a"}, "a", ""),
         ({}, "", ""),
         (None, "", ""),
     ],
@@ -97,6 +104,29 @@ def test_a_refusal_in_a_field_of_its_own_is_none_of_the_answers() -> None:
             {"prompt_tokens": 5, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}},
             Usage(prompt_tokens=5, completion_tokens=9, reasoning_tokens=7),
         ),
+        ({"input_tokens": 5, "output_tokens": 2}, Usage(prompt_tokens=5, completion_tokens=2)),
+        (  # Anthropic's: what the cache holds is beside the input
+            {"input_tokens": 5, "cache_read_input_tokens": 90, "cache_creation_input_tokens": 10, "output_tokens": 3},
+            Usage(prompt_tokens=105, completion_tokens=3, cached_tokens=90),
+        ),
+        (  # the same as gateways write it
+            {"prompt_tokens": 105, "completion_tokens": 3, "cache_read_input_tokens": 90},
+            Usage(prompt_tokens=105, completion_tokens=3, cached_tokens=90),
+        ),
+        (
+            {
+                "input_tokens": 50,
+                "input_tokens_details": {"cached_tokens": 40},
+                "output_tokens": 20,
+                "output_tokens_details": {"reasoning_tokens": 15},
+            },
+            Usage(prompt_tokens=50, completion_tokens=20, cached_tokens=40, reasoning_tokens=15),
+        ),
+        ({"inputTokens": 5, "outputTokens": 3, "totalTokens": 8}, Usage(prompt_tokens=5, completion_tokens=3)),
+        (
+            {"promptTokenCount": 50, "candidatesTokenCount": 4, "thoughtsTokenCount": 30, "totalTokenCount": 84},
+            Usage(prompt_tokens=50, completion_tokens=34, reasoning_tokens=30),
+        ),
         ([1], Usage()),
         (None, Usage()),
     ],
@@ -104,6 +134,13 @@ def test_a_refusal_in_a_field_of_its_own_is_none_of_the_answers() -> None:
 def test_counts_are_whole_and_never_negative(counted: Any, usage: Usage) -> None:
     """What is no count is none, and costs no reply; what only the total holds is completion."""
     assert read(chat({"content": "a"}, usage=counted)).usage == usage
+
+
+def test_google_s_counts_stand_under_a_name_of_their_own() -> None:
+    """Some gateways pass them through."""
+    counted = {"promptTokenCount": 5, "totalTokenCount": 9, "cachedContentTokenCount": 3}
+    outcome = read(chat({"content": "a"}, usageMetadata=counted))
+    assert outcome.usage == Usage(prompt_tokens=5, completion_tokens=4, cached_tokens=3)
 
 
 @pytest.mark.parametrize(
