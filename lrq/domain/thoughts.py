@@ -11,15 +11,15 @@ _WORD = (
 _OPEN, _SHUT = r"(?:[<＜]|&lt;)", r"(?:[>＞]|&gt;)"  # some servers escape what looks like HTML
 _BAR = r"[|｜]"
 _JOIN = r"[ _▁-]?"
-_IN_TOKEN = r"(?:thought|think(?:ing)?|reasoning)"
+_THINKING = r"(?:thought|think(?:ing)?|reasoning)"
 # Opening and closing marks, each with a name of its own by which the two find each other.
 _TAG = re.compile(
     rf"{_OPEN}(?P<end>\s?[/\\])?\s?(?P<tag>(?:[a-z]{{1,16}}[:_.-]?)?{_WORD})(?:\s[^<>\n]{{0,100}}?)?{_SHUT}"
     rf"|\[(?P<square_end>/)?(?P<square>think(?:ing)?|thoughts?|reasoning)\]"
     rf"|◁(?P<diamond_end>/)?(?P<diamond>think(?:ing)?)▷"
-    rf"|<{_BAR}(?P<token_end>(?:/|end{_JOIN}(?:of{_JOIN})?){_IN_TOKEN}"
-    rf"|{_IN_TOKEN}{_JOIN}end|inner_suffix){_BAR}>"
-    rf"|<{_BAR}(?P<token>(?:(?:begin|start){_JOIN}(?:of{_JOIN})?)?{_IN_TOKEN}(?:{_JOIN}start)?"
+    rf"|<{_BAR}(?P<token_end>(?:/|end{_JOIN}(?:of{_JOIN})?){_THINKING}"
+    rf"|{_THINKING}{_JOIN}end|inner_suffix){_BAR}>"
+    rf"|<{_BAR}(?P<token>(?:(?:begin|start){_JOIN}(?:of{_JOIN})?)?{_THINKING}(?:{_JOIN}start)?"
     rf"|inner_prefix){_BAR}>"
     r"|(?P<gemma><unused94>(?:thought\b)?|<\|channel>\s?(?:thought|analysis)\b)|(?P<gemma_end><unused95>|<channel\|>)",
     re.IGNORECASE,
@@ -32,7 +32,7 @@ _PLAIN_CHANNEL = re.compile(r"\s*(?:assistant)?analysis(?=[A-Z\u4e00-\u9fff])") 
 _PLAIN_FINAL = "assistantfinal"
 _HEADING = re.compile(r"\W{0,8}here(?:['’]s| is) my (?:thought|thinking|reasoning) process\b", re.IGNORECASE)
 _ANSWER_HEADING = re.compile(r"here(?:['’]s| is) my (?:response|answer)\b\W{0,4}", re.IGNORECASE)
-_ANSWER_IN_TOKEN = re.compile(
+_ANSWER_TOKEN = re.compile(
     rf"<{_BAR}(?:(?:begin|end)_of_(?:solution|answer|box)|(?:start|end)_(?:response|answer)){_BAR}>", re.IGNORECASE
 )
 _WRAPPED = re.compile(
@@ -68,14 +68,14 @@ def split_thoughts(text: str) -> Thoughts:
         parted = Thoughts(thought=text[:start], answer=text[end:], closed=heading is not None)
     else:
         tags = [tag for tag in _TAG.finditer(text) if not _is_quoted(text, tag)]
-        if not tags and not _ANSWER_IN_TOKEN.search(text):
+        if not tags and not _ANSWER_TOKEN.search(text):
             return Thoughts(thought="", answer=text)
         parted = _split_tags(text, tags)
     return Thoughts(thought=parted.thought.strip(), answer=_unwrap(parted.answer), closed=parted.closed)
 
 
 def _unwrap(answer: str) -> str:
-    answer = _ANSWER_IN_TOKEN.sub("", answer).strip()
+    answer = _ANSWER_TOKEN.sub("", answer).strip()
     wrapped = _WRAPPED.fullmatch(answer)
     return wrapped["text"].strip() if wrapped else answer
 
