@@ -146,8 +146,14 @@ def _error_in_reply(body: object) -> object:
     errors = [choice.get("error") for choice in choices if isinstance(choice, dict)]
     if errors and all(errors):
         return {"error": errors[0]}
-    ended = {choice.get("finish_reason") for choice in choices if isinstance(choice, dict)}
+    ended = {_finish_reason(choice) for choice in choices if isinstance(choice, dict)}
     return {"error": "the reply ended in an error"} if ended == {"error"} else None
+
+
+def _finish_reason(choice: Mapping[str, Any]) -> str:
+    """Return the word for how it ended; SGLang's own form is a record with its type."""
+    reason = choice.get("finish_reason")
+    return str(reason.get("type") if isinstance(reason, dict) else reason or "stop")
 
 
 def _tells_fault(body: object) -> bool:
@@ -257,10 +263,10 @@ def _choice(one: Mapping[str, Any]) -> Choice:
 
     Some servers put the whole answer where thoughts belong; where a reply has ended, that is its text.
     """
-    message = one.get("message") or {}
+    message = one.get("message") or one.get("delta") or {"content": one.get("text")}  # some gateways' forms
     text = _text(message.get("content"))
     apart = _thought(next(filter(None, map(message.get, _THOUGHTS)), None)) or _thought_parts(message.get("content"))
-    finish = str(one.get("finish_reason") or "stop")
+    finish = _finish_reason(one)
     ids = _token_ids(one.get("token_ids"))
     refusal = message.get("refusal")
     if refusal and not text.strip():

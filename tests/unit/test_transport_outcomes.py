@@ -1,8 +1,10 @@
 """What is made of a server's status, headers and body."""
 
+import copy
 import json
 import math
 import time
+from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any
 
@@ -163,6 +165,60 @@ def test_what_is_no_reply_is_a_failure_that_may_be_charged(body: Any) -> None:
     assert (outcome.kind, outcome.unknown, list(outcome.choices)) == ("failed", False, [])
     assert outcome.unread == len(body if isinstance(body, bytes) else orjson.dumps(body))
     assert outcome.reason
+
+
+REPLY = {
+    "id": "r",
+    "object": "chat.completion",
+    "model": "m",
+    "error": None,
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": [{"type": "text", "text": "[[7]]"}], "reasoning": "r"},
+            "finish_reason": "stop",
+            "error": None,
+        }
+    ],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}},
+}
+ODD = [None, True, 0, -1, 1e300, "", "x", [], [[]], [None], [1], {}, {"type": "stop"}, {"a": {"b": [None]}}]
+
+
+def variants(body: Any, odd: Any) -> Iterator[Any]:
+    """Yield the body with `odd` in the place of each of its values, one after another."""
+    yield odd
+    for place in body if isinstance(body, dict) else range(len(body)) if isinstance(body, list) else ():
+        for value in variants(body[place], odd):
+            changed = copy.copy(body)
+            changed[place] = value
+            yield changed
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_whatever_stands_in_a_reply_nothing_is_raised(odd: Any) -> None:
+    """A reply that was paid for would pass for none, and be asked for again."""
+    for body in variants(REPLY, odd):
+        outcome = read(body)
+        assert outcome.kind in {"ok", "failed"}, body
+        assert not outcome.unknown, body
+        assert all(isinstance(choice.finish, str) for choice in outcome.choices), body
+    for error in variants({"error": {"message": "m", "code": 1, "details": [{"a": 1}]}}, odd):
+        assert read(error, 400).kind in {"refused", "account", "denied", "throttled"}, error
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"), [({"type": "stop", "matched": 2}, "stop"), (None, "stop"), (1, "1"), ({}, "None")]
+)
+def test_a_finish_reason_is_a_word(reason: Any, finish: str) -> None:
+    """In a record it is its type; what has none is no end."""
+    assert [choice.finish for choice in read(chat({"content": "a"}, reason)).choices] == [finish]
+
+
+@pytest.mark.parametrize("form", [{"text": "a"}, {"delta": {"content": "a"}}, {"message": None, "text": "a"}])
+def test_a_text_in_another_place_is_a_reply(form: dict[str, Any]) -> None:
+    """Gateways answer in the form of completions, or of a stream's one and only piece."""
+    assert [choice.text for choice in read({"choices": [form]}).choices] == ["a"]
 
 
 def test_a_page_instead_of_a_reply_is_charged_to_nobody() -> None:
