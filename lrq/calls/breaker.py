@@ -24,7 +24,7 @@ ADVICE = {
     "withheld": "loosen the server's filter, or name another {role}",
     "unfinished": "see at the server why it ends its replies so, or name another {role}",
     "refused": "mend what the server names in its settings, or leave items out (`lrq resume RUN --skip ITEM`)",
-    "error": "wait until the server is well, or name another {role}",
+    "error": "see that its url is that of an OpenAI-compatible API, wait until it is well, or name another {role}",
 }
 _WAYS: dict[Finish, str] = {"length": "cut", "withheld": "withheld", "cut": "unfinished"}
 

@@ -27,6 +27,8 @@ Kind = Literal["ok", "refused", "account", "denied", "throttled", "failed", "pro
 _GATEWAY_GAVE_UP = {504, 524}  # the model behind may have answered, and charged
 _WRAPPERS = {400, 424, 500, 502, 503}  # a gateway's own status, where its body names the model server's …
 _WRAPPED = {401, 402, 429}  # … that decides
+_BACKENDS = {424, 500}  # said by what stands behind an embedding server …
+_OF_BATCH = re.compile(r"\bbatch\b|too (?:large|long|many)|out of memory")  # … of a batch that it cannot hold
 _COMMENT = re.compile(r"^:.*\n?", re.MULTILINE)
 _LARGEST_COUNT = 2**31 - 1  # of tokens in a column of the ledger
 
@@ -116,7 +118,9 @@ def _failure(
 ) -> Outcome:
     deciding = _deciding(status, error)
     kind: Kind = fault(deciding, error)
-    if kind == "denied" and call.role == "embedding" and status == 400:
+    if call.role == "embedding" and (
+        (kind == "denied" and status == 400) or (status in _BACKENDS and _OF_BATCH.search(error.searchable))
+    ):
         kind = "refused"  # a batch that is too large is made smaller by who asks
     wait = _retry_after(headers)
     suffix = f", error {deciding}" if deciding not in {0, status} else ""

@@ -271,10 +271,26 @@ def test_what_servers_write_tells_whose_fault_it_is(status: int, body: Any, kind
     assert (outcome.kind, list(outcome.choices)) == (kind, [])
 
 
-def test_a_batch_of_texts_that_is_refused_is_made_smaller_by_who_asks() -> None:
-    """An embedding server's 400 is the request's own, whatever its words."""
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, {"errors": [{"message": "bad"}]}, "refused"),
+        (400, {"message": "batch size is invalid, it should not be larger than 10"}, "refused"),
+        (400, {"code": 1214, "message": "input数组最大不得超过64条"}, "refused"),
+        (413, {"error": "batch size 61 > maximum allowed batch size 32"}, "refused"),
+        (422, {"message": "batch size 61 > maximum allowed batch size 32"}, "refused"),
+        (424, {"error": "Inference failed: batch too large", "error_type": "backend"}, "refused"),
+        (429, openai("too many tokens in batch; the max is 120000 tokens per batch"), "refused"),
+        (500, openai("input is too large to process. increase the physical batch size"), "refused"),
+        (500, {"error": "CUDA out of memory. Tried to allocate 20 GiB"}, "refused"),
+        (500, {"error": "internal error"}, "failed"),
+        (429, {"error": "Model is overloaded", "error_type": "overloaded"}, "throttled"),
+    ],
+)
+def test_a_batch_of_texts_that_is_refused_is_made_smaller_by_who_asks(status: int, body: Any, kind: str) -> None:
+    """An embedding server's 400 is the request's own, whatever its words, and so is a batch that it cannot hold."""
     texts = Call(role="embedding", endpoint="e", model="m", input=("a", "b"))
-    assert read(400, {"errors": [{"message": "bad"}]}, texts).kind == "refused"
+    assert read(status, body, texts).kind == kind
 
 
 @pytest.mark.parametrize("comment", [": OPENROUTER PROCESSING\n\n", "\ufeff", "         \n\n"])
