@@ -83,7 +83,8 @@ _TOO_LARGE_FOR_RATE = _any(  # with 429: the words of a single request, never th
     r"(?:request|prompt|input|message|payload)s? (?:\w+ ){0,3}?(?:is |are )?too (?:large|long|big)",
     r"too (?:large|long|big) for|always too|input or output tokens must be reduced|larger than the (?:\w+ ){0,3}limit",
     r"(?:tokens|size|length) (?:of|in) (?:the|your|this) (?:request|prompt|input)[^.|]{0,40}exceed",
-    r"\bper (?:request|batch)\b|single request (?:\w+ ){0,4}exceed|request (?:itself )?exceeds (?:\w+ ){0,4}(?:context|maximum)",
+    r"\bper (?:request|batch)\b|single request (?:\w+ ){0,4}exceed",
+    r"request (?:itself )?exceeds (?:\w+ ){0,4}(?:context|maximum)",
 )
 _LIMIT_AND_REQUEST = re.compile(r"limit:? (\d[\d,]*)[,;.]? (?:used:? \d[\d,]*[,;.]? )?requested:? (\d[\d,]*)")
 
