@@ -78,6 +78,18 @@ def _check_header(text: str, what: str) -> None:
         raise ValueError(f"{what} has {kind} at place {position + 1} of {len(value)}; is it one key, copied whole?")
 
 
+def _check_key(key: str, what: str = "the key") -> None:
+    """Refuse what is no key alone, and would be refused by every server; the message shows nothing of it."""
+    _check_header(key, what)
+    value = key.strip()
+    if value[:1] in {"'", '"'}:
+        raise ValueError(f"{what} stands in quotes: leave them out")
+    if value.lower().startswith("bearer "):
+        raise ValueError(f"{what} begins with the word Bearer: leave it out, it is added")
+    if " " in value:
+        raise ValueError(f"{what} has a blank at place {value.index(' ') + 1} of {len(value)}; is it copied whole?")
+
+
 def setting(text: str, *, unit: str = "", example: Any = None, default: Any = None, **rules: Any) -> Any:
     """Return a field with what the settings reference says of it; without a default where that is `...`."""
     examples = [] if example is None else [example]
@@ -173,7 +185,7 @@ class _Server(_Part):
         url = values.get("url") if isinstance(values, dict) else None
         if not isinstance(url, str):
             return values
-        parts = urlsplit(url)
+        parts = urlsplit(url.strip())
         path = parts.path.rstrip("/")
         for added in _CALLED:
             path = path.removesuffix(added)
@@ -187,6 +199,8 @@ class _Server(_Part):
     def _is_http(cls, url: str | None) -> str | None:
         if url is not None and urlsplit(url).scheme not in {"http", "https"}:
             raise ValueError(f"an endpoint's url starts with http:// or https://, not {safe_url(url)!r}")
+        if url is not None and re.search(r"\s", url):
+            raise ValueError("an endpoint's url has a blank in it; write it as %20")
         if url is not None:
             urlsplit(url).port  # noqa: B018 - raises ValueError where it is no number
         return url
@@ -195,7 +209,7 @@ class _Server(_Part):
     @classmethod
     def _is_header(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None:
-            _check_header(key.get_secret_value(), "the key")
+            _check_key(key.get_secret_value())
         return key
 
     @field_validator("headers")
@@ -263,7 +277,7 @@ class Endpoint(_Server):
 
     @model_validator(mode="after")
     def _has_a_key_to_send(self) -> Self:
-        _check_header(self.secret() or "", "OPENAI_API_KEY")
+        _check_key(self.secret() or "", "OPENAI_API_KEY")
         return self
 
     def secret(self) -> str | None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lrq.calls.errors import line_of
+from lrq.domain.finish import Finish, finish_of
 from lrq.domain.records import Call, Purpose, Reply
 from lrq.ledger import Writer
 from lrq.ledger.breakers import NoteFailure, NoteSuccess, Question
@@ -20,9 +21,12 @@ ADVICE = {
     "unreadable": "see that the model follows the prompt's form, or name another {role}",
     "empty": "raise {role}.reasoning_tokens, turn thinking off in {role}.extra, or name another model",
     "cut": "raise {role}.reasoning_tokens, turn thinking off in {role}.extra, or name another model",
+    "withheld": "loosen the server's filter, or name another {role}",
+    "unfinished": "see at the server why it ends its replies so, or name another {role}",
     "refused": "mend what the server names in its settings, or leave items out (`lrq resume RUN --skip ITEM`)",
-    "error": "wait until the server is well, or name another {role}",
+    "error": "see that its url is that of an OpenAI-compatible API, wait until it is well, or name another {role}",
 }
+_WAYS: dict[Finish, str] = {"length": "cut", "withheld": "withheld", "cut": "unfinished"}
 
 
 @dataclass
@@ -90,7 +94,8 @@ class Breaker:
             return
         choice = reply.choices[0]
         text = choice.text.strip() or choice.reasoning.strip()
-        way = "cut" if choice.finish == "length" else "unreadable" if choice.text.strip() else "empty"
+        way = _WAYS.get(finish_of(choice.finish)) if choice.finish != "empty" else None
+        way = way or ("unreadable" if choice.text.strip() else "empty")
         await self.failed(call, purpose, way, problem, sample=text)
 
     async def failed(self, call: Call, purpose: Purpose, way: str, problem: str, sample: str = "") -> None:

@@ -25,11 +25,21 @@ _CLOSED = _any(
     r"service has been paused|账户[^。]{0,10}(?:冻结|停用|封禁|锁定)",
 )
 
+# Nothing is left: no other words, of a rate or a resource, make it pass with time.
+_SPENT = _any(
+    r"insufficient (?:\w+ ){0,3}(?:balance|credits?|funds?)|\b(?:no|out of|zero) (?:\w+ )?credits?\b",
+    r"(?:used (?:up )?all|used up|spent all) (?:\w+ ){0,3}credits|credits? (?:\w+ ){0,2}(?:exhausted|depleted|used up"
+    r"|expired)|not enough (?:balance|credits?|points|funds)",
+    r"(?:reached|exceeded|hit) (?:\w+ ){0,4}(?:spend|spending|monthly|weekly|budget|credit) (?:\w+ )?(?:limit|cap)\b",
+    r"trial (?:\w+ ){0,3}(?:expired|ended|over|exhausted|used up)|credit card|payment (?:instrument|method) must",
+    r"余额(?:不足|已用)|欠费",
+)
 _MONEY = _any(
-    r"insufficient (?:\w+ ){0,3}(?:quota|balance|credits?|funds?)",
+    r"insufficient (?:\w+ ){0,3}quota",
     r"balance (?:is |was )?(?:too low|insufficient|not enough|exhausted|negative)|account balance|credit balance",
-    r"(?:out of|not enough|more|add|buy|purchase|any|used all (?:\w+ )?|lacks?|included) (?:\w+ )?credits\b",
+    r"(?:not enough|more|add|buy|purchase|any|lacks?|included) (?:\w+ )?credits\b",
     r"can only afford|payment (?:required|method)|prepaid|top up|topup|recharge|pay (?:past|outstanding)",
+    r"blocked api access|spend(?:ing)? alert|quota (?:\w+ )?not enough|total (?:request )?limit (?:reached|exceeded)",
     r"\bbilling\b|arrear|overdue|unpaid|past due",
     r"budget (?:\w+ ){0,3}exceeded|exceeded (?:\w+ )*budget|over (?:the |its )?budget|max budget",
     r"(?:spend|spending|usage|consumption|inference) limits?\b|monthly|credit limit|hard limit",
@@ -45,7 +55,8 @@ _KEY = _any(
     r"|app ?id)",
     r"(?:api|access|subscription|virtual|secret) ?key (?:\w+ ){0,3}(?:not valid|invalid|expired|missing|not found"
     r"|revoked|disabled|required|incorrect)|token (?:\w+ ){0,8}(?:is invalid|expired|no longer valid)",
-    r"unauthori[sz]ed|unauthenticated|unrecognized client|invalid signature|signature does ?not match|no auth\b",
+    r"unauthori[sz]ed|unauthenticated|unrecognized client|invalid signature|no auth\b",
+    r"signature[^.|]{0,40} does ?not match",
     r"(?:authentication|authorization) (?:failed|error|required|fail)|not authenticated|invalid authentication",
     r"user not found|no cookie auth|无效的?(?:令牌|密钥|api)|(?:令牌|密钥)[^。]{0,10}(?:过期|无效)",
 )
@@ -66,13 +77,14 @@ _TOO_LARGE = _any(
     r"(?! per)|reduce (?:the |your )?(?:length|prompt|input|message)|input or output tokens must be reduced",
     r"(?:length|size|tokens?)\b[^.|]{0,60}\bexceed\w{0,4} (?:the )?(?:max|model|limit|allowed|context|token limit)",
     r"range of input length|max(?:imum)? length|too many (?:input |prompt )?tokens in|prompt is too|\btoo long\b",
-    r"过长|上下文长度|超过[^。]{0,20}长度",
+    r"exceed\w{0,4} model token limit|过长|超长|上下文长度|超[过出][^。]{0,20}长度|长度超[过出]",
 )
 _TOO_LARGE_FOR_RATE = _any(  # with 429: the words of a single request, never those of a minute's sum
     r"(?:request|prompt|input|message|payload)s? (?:\w+ ){0,3}?(?:is |are )?too (?:large|long|big)",
     r"too (?:large|long|big) for|always too|input or output tokens must be reduced|larger than the (?:\w+ ){0,3}limit",
-    r"(?:tokens|size|length) (?:of|in) (?:the|your|this) (?:request|prompt|input)[^.|]{0,40}exceed|\bper request\b",
-    r"single request (?:\w+ ){0,4}exceed|request (?:itself )?exceeds (?:\w+ ){0,4}(?:context|maximum)",
+    r"(?:tokens|size|length) (?:of|in) (?:the|your|this) (?:request|prompt|input)[^.|]{0,40}exceed",
+    r"\bper (?:request|batch)\b|single request (?:\w+ ){0,4}exceed",
+    r"request (?:itself )?exceeds (?:\w+ ){0,4}(?:context|maximum)",
 )
 _LIMIT_AND_REQUEST = re.compile(r"limit:? (\d[\d,]*)[,;.]? (?:used:? \d[\d,]*[,;.]? )?requested:? (\d[\d,]*)")
 
@@ -80,10 +92,13 @@ _CONTENT = _any(
     r"content (?:\w+ )?(?:filter|management|policy|moderation)|moderation|flagged|responsible ?ai|safety",
     r"prohibited|inappropriate|usage (?:guidelines|polic)|policy violation|violat\w+ (?:\w+ ){0,4}(?:polic|guideline"
     r"|terms|rules)|invalid prompt|sensitive|harmful|unsafe|recitation|data ?inspection|blocked by",
-    r"敏感|违规|不安全|审核|风险",
+    r"content exists risk|(?:high|security) risk|敏感|违规|不安全|不适当|审核|风险",
 )
 
-_DAILY = _any(r"per ?day|/ ?day\b|a day\b|daily|\bdays?\b[^.|]{0,10}(?:limit|quota)|per ?month|当日|每日|每天|单日")
+_DAILY = _any(
+    r"(?:per|by) ?day|/ ?day\b|a day\b|per 86400|daily|\bdays?\b[^.|]{0,10}(?:limit|quota)|per ?month"
+    r"|当日|今日|本日|每日|每天|单日|本月|每月"
+)
 _SLIDING = _any(r"\b[rt]pd\b")  # a day's limit that gives a little back all the time, and says when
 _RATE = _any(
     r"rate ?limit|rate quota|rate (?:is )?exceeded|too many (?:concurrent |parallel )?(?:requests|tokens|calls)",
@@ -94,7 +109,8 @@ _RATE = _any(
     r"频率|限流|并发|速率|过于频繁|过载|繁忙|稍后",
 )
 _RATE_ANYWHERE = _any(  # with a status that is not 429
-    r"rate ?limit ?(?:exceeded|error|reached|ed\b)|throttl|too many (?:concurrent )?requests|限流|过于频繁",
+    r"rate ?limit ?(?:exceeded|error|reached|ed\b)|throttl|too many (?:concurrent )?requests|\bqps\b",
+    r"request ?limit ?exceeded|限流|过于频繁|频率限制",
 )
 
 _ELSEWHERE = _any(  # a model or a path that is not there, a right that is missing: everyone's, unless others pass
@@ -113,11 +129,12 @@ _CODES: dict[Fault, frozenset[str]] = {
     "refused": frozenset(("1026", "1027", "1261", "1301")),
 }
 _Table = tuple[Fault, re.Pattern[str]]
-_PAYING: Sequence[_Table] = (("account", _CLOSED), ("account", _MONEY))
+_PAYING: Sequence[_Table] = (("account", _CLOSED), ("account", _SPENT), ("account", _MONEY))
 _OF_4XX: Sequence[_Table] = (
     ("account", _CLOSED),
     ("refused", _TOO_LARGE),
     ("refused", _CONTENT),
+    ("account", _SPENT),
     ("throttled", _RATE_ANYWHERE),
     ("account", _MONEY),
     ("account", _KEY),
@@ -127,6 +144,7 @@ _OF_4XX: Sequence[_Table] = (
 _OF_429: Sequence[_Table] = (
     ("account", _CLOSED),
     ("refused", _TOO_LARGE_FOR_RATE),
+    ("account", _SPENT),
     ("throttled", _SLIDING),
     ("account", _DAILY),
     ("throttled", _RATE),

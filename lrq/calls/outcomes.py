@@ -27,6 +27,8 @@ Kind = Literal["ok", "refused", "account", "denied", "throttled", "failed", "pro
 _GATEWAY_GAVE_UP = {504, 524}  # the model behind may have answered, and charged
 _WRAPPERS = {400, 424, 500, 502, 503}  # a gateway's own status, where its body names the model server's …
 _WRAPPED = {401, 402, 429}  # … that decides
+_BACKENDS = {424, 500}  # said by what stands behind an embedding server …
+_OF_BATCH = re.compile(r"\bbatch\b|too (?:large|long|many)|out of memory")  # … of a batch that it cannot hold
 _COMMENT = re.compile(r"^:.*\n?", re.MULTILINE)
 _LARGEST_COUNT = 2**31 - 1  # of tokens in a column of the ledger
 
@@ -116,7 +118,9 @@ def _failure(
 ) -> Outcome:
     deciding = _deciding(status, error)
     kind: Kind = fault(deciding, error)
-    if kind == "denied" and call.role == "embedding" and status == 400:
+    if call.role == "embedding" and (
+        (kind == "denied" and status == 400) or (status in _BACKENDS and _OF_BATCH.search(error.searchable))
+    ):
         kind = "refused"  # a batch that is too large is made smaller by who asks
     wait = _retry_after(headers)
     suffix = f", error {deciding}" if deciding not in {0, status} else ""
@@ -141,13 +145,25 @@ def _error_in_reply(body: object) -> object:
         return {"error": error}
     if not isinstance(choices, list) or not choices:
         has_failed = body.get("success") is False or body.get("base_resp") or body.get("object") == "error"
-        has_failed = has_failed or (choices is None and read_error(body, b"").status)
+        has_failed = has_failed or (choices is None and "usage" not in body and _tells_fault(body))
         return body if has_failed and not body.get("data") else None
     errors = [choice.get("error") for choice in choices if isinstance(choice, dict)]
     if errors and all(errors):
         return {"error": errors[0]}
-    ended = {choice.get("finish_reason") for choice in choices if isinstance(choice, dict)}
+    ended = {_finish_reason(choice) for choice in choices if isinstance(choice, dict)}
     return {"error": "the reply ended in an error"} if ended == {"error"} else None
+
+
+def _finish_reason(choice: Mapping[str, Any]) -> str:
+    """Return the word for how it ended; SGLang's own form is a record with its type."""
+    reason = choice.get("finish_reason")
+    return str(reason.get("type") if isinstance(reason, dict) else reason or "stop")
+
+
+def _tells_fault(body: object) -> bool:
+    """Say whether a body without any part of a reply names a status or says what is wrong."""
+    error = read_error(body, b"")
+    return bool(error.status) or fault(0, error) != "failed"
 
 
 def _has_text(body: object) -> bool:
@@ -251,10 +267,10 @@ def _choice(one: Mapping[str, Any]) -> Choice:
 
     Some servers put the whole answer where thoughts belong; where a reply has ended, that is its text.
     """
-    message = one.get("message") or {}
+    message = one.get("message") or one.get("delta") or {"content": one.get("text")}  # some gateways' forms
     text = _text(message.get("content"))
-    apart = _text(message.get("reasoning_content") or message.get("reasoning"))
-    finish = str(one.get("finish_reason") or "stop")
+    apart = _thought(next(filter(None, map(message.get, _THOUGHTS)), None)) or _thought_parts(message.get("content"))
+    finish = _finish_reason(one)
     ids = _token_ids(one.get("token_ids"))
     refusal = message.get("refusal")
     if refusal and not text.strip():
@@ -274,13 +290,44 @@ def _token_ids(ids: object) -> tuple[int, ...]:
     return tuple(ids) if is_ids and isinstance(ids, list) else ()
 
 
+# Where thoughts stand beside the content: DeepSeek and SGLang, vLLM and OpenRouter, Ollama, others.
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_content", "reasoning_text", "thoughts")
+
+
 def _text(content: object) -> str:
-    """Return a message's content: a text, or a list of parts of which the texts count."""
+    """Return a message's content: a text, or a list of parts of which the texts count that are no thoughts."""
     if isinstance(content, list):
-        return "".join(_text(part.get("text") if isinstance(part, dict) else part) for part in content)
+        parts = (part for part in content if not _is_thought(part))
+        return "".join(_text(part.get("text") if isinstance(part, dict) else part) for part in parts)
     if content is None or isinstance(content, str):
         return content or ""
     raise TypeError("a message's content is neither text nor parts")
+
+
+def _is_thought(part: object) -> bool:
+    """Mistral's and Anthropic's parts of type thinking, others' of type reasoning, Google's with a flag."""
+    if not isinstance(part, dict):
+        return False
+    return part.get("thought") is True or re.search("think|reason|thought", str(part.get("type"))) is not None
+
+
+def _thought_parts(content: object) -> str:
+    parts = [part for part in content if _is_thought(part)] if isinstance(content, list) else []
+    return "\n".join(filter(None, map(_thought, parts)))
+
+
+def _thought(value: object) -> str:
+    """Return a thought's text, in whatever form it comes: nothing hangs on it but how much was thought."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(map(_thought, value[:1000]))
+    if isinstance(value, dict):
+        return next(filter(None, (_thought(value.get(name)) for name in _THOUGHT_TEXTS)), "")
+    return ""
+
+
+_THOUGHT_TEXTS = ("text", "thinking", "reasoning", "content", "summary")
 
 
 def _usage(body: Mapping[str, Any]) -> Usage:
@@ -288,14 +335,19 @@ def _usage(body: Mapping[str, Any]) -> Usage:
 
     Tokens that only the total holds are thoughts, and are billed as completion.
     """
-    usage = _mapping(body.get("usage"))
-    of_prompt, of_completion = (_mapping(usage.get(f"{part}_tokens_details")) for part in ("prompt", "completion"))
-    prompt, completion = _first(usage, "prompt_tokens", "input_tokens"), _first(usage, *_COMPLETION)
-    total = _count(usage.get("total_tokens"))
+    usage = _counts(next(filter(None, map(body.get, _USAGE)), None))
+    of_prompt, of_completion = (
+        next(filter(None, (_counts(usage.get(f"{name}tokensdetails")) for name in names)), {})
+        for names in (("prompt", "input"), ("completion", "output"))
+    )
+    prompt, completion = _first(usage, *_PROMPT), _first(usage, *_COMPLETION)
+    if not _first(usage, "prompttokens"):  # Anthropic's: what its cache read and wrote is counted beside the input
+        prompt += sum(_first(usage, name) for name in _BESIDE_INPUT)
+    total = _first(usage, "totaltokens", "totaltokencount")
     prompt = prompt or max(0, total - completion)
     completion = max(completion, total - prompt)
-    reasoning = _count(of_completion.get("reasoning_tokens")) or _count(usage.get("reasoning_tokens"))
-    cached = _count(of_prompt.get("cached_tokens")) or _first(usage, *_CACHED)
+    reasoning = _first(of_completion, "reasoningtokens") or _first(usage, "reasoningtokens", "thoughtstokencount")
+    cached = _first(of_prompt, "cachedtokens") or _first(usage, *_CACHED)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -304,8 +356,19 @@ def _usage(body: Mapping[str, Any]) -> Usage:
     )
 
 
-_COMPLETION = ("completion_tokens", "output_tokens")
-_CACHED = ("prompt_cache_hit_tokens", "cached_tokens")  # DeepSeek's name, Moonshot's place
+# Names as `_counts` writes them: OpenAI's, Anthropic's and Bedrock's, Google's.
+_USAGE = ("usage", "usageMetadata", "usage_metadata")
+_PROMPT = ("prompttokens", "inputtokens", "prompttokencount")
+_COMPLETION = ("completiontokens", "outputtokens", "candidatestokencount")
+_BESIDE_INPUT = ("cachereadinputtokens", "cachecreationinputtokens", "cachewriteinputtokens")
+# DeepSeek's name, Moonshot's place, Anthropic's and Google's names
+_CACHED = ("promptcachehittokens", "cachedtokens", "cachereadinputtokens", "cachedcontenttokencount")
+
+
+def _counts(value: object) -> Mapping[str, Any]:
+    """Return the counts under their names in small letters without underscores."""
+    named = _mapping(value)
+    return {str(name).lower().replace("_", ""): count for name, count in list(named.items())[:50]}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -258,6 +258,10 @@ def _why_unsent(error: Exception, way: _Way) -> tuple[Kind, str]:
         return "account", "nothing was sent: its key or a header holds what no header can, such as a line feed"
     number = error.errno if isinstance(error, OSError) else None
     detail = f", {os.strerror(number)}" if number is not None and number > 0 else ""
+    if isinstance(error, aiohttp.ClientConnectorSSLError):  # its number is none of the system's
+        detail = ": it speaks no TLS, or none that is spoken here; without TLS its URL begins with http://"
+    elif isinstance(error, aiohttp.ClientConnectorDNSError):
+        detail = ": its host name is not known here"
     hint = "; the environment's proxy is not used: set `proxy: environment` to use it" if way.has_ignored_proxy else ""
     return "failed", f"cannot connect: {_name(error)}{detail}{hint}"
 

@@ -11,6 +11,7 @@ from lrq.cli.common import echo, json_option, settings_options
 from lrq.cli.progress import process_options, work_on
 from lrq.config import OVERRIDES, Settings, load_settings
 from lrq.domain.errors import UsageError
+from lrq.domain.printable import one_line
 from lrq.ledger import backlog, intakes, open_ledger
 from lrq.ledger import runs as runs_
 from lrq.ledger.engine import SETTLING
@@ -71,7 +72,11 @@ def resume(
             trainings = backlog.reopen_trainings(conn, stored.id)
             echo(f"{reopened} items are asked again, {trainings} trainings started again", err=True)
         backlog.advance_run(ledger, conn, stored.id, frozen.schedule)
+        state = runs_.get_run(conn, run).state
+    for key in dict.fromkeys(skip):
+        echo(f"item {one_line(key)} is left out", err=True)
     if detach:
+        echo(f"run {run} is {state}{'; `lrq up` goes on with it' if state == 'active' else ''}", err=True)
         return 0
     return work_on(ledger, settings, run, judges=judges, samplers=samplers, as_json=as_json)
 

@@ -8,18 +8,22 @@ Finish = Literal["end", "length", "withheld", "cut"]
 # OpenAI, Anthropic, Google, Cohere, Mistral, Bedrock, TGI, llama.cpp, Together, AI21 and their gateways.
 _END = {
     "stop", "stopped", "end", "end_turn", "endoftext", "end_of_text", "eos", "eos_token", "stop_sequence", "stop_token",
-    "complete", "completed", "done", "finish", "finished", "success", "normal",
+    "complete", "completed", "done", "finish", "finished", "success", "normal", "eos_found", "eos_token_id", "im_end",
+    "stop_string", "stop_str", "stop_token_id", "stopped_eos", "stopped_word",
 }  # fmt: skip
 _LENGTH = {
     "length", "limit", "max_length", "max_tokens", "max_new_tokens", "max_output_tokens", "max_completion_tokens",
     "model_length", "token_limit", "context_length", "model_context_window_exceeded", "incomplete",
+    "max_tokens_reached", "token_limit_reached", "output_limit", "stopped_limit", "error_limit",
 }  # fmt: skip
 _WITHHELD = {
     "content_filter", "content_filtered", "content_moderation", "sensitive", "safety", "recitation", "blocklist",
     "prohibited_content", "spii", "image_safety", "guardrail_intervened", "refusal", "refused", "moderation",
-    "blocked", "filtered", "censored", "error_toxic",
+    "blocked", "filtered", "censored", "error_toxic", "model_armor", "jailbreak", "content_policy",
+    "content_policy_violation", "risk",
 }  # fmt: skip
-_PREFIX = re.compile(r"^(?:finish|stop)_?reason_")
+_PREFIX = re.compile(r"^(?:finish|stop|done)_?reason[_.]")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def finish_of(reason: str) -> Finish:
@@ -28,7 +32,8 @@ def finish_of(reason: str) -> Finish:
     What follows a colon is the server's detail. A server that gives no reason is taken to have ended: the transport
     writes "stop" for it.
     """
-    word = re.sub(r"[\s-]+", "_", reason[:80].split(":", 1)[0].strip().casefold())
+    word = _CAMEL.sub("_", reason[:80].split(":", 1)[0].strip(" <|>"))
+    word = re.sub(r"[\s-]+", "_", word.casefold())
     word = _PREFIX.sub("", word)
     if word in _END:
         return "end"

@@ -4,17 +4,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_WORD = r"(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|(?:inner|internal)[ _-]?(?:monologue|thoughts?))"
+_WORD = (
+    r"(?:(?:thinking|thought|reasoning)[ _-]?process|chain[ _-]?of[ _-]?thoughts?|cot|think(?:ing)?|thoughts?|reasoning"
+    r"|reflection|scratchpad|(?:inner|internal)[ _-]?(?:monologue|thoughts?)|思考)"
+)
+_OPEN, _SHUT = r"(?:[<＜]|&lt;)", r"(?:[>＞]|&gt;)"  # some servers escape what looks like HTML
 _BAR = r"[|｜]"
 _JOIN = r"[ _▁-]?"
+_THINKING = r"(?:thought|think(?:ing)?|reasoning)"
 # Opening and closing marks, each with a name of its own by which the two find each other.
 _TAG = re.compile(
-    rf"[<＜](?P<end>\s?/)?\s?(?P<tag>(?:[a-z]{{1,16}}[:_.-]?)?{_WORD})(?:\s[^<>\n]{{0,100}})?[>＞]"
+    rf"{_OPEN}(?P<end>\s?[/\\])?\s?(?P<tag>(?:[a-z]{{1,16}}[:_.-]?)?{_WORD})(?:\s[^<>\n]{{0,100}}?)?{_SHUT}"
     rf"|\[(?P<square_end>/)?(?P<square>think(?:ing)?|thoughts?|reasoning)\]"
     rf"|◁(?P<diamond_end>/)?(?P<diamond>think(?:ing)?)▷"
-    rf"|<{_BAR}(?P<token_end>(?:/|end{_JOIN}(?:of{_JOIN})?)(?:thought|think(?:ing)?)"
-    rf"|(?:thought|think(?:ing)?){_JOIN}end|inner_suffix){_BAR}>"
-    rf"|<{_BAR}(?P<token>(?:(?:begin|start){_JOIN}(?:of{_JOIN})?)?(?:thought|think(?:ing)?)(?:{_JOIN}start)?"
+    rf"|<{_BAR}(?P<token_end>(?:/|end{_JOIN}(?:of{_JOIN})?){_THINKING}"
+    rf"|{_THINKING}{_JOIN}end|inner_suffix){_BAR}>"
+    rf"|<{_BAR}(?P<token>(?:(?:begin|start){_JOIN}(?:of{_JOIN})?)?{_THINKING}(?:{_JOIN}start)?"
     rf"|inner_prefix){_BAR}>"
     r"|(?P<gemma><unused94>(?:thought\b)?|<\|channel>\s?(?:thought|analysis)\b)|(?P<gemma_end><unused95>|<channel\|>)",
     re.IGNORECASE,

@@ -35,7 +35,7 @@ def safe_url(url: str) -> str:
     """
     scheme, separator, address = url.partition("://")
     if not separator:
-        return url if re.fullmatch(r"[\w./~-]*", url) else "***"
+        return url if re.fullmatch(r"(?:[\w.-]+:\d{1,5}(?=/|$))?[\w./~-]*", url) else "***"
     _, sign, target = address.rpartition("@")
     target, hash_, _ = target.partition("#")
     target, question, query = target.partition("?")

@@ -36,7 +36,8 @@ def pause(conn: sa.Connection, refusal: Refusal) -> str:
         else f", or leave the item out with `lrq resume {quote(run)} --skip {quote(key)}`"
     )
     reason = (
-        f"the endpoint {whom}: {refusal.reason}; mend its key, credit, url or model, then `lrq resume {quote(run)}`"
+        f"the {refusal.call.role}'s endpoint {whom}: {refusal.reason}; "
+        f"mend its key, credit, url or model, then `lrq resume {quote(run)}`"
         f"{others}"
     )
     runs_.halt(conn, refusal.purpose.run, state="paused", by="account", reason=reason)

@@ -141,6 +141,11 @@ _CAUSES: tuple[tuple[_Test, str, bool], ...] = (
         "ends the TLS connection: it wants a certificate of ours (?ssl_certfile=…&ssl_keyfile=…), or speaks no TLS",
         False,
     ),
+    (
+        _words("NO_CERTIFICATE_OR_CRL_FOUND", "PEM lib", "KEY_VALUES_MISMATCH", "NO_START_LINE"),
+        "cannot be asked: a file that its URL names holds no certificate, or not the key of it (PEM)",
+        False,
+    ),
     (_raised(ssl.SSLError), "does not speak TLS, or no version of it that we do; without TLS it is redis://", False),
     (
         _words("without any password configured", "no password is set"),
@@ -197,7 +202,7 @@ _CAUSES: tuple[tuple[_Test, str, bool], ...] = (
     ),
     (_words("Protocol Error", "InvalidResponse"), "is no Redis: it answers in another protocol", False),
     (
-        _raised(TypeError, ValueError),
+        lambda chain, text: _raised(TypeError, ValueError)(chain, text) or "Invalid SSL" in text,
         "cannot be asked: its URL has an option or a value that is none (ssl_cert_reqs=none, ssl_ca_certs=FILE …)",
         False,
     ),

@@ -88,7 +88,7 @@ async def test_what_is_denied_to_all_is_the_account_s(ledger: Ledger, redis_serv
         asked = [ask(bench, f"forbidden {item}", item) for item in range(1, 9)]
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert {type(one) for one in found} == {RunHalted}
-        assert "refuses every call, of item item-" in bench.row().reason
+        assert "the judge's endpoint refuses every call, of item item-" in bench.row().reason
         assert {row.state for row in bench.calls()} == {"unknown"}  # free to be asked again
         assert len(server.requests) <= 8 * 3
 

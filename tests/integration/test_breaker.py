@@ -52,11 +52,18 @@ async def ask_all(bench: Bench, count: int, kind: str = "helpfulness") -> list[A
 
 
 @pytest.mark.parametrize(
-    ("text", "advice"), [("I would say eight.\x1b[31m", "the prompt's form"), ("", "raise judge.reasoning_tokens")]
+    ("text", "finish", "advice"),
+    [
+        ("I would say eight.\x1b[31m", "stop", "the prompt's form"),
+        ("", "stop", "raise judge.reasoning_tokens"),
+        ("", "MAX_TOKENS", "raise judge.reasoning_tokens"),
+        ("", "SAFETY", "loosen the server's filter"),
+        ("I would say eight. [[8]]", "abort", "why it ends its replies so"),
+    ],
 )
-async def test_a_judge_that_can_never_be_read_pauses_the_run(scene: Scene, text: str, advice: str) -> None:
+async def test_a_judge_that_can_never_be_read_pauses_the_run(scene: Scene, text: str, finish: str, advice: str) -> None:
     """Twenty calls, and the few in flight; the reason has a reply in printable letters, and what to set."""
-    async with scene(lambda _: says(text)) as bench:
+    async with scene(lambda _: says(text, finish)) as bench:
         found = await ask_all(bench, 100)
         assert all(isinstance(one, RunHalted) for one in found)
         assert LIMIT <= len(bench.requests) <= 2 * LIMIT

@@ -59,7 +59,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
             while not listens(int(ports[name])):
                 assert time.monotonic() < deadline, name
                 time.sleep(0.05)
-        yield ports | {"ca": str(folder / "ca.pem")}
+        yield ports | {"ca": str(folder / "ca.pem"), "key": str(folder / "key.pem")}
 
 
 CASES = [
@@ -78,6 +78,9 @@ CASES = [
     ("rediss://localhost:{tls}/0", "not trusted here"),
     ("rediss://127.0.0.1:{tls}/0?ssl_ca_certs={ca}", "another host name"),
     ("rediss://localhost:{tls}/0?ssl_ca_certs=/nowhere.pem", "a file that does not exist"),
+    ("rediss://localhost:{tls}/0?ssl_ca_certs={key}", "holds no certificate"),
+    ("rediss://localhost:{tls}/0?ssl_certfile={ca}&ssl_keyfile={ca}", "holds no certificate, or not the key"),
+    ("rediss://localhost:{tls}/0?ssl_cert_reqs=never", "an option or a value that is none"),
     ("rediss://localhost:{plain}/0", "does not speak TLS"),
     ("redis://127.0.0.1:{plain}/0?pasword=" + PASSWORD, "an option or a value that is none"),
     ("unix:///nowhere/redis.sock", "its socket"),

@@ -20,7 +20,8 @@ def test_an_item_that_is_left_out_costs_nothing_more(lrq: World) -> None:
     """It fails with the reason; the others are judged as ever, and `--failed` does not bring it back."""
     path = lrq.write("items", journals(3, 2))
     pause(lrq, path)
-    lrq("resume", "items", "--skip", "item-01", "--detach")
+    said = lrq("resume", "items", "--skip", "item-01", "--detach").err
+    assert said.splitlines() == ["item item-01 is left out", "run items is active; `lrq up` goes on with it"]
     lrq.work("items")
     status = lrq.status("items")
     assert (status["state"], status["items"]) == ("done", {"done": 2, "failed": 1})
@@ -37,7 +38,7 @@ def test_several_items_may_be_left_out_and_the_last_one_ends_the_run(lrq: World)
     path = lrq.write("items", journals(2, 2))
     pause(lrq, path)
     skips = [word for name in ("item-00", "item-01", "item-01") for word in ("--skip", name)]
-    lrq("resume", "items", *skips, "--detach")
+    assert "run items is done\n" in lrq("resume", "items", *skips, "--detach").err
     assert lrq.status("items")["state"] == "done"
     assert lrq.status("items")["items"] == {"failed": 2}
 

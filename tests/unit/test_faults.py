@@ -93,6 +93,33 @@ ACCOUNT = {
     "in a reply": (200, {"error": {"code": 402, "message": "Insufficient credits."}}),
     "one-api": (500, {"error": {"message": "用户额度不足, 剩余额度: 0", "type": "new_api_error"}}),
     "a redirect": (307, b""),
+    "xAI: spent": (
+        429,
+        {
+            "code": "Some resource has been exhausted",
+            "error": "Your team t has either used all available credits or reached its monthly spending limit.",
+        },
+    ),
+    "Groq: spend": (400, openai("API access is blocked because a spend alert was crossed", "blocked_api_access")),
+    "Mistral: subscription": (403, {"message": "Your subscription is inactive"}),
+    "Together: no card": (429, openai("You must add a credit card to your account to use this model")),
+    "Bedrock: no card": (403, {"message": "INVALID_PAYMENT_INSTRUMENT: A valid payment instrument must be provided."}),
+    "Bedrock: signature": (403, {"message": "The request signature we calculated does not match the signature sent."}),
+    "Fireworks: 402": (402, {"fault": {"faultstring": "Rate limit quota violation"}}),
+    "Novita": (403, {"code": 403, "reason": "NOT_ENOUGH_BALANCE", "message": "not enough balance"}),
+    "Nebius: trial": (403, {"detail": "Your trial credits have been exhausted"}),
+    "a trial": (429, {"error": {"message": "Your trial has expired"}}),
+    "Upstage": (403, openai("You have used up all your credits")),
+    "Vercel: no card": (403, openai("AI Gateway requires a valid credit card on file to service requests.")),
+    "new-api": (403, openai("token quota is not enough, token remain quota: $0.00", type_="new_api_error")),
+    "GitHub: day": (429, openai("Rate limit of 50 per 86400s exceeded for UserByModelByDay. Wait 45000 seconds")),
+    "Zhipu: day, in words": (429, {"error": {"message": "该 API 已达今日调用次数限额，请联系客服购买"}}),
+    "DashScope: key, Chinese": (400, {"code": "InvalidApiKey", "message": "提供的 API 密钥无效。"}),
+    "Hunyuan, in a 200": (
+        200,
+        {"Response": {"Error": {"Code": "FailedOperation.ResourcePackExhausted", "Message": "资源包余量已用尽"}}},
+    ),
+    "Spark, in a 200": (200, {"code": 11200, "message": "AppIdNoAuthError:授权错误", "sid": "s"}),
 }
 THROTTLED = {
     "OpenAI": (
@@ -140,6 +167,27 @@ THROTTLED = {
         },
     ),
     "quoted in a wrapper": (400, openai('{"error":{"code":429,"message":"later"}}')),
+    "Groq: minute": (
+        429,
+        openai(
+            "Rate limit reached for model `m` in organization `o` on tokens per minute (TPM): Limit 12000, Used 11500, "
+            "Requested 1800. Please try again in 6.5s. Need more tokens? Upgrade to Dev Tier today at billing"
+        ),
+    ),
+    "Fireworks": (429, {"fault": {"faultstring": "Rate limit quota violation. Quota limit  exceeded."}}),
+    "Bedrock through LiteLLM": (
+        429,
+        openai('litellm.RateLimitError: BedrockException - {"message":"Too many tokens"}'),
+    ),
+    "Moonshot: organization": (429, openai("Your account o<ak> request reached organization max RPM: 3")),
+    "DashScope: Chinese": (429, {"code": "Throttling.RateQuota", "message": "请求速率超过限制，请降低请求频率。"}),
+    "Zhipu: in words": (429, {"error": {"message": "该模型当前访问量过大，请您稍后再试"}}),
+    "xAI": (429, {"code": "Some resource has been exhausted", "error": "Too many requests: your limit is RPS=1"}),
+    "Cerebras": (429, {"message": "Tokens per minute limit exceeded", "code": "token_quota_exceeded"}),
+    "GitHub: minute": (429, openai("Rate limit of 10 per 60s exceeded for UserByModelByMinute.")),
+    "a budget of a minute": (429, {"message": "budget of tokens per minute exceeded"}),
+    "Baidu, in a 200": (200, {"error_code": 18, "error_msg": "Open api qps request limit reached"}),
+    "Hunyuan, in a 200": (200, {"Response": {"Error": {"Code": "RequestLimitExceeded", "Message": "超过了频率限制"}}}),
 }
 REFUSED = {
     "OpenAI: too long": (400, openai("This model's maximum context length is 8192", "context_length_exceeded")),
@@ -172,6 +220,12 @@ REFUSED = {
     "llama.cpp": (500, openai("the request exceeds the available context size")),
     "validation": (422, {"detail": [{"loc": ["body", "messages"], "msg": "is no list", "type": "type_error"}]}),
     "law": (451, b""),
+    "Moonshot: length": (400, openai("Invalid request: Your request exceeded model token limit: 8192")),
+    "Moonshot: risk": (400, openai("The request was rejected because it was considered high risk")),
+    "DeepSeek: risk": (400, openai("Content Exists Risk")),
+    "Zhipu: length": (400, {"error": {"message": "Prompt 超长"}}),
+    "DashScope: length, Chinese": (400, {"code": "InvalidParameter", "message": "输入长度超出范围[1, 30720]"}),
+    "DashScope: content, Chinese": (400, {"message": "输入数据可能包含不适当的内容。"}),
 }
 DENIED = {
     "a page": (403, b"<html><title>403 Forbidden</title></html>"),
@@ -217,10 +271,26 @@ def test_what_servers_write_tells_whose_fault_it_is(status: int, body: Any, kind
     assert (outcome.kind, list(outcome.choices)) == (kind, [])
 
 
-def test_a_batch_of_texts_that_is_refused_is_made_smaller_by_who_asks() -> None:
-    """An embedding server's 400 is the request's own, whatever its words."""
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, {"errors": [{"message": "bad"}]}, "refused"),
+        (400, {"message": "batch size is invalid, it should not be larger than 10"}, "refused"),
+        (400, {"code": 1214, "message": "input数组最大不得超过64条"}, "refused"),
+        (413, {"error": "batch size 61 > maximum allowed batch size 32"}, "refused"),
+        (422, {"message": "batch size 61 > maximum allowed batch size 32"}, "refused"),
+        (424, {"error": "Inference failed: batch too large", "error_type": "backend"}, "refused"),
+        (429, openai("too many tokens in batch; the max is 120000 tokens per batch"), "refused"),
+        (500, openai("input is too large to process. increase the physical batch size"), "refused"),
+        (500, {"error": "CUDA out of memory. Tried to allocate 20 GiB"}, "refused"),
+        (500, {"error": "internal error"}, "failed"),
+        (429, {"error": "Model is overloaded", "error_type": "overloaded"}, "throttled"),
+    ],
+)
+def test_a_batch_of_texts_that_is_refused_is_made_smaller_by_who_asks(status: int, body: Any, kind: str) -> None:
+    """An embedding server's 400 is the request's own, whatever its words, and so is a batch that it cannot hold."""
     texts = Call(role="embedding", endpoint="e", model="m", input=("a", "b"))
-    assert read(400, {"errors": [{"message": "bad"}]}, texts).kind == "refused"
+    assert read(status, body, texts).kind == kind
 
 
 @pytest.mark.parametrize("comment", [": OPENROUTER PROCESSING\n\n", "\ufeff", "         \n\n"])
@@ -244,6 +314,7 @@ def test_an_error_that_says_nothing_beside_a_reply_is_none(error: Any) -> None:
         (b"", 0),
         (b"not json", 8),
         ({"odd": 1}, 9),
+        ({"message": "rate limit exceeded", "usage": {"prompt_tokens": 3}}, 61),  # it counts: a model was at work
         ({"error": {"code": 502, "message": "down"}}, None),  # an error that can be read is no answer
         (b"<html>portal</html>", None),
     ],

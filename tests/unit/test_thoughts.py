@@ -28,6 +28,13 @@ from lrq.domain.thoughts import split_thoughts
         "T<|end|><|start|>assistant<|channel|>final<|message|>A",
         "A\n<think>T</think>",
         "<think>T</thinking>A",
+        "<thinking_process>T</thinking_process>A",
+        "<chain_of_thought>T</chain_of_thought>A",
+        "<思考>T</思考>A",
+        "<think>T<\\think>A",
+        "&lt;think&gt;T&lt;/think&gt;A",
+        "<|start_of_reasoning|>T<|end_of_reasoning|>A",
+        "<|channel|>commentary<|message|>T<|end|><|start|>assistant<|channel|>final<|message|>A",
     ],
 )
 def test_a_thought_is_parted_from_the_answer(reply: str) -> None:

@@ -1,8 +1,10 @@
 """What is made of a server's status, headers and body."""
 
+import copy
 import json
 import math
 import time
+from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any
 
@@ -55,6 +57,13 @@ def test_a_reply_is_its_text_finish_and_counts() -> None:
         ({"content": "<think>r"}, "", "r"),  # it never ends
         ({"content": "<think>r</think>"}, "<think>r</think>", ""),  # whoever reads it may look into it
         ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab", ""),
+        ({"content": [{"type": "thinking", "thinking": [{"text": "r"}]}, {"type": "text", "text": "a"}]}, "a", "r"),
+        ({"content": [{"type": "reasoning", "text": "r"}, {"type": "text", "text": "a"}]}, "a", "r"),
+        ({"content": [{"thought": True, "text": "r"}, {"text": "a"}]}, "a", "r"),
+        ({"content": "a", "reasoning": {"summary": ["r"]}}, "a", "r"),
+        ({"content": "a", "reasoning": 7}, "a", ""),
+        ({"content": "a", "thinking": "r"}, "a", "r"),
+        ({"content": None, "thinking": "a"}, "a", ""),
         ({}, "", ""),
         (None, "", ""),
     ],
@@ -97,6 +106,29 @@ def test_a_refusal_in_a_field_of_its_own_is_none_of_the_answers() -> None:
             {"prompt_tokens": 5, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}},
             Usage(prompt_tokens=5, completion_tokens=9, reasoning_tokens=7),
         ),
+        ({"input_tokens": 5, "output_tokens": 2}, Usage(prompt_tokens=5, completion_tokens=2)),
+        (  # Anthropic's: what the cache holds is beside the input
+            {"input_tokens": 5, "cache_read_input_tokens": 90, "cache_creation_input_tokens": 10, "output_tokens": 3},
+            Usage(prompt_tokens=105, completion_tokens=3, cached_tokens=90),
+        ),
+        (  # the same as gateways write it
+            {"prompt_tokens": 105, "completion_tokens": 3, "cache_read_input_tokens": 90},
+            Usage(prompt_tokens=105, completion_tokens=3, cached_tokens=90),
+        ),
+        (
+            {
+                "input_tokens": 50,
+                "input_tokens_details": {"cached_tokens": 40},
+                "output_tokens": 20,
+                "output_tokens_details": {"reasoning_tokens": 15},
+            },
+            Usage(prompt_tokens=50, completion_tokens=20, cached_tokens=40, reasoning_tokens=15),
+        ),
+        ({"inputTokens": 5, "outputTokens": 3, "totalTokens": 8}, Usage(prompt_tokens=5, completion_tokens=3)),
+        (
+            {"promptTokenCount": 50, "candidatesTokenCount": 4, "thoughtsTokenCount": 30, "totalTokenCount": 84},
+            Usage(prompt_tokens=50, completion_tokens=34, reasoning_tokens=30),
+        ),
         ([1], Usage()),
         (None, Usage()),
     ],
@@ -104,6 +136,13 @@ def test_a_refusal_in_a_field_of_its_own_is_none_of_the_answers() -> None:
 def test_counts_are_whole_and_never_negative(counted: Any, usage: Usage) -> None:
     """What is no count is none, and costs no reply; what only the total holds is completion."""
     assert read(chat({"content": "a"}, usage=counted)).usage == usage
+
+
+def test_google_s_counts_stand_under_a_name_of_their_own() -> None:
+    """Some gateways pass them through."""
+    counted = {"promptTokenCount": 5, "totalTokenCount": 9, "cachedContentTokenCount": 3}
+    outcome = read(chat({"content": "a"}, usageMetadata=counted))
+    assert outcome.usage == Usage(prompt_tokens=5, completion_tokens=4, cached_tokens=3)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +165,60 @@ def test_what_is_no_reply_is_a_failure_that_may_be_charged(body: Any) -> None:
     assert (outcome.kind, outcome.unknown, list(outcome.choices)) == ("failed", False, [])
     assert outcome.unread == len(body if isinstance(body, bytes) else orjson.dumps(body))
     assert outcome.reason
+
+
+REPLY = {
+    "id": "r",
+    "object": "chat.completion",
+    "model": "m",
+    "error": None,
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": [{"type": "text", "text": "[[7]]"}], "reasoning": "r"},
+            "finish_reason": "stop",
+            "error": None,
+        }
+    ],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}},
+}
+ODD = [None, True, 0, -1, 1e300, "", "x", [], [[]], [None], [1], {}, {"type": "stop"}, {"a": {"b": [None]}}]
+
+
+def variants(body: Any, odd: Any) -> Iterator[Any]:
+    """Yield the body with `odd` in the place of each of its values, one after another."""
+    yield odd
+    for place in body if isinstance(body, dict) else range(len(body)) if isinstance(body, list) else ():
+        for value in variants(body[place], odd):
+            changed = copy.copy(body)
+            changed[place] = value
+            yield changed
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_whatever_stands_in_a_reply_nothing_is_raised(odd: Any) -> None:
+    """A reply that was paid for would pass for none, and be asked for again."""
+    for body in variants(REPLY, odd):
+        outcome = read(body)
+        assert outcome.kind in {"ok", "failed"}, body
+        assert not outcome.unknown, body
+        assert all(isinstance(choice.finish, str) for choice in outcome.choices), body
+    for error in variants({"error": {"message": "m", "code": 1, "details": [{"a": 1}]}}, odd):
+        assert read(error, 400).kind in {"refused", "account", "denied", "throttled"}, error
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"), [({"type": "stop", "matched": 2}, "stop"), (None, "stop"), (1, "1"), ({}, "None")]
+)
+def test_a_finish_reason_is_a_word(reason: Any, finish: str) -> None:
+    """In a record it is its type; what has none is no end."""
+    assert [choice.finish for choice in read(chat({"content": "a"}, reason)).choices] == [finish]
+
+
+@pytest.mark.parametrize("form", [{"text": "a"}, {"delta": {"content": "a"}}, {"message": None, "text": "a"}])
+def test_a_text_in_another_place_is_a_reply(form: dict[str, Any]) -> None:
+    """Gateways answer in the form of completions, or of a stream's one and only piece."""
+    assert [choice.text for choice in read({"choices": [form]}).choices] == ["a"]
 
 
 def test_a_page_instead_of_a_reply_is_charged_to_nobody() -> None:

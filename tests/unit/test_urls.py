@@ -20,6 +20,8 @@ from lrq.domain.urls import broker_url_problem, database_url_problem, redis_url_
         ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
         ("amqp://me:secret@h//;amqp://me:secret@i//", "amqp://***@i//"),
         ("/run/redis.sock", "/run/redis.sock"),
+        ("h:8000/v1", "h:8000/v1"),
+        ("me:secret", "***"),
         ("secret words", "***"),
     ],
 )
