@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from lrq.cli.common import console, echo_json, json_option, settings_options
-from lrq.cli.figures import table
+from lrq.cli.figures import decimal, percent, table
 from lrq.config import Settings
 from lrq.domain.audit import CHECKS
 from lrq.ledger import open_ledger
@@ -40,12 +40,13 @@ def audit(run: str, as_json: bool, settings: Settings) -> None:
 
 def _print(facts: dict[str, Any]) -> None:
     out = console()
-    figures = table("check", "of", "figure", "counted", "doubt")
+    figures = table("check", "figure", "counted", "doubt")
     for each in facts["figures"]:
-        value, is_rank = each["value"], each["check"] == "reward against length"
-        shown = "–" if value is None else f"{value:.2f}" if is_rank else f"{value:.0%}"
+        is_rank = each["check"] == "reward against length"
+        value = decimal(each["value"]) if is_rank else percent(each["value"])
         counted = f"{each['count']:,} {CHECKS[each['check']][0]}"
-        figures.add_row(each["check"], each["of"], shown, counted, each["doubt"])
+        figures.add_row(" · ".join(filter(None, (each["check"], each["of"]))), value, counted, each["doubt"])
+    figures.columns[3].justify = "left"
     out.print(figures)
     doubts = sum(bool(each["doubt"]) for each in facts["figures"])
     of = f"{facts['items']:,} of {facts['of']:,} items" if facts["items"] < facts["of"] else f"{facts['of']:,} items"

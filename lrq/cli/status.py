@@ -163,7 +163,7 @@ def round_tables(rounds: list[dict[str, Any]]) -> list[RenderableType]:
     """What each round brought, where there are several; they are counted from 0."""
     if not rounds:
         return []
-    made = table("round", "rewarded", "mean reward", "pairs", "mean margin")
+    made = table("round", "rewarded", "mean reward", "rows", "mean margin")
     for one in rounds:
         means = ("–" if one[name] is None else f"{one[name]:.3f}" for name in ("reward", "margin"))
         reward, margin = means
