@@ -1,7 +1,8 @@
 """Take the pictures of the documentation: `python docs/screenshots.py [viewer] [work]`.
 
 Journals of the examples are judged by judge-sim in a temporary LRQ_HOME; the machine's Chromium shows the run, and
-Flower while another one works. Needs lrq[dev,monitor], Redis and Chromium (apt-get install chromium).
+Flower while another one works. Needs lrq[dev,monitor], Redis, Chromium and a Chinese font
+(apt-get install chromium fonts-wqy-microhei).
 """
 
 import asyncio
