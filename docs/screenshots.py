@@ -1,7 +1,8 @@
 """Take the pictures of the documentation: `python docs/screenshots.py [viewer] [work]`.
 
 Journals of the examples are judged by judge-sim in a temporary LRQ_HOME; the machine's Chromium shows the run, and
-Flower while another one works. Needs lrq[dev,monitor], Redis and Chromium (apt-get install chromium).
+Flower while another one works. Needs lrq[dev,monitor], Redis, Chromium and a Chinese font
+(apt-get install chromium fonts-wqy-microhei).
 """
 
 import asyncio
@@ -42,7 +43,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
 RUN = "journals"
 COLOURS = 255  # of a picture: they stay small
 PORT = 5599  # of Flower, while its picture is taken
-WORKS_SECONDS = 75  # of a run, before its picture is taken
+RPM = 1500  # of the run at work: it lasts long enough for curves
 
 
 def write_dataset(path: Path, seed: int = 4) -> None:
@@ -141,13 +142,13 @@ async def shoot_work(home: Path) -> None:
         chromium() as browser,
     ):
         env = {**os.environ, "LRQ_HOME": str(home), "LRQ_REDIS_URL": f"unix://{socket}", "FLOWER_BASIC_AUTH": "ada:ada"}
-        env |= {"LRQ_JUDGE_URL": running.url, "LRQ_JUDGE_MODEL": "judge-sim", "LRQ_JUDGE_RPM": "2400"}
+        env |= {"LRQ_JUDGE_URL": running.url, "LRQ_JUDGE_MODEL": "judge-sim", "LRQ_JUDGE_RPM": str(RPM)}
         started = [await start([find_server().path, "--port", "0", "--unixsocket", str(socket), "--save", ""], env)]
         try:
             started.append(await start([lrq, "flower", "--port", str(PORT)], env))
             words = ["run", str(home / "work.jsonl"), "--no-train", "--price", "2.5,10,0.25", "--max-cost", "50"]
             started.append(await start([lrq, *words], env))
-            await asyncio.sleep(WORKS_SECONDS)
+            await half_done(home)
             credentials = {"username": "ada", "password": "ada"}
             context = await browser.new_context(viewport=SIZE, http_credentials=credentials)
             page = await context.new_page()
@@ -160,6 +161,20 @@ async def shoot_work(home: Path) -> None:
                 if process.returncode is None:
                     process.terminate()
                 await process.wait()
+
+
+async def half_done(home: Path) -> None:
+    """Wait until half of the items of the run at work are at their end."""
+    ledger = open_ledger(Settings(home=home))
+    share = 0.0
+    while share < 0.5:
+        await asyncio.sleep(1)
+        with ledger.reading() as conn:
+            found = runs.find_run(conn, "work")
+        if found is not None:
+            progress = progress_of(ledger, found)
+            share = progress["ended"] / max(1, progress["items"])
+    ledger.close()
 
 
 async def start(argv: list[str], env: dict[str, str]) -> asyncio.subprocess.Process:

@@ -16,6 +16,7 @@ PAGES = {
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "benchmarks.md",
 }
+_SOURCE = re.compile(r"""(\b(?:src|srcset))="docs/([^"]+)\"""")  # of a picture on a page from outside docs/
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -44,4 +45,4 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return text
         return match[0]  # it leads nowhere, which the build says
 
-    return _LINK.sub(rewrite, markdown)
+    return _SOURCE.sub(rf'\1="{up}\2"', _LINK.sub(rewrite, markdown))

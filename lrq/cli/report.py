@@ -1,6 +1,6 @@
 """lrq report: a run in numbers, and two runs on the same items beside each other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from lrq.cli.common import console, echo, echo_json, json_option, settings_options
-from lrq.cli.figures import table
-from lrq.cli.status import caching, cut_off, in_round, round_tables, spent
+from lrq.cli.figures import amount, decimal, percent, table
+from lrq.cli.status import cut_off, round_tables
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, open_ledger
@@ -60,57 +60,108 @@ def _find(ledger: Ledger, name: str) -> Run:
         return runs_.get_run(conn, name)
 
 
-# ----- for people
+# ----- for people, in the words of the viewer (lrq/view/static/overview.js)
 
 
 def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
-    done, all_ = facts["items"].get("done", 0), sum(facts["items"].values())
-    yield Text(
-        f"run {facts['run']}, recipe {facts['recipe']}, {facts['state']}: {done} of {all_} items, "
-        f"{facts['responses']} responses, {facts['set_aside']} lines rejected"
-    )
+    yield Text(f"{facts['run']} · {facts['state']} · {facts['recipe']}", style="bold")
+    if facts["reason"]:
+        yield Text(str(facts["reason"]))
+    yield _headline(facts)
+    yield Text("Scores", style="bold")
     yield _score_table(facts)
-    yield _call_table(facts)
+    if facts["trainings"]:
+        yield Text("Training", style="bold")
+        yield from map(Text, _trainings(facts))
     yield from round_tables(list(facts["rounds"]))
+    if facts["before_after"]:
+        yield Text("Before and after training", style="bold")
+        yield _evaluation_table(facts["before_after"])
+    yield Text("Cost by dimension", style="bold")
+    yield _call_table(facts)
     yield from map(Text, _sentences(facts))
+    yield Text("")
+    yield Text("Errors", style="bold")
+    yield _error_table(facts)
     if "compared" in facts:
         yield from _compared_parts(facts["run"], facts["compared"])
 
 
+def _headline(facts: Mapping[str, Any]) -> RenderableType:
+    money = facts["money"]
+    figures = {
+        "items": f"{facts['items'].get('done', 0):,} / {sum(facts['items'].values()):,}",
+        "responses": f"{facts['responses']:,}",
+        "mean reward": decimal(facts["reward"]["mean"]),
+        "rows": f"{facts['pairs']['count']:,}",
+        "mean margin": decimal(facts["pairs"]["margin"]),
+        "calls": f"{facts['calls']['calls']:,}",
+        "cached tokens": percent(facts["calls"]["cache_hit_rate"]),
+        "money": amount(None if money["unpriced_calls"] and not money["spent"] else money["spent"]),
+    }
+    rows = table(*figures)
+    rows.add_row(*figures.values())
+    return rows
+
+
 def _score_table(facts: Mapping[str, Any]) -> RenderableType:
-    rows = table("dimension", "mean", "deviation", "scored", "n/a", "unscored")
-    for name, spread in facts["dimensions"].items():
-        counts = (str(spread[state]) for state in ("values", "not_applicable", "unscored"))
-        rows.add_row(name, _number(spread["mean"]), _number(spread["deviation"]), *counts)
+    rows = table("dimension", "mean", "deviation", "values", "not applicable", "unscored")
     reward = facts["reward"]
-    rows.add_row("reward", _number(reward["mean"]), _number(reward["deviation"]), str(reward["values"]), "", "")
+    rows.add_row("reward", decimal(reward["mean"]), decimal(reward["deviation"]), f"{reward['values']:,}", "", "")
+    for name, spread in facts["dimensions"].items():
+        counts = (f"{spread[state]:,}" for state in ("values", "not_applicable", "unscored"))
+        rows.add_row(name, decimal(spread["mean"]), decimal(spread["deviation"]), *counts)
+    return rows
+
+
+def _trainings(facts: Mapping[str, Any]) -> Iterator[str]:
+    for each in facts["trainings"]:
+        reason = f" ({each['reason']})" if each["reason"] else ""
+        yield f"Training of {each['rows']:,} rows in round {each['round']}: {each['state']}{reason}"
+
+
+def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> RenderableType:
+    names = ("round", "before", "after", "difference", "95 % interval", "better", "worse", "items")
+    rows = table("evaluations", *names)
+    for pair in evaluations:
+        means = (decimal(pair[name]) for name in ("mean_before", "mean_after", "difference"))
+        interval = "–" if pair["interval"] is None else " – ".join(map(decimal, pair["interval"]))
+        counts = (f"{pair[name]:,}" for name in ("better", "worse", "items"))
+        rows.add_row(f"{pair['before']} → {pair['after']}", str(pair["round"]), *means, interval, *counts)
     return rows
 
 
 def _call_table(facts: Mapping[str, Any]) -> RenderableType:
-    rows = table("calls", "bought", "reused", "an item", "prompt", "cached", "reply", "cost", "saved")
-    for name, part_ in facts["dimensions"].items():
-        rate = f"{part_['cached_tokens'] / part_['prompt_tokens']:.0%}" if part_["prompt_tokens"] else "–"
-        tokens = (f"{part_['prompt_tokens']:,}", rate, f"{part_['completion_tokens']:,}")
-        money = ("unpriced" if part_[part] is None else f"{part_[part]:,.4f}" for part in ("cost", "saved"))
+    rows = table("dimension", "calls", "reused", "an item", "prompt", "cached", "reply", "money", "saved")
+    for name, usage in facts["dimensions"].items():
+        rate = percent(usage["cached_tokens"] / usage["prompt_tokens"] if usage["prompt_tokens"] else None)
+        counts = (f"{usage['prompt_tokens']:,}", rate, f"{usage['completion_tokens']:,}")
+        money = (amount(usage[part]) for part in ("cost", "saved"))
         rows.add_row(
-            name, f"{part_['calls']:,}", f"{part_['reused']:,}", f"{part_['calls_per_item']:g}", *tokens, *money
+            name, f"{usage['calls']:,}", f"{usage['reused']:,}", f"{usage['calls_per_item']:g}", *counts, *money
         )
     return rows
 
 
 def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
-    pairs = facts["pairs"]
-    yield f"{pairs['count']} pairs, mean margin {_number(pairs['margin'])}; money {spent(facts['money'])}"
-    yield from caching(dict(facts))
-    yield from cut_off({"cut": facts["cut_responses"], "count": facts["responses"]})
-    yield from (f"no pair for {number} items: {reason}" for reason, number in facts["no_pair"].items())
+    money = facts["money"]
+    if money["saved_by_caches"]:
+        yield f"Prompt caches saved {amount(money['saved_by_caches'])}."
+    if money["max_cost"]:
+        yield f"Budget {amount(money['max_cost'])}, spent {amount(money['spent'])}."
     if len(facts["servers"]) > 1:
-        yield "replies by server: " + ", ".join(f"{name} {number:,}" for name, number in facts["servers"].items())
-    for each in facts["trainings"]:
-        yield f"training of {each['rows']} rows{in_round(each, facts['rounds'])}: {each['state']} {each['reason']}"
-    if facts["state"] == "done" and facts["reason"]:
-        yield str(facts["reason"])
+        yield "Replies by server: " + ", ".join(f"{name} {number:,}" for name, number in facts["servers"].items())
+    yield from cut_off({"cut": facts["cut_responses"], "count": facts["responses"]})
+
+
+def _error_table(facts: Mapping[str, Any]) -> RenderableType:
+    made = table("what", "how many", "why")
+    kinds = {"unscored": "unscored", "failed": "failed items", "no_pair": "no row", "rejected": "rejected lines"}
+    for name, words in kinds.items():
+        for reason, number in facts[name].items():
+            made.add_row(words, f"{number:,}", reason)
+    made.columns[2].justify, made.columns[2].no_wrap = "left", False
+    return made if made.rows else Text("None: every line was used and every score was given.")
 
 
 def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -121,7 +172,7 @@ def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableTy
     for name, score in [*facts["dimensions"].items(), ("reward", facts["reward"])]:
         figures = ("mean", "other_mean", "difference", "absolute_difference", "rank_correlation")
         order = "–" if score["same_order"] is None else f"{score['same_order']:.0%} of {score['pairs']:,}"
-        rows.add_row(name, str(score["count"]), *(_number(score[figure]) for figure in figures), order)
+        rows.add_row(name, str(score["count"]), *(decimal(score[figure]) for figure in figures), order)
     yield rows
     rows = table("what the scores took", "calls A", "calls B", "tokens A", "tokens B")
     first, second = (facts["took"][name] for name in names)
@@ -131,7 +182,3 @@ def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableTy
     yield rows
     if facts["same_pairs"] is not None:
         yield Text(f"{facts['items_with_pairs']} items have a pair in both, the same in {facts['same_pairs']:.0%}")
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

@@ -3,8 +3,10 @@
 from typing import Any
 
 import click
+from rich.table import Table
 
-from lrq.cli.common import echo, echo_json, json_option, settings_options
+from lrq.cli.common import console, echo, echo_json, json_option, settings_options
+from lrq.cli.figures import amount, decimal, table
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.printable import one_line
@@ -58,60 +60,119 @@ def _find(ledger: Ledger, name: str) -> int:
     return int(items[0].id)
 
 
+# ----- for people, in the words of the viewer (lrq/view/static/item.js)
+
+
 def _print(facts: dict[str, Any], full: bool) -> None:
-    echo(f"item {facts['id']}: {facts['state']} {one_line(facts['reason'] or '')}".rstrip(), bold=True)
-    if facts["round"]:
-        echo(f"round: {facts['round']}")
-    echo(f"question: {one_line(facts['question'] or '')}")
-    echo(f"context: {facts['context_chars']:,} characters")
-    for row in facts["rows"]:
-        margin = "" if row["margin"] is None else f", margin {row['margin']:.3f}"
-        echo(f"pair: {row['chosen']} over {row['rejected']}{margin}")
-    for response in facts["responses"]:
-        _print_response(response, full)
-    for part in facts["extraction"] if full else ():
-        echo(f"\nextracted from {part['chunk'][0]:,} to {part['chunk'][1]:,}:")
-        _quote(part["text"])
-    reasks = sum(call["attempt"] > 0 for call in facts["calls"])
-    echo(f"\n{len(facts['calls'])} calls, {reasks} of them asked again")
-
-
-def _print_response(response: dict[str, Any], full: bool) -> None:
-    reward = response["reward"]
-    summary = "no reward yet" if reward is None else _value(reward["value"], reward["reason"])
-    cut = ", cut by max_new_tokens" if response["is_cut"] else ""
-    echo(f"\nresponse {response['k']}: {summary}{cut}", bold=True)
-    text = response["text"]
-    if text:
-        _quote(_cut(text, full))
+    margins = ", ".join(decimal(row["margin"]) for row in facts["rows"] if row["margin"] is not None)
+    words = [facts["id"], facts["state"], f"margin {margins}" if margins else "", one_line(facts["reason"] or "")]
+    words.append(f"round {facts['round']}" if facts["round"] else "")
+    echo(" · ".join(filter(None, words)), bold=True)
+    echo(f"Question: {one_line(facts['question'] or '') or 'This item has no question.'}")
+    echo(f"Document: {facts['context_chars']:,} characters")
+    names = _response_names(facts["responses"])
+    roles = _roles(facts["rows"])
+    if facts["responses"]:
+        echo("\nResponses", bold=True)
+        console().print(_response_table(facts["responses"], names, roles))
     else:
-        echo(f"  (no text: {response['reason']})")
+        echo("\nThere is no response yet.")
+    for response in facts["responses"]:
+        _print_response(response, names[_ref(response)], roles.get(_ref(response), ""), full)
+    if full and facts["extraction"]:
+        echo("\nFor all responses", bold=True)
+    for part in facts["extraction"] if full else ():
+        echo(f"extraction, {part['chunk'][0]:,} to {part['chunk'][1]:,}:")
+        _quote(part["text"])
+    echo("\nCalls", bold=True)
+    costs = [call["cost"] for call in facts["calls"] if call["cost"] is not None]
+    reasks = sum(call["attempt"] > 0 for call in facts["calls"])
+    money = amount(sum(costs) if costs else None)
+    echo(f"{len(facts['calls']):,} calls, {reasks:,} asked again, {money}")
+
+
+def _ref(response: dict[str, Any]) -> tuple[int, int]:
+    return response["prompt"], response["k"]
+
+
+def _response_names(responses: list[dict[str, Any]]) -> dict[tuple[int, int], str]:
+    """Name responses by k, and by prompt and k where there are several prompts."""
+    has_many = len({response["prompt"] for response in responses}) > 1
+    return {(prompt, k): f"{prompt}.{k}" if has_many else str(k) for prompt, k in map(_ref, responses)}
+
+
+def _roles(rows: list[dict[str, Any]]) -> dict[tuple[int, int], str]:
+    """Return chosen or rejected by response."""
+    sides = ((turn[role], role) for row in rows for turn in row["turns"] for role in ("chosen", "rejected"))
+    return {tuple(side): role for side, role in sides if isinstance(side, tuple | list)}
+
+
+def _response_table(
+    responses: list[dict[str, Any]], names: dict[tuple[int, int], str], roles: dict[tuple[int, int], str]
+) -> Table:
+    dimensions = sorted({score["dimension"] for response in responses for score in response["scores"]})
+    made = table("response", "reward", *dimensions)
+    for response in responses:
+        words = (names[_ref(response)], roles.get(_ref(response), ""), "cut" if response["is_cut"] else "")
+        scores = {score["dimension"]: score for score in response["scores"]}
+        cells = ("–" if name not in scores else _cell(scores[name]) for name in dimensions)
+        made.add_row(" ".join(filter(None, words)), _reward(response), *cells)
+    return made
+
+
+def _cell(score: dict[str, Any]) -> str:
+    if score["value"] is not None:
+        return decimal(score["value"])
+    return "unscored" if score["state"] == "unscored" else "n/a"
+
+
+def _reward(response: dict[str, Any]) -> str:
+    return decimal(response["reward"]["value"] if response["reward"] else None)
+
+
+def _print_response(response: dict[str, Any], name: str, role: str, full: bool) -> None:
+    cut = "cut by max_new_tokens" if response["is_cut"] else ""
+    reason = one_line(response["reward"]["reason"]) if response["reward"] else ""
+    length = f"{len(response['text']):,} characters" if response["text"] else ""
+    words = (f"\nresponse {name}", role, _reward(response), length, cut, reason)
+    echo(" · ".join(filter(None, words)), bold=True)
+    if response["text"]:
+        _quote(_cut(response["text"], full))
+    else:
+        echo(f"  no text: {one_line(response['reason'])}")
     if full and response["written"]:
         echo("  all that was written:")
         _quote(response["written"])
     for score in response["scores"]:
-        echo(f"  {score['dimension']}: {_value(score['value'], score['reason'])}", fg="cyan")
-        if score["judge"] and "statements" not in score:
-            _quote(_cut(score["judge"], full), 4)
-        if score.get("statements_left_out"):
-            echo(f"    {score['statements_left_out']} further statements were not checked: they are too many")
-        if score.get("passages_left_out"):
-            echo(f"    {len(score['passages_left_out'])} passages were not looked at: they have no embedding")
-        for statement in score.get("statements", ()):
-            echo(f"    {statement['mark'] or 'unscored'}: {one_line(statement['text'])}")
-            if full:
-                _print_evidence(statement)
+        _print_score(score, full)
+
+
+def _print_score(score: dict[str, Any], full: bool) -> None:
+    value = score["state"].replace("_", " ") if score["value"] is None else decimal(score["value"])
+    reason = f" ({one_line(score['reason'])})" if score["reason"] else ""
+    echo(f"  {score['dimension']}: {value}{reason}", fg="cyan")
+    if score["judge"] and (full or "statements" not in score):
+        echo("    the judge's words:")
+        _quote(_cut(score["judge"], full), 4)
+    for name in ("statements_left_out", "passages_left_out"):
+        if left_out := score.get(name):
+            count = left_out if isinstance(left_out, int) else len(left_out)
+            echo(f"    {name.replace('_', ' ')}: {count:,}")
+    if statements := score.get("statements", ()):
+        echo(f"    statements ({len(statements)})")
+    for statement in statements:
+        echo(f"    {statement['mark'] or 'unscored'}: {one_line(statement['text'])}")
+        if full:
+            _print_evidence(statement)
 
 
 def _print_evidence(statement: dict[str, Any]) -> None:
-    _quote(statement["judge"] or "", 6)
+    if statement["judge"]:
+        echo("      the judge's words:")
+        _quote(statement["judge"], 6)
+    echo(f"      passages ({len(statement['passages'])})")
     for passage in statement["passages"]:
         echo(f"        [{passage['start']:,} to {passage['end']:,}] {one_line(passage['text'])}")
-
-
-def _value(value: float | None, reason: str) -> str:
-    shown = "none" if value is None else f"{value:.2f}"
-    return f"{shown} ({one_line(reason)})" if reason else shown
 
 
 def _cut(text: str, full: bool) -> str:

@@ -163,7 +163,7 @@ def round_tables(rounds: list[dict[str, Any]]) -> list[RenderableType]:
     """Show what each round brought, where there are several; they are counted from 0."""
     if not rounds:
         return []
-    rows = table("round", "rewarded", "mean reward", "pairs", "mean margin")
+    rows = table("round", "rewarded", "mean reward", "rows", "mean margin")
     for round_ in rounds:
         means = ("–" if round_[name] is None else f"{round_[name]:.3f}" for name in ("reward", "margin"))
         reward, margin = means

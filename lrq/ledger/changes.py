@@ -32,9 +32,10 @@ def add_change(ledger: Ledger, conn: sa.Connection, change: Change) -> None:
     conn.execute(changes.insert().values(**names, body=body, at=ledger.now(conn)))
 
 
-def latest_changes(conn: sa.Connection, most: int = 20) -> list[Change]:
-    """Load the latest changes, newest first."""
-    rows = conn.execute(sa.select(changes).order_by(changes.c.id.desc()).limit(most))
+def latest_changes(conn: sa.Connection, most: int = 20, *, what: str = "") -> list[Change]:
+    """Load the latest changes, newest first; `what`: of this kind alone."""
+    query = sa.select(changes).order_by(changes.c.id.desc()).limit(most)
+    rows = conn.execute(query.where(changes.c.what == what) if what else query)
     names = ("who", "what", "subject", "reason", "at")
     return [
         Change(**{name: getattr(row, name) for name in names}, values=orjson.loads(row.body or "{}")) for row in rows

@@ -10,25 +10,22 @@ import sqlalchemy as sa
 
 from lrq.ledger import Ledger
 from lrq.ledger.runs import Run
-from lrq.ledger.schema import calls, items, metrics, responses, rewards, rows, scores
+from lrq.ledger.schema import calls, metrics, rows
+from lrq.reports.run_sample import Place, load_lengths, load_rewards, load_values, of_current_round, pages, sample_items
 
-SAMPLE = 2_000  # items, spread evenly over the run: what is read for the charts does not grow with it
 BINS = 20
-_AT_ONCE = 500  # items in one question to the database
 _MOST_POINTS = 1_500  # in the chart of reward against length
 _MOST_STEPS = 400  # of a training, in its curves
 _FEW = 3  # pairs of values that a correlation needs
-
-Place = tuple[int, int, int]  # (item, prompt, k): a response
 
 
 def run_charts(ledger: Ledger, run: Run) -> dict[str, Any]:
     """Return distributions, correlations, margins, calls by kind and training curves as plain data."""
     with ledger.reading() as conn:
         ids, of = sample_items(conn, run)
-        values = _values(conn, ids)
-        rewarded = _rewards(conn, ids)
-        lengths = _lengths(conn, ids)
+        values = load_values(conn, ids)
+        rewarded = load_rewards(conn, ids)
+        lengths = load_lengths(conn, ids)
         margins = [row.margin for row in _margins(conn, ids) if row.margin is not None]
         kinds = _kinds(conn, ids)
         curves = _curves(conn, run)
@@ -43,14 +40,6 @@ def run_charts(ledger: Ledger, run: Run) -> dict[str, Any]:
         "kinds": kinds,
         "curves": curves,
     }
-
-
-def sample_items(conn: sa.Connection, run: Run, most: int = SAMPLE) -> tuple[list[int], int]:
-    """Return the numbers of at most so many items, spread evenly over the run, and how many it has."""
-    ids = list(conn.execute(sa.select(items.c.id).where(items.c.run_id == run.id).order_by(items.c.id)).scalars())
-    if len(ids) <= most:
-        return ids, len(ids)
-    return [ids[n * len(ids) // most] for n in range(most)], len(ids)
 
 
 def histogram(values: Sequence[float], bins: int = BINS) -> dict[str, Any] | None:
@@ -106,44 +95,9 @@ def _against_length(rewarded: Mapping[Place, float], lengths: Mapping[Place, flo
 # ----- reading
 
 
-def _pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
-
-
-def _values(conn: sa.Connection, ids: Sequence[int]) -> dict[str, dict[Place, float]]:
-    """Values by dimension and response."""
-    values: dict[str, dict[Place, float]] = defaultdict(dict)
-    columns = (scores.c[name] for name in ("item_id", "prompt", "k", "dimension", "value"))
-    query = _current(sa.select(*columns), scores).where(scores.c.state == "value").order_by(scores.c.dimension)
-    for page in _pages(ids):
-        for row in conn.execute(query.where(scores.c.item_id.in_(page))):
-            values[row.dimension][row.item_id, row.prompt, row.k] = row.value
-    return dict(sorted(values.items()))
-
-
-def _rewards(conn: sa.Connection, ids: Sequence[int]) -> dict[Place, float]:
-    query = _current(sa.select(rewards), rewards).where(rewards.c.value.is_not(None))
-    stored = (row for page in _pages(ids) for row in conn.execute(query.where(rewards.c.item_id.in_(page))))
-    return {(row.item_id, row.prompt, row.k): row.value for row in stored}
-
-
-def _lengths(conn: sa.Connection, ids: Sequence[int]) -> dict[Place, float]:
-    """Characters of each response."""
-    length = sa.func.length(responses.c.text).label("chars")
-    query = _current(sa.select(responses.c.item_id, responses.c.prompt, responses.c.k, length), responses)
-    query = query.where(responses.c.text.is_not(None))
-    stored = (row for page in _pages(ids) for row in conn.execute(query.where(responses.c.item_id.in_(page))))
-    return {(row.item_id, row.prompt, row.k): row.chars for row in stored}
-
-
 def _margins(conn: sa.Connection, ids: Sequence[int]) -> Iterator[sa.Row[Any]]:
-    query = _current(sa.select(rows.c.margin), rows)
-    return (row for page in _pages(ids) for row in conn.execute(query.where(rows.c.item_id.in_(page))))
-
-
-def _current(query: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
-    """Keep what belongs to the item's current round."""
-    return query.join(items, items.c.id == table.c.item_id).where(table.c.round == items.c.round)
+    query = of_current_round(sa.select(rows.c.margin), rows)
+    return (row for page in pages(ids) for row in conn.execute(query.where(rows.c.item_id.in_(page))))
 
 
 def _kinds(conn: sa.Connection, ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -151,7 +105,7 @@ def _kinds(conn: sa.Connection, ids: Sequence[int]) -> list[dict[str, Any]]:
     names = ("role", "step", "kind", "state", "attempt", "cost", "latency_ms")
     query = sa.select(*(calls.c[name] for name in names))
     groups: dict[tuple[str, str, str], list[sa.Row[Any]]] = defaultdict(list)
-    for page in _pages(ids):
+    for page in pages(ids):
         for row in conn.execute(query.where(calls.c.item_id.in_(page))):
             groups[row.role, row.step, row.kind].append(row)
     return [_kind(*name, group) for name, group in sorted(groups.items())]

@@ -17,7 +17,7 @@ from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.labels import labels_of
 from lrq.ledger.runs import Run
-from lrq.reports.charts import sample_items
+from lrq.reports.run_sample import sample_items
 
 SAMPLE = 500  # items from which pairs are drawn: all pairs of their responses are weighed
 _PER_ITEM = 3  # pairs of one item, so that labels come from many documents

@@ -18,11 +18,12 @@ import orjson
 from lrq.ledger import Ledger
 from lrq.ledger import items as items_
 from lrq.ledger.runs import Run
-from lrq.reports.charts import run_charts, sample_items
+from lrq.reports.charts import run_charts
 from lrq.reports.item import view_item
 from lrq.reports.labels import label_agreement
 from lrq.reports.listing import item_figures, item_values
 from lrq.reports.run import list_runs, summary
+from lrq.reports.run_sample import sample_items
 from lrq.view.server import STATIC
 
 MOST_ITEMS = 1_000

@@ -204,5 +204,5 @@ def test_evaluations_before_and_after_are_compared(page: Page, ledger: Ledger) -
         conn.execute(runs.update().where(runs.c.id == run.id).values(config=config))
     page.go("#/run/journals")
     table = page.page.locator("section:has(> h2:text('Before and after'))")
-    assert table.locator("tbody td").all_inner_texts() == ["1", "4.50", "6.00", "1.50", "0.52 – 2.48", "2", "0", "2"]
+    assert table.locator("tbody td").all_inner_texts() == ["0", "4.50", "6.00", "1.50", "0.52 – 2.48", "2", "0", "2"]
     assert table.locator("tbody th").inner_text() == "held-before → held-after"

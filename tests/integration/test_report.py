@@ -1,13 +1,18 @@
 """Reports: what a run came to, and how far two runs on the same items agree."""
 
+import re
 from statistics import fmean, pstdev
 
 import pytest
 from inline import World
 from journals import journals
 
+from lrq.cli.figures import amount
 from lrq.domain.comparison import agreement, spearman
+from lrq.view.server import STATIC
 
+# Columns of figures that the viewer draws in another way.
+ONLY_HERE = {"dimension", "mean", "deviation", "values", "reused", "an item", "saved"}
 DIMENSIONS = ["completeness", "faithfulness", "helpfulness", "logicality"]
 
 
@@ -33,8 +38,36 @@ def test_a_report_sums_a_run_up(lrq: World) -> None:
     rounding = status["calls"]["calls"] / 1e6  # a call's cost is rounded up to whole micro-units
     assert saved == pytest.approx(status["calls"]["cached_tokens"] * 0.9 / 1e6, abs=rounding)
     text = lrq("report", "items").out
-    assert f"{status['pairs']} pairs" in text
-    assert f"prompt caches held {status['calls']['cache_hit_rate']:.0%} of all prompt tokens and saved" in text
+    assert re.split(r"\s{2,}", text.splitlines()[4].strip()) == [
+        "3 / 3",
+        "15",
+        f"{facts['reward']['mean']:.2f}",
+        str(status["pairs"]),
+        f"{facts['pairs']['margin']:.2f}",
+        f"{status['calls']['calls']:,}",
+        f"{100 * status['calls']['cache_hit_rate']:.0f} %",
+        amount(status["money"]["spent"]),
+    ]
+    assert f"Prompt caches saved {amount(saved)}." in text
+
+
+@pytest.mark.parametrize(
+    ("words", "titles"),
+    [
+        (("report", "items"), {"Scores", "Errors"}),
+        (("show", "item-00", "--full"), {"Responses", "For all responses", "Calls"}),
+    ],
+)
+def test_headings_are_those_of_the_viewer(lrq: World, words: tuple[str, ...], titles: set[str]) -> None:
+    """Titles and heads of columns are words of the viewer's pages, but for names of dimensions."""
+    lrq.run(lrq.write("items", journals(2, 3)))
+    lines = lrq(*words).out.splitlines()
+    heads = [lines[n - 1] for n, line in enumerate(lines) if re.fullmatch(r" ?─+ *", line)]
+    columns = {name for head in heads for name in re.split(r"\s{2,}", head.strip())} - set(DIMENSIONS)
+    page = set(re.findall(r'"([^"]+)": "', (STATIC / "strings.js").read_text(encoding="utf-8")))
+    assert {"reward", "money"} & columns
+    assert columns <= page | ONLY_HERE
+    assert titles <= set(lines) & page
 
 
 def test_money_of_an_unpriced_run_is_not_nought(lrq: World) -> None:

@@ -18,10 +18,11 @@ from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.schema import items as items_table
 from lrq.ledger.schema import tasks
-from lrq.reports.charts import run_charts, sample_items
+from lrq.reports.charts import run_charts
 from lrq.reports.item import document_part, view_item
 from lrq.reports.labels import label_agreement, label_candidates
 from lrq.reports.listing import Condition, ItemQuery, Range, list_items
+from lrq.reports.run_sample import sample_items
 from lrq.view.server import serve
 
 

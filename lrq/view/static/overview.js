@@ -113,10 +113,10 @@ function table(names, rows) {
 
 function training(curves, trainings) {
   if (!curves.length && !trainings.length) return null;
-  const states = trainings.map((one) => h("p", { class: "note" }, t("Training of {0} rows in round {1}: {2}", count(one.rows), count(one.round + 1), t(one.state)), one.reason ? ` (${one.reason})` : ""));
+  const states = trainings.map((one) => h("p", { class: "note" }, t("Training of {0} rows in round {1}: {2}", count(one.rows), count(one.round), t(one.state)), one.reason ? ` (${one.reason})` : ""));
   const names = Object.keys(CURVES).filter((name) => curves.some((one) => (one.metrics[name] || []).length > 1));
   const cards = names.map((name) => {
-    const series = Object.fromEntries(curves.filter((one) => (one.metrics[name] || []).length).map((one) => [t("round {0}, training {1}", one.round + 1, one.window + 1), one.metrics[name]]));
+    const series = Object.fromEntries(curves.filter((one) => (one.metrics[name] || []).length).map((one) => [t("round {0}, training {1}", one.round, one.window + 1), one.metrics[name]]));
     const [first] = Object.values(series);
     const words = `${figureOrShort(first[0][1])} → ${figureOrShort(first[first.length - 1][1])}`;
     return card(t(CURVES[name]), words, lines(t(CURVES[name]), series));
@@ -128,7 +128,7 @@ function evaluations(found) {
   if (!found.length) return null;
   const rows = found.map((one) => h("tr", {},
     h("th", { scope: "row" }, h("a", { href: hashOf({ run: one.before }) }, one.before), " → ", h("a", { href: hashOf({ run: one.after }) }, one.after)),
-    h("td", {}, count(one.round + 1)), h("td", {}, figure(one.mean_before)), h("td", {}, figure(one.mean_after)), h("td", {}, figure(one.difference)),
+    h("td", {}, count(one.round)), h("td", {}, figure(one.mean_before)), h("td", {}, figure(one.mean_after)), h("td", {}, figure(one.difference)),
     h("td", {}, one.interval ? `${figure(one.interval[0])} – ${figure(one.interval[1])}` : "–"),
     h("td", {}, count(one.better)), h("td", {}, count(one.worse)), h("td", {}, count(one.items))));
   const names = [t("evaluations"), t("round"), t("before"), t("after"), t("difference"), t("95 % interval"), t("better"), t("worse"), t("items")];
