@@ -32,7 +32,9 @@ class Trainings:
 
     def run(self, folder: JobFolder, **_: Any) -> Result:
         job = folder.load()
-        self.jobs.append({"model": job.model, "rows": len(job.rows.read_text().splitlines()), "output": job.output})
+        rows = len(job.rows.read_text().splitlines())
+        known = {"model": job.model, "reference": job.reference_model, "rows": rows, "output": job.output}
+        self.jobs.append(known)
         if self.failing:
             self.failing -= 1
             return Result(state="failed", reason="out of memory")
@@ -174,6 +176,21 @@ def test_new_lines_join_the_round_where_the_run_is(
     assert "One." not in texts
     assert [job["output"].name for job in trainings.jobs] == ["round-0", "round-1", "round-1-window-1"]
     assert trainings.jobs[-1]["model"].name == "round-1"
+
+
+def test_windows_of_a_round_have_its_start_as_their_reference(
+    lrq: World, enqueue: Callable[..., dict[str, Any]], trainings: Trainings
+) -> None:
+    """Each goes on from the model before it; the first begins with the reference itself."""
+    facts = enqueue(questions(3), "--rounds", 2, "--set", "train.every_rows=1")
+    assert (facts["state"], facts["round"]) == ("done", 1), facts["reason"]
+    start = POLICY.resolve()
+    for round_ in range(2):
+        of_round = [job for job in trainings.jobs if job["output"].name.startswith(f"round-{round_}")]
+        assert len(of_round) > 1, "one window is no window"
+        assert [job["model"] for job in of_round] == [start, *(job["output"] for job in of_round[:-1])]
+        assert [job["reference"] for job in of_round] == [None, *[start] * (len(of_round) - 1)]
+        start = of_round[-1]["output"]
 
 
 def test_rounds_of_a_policy_behind_a_url_are_refused(lrq: World, monkeypatch: pytest.MonkeyPatch) -> None:
