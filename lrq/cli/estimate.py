@@ -96,7 +96,7 @@ def estimate(
             for reason, number in seen.reasons.most_common(MOST_REASONS):
                 echo(f"  {number:,} × {reason}", err=True)
     if seen.cannot_pair == items_ and not intent.scores_only:
-        raise UsageError(no_pair(intent.file, seen.most_responses, needed))
+        raise UsageError(no_pair(intent.file, seen.most_responses, needed, is_given=seen.are_given))
     return EXIT_PARTLY if seen.set_aside else 0
 
 
