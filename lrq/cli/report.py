@@ -71,7 +71,7 @@ def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     )
     yield _score_table(facts)
     yield _call_table(facts)
-    yield from round_tables(list(facts["rounds"]))
+    yield from round_tables(facts)
     yield from map(Text, _sentences(facts))
     if "compared" in facts:
         yield from _compared_parts(facts["run"], facts["compared"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -151,7 +152,7 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
         calls.add_row(where, *(figure(one[name]) for name in counts), cost)
     said = [*caching(run), *in_doubt(run), *cut_off(run["responses"]), *pace_lines(run["pace"]), *shortfalls(run)]
     said += [f"no pair for {number} items: {reason}" for reason, number in [*run["no_pair"].items()][:MOST_REASONS]]
-    lines: list[RenderableType] = [scores, calls, *round_tables(run["rounds"]), *map(Text, said)]
+    lines: list[RenderableType] = [scores, calls, *round_tables(run), *map(Text, said)]
     trained = (
         f"training of {one['rows']} rows{in_round(one, run['rounds'])}: {one['state']} {one['reason']}{one['model']}"
         for one in run["trainings"]
@@ -159,8 +160,9 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
     return [*lines, *map(Text, trained)]
 
 
-def round_tables(rounds: list[dict[str, Any]]) -> list[RenderableType]:
-    """What each round brought, where there are several; they are counted from 0."""
+def round_tables(run: Mapping[str, Any]) -> list[RenderableType]:
+    """Draw what each round brought, where there are several; they are counted from 0."""
+    rounds = run["rounds"]
     if not rounds:
         return []
     made = table("round", "rewarded", "mean reward", "pairs", "mean margin")
@@ -168,7 +170,15 @@ def round_tables(rounds: list[dict[str, Any]]) -> list[RenderableType]:
         means = ("–" if one[name] is None else f"{one[name]:.3f}" for name in ("reward", "margin"))
         reward, margin = means
         made.add_row(str(one["round"]), f"{one['rewards']:,}", reward, f"{one['pairs']:,}", margin)
-    return [made]
+    late = [one for one in rounds if one["untrained"]]
+    return [made, *(Text(_untrained(run["run"], one)) for one in late)]
+
+
+def _untrained(run: str, one: Mapping[str, Any]) -> str:
+    return (
+        f"{one['untrained']:,} pairs of round {one['round']} came of a repair when later rounds had begun, and none "
+        f"trains on them: `lrq train {run}` does, on the pairs of all rounds"
+    )
 
 
 def in_round(one: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
