@@ -75,6 +75,20 @@ def test_a_later_window_is_held_to_the_start_of_the_round(tmp_path: Path, settin
     assert "| reference | start |" in (second / "README.md").read_text()
 
 
+def test_a_reference_may_be_an_adapter(tmp_path: Path) -> None:
+    """A round that begins with one: its second window goes on from the next, on the same base."""
+    base = make_policy(tmp_path / "base")
+    files = [make_rows(tmp_path / f"rows-{n}.jsonl", rows=4, seed=n) for n in range(3)]
+    start, first, second = (tmp_path / name for name in ("start", "first", "second"))
+    run(files[0], base, start, "epochs=3", "zero_stage=0", "adapter=lora")
+    run(files[1], start, first, "epochs=3", "zero_stage=0")
+    run(files[2], first, second, f"reference_model={start}", "zero_stage=0")
+    expected = log_probs(AutoModelForCausalLM.from_pretrained(start), AutoTokenizer.from_pretrained(base), files[2])
+    store = second.with_name("second.job") / "reference.jsonl"
+    kept = [json.loads(line)["logp"] for line in store.read_text().splitlines()]
+    assert sorted(kept) == pytest.approx(sorted(part for both in expected for part in both), abs=1e-4)
+
+
 def test_kept_log_probabilities_need_the_reference_model_no_more(tmp_path: Path) -> None:
     """Begun anew with all of them kept, a training writes none a second time and takes the same steps."""
     start, later = make_policy(tmp_path / "start"), make_policy(tmp_path / "later", seed=1)
