@@ -76,17 +76,8 @@ def show_method(home: Path, recipe: str, start: float) -> None:
 
 def show_rubric(home: Path) -> None:
     """Score conversations by two criteria, several in one call, and compare with the examiner's scores."""
-    policy = ("--set", f"policy.path={POLICY}")  # it is asked nothing
-    lrq(
-        "run",
-        write(home / "data", "transcripts", SEED),
-        "--name",
-        "rubric",
-        "--recipe",
-        "rubric",
-        "--no-train",
-        *policy,
-    )
+    file = write(home / "data", "transcripts", SEED)
+    lrq("run", file, "--name", "rubric", "--recipe", "rubric", "--no-train")
     lrq("agreement", "rubric")
 
 

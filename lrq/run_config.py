@@ -27,7 +27,8 @@ from lrq.trainer.loss_names import DEFAULT_LOSS, SUMS, lack
 
 _OF_MODEL = ("endpoint", "model", "extra", "identity", "api")  # a run frozen by an earlier release has no identity
 SCHEDULE = TrainSchedule.model_fields.keys()  # of the train section: ours, the rest is the trainer's
-TRAINING = (TrainJob.model_fields.keys() - {"model", "rows", "output"}) | SCHEDULE  # what it may hold
+# What it may hold: which models are trained on which rows is the rounds' affair.
+TRAINING = (TrainJob.model_fields.keys() - {"model", "reference_model", "rows", "output"}) | SCHEDULE
 PRICED: tuple[Role, ...] = ("judge", "teacher", "embedding", "policy")
 
 

@@ -31,6 +31,7 @@ from lrq.ledger.learned import Fact, all_facts, keep
 from lrq.policy.folder import find
 from lrq.queue import broker
 from lrq.queue.diagnosis import check_servers
+from lrq.recipes import load_recipe
 from lrq.run_config import scored_model, snapshot_config
 from lrq.workers.probing import check_policy
 from lrq.workers.supervisor import unavailable_processes
@@ -87,11 +88,22 @@ def _examine(settings: Settings, *, calls: bool) -> Iterator[Finding]:
         yield _tried("judge", lambda: f"{scored_model(path)}, served by the scorer that `lrq run` and `lrq up` start")
     _keep(settings, adapting)
     if not settings.endpoints("judge"):
-        yield Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
+        yield _no_judge(settings)
     if policy := settings.policy.path:
         yield _tried("policy", lambda: _policy(settings, policy))
     for name, reason in unavailable_processes(settings).items():
         yield Finding(what=f"process {name}", state="note", said=f"does not run here: {reason}")
+
+
+def _no_judge(settings: Settings) -> Finding:
+    """Tell whether the recipe of these settings misses a judge where none is named."""
+    try:
+        recipe = load_recipe(settings.recipe)
+    except LrqError as error:
+        return Finding(what="recipe", state="wrong", said=str(error))
+    if recipe.needs_judge({**recipe.settings, **settings.settings}):
+        return Finding(what="judge", state="wrong", said="none is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL")
+    return Finding(what="judge", state="ok", said=f"none is named, and recipe {recipe.name} asks none")
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:

@@ -96,7 +96,7 @@ def estimate(
             for reason, number in sight.reasons.most_common(MOST_REASONS):
                 echo(f"  {number:,} × {reason}", err=True)
     if sight.cannot_pair == items_ and not intent.scores_only:
-        raise UsageError(no_pair(intent.file, sight.most_responses, needed))
+        raise UsageError(no_pair(intent.file, sight.most_responses, needed, is_given=sight.are_given))
     return EXIT_PARTLY if sight.set_aside else 0
 
 

@@ -73,7 +73,7 @@ def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     if facts["trainings"]:
         yield Text("Training", style="bold")
         yield from map(Text, _trainings(facts))
-    yield from round_tables(list(facts["rounds"]))
+    yield from round_tables(facts)
     if facts["before_after"]:
         yield Text("Before and after training", style="bold")
         yield _evaluation_table(facts["before_after"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -151,7 +152,7 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
         calls.add_row(where, *(figure(each[name]) for name in counts), cost)
     notes = [*caching(run), *in_doubt(run), *cut_off(run["responses"]), *pace_lines(run["pace"]), *shortfalls(run)]
     notes += [f"no pair for {number} items: {reason}" for reason, number in [*run["no_pair"].items()][:MOST_REASONS]]
-    lines: list[RenderableType] = [scores, calls, *round_tables(run["rounds"]), *map(Text, notes)]
+    lines: list[RenderableType] = [scores, calls, *round_tables(run), *map(Text, notes)]
     trained = (
         f"training of {job['rows']} rows{in_round(job, run['rounds'])}: {job['state']} {job['reason']}{job['model']}"
         for job in run["trainings"]
@@ -159,8 +160,9 @@ def run_tables(run: dict[str, Any]) -> list[RenderableType]:
     return [*lines, *map(Text, trained)]
 
 
-def round_tables(rounds: list[dict[str, Any]]) -> list[RenderableType]:
-    """Show what each round brought, where there are several; they are counted from 0."""
+def round_tables(run: Mapping[str, Any]) -> list[RenderableType]:
+    """Show what each round of a `run` brought, where there are several; they are counted from 0."""
+    rounds = run["rounds"]
     if not rounds:
         return []
     rows = table("round", "rewarded", "mean reward", "rows", "mean margin")
@@ -168,7 +170,15 @@ def round_tables(rounds: list[dict[str, Any]]) -> list[RenderableType]:
         means = ("–" if round_[name] is None else f"{round_[name]:.3f}" for name in ("reward", "margin"))
         reward, margin = means
         rows.add_row(str(round_["round"]), f"{round_['rewards']:,}", reward, f"{round_['pairs']:,}", margin)
-    return [rows]
+    late = [round_ for round_ in rounds if round_["untrained"]]
+    return [rows, *(Text(_untrained(run["run"], round_)) for round_ in late)]
+
+
+def _untrained(run: str, round_: Mapping[str, Any]) -> str:
+    return (
+        f"{round_['untrained']:,} rows of round {round_['round']} came of a repair when later rounds had begun, and "
+        f"none trains on them: `lrq train {run}` does, on the rows of all rounds"
+    )
 
 
 def in_round(one: dict[str, Any], rounds: list[dict[str, Any]]) -> str:

@@ -11,6 +11,7 @@ import click
 from lrq.cli.common import echo, raise_file_limit, settings_options
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, UsageError
+from lrq.domain.records import ROLES
 from lrq.ledger import LedgerUnavailable, open_ledger
 from lrq.queue.celery import app, use
 from lrq.queue.diagnosis import broker_problem
@@ -40,7 +41,7 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
 
     Example: lrq worker judge --concurrency 64
     """
-    problem = unavailable_processes(settings).get(name)
+    problem = unavailable_processes(settings, ROLES).get(name)
     if problem and idle:
         return wait_idle(f"{name} has nothing to do here: {problem}")
     if problem:

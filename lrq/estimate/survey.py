@@ -33,6 +33,7 @@ class Seen:
     reasons: Counter[str]  # why
     cannot_pair: int  # items with too few responses
     most_responses: int  # of an item
+    are_given: bool  # all items bring their responses
 
 
 def survey(
@@ -71,6 +72,7 @@ def survey(
         reasons=lines.reasons,
         cannot_pair=short,
         most_responses=most,
+        are_given=reservoir.with_responses == round(reservoir.total.items),
     )
 
 

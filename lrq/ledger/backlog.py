@@ -236,6 +236,13 @@ def requeue_all(conn: sa.Connection, run: int) -> None:
     conn.execute(tasks.update().where(tasks.c.run_id == run, tasks.c.state == "sent").values(state="ready"))
 
 
+def first_unsampled(conn: sa.Connection, run: int, count: int) -> list[int]:
+    """Return the first items, at most so many, whose prompts are not all answered."""
+    states = items.c.state.in_(("unsampled", "sampling"))
+    query = sa.select(items.c.id).where(items.c.run_id == run, states).order_by(items.c.id).limit(count)
+    return list(conn.execute(query).scalars())
+
+
 def _end(conn: sa.Connection, task: Task) -> bool:
     """End the task; False when another delivery has done so, and the effects are not ours to write."""
     return conn.execute(tasks.delete().where(tasks.c.id == task.id)).rowcount == 1

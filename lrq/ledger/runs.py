@@ -341,12 +341,16 @@ def model_before(conn: sa.Connection, run: int, round_: int, window: int = 0) ->
 
 
 def round_facts(conn: sa.Connection, run: int) -> list[dict[str, Any]]:
-    """Return what each round brought so far: rewarded responses and their mean, rows and their margin, its model."""
+    """Return what each round brought so far: rewarded responses and their mean, rows and their margin, its model.
+
+    `untrained` are rows that a repair made after the trainings of their round.
+    """
     rewarded = sa.select(rewards.c.round, sa.func.count(rewards.c.value).label("rewards"))
     rewarded = rewarded.add_columns(sa.func.avg(rewards.c.value).label("mean"))
     rewarded = rewarded.join(items, items.c.id == rewards.c.item_id).where(items.c.run_id == run)
     of_rewards = {row.round: row for row in conn.execute(rewarded.group_by(rewards.c.round))}
     pairs = sa.select(rows.c.round, sa.func.count().label("number"), sa.func.avg(rows.c.margin).label("margin"))
+    pairs = pairs.add_columns((sa.func.count() - sa.func.count(rows.c.window)).label("untrained"))
     of_rows = {row.round: row for row in conn.execute(pairs.where(rows.c.run_id == run).group_by(rows.c.round))}
     models = {row.round: row.model for row in trainings_of(conn, run) if row.model}
     last = conn.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar_one()
@@ -357,6 +361,7 @@ def round_facts(conn: sa.Connection, run: int) -> list[dict[str, Any]]:
             "reward": of_rewards[round_].mean if round_ in of_rewards else None,
             "pairs": of_rows[round_].number if round_ in of_rows else 0,
             "margin": of_rows[round_].margin if round_ in of_rows else None,
+            "untrained": of_rows[round_].untrained if round_ in of_rows and round_ < last else 0,
             "model": models.get(round_, ""),
         }
         for round_ in range(last + 1)

@@ -3,22 +3,25 @@
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import current_thread, main_thread
 from typing import Protocol
 
 from lrq.config import Settings
 from lrq.domain.errors import LrqError
-from lrq.ledger import Ledger
+from lrq.domain.records import Role
+from lrq.ledger import Ledger, backlog
 from lrq.ledger import runs as runs_
 from lrq.ledger.engine import explain
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue import broker
 from lrq.run_config import load_run_config
+from lrq.workers.cases import load_case, roles_asked
 from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, running_processes, unavailable_processes
 
 _POLL_SECONDS = 0.3
+_LOOKED_AT = 20  # items whose prompts are looked at before anything is paid
 _STOPS = (signal.SIGINT, signal.SIGTERM)  # the first stops orderly, a second one at once
 
 
@@ -95,7 +98,7 @@ def _processes(
             display.say(f"what is up has no {name}, and the run waits for one: `lrq worker {name}` adds it")
         yield lambda: _check_up(settings)
         return
-    _check_able(settings, needed, needs_judge=load_run_config(run.recipe, run.config).needs_judge)
+    check_able(ledger, settings, run, needed)
     supervisor = Supervisor(settings, needed, counts)
     supervisor.start()
 
@@ -157,15 +160,31 @@ def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
     return needed
 
 
-def _check_able(settings: Settings, needed: Sequence[str], *, needs_judge: bool) -> None:
-    """Raise LrqError where one of them cannot run here, or a judge is to be asked and none is named."""
-    missing = unavailable_processes(settings)
+def check_able(ledger: Ledger, settings: Settings, run: Run, needed: Sequence[str]) -> None:
+    """Raise LrqError where one of them cannot run here, or a model is to be asked and none is named."""
+    frozen = load_run_config(run.recipe, run.config)
+    roles = _roles_asked(ledger, run, frozen)
+    missing = unavailable_processes(settings, {"policy"} if "policy" in roles or not roles else roles)
     for name in needed:
         if name in missing:
             instead = "; or stop at the pairs with --no-train" if name == "trainer" else ""
             raise LrqError(f"this run needs a {name}, which cannot run here: {missing[name]}{instead}")
-    if needs_judge and not settings.endpoints("judge"):
+    if "teacher" in roles and not settings.endpoints("teacher"):
+        raise LrqError(f"recipe {frozen.recipe.name} asks a teacher: set LRQ_TEACHER_URL and LRQ_TEACHER_MODEL")
+    if frozen.needs_judge and not settings.endpoints("judge"):
         raise LrqError("no judge is named: set LRQ_JUDGE_URL and LRQ_JUDGE_MODEL (`lrq judge-sim` is an offline one)")
+
+
+def _roles_asked(ledger: Ledger, run: Run, frozen: RunConfig) -> set[Role]:
+    """Return who is to be asked the prompts of the run's next items."""
+    with ledger.reading() as conn:
+        ids = backlog.first_unsampled(conn, run.id, _LOOKED_AT)
+        cases = [load_case(conn, frozen, id_, run.round)[1] for id_ in ids]
+    roles: set[Role] = set()
+    for case in cases:
+        with suppress(Exception):  # of a recipe of the user's own, on stand-ins: such failures are its items'
+            roles |= roles_asked(frozen, case)
+    return roles
 
 
 def _wait(

@@ -31,23 +31,25 @@ def check_pairable(settings: Settings, intent: Intent) -> None:
     if intent.scores_only or not needed or intent.file == "-":
         return
     responses_file = ResponsesFile(intent.responses) if intent.responses else None
-    most = -1
+    most, is_given = -1, True
     recipe = load_recipe(settings.recipe)
     for line in Dataset(intent.file, recipe.needs, responses_file, joins_systems=recipe.joins_systems):
         if line.value is not None:
             most = max(most, count_responses(line.value, config))
+            is_given &= bool(line.value.responses or line.value.blank)
         if most >= needed:
             return
     if most >= 0:  # a file without a usable line is told apart where it is taken in
-        raise UsageError(no_pair(intent.file, most, needed))
+        raise UsageError(no_pair(intent.file, most, needed, is_given=is_given))
 
 
-def no_pair(file: str, most: int, needed: int) -> str:
-    """Say that no item can make a pair, and what to set."""
+def no_pair(file: str, most: int, needed: int, *, is_given: bool) -> str:
+    """Say that no item can make a pair, and what to set; `is_given`: all items bring their responses."""
+    more = "" if is_given else f"--set sample.responses={needed}, or "
     lower = f"--set settings.{SETTING}={most}, or " if most > 1 else ""
     return (
         f"no item of {file} can make a pair: they have {most} responses at most and {needed} are needed "
-        f"({SETTING}): give {lower}--scores-only where scores are all that is wanted"
+        f"({SETTING}): give {more}{lower}--scores-only where scores are all that is wanted"
     )
 
 
@@ -63,4 +65,5 @@ def check_run_pairable(ledger: Ledger, run: Run) -> None:
     total, most = count_given(ledger, run)
     if total and count_unpairable(ledger, run) == total:
         sampled = int(run.config["sample"]["responses"])
-        raise UsageError(no_pair(f"run {run.name}", most or sampled, responses_needed(run.config)))
+        needed = responses_needed(run.config)
+        raise UsageError(no_pair(f"run {run.name}", most or sampled, needed, is_given=bool(most)))

@@ -66,6 +66,7 @@ def _origin(job: TrainJob, rows: Preflight) -> dict[str, object]:
     data = getattr(job, "content_of_rows", "")
     return {
         "base": job.model.name,
+        **({"reference": job.reference_model.name} if job.reference_model else {}),
         "run": job.about.get("run", "none: a file of pairs"),
         "recipe": job.about.get("recipe", "not stated"),
         "judge": job.about.get("judge", "not stated"),

@@ -68,6 +68,7 @@ class TrainJob(_Record):
     """
 
     model: Path  # a folder with safetensors and a tokenizer: policy at the start, and reference
+    reference_model: Path | None = None  # the folder of another reference, as for a later window of a round
     rows: Path  # a TRL preference file, or a folder of them
     output: Path  # the folder of the trained model; must not exist yet
 
@@ -276,6 +277,7 @@ class PreparedJob(TrainJob):
     """A job as it lies in its folder: with hashes of what it trains, for names stay when files are replaced."""
 
     content_of_model: str = ""  # as sampling knows a policy: tokenizer and all, and little is read of large weights
+    content_of_reference_model: str = ""  # alike
     content_of_rows: str = ""
     content_of_also: str = ""
 
@@ -369,9 +371,12 @@ def prepare(path: Path, job: TrainJob) -> JobFolder:
     """
     check_settings(job)
     paths = {"model": find_model(job.model), "rows": find_rows(job.rows), "also": job.also and find_rows(job.also)}
+    paths["reference_model"] = job.reference_model and find_model(job.reference_model)
     job = job.model_copy(update={**paths, "output": job.output.absolute()})
     contents = {"content_of_model": policies.fingerprint(job.model), "content_of_rows": _hashed(job.rows)}
     contents |= {"content_of_also": _hashed(job.also)} if job.also else {}
+    if job.reference_model:
+        contents["content_of_reference_model"] = policies.fingerprint(job.reference_model)
     prepared = PreparedJob.model_validate({**job.model_dump(), **contents})
     folder = JobFolder(path.absolute())
     if folder.job.exists() and _goes_on(folder, prepared):

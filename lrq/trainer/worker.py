@@ -1,5 +1,6 @@
 """One process of a training: rows to tokens, reference, steps, and the finished folder."""
 
+import gc
 import logging
 import os
 import sys
@@ -109,6 +110,8 @@ def run(folder: JobFolder, job: PreparedJob, place: Place) -> Result:
         return Result(state="nothing", reason=_nothing(preflight), preflight=preflight)
     checkpoint = _last_checkpoint(folder, place, progress)
     try:
+        if job.reference_model and job.reads_reference:
+            fill_reference(folder, job, place, tokenizer, preflight, progress)
         trainer = make_trainer(folder, job, place, tokenizer, preflight, progress, fresh=checkpoint is None)
     except Stopping:
         return Result(state="stopped", reason="stopped before the first step", preflight=preflight)
@@ -123,7 +126,8 @@ def make_rows(
     if place.first and not folder.preflight.exists():
         progress.stage("rows")
         model = fingerprint(job.model)
-        reference = f"{model}:{'bf16' if place.bf16 else 'fp32'}"
+        reference = fingerprint(job.reference_model) if job.reference_model else model
+        reference = f"{reference}:{'bf16' if place.bf16 else 'fp32'}"
         ends = end_tokens_of(job.model, tokenizer)
         tally = tokenize(
             read_rows(job.rows, job.also), tokenizer, job, model=reference, target=folder.rows, ends=ends,
@@ -205,7 +209,7 @@ def make_trainer(
     return PreferenceTrainer(
         job=job,
         folder=folder,
-        store=ReferenceStore(job.reference or folder.reference),
+        store=_store(folder, job),
         progress=progress,
         # A restart asks again only where it was not refused before.
         shared_prefix=preflight.shared_prefix in {"", "yes"},
@@ -217,6 +221,39 @@ def make_trainer(
         data_collator=PreferenceCollator(pad_token_id=_padding(tokenizer)),
         peft_config=adapter_config(job, model),
     )
+
+
+def _store(folder: JobFolder, job: PreparedJob) -> ReferenceStore:
+    return ReferenceStore(job.reference or folder.reference)
+
+
+def fill_reference(
+    folder: JobFolder,
+    job: PreparedJob,
+    place: Place,
+    tokenizer: PreTrainedTokenizerBase,
+    preflight: Preflight,
+    progress: Progress,
+) -> None:
+    """Compute the log-probabilities under the reference model that are not kept yet, and let go of it.
+
+    The training itself then has them all in its store. May raise Stopping.
+    """
+    is_complete = [True]
+    if place.first:
+        rows = Dataset.from_file(str(folder.rows))
+        columns = (rows["chosen_keys"], rows["rejected_keys"])
+        keys = {key for column in columns for turns in column for key in turns}
+        is_complete = [keys <= _store(folder, job).load().keys()]
+    torch.distributed.broadcast_object_list(is_complete)
+    if is_complete[0]:
+        return
+    of_reference = job.model_copy(update={"model": job.reference_model, "report_to": ()})
+    trainer = make_trainer(folder, of_reference, place, tokenizer, preflight, progress, fresh=True)
+    del trainer
+    gc.collect()  # of cycles between the trainer and its callbacks
+    if place.gpu:
+        torch.cuda.empty_cache()
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase) -> int:

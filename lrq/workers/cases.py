@@ -1,11 +1,12 @@
 """An item as its recipe sees it, from the ledger."""
 
 from collections.abc import MutableMapping
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from lrq.domain.records import Item
+from lrq.domain.records import Item, Response, Role
 from lrq.ledger import items as items_
 from lrq.recipes import Case
 from lrq.run_config import RunConfig
@@ -36,3 +37,22 @@ def load_case(
         scores=items_.load_scores(conn, item, round_) if with_scores else (),
     )
     return row, case
+
+
+_MOST_PHASES = 8  # of prompts that are made from the answers to earlier ones
+
+
+def roles_asked(frozen: RunConfig, case: Case) -> set[Role]:
+    """Return who is asked the prompts of an item that are not answered yet, by playing them with stand-in answers."""
+    roles: set[Role] = set()
+    for _ in range(_MOST_PHASES):
+        first = len(case.prompts)
+        prompts = frozen.recipe.prompts(case)
+        if not prompts:
+            break
+        roles |= {prompt.by for prompt in prompts}
+        answers = [
+            Response(text=prompt.typical or f"Text {n}.", k=0, prompt=n) for n, prompt in enumerate(prompts, first)
+        ]
+        case = replace(case, prompts=(*case.prompts, *prompts), responses=(*case.responses, *answers))
+    return roles

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ import orjson
 from lrq.config import OVERRIDES, Settings
 from lrq.domain.environment import COMPUTE, PROXIES, SYSTEM, pick
 from lrq.domain.errors import LrqError
-from lrq.domain.records import ROLES
+from lrq.domain.records import ROLES, Role
 from lrq.queue import broker
 from lrq.queue.diagnosis import check_servers
 from lrq.trainer.job import REPORTERS
@@ -73,13 +73,17 @@ class AlreadyUp(LrqError):
     """A supervisor of this LRQ_HOME is running already."""
 
 
-def unavailable_processes(settings: Settings) -> dict[str, str]:
-    """Return the processes of the Procfile that cannot run here → why."""
+def unavailable_processes(settings: Settings, asked: Collection[Role] = ("policy", "teacher")) -> dict[str, str]:
+    """Return the processes of the Procfile that cannot run here, and why.
+
+    `asked`: the roles that a sampler would ask. A judge is among them for few recipes, and the sampler of a machine
+    that has a judge alone would take the prompts that another machine's policy is to answer.
+    """
     reasons: dict[str, str] = {}
     if not broker.is_embedded(settings):
         reasons["redis"] = "LRQ_REDIS_URL names the broker"
     policy = settings.policy
-    if not (policy.path or settings.endpoints("policy") or settings.endpoints("teacher")):
+    if not (policy.path or any(settings.endpoints(role) for role in asked)):
         reasons["sampler"] = "no policy is named; set LRQ_POLICY to a folder or a URL"
     elif policy.path and not _installed("torch", "transformers"):
         reasons["sampler"] = "it needs the training extra; pip install 'lrq[train]'"

@@ -78,7 +78,7 @@ def _prepare(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> JobFold
     rows = path / "pairs.jsonl"
     if not rows.exists() and not _write_rows(engine, task, run, frozen, rows):
         return None
-    folders = {"model": _model(engine, task, frozen), "rows": rows, "output": home / _output(task, frozen)}
+    folders = {**_models(engine, task, frozen), "rows": rows, "output": home / _output(task, frozen)}
     settings = {**train_settings(frozen.config["train"]), "about": about(run.name, frozen.config, task.round)}
     return prepare(path, make_job({**folders, **settings}))
 
@@ -118,12 +118,14 @@ def _write_rows(engine: Engine, task: Task, run: Run, frozen: RunConfig, path: P
     return written
 
 
-def _model(engine: Engine, task: Task, frozen: RunConfig) -> Path:
-    """Return what a training starts from: the model of the one before it, the first from the policy."""
+def _models(engine: Engine, task: Task, frozen: RunConfig) -> dict[str, Path]:
+    """Return what a training starts from, the model of the one before it, and its reference, the round's start."""
     check_trainable(frozen.config)
+    policy = frozen.config["policy"]["path"]
     with engine.ledger.reading() as conn:
-        before = runs_.model_before(conn, task.run, task.round, backlog.window_of(task))
-    return find(before or frozen.config["policy"]["path"])
+        before = runs_.model_before(conn, task.run, task.round, backlog.window_of(task)) or policy
+        start = runs_.model_before(conn, task.run, task.round) or policy
+    return {"model": find(before), **({} if start == before else {"reference_model": find(start)})}
 
 
 def check_trainable(config: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from journals import EXAMPLES, journals, questions
 
 pytest.importorskip("torch")
 
-from lrq.ledger.schema import items, prompts, responses
+from lrq.ledger.schema import items, prompts, responses, rows, scores
 from lrq.policy.folder import fingerprint
 from lrq.trainer.job import NOTE, JobFolder, Result
 from lrq.workers import trainer
@@ -32,7 +32,9 @@ class Trainings:
 
     def run(self, folder: JobFolder, **_: Any) -> Result:
         job = folder.load()
-        self.jobs.append({"model": job.model, "rows": len(job.rows.read_text().splitlines()), "output": job.output})
+        rows = len(job.rows.read_text().splitlines())
+        known = {"model": job.model, "reference": job.reference_model, "rows": rows, "output": job.output}
+        self.jobs.append(known)
         if self.failing:
             self.failing -= 1
             return Result(state="failed", reason="out of memory")
@@ -174,6 +176,43 @@ def test_new_lines_join_the_round_where_the_run_is(
     assert "One." not in texts
     assert [job["output"].name for job in trainings.jobs] == ["round-0", "round-1", "round-1-window-1"]
     assert trainings.jobs[-1]["model"].name == "round-1"
+
+
+def test_pairs_that_a_repair_makes_in_an_earlier_round_are_named(
+    lrq: World, enqueue: Callable[..., dict[str, Any]], trainings: Trainings
+) -> None:
+    """Of split items: their round is over, and the models of later rounds stand; status and report say what to do."""
+    facts = enqueue([{**line, "id": f"i{n}"} for n, line in enumerate(journals(5, 3))], "--recipe", "sppo")
+    assert [one["untrained"] for one in facts["rounds"]] == [0, 0, 0]
+    first = sa.select(items.c.id).where(items.c.key == "i0").scalar_subquery()
+    with lrq.ledger() as ledger, ledger.writing() as conn:  # as if the judge had not been readable
+        conn.execute(rows.delete().where(rows.c.item_id == first))
+        conn.execute(scores.update().where(scores.c.item_id == first).values(state="unscored", value=None, reason="?"))
+    count = len(trainings.jobs)
+    lrq("resume", "r", "--failed", "--detach")
+    lrq.work("r")
+    facts = lrq.status("r")
+    assert (facts["state"], [one["untrained"] for one in facts["rounds"]]) == ("done", [1, 0, 0])
+    assert len(trainings.jobs) == count
+    for command in ("status", "report"):
+        said = " ".join(lrq(command, "r").out.split())
+        assert "1 pairs of round 0 came of a repair" in said
+        assert "`lrq train r` does" in said
+
+
+def test_windows_of_a_round_have_its_start_as_their_reference(
+    lrq: World, enqueue: Callable[..., dict[str, Any]], trainings: Trainings
+) -> None:
+    """Each goes on from the model before it; the first begins with the reference itself."""
+    facts = enqueue(questions(3), "--rounds", 2, "--set", "train.every_rows=1")
+    assert (facts["state"], facts["round"]) == ("done", 1), facts["reason"]
+    start = POLICY.resolve()
+    for round_ in range(2):
+        of_round = [job for job in trainings.jobs if job["output"].name.startswith(f"round-{round_}")]
+        assert len(of_round) > 1, "one window is no window"
+        assert [job["model"] for job in of_round] == [start, *(job["output"] for job in of_round[:-1])]
+        assert [job["reference"] for job in of_round] == [None, *[start] * (len(of_round) - 1)]
+        start = of_round[-1]["output"]
 
 
 def test_rounds_of_a_policy_behind_a_url_are_refused(lrq: World, monkeypatch: pytest.MonkeyPatch) -> None:

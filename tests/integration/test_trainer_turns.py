@@ -1,5 +1,6 @@
 """Ends of turns, token ids as they were drawn, and what a chat template changes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from transformers import PreTrainedTokenizerFast
 from lrq.policy.fingerprint import tokenizer_fingerprint
 from lrq.trainer.job import TrainJob
 from lrq.trainer.rows import BadRow, PreferenceRow, read_row
-from lrq.trainer.tokens import Tally, encode, render, tokenize
+from lrq.trainer.tokens import Chat, Tally, encode, render, tokenize
 from lrq.trainer.turns import turn_end
 
+SPPO_ROW = json.loads((Path(__file__).parents[1] / "golden" / "sppo_rows.json").read_text())
 CONTROL = ("<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>")
 PLAIN = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -51,16 +53,21 @@ def read(data: dict[str, Any]) -> PreferenceRow:
     return found
 
 
-def tokens(data: dict[str, Any], template: str = PLAIN, **known: Any) -> dict[str, str]:
+def tokens(
+    data: dict[str, Any], template: str = PLAIN, *, reads_control_tokens: bool = False, **known: Any
+) -> dict[str, str]:
     """Prompt, chosen and rejected with their control tokens, joined."""
     made = tokenizer(template, **known)
-    [ids] = encode([render(read(data), made)], made)
+    chat = Chat(made, reads_control_tokens=reads_control_tokens)
+    [ids] = encode([render(read(data), chat)], chat)
     return {name.removesuffix("_ids"): made.decode(part) for name, part in ids.items()}
 
 
-def preflight(data: list[dict[str, Any]], template: str, folder: Path) -> tuple[Tally, PreTrainedTokenizerFast]:
+def preflight(
+    data: list[dict[str, Any]], template: str, folder: Path, **settings: Any
+) -> tuple[Tally, PreTrainedTokenizerFast]:
     made = tokenizer(template)
-    job = TrainJob(model=folder, rows=folder, output=folder)
+    job = TrainJob(model=folder, rows=folder, output=folder, **settings)
     return tokenize(
         [read_row(each, n) for n, each in enumerate(data, 1)], made, job, model="m", target=folder / "r"
     ), made
@@ -97,9 +104,37 @@ def test_a_response_that_was_cut_off_gets_no_end(template: str) -> None:
 def test_a_text_has_one_start_and_one_end() -> None:
     """Whether they stand in the text, are added by the tokenizer, or both."""
     text = {"prompt": "<s>why?", "chosen": "yes</s>", "rejected": "no"}
-    assert tokens(text) == {"prompt": "<s>why?", "chosen": "yes</s>", "rejected": "no</s>"}
+    made = tokens(text, reads_control_tokens=True)
+    assert made == {"prompt": "<s>why?", "chosen": "yes</s>", "rejected": "no</s>"}
     text["prompt"] = "why?"
     assert tokens(text, adds_end=True) == {"prompt": "<s>why?", "chosen": "yes</s>", "rejected": "no</s>"}
+
+
+def test_a_chat_that_was_rendered_before_has_one_start_and_one_end() -> None:
+    """SPPO's code adds both once more."""
+    once = {name: SPPO_ROW[name].replace("<s><s>", "<s>").replace("</s></s>", "</s>") for name in ("text", "labelled")}
+    prompt = once["text"].removesuffix(once["labelled"])
+    row = {"prompt": prompt, "chosen": once["labelled"], "rejected": "no"}
+    made = tokens(row, adds_end=True, reads_control_tokens=True)
+    assert (made["prompt"] + made["chosen"], made["chosen"]) == (once["text"], once["labelled"])
+
+
+def test_responses_are_never_cut(tmp_path: Path) -> None:
+    """Of too long a pair the prompt gives way, in its middle, and the pair is dropped where that is not enough.
+
+    SPPO's code cuts the prompt at its end, and then the responses.
+    """
+    golden = SPPO_ROW["truncation"]
+    letters = {name: name[0] * golden[f"{name}_chars"] for name in ("prompt", "chosen", "rejected")}
+    assert len(golden["chosen"]) == golden["max_length"] < len(letters["chosen"]), "what is published is cut"
+    tally, _ = preflight([letters], PLAIN, tmp_path, max_length=golden["max_length"])
+    assert (tally.dropped, tally.lengths) == (1, [])
+    long = {**letters, "prompt": "p" * 100}
+    tally, made = preflight([long], PLAIN, tmp_path, max_length=60)
+    [[prompt, chosen, rejected]] = stored(tmp_path)
+    assert (tally.cut, len(prompt) + len(chosen)) == (1, 60)
+    assert made.decode(chosen) == letters["chosen"] + "</s>"
+    assert made.decode(rejected) == golden["rejected"].lstrip("p").replace("d", "r")
 
 
 def test_contents_in_parts_are_joined() -> None:

@@ -8,6 +8,11 @@ import pytest
 from inline import World
 from journals import journals
 
+from lrq.config import load_settings
+from lrq.domain.errors import LrqError
+from lrq.ledger.runs import get_run
+from lrq.operations.execute import check_able
+
 
 @pytest.mark.parametrize("price", ["1", "1,2,3,4", "inf,1", "nan,1", "a,b", ""])
 def test_half_a_price_is_none(lrq: World, price: str) -> None:
@@ -135,3 +140,59 @@ def test_what_a_run_is_frozen_with_is_not_changed_by_resume(lrq: World) -> None:
         assert "\n" not in said
     lrq("resume", "items", "--detach", "--set", "judge.rpm=5", "--set", "judge.price={input: 1, output: 2}")
     lrq("resume", "items", "--detach", "--set", "settings.min_scored=5")
+
+
+def test_too_few_samples_for_a_pair_are_told_with_what_to_set(lrq: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One response to each system message has nothing to be paired with by rubrics."""
+    monkeypatch.setenv("LRQ_POLICY", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("LRQ_POLICY_MODEL", "m")
+    line = {"id": "a", "question": "Why?", "system": ["Be short.", "Be kind."], "rubrics": ["Is it short?"]}
+    path = lrq.write("asked", [line])
+    words = (path, "--recipe", "janus", "--set", "settings.pair_by=rubric", "--no-train")
+    for command in ("estimate", "enqueue", "run"):
+        assert "--set sample.responses=2, or --scores-only" in lrq(command, *words, code=2, pairs=True).err
+    lrq("enqueue", *words, "--set", "sample.responses=2", pairs=True)
+
+
+def test_a_teacher_that_a_recipe_asks_is_wanted_before_anything_is_paid(
+    lrq: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where items lack what it would write; the policy that then answers is wanted too."""
+    path = lrq.write("asked", [{"id": "a", "question": "Why?"}])
+    words = ("run", path, "--recipe", "janus", "--no-train")
+    monkeypatch.setenv("LRQ_POLICY", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("LRQ_POLICY_MODEL", "m")
+    assert "recipe janus asks a teacher: set LRQ_TEACHER_URL" in lrq(*words, code=1).err
+    monkeypatch.setenv("LRQ_TEACHER_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("LRQ_TEACHER_MODEL", "m")
+    for name in ("LRQ_POLICY", "LRQ_POLICY_MODEL"):
+        monkeypatch.delenv(name)
+    assert "no policy is named" in lrq(*words, "--name", "b", code=1).err
+
+
+def test_a_judge_that_writes_alone_wants_no_policy(lrq: World) -> None:
+    """The recipe rubric asks the judge as policies are asked."""
+    turns = [{"speaker": "Candidate", "text": "I went there."}]
+    path = lrq.write("talks", [{"id": "a", "turns": turns}])
+    lrq("enqueue", path, "--recipe", "evalyaks-1", "--no-train", "--name", "r")
+    settings = load_settings()
+    with lrq.ledger() as ledger:
+        with ledger.reading() as conn:
+            run = get_run(conn, "r")
+        check_able(ledger, settings, run, ["judge", "aggregator", "sampler"])
+        plain = lrq.write("asked", [{"id": "b", "question": "Why?", "context": "So."}])
+        lrq("enqueue", plain, "--no-train", "--name", "p")
+        with ledger.reading() as conn:
+            run = get_run(conn, "p")
+        with pytest.raises(LrqError, match="no policy is named"):
+            check_able(ledger, settings, run, ["judge", "aggregator", "sampler"])
+
+
+def test_the_doctor_misses_no_judge_that_nobody_asks(lrq: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LongPO has none; with its comparison of answers it has."""
+    for name in ("LRQ_JUDGE_URL", "LRQ_JUDGE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    assert "recipe longpo asks none" in lrq("doctor", "--set", "recipe=longpo").out
+    compared = ("--set", "recipe=longpo", "--set", "settings.compare_answers=true")
+    for words in ((), compared):
+        assert "none is named: set LRQ_JUDGE_URL" in lrq("doctor", *words, code=1).out

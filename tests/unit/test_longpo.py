@@ -187,3 +187,40 @@ async def test_the_judge_may_be_asked_which_answer_is_better() -> None:
 
 def test_nothing_is_judged_unless_it_is_asked_for() -> None:
     assert LONGPO.steps_for(LONGPO.settings) == ()
+
+
+def test_both_prompts_of_a_question_show_what_the_released_script_shows() -> None:
+    """The chunk, and all chunks of the document; ours are fenced and ask the question without a lead-in."""
+    golden = GOLDEN["long_prompt"]
+    [row] = golden["rows"]
+    text, chunk = row["prompt"], row["messages"][0]["chunk_prompt"]
+    spans = chunks(text, least=20, most=60)
+    assert [text[span.start : span.end] for span in spans] == golden["chunks"][0]
+    of = replace(case(questions=["Q?"], short_contexts=[chunk]), item=Item(id="doc", context=text, fields={}))
+    of = replace(of, item=replace(of.item, fields={"questions": ["Q?"], "short_contexts": [chunk]}))
+    shown = [prompt.render(text)[0]["content"] for prompt in LONGPO.prompts(of)]
+    assert shown == [f"~~~~\n{chunk}\n~~~~\n\nQ?", f"~~~~\n{text}\n~~~~\n\nQ?"]
+
+
+def test_documents_are_grouped_as_by_the_released_script() -> None:
+    """A row of two turns of each; in a turn, both answers are to one question, and the short one is of its chunk."""
+    golden = GOLDEN["grouping"]
+    brought = {"questions": [f"q{n}" for n in range(4)], "short_contexts": [f"chunk{n}" for n in range(4)]}
+    rows: list[Row] = []
+    for number in range(3):
+        of = case(**brought, settings={"chunks": 2})
+        of = replace(of, item=replace(of.item, id=f"doc{number}"))
+        sides = {"short": "c", "long": "r"}
+        answers = [f"{sides[prompt.name]}{prompt.followup[1:]} {PROSE}" for prompt in LONGPO.prompts(of)]
+        whole = answered(of, *answers)
+        (row,) = LONGPO.rows(whole, [])
+        assert isinstance(row, Row)
+        rows.append(row)
+        texts = {(answer.prompt, answer.k): answer.text for answer in whole.responses}
+        for turn in row.turns:
+            chosen, rejected = (texts[side] for side in (turn.chosen, turn.rejected))  # type: ignore[index]
+            asked = whole.prompts[turn.prompt].followup[1:]
+            assert (chosen[:2], rejected[:2]) == (f"c{asked}", f"r{asked}")
+            assert f"chunk{asked}\n" in whole.prompts[turn.reference or 0].messages[0]["content"]
+    assert len(rows) == golden["rows_postprocess_longpo_pair"]
+    assert [len(row.turns) for row in rows] == golden["turns_each"]

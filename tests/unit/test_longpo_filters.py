@@ -1,6 +1,7 @@
 """Questions that a policy wrote, and answers that are fit to be trained on, in both languages."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,20 @@ def test_answers_are_kept_as_by_the_released_script(golden: dict[str, Any]) -> N
     """Both answers are looked at; a looser bound holds for the rejected one."""
     is_kept = not (unfit(golden["chosen"], most_repeated=0.9) or unfit(golden["rejected"]))
     assert is_kept == _OTHERWISE.get(golden["name"], golden["kept_by_postprocess_longpo_pair"])
+
+
+@pytest.mark.parametrize(("count", "share"), GOLDEN["repetition_ratio_of_prose"])
+def test_prose_repeats_words_and_is_kept(count: int, share: float) -> None:
+    """So many words of prose repeat so large a share of them: below the bound of either answer."""
+    repeated = round(count * share)
+    words = [f"single{_letters(n)}" for n in range(count - repeated)] + [
+        f"often{_letters(n // 2)}" for n in range(repeated)
+    ]
+    text = " ".join(random.Random(0).sample(words, count))
+    assert unfit(text, most_repeated=0.9) == unfit(text) == ""
+    assert unfit(text, most_repeated=share - 0.02) == "a repetition"
+    assert unfit(text, most_repeated=share + 0.02) == ""
+
+
+def _letters(number: int) -> str:
+    return "".join(chr(97 + int(digit)) for digit in str(number))

@@ -27,10 +27,13 @@ def numbers(values: list[float]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def loss_of(case: dict[str, Any], weights: dict[str, float], *, beta: float, betas: dict[str, float]) -> float:
-    """Return the trainer's loss of a golden case: a batch of pairs whose responses are one token long."""
+def loss_of(
+    case: dict[str, Any], weights: dict[str, float], *, beta: float, betas: dict[str, float], tokens: int = 1
+) -> float:
+    """Return the trainer's loss of a golden case: a batch of pairs whose responses are so many tokens long."""
     sides = ("chosen", "rejected")
     log_probs = numbers([value for side in sides for value in case[f"policy_{side}_logps"]])[:, None]
+    log_probs = (log_probs / tokens).repeat(1, tokens)
     outputs = SimpleNamespace(
         log_probs=log_probs, entropy=log_probs, mean_logits=log_probs, is_top1=torch.ones_like(log_probs).bool()
     )
@@ -47,9 +50,9 @@ def loss_of(case: dict[str, Any], weights: dict[str, float], *, beta: float, bet
     }  # fmt: skip
     rows = len(log_probs)
     inputs = {
-        "input_ids": torch.ones(rows, 2).long(),
-        "attention_mask": torch.ones(rows, 2),
-        "completion_mask": torch.tensor([[0, 1]] * rows),
+        "input_ids": torch.ones(rows, 1 + tokens).long(),
+        "attention_mask": torch.ones(rows, 1 + tokens),
+        "completion_mask": torch.tensor([[0] + [1] * tokens] * rows),
         "p_w": numbers(case["chosen_probs_win"]),
         "p_l": numbers(case["chosen_probs_lose"]),
         **{f"ref_{side}_logps": numbers(case[f"reference_{side}_logps"]) for side in sides},
@@ -75,3 +78,15 @@ def test_terms_of_a_sum_have_betas_of_their_own(case: dict[str, Any]) -> None:
         assert loss_of(case, weights, beta=hard["beta"], betas=betas) == pytest.approx(
             hard["mean"] + 0.5 * official["mean"], rel=1e-9
         )
+
+
+@pytest.mark.parametrize("case", SPPO, ids=lambda case: case["seed"])
+def test_ipo_is_of_means_over_tokens(case: dict[str, Any]) -> None:
+    """The loss of TRL, whose authors had it from those of IPO; the published numbers are of sums over responses.
+
+    With T tokens in each response, (Δ/T - 1/(2β))² is the published (Δ - T/(2β))² over T²: that of β/T.
+    """
+    [ipo] = [official for official in case["official"] if official["loss_type"] == "ipo"]
+    tokens = 4
+    mean = loss_of(case, {"ipo": 1.0}, beta=ipo["beta"] * tokens, betas={}, tokens=tokens)
+    assert mean == pytest.approx(ipo["mean"] / tokens**2, rel=1e-9)
