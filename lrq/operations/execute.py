@@ -16,7 +16,7 @@ from lrq.ledger.engine import explain
 from lrq.ledger.runs import Run
 from lrq.ledger.writer import AWAY
 from lrq.queue import broker
-from lrq.run_config import load_run_config
+from lrq.run_config import RunConfig, load_run_config
 from lrq.workers.cases import load_case, roles_asked
 from lrq.workers.supervisor import AlreadyUp, Supervisor, full_disk, is_up, running_processes, unavailable_processes
 
