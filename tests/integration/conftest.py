@@ -58,11 +58,11 @@ class RedisServer:
             self._process = None
             self.socket.unlink(missing_ok=True)
 
-    def snapshot_config(self) -> None:
+    def freeze(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
-    def load_run_config(self) -> None:
+    def thaw(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 

@@ -184,7 +184,7 @@ async def test_while_redis_hangs_nothing_is_granted(clients: Clients, redis_serv
         await asyncio.sleep(0.5)
         assert granted == before
     finally:
-        redis_server.load_run_config()
+        redis_server.thaw()
     await asyncio.wait_for(asyncio.gather(*waiting), 60)
     assert granted == 300
 

@@ -15,8 +15,9 @@ from calling import answer, answering, until
 
 from lrq.config import Settings
 from lrq.domain.records import Item
-from lrq.ledger import Ledger, backlog, open_ledger, runs
+from lrq.ledger import Ledger, Writer, backlog, open_ledger, runs
 from lrq.ledger import items as items_
+from lrq.ledger.processes import Presence
 from lrq.ledger.schema import metrics, tasks
 from lrq.trainer import launch
 from lrq.trainer.job import Result
@@ -124,19 +125,24 @@ def test_a_task_that_met_an_outage_goes_back_and_is_no_failure(
 ) -> None:
     """However often: three unforeseen errors would end the item."""
     task = start(ledger)
-    held = type("Held", (), {"ledger": ledger})()
+    presence, writer = Presence(ledger, "judge"), Writer(ledger)
+    context = type("Context", (), {"ledger": ledger, "presence": presence, "writer": writer})()
 
     def away(*_: object) -> None:
         raise error("UPDATE", {}, Exception("the server is gone"))
 
-    monkeypatch.setattr(engine_, "_engine", held)
+    monkeypatch.setattr(engine_, "_engine", context)
     monkeypatch.setattr(tasks_, "_do", away)
-    for delivery in range(1, 5):
-        tasks_.work(task.id, delivery)
-        with ledger.writing() as conn:
-            row = conn.execute(sa.select(tasks)).one()
-            assert (row.state, row.failures) == ("ready", 0)
-            backlog.take_ready(ledger, conn, task.run, ONE)
+    try:
+        for delivery in range(1, 5):
+            tasks_.work(task.id, delivery)
+            with ledger.writing() as conn:
+                row = conn.execute(sa.select(tasks)).one()
+                assert (row.state, row.owner, row.failures, row.delivery) == ("ready", "", 0, delivery)
+                backlog.take_ready(ledger, conn, task.run, ONE)
+    finally:
+        writer.close()
+        presence.close()
 
 
 def test_figures_of_a_training_wait_for_the_database(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

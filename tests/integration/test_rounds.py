@@ -196,7 +196,7 @@ def test_pairs_that_a_repair_makes_in_an_earlier_round_are_named(
     assert len(trainings.jobs) == count
     for command in ("status", "report"):
         said = " ".join(lrq(command, "r").out.split())
-        assert "1 pairs of round 0 came of a repair" in said
+        assert "1 rows of round 0 came of a repair" in said
         assert "`lrq train r` does" in said
 
 
