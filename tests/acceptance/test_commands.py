@@ -223,12 +223,12 @@ def test_errors_are_one_line(lrq: Lrq, journal_items: Items, tmp_path: Path):
         (("run", file, "--recipe", "nonesuch"), "nonesuch"),
         (("run", file, "--no-train", "--name", "a/b"), "--name"),
         (("run", file), "--no-train"),
-        (("worker", "sampler"), "LRQ_POLICY"),
         (("worker", "cleaner"), "cleaner"),
         (("up", "--only", "cleaner"), "--only"),
         (("judge-sim", "--fault-500", "0.6", "--fault-reset", "0.6"), "--fault"),
     ):
         assert_one_line(lrq(*words, code=2, **judge), hint)
+    assert_one_line(lrq("worker", "sampler", code=2), "LRQ_POLICY")  # with a judge it asks that, as rubric scoring does
     (tmp_path / "lrq.yaml").write_text("judge: [")
     assert_one_line(lrq("status", code=2), "lrq.yaml")
     (tmp_path / "lrq.yaml").unlink()
