@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-EXTRAS = ("train", "monitor", "broker", "parquet")
-NAMES = ("train", "bare", "monitor", "broker", "parquet")  # the longest first
+EXTRAS = ("train", "monitor", "broker", "parquet", "otel")
+NAMES = ("train", "bare", "monitor", "broker", "parquet", "otel")  # the longest first
 HAVE = {"train": {"train", "parquet"}}  # what an extra brings beside itself: datasets needs pyarrow
 ITEMS = REPOSITORY / "examples" / "judge_only.jsonl"
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 from uuid import UUID
 
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import FIELDS
 
 BUFFER = 1 << 20  # bytes read ahead
@@ -130,7 +130,7 @@ def _pyarrow() -> tuple[Any, Any]:
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
-        raise UsageError("reading .parquet files needs pyarrow: pip install 'lrq[parquet]'") from None
+        raise LrqError("reading .parquet files needs pyarrow: pip install 'lrq[parquet]'") from None
 
 
 def _short(error: Exception) -> str:

@@ -8,18 +8,18 @@ from typing import Any
 
 import orjson
 
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError
 
 ROWS_AT_ONCE = 256
 
 
 def write_parquet(lines: Iterator[dict[str, Any]], path: Path) -> int:
-    """Write the lines, whose columns are known once all were seen; returns their number. Raises UsageError."""
+    """Write the lines, whose columns are known once all were seen; returns their number. Raises LrqError."""
     try:
         import pyarrow as pa  # noqa: PLC0415 - of an extra
         import pyarrow.parquet as pq  # noqa: PLC0415
     except ImportError:
-        raise UsageError("Parquet needs pyarrow: pip install 'lrq[parquet]', or name a file in JSON lines") from None
+        raise LrqError("Parquet needs pyarrow: pip install 'lrq[parquet]', or name a file in JSON lines") from None
     with tempfile.TemporaryFile(dir=path.absolute().parent) as stream:
         count = sum(stream.write(orjson.dumps(_valued(line), option=orjson.OPT_APPEND_NEWLINE)) > 0 for line in lines)
         schemas = [pa.RecordBatch.from_pylist(chunk).schema for chunk in _chunks(stream)]
