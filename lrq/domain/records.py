@@ -199,7 +199,7 @@ class Call:
     @cached_property
     def size(self) -> int:
         """Bytes of UTF-8 of all that is asked; tools and schemas of answers among `extra` are read by the model too."""
-        length = sum(map(utf8_length, (*(message["content"] for message in self.messages), *self.input)))
+        length = sum(utf8_length(text) for text in self._texts())
         return length + (len(orjson.dumps(self.extra)) if self.extra else 0)
 
     @cached_property
@@ -210,8 +210,11 @@ class Call:
     @cached_property
     def longest(self) -> int:
         """Return the size in bytes in that normal form of Unicode in which it is longest, control tokens broken."""
-        texts = (*(message["content"] for message in self.messages), *self.input)
-        return self.size + self.control_tokens + sum(_growth(text) for text in texts if not text.isascii())
+        growth = sum(_growth(text) for text in self._texts() if not text.isascii())
+        return self.size + self.control_tokens + growth
+
+    def _texts(self) -> list[str]:
+        return [message["content"] for message in self.messages] + list(self.input)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 """Reading the marks of a judge's reply."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lrq.domain.errors import Unreadable
 from lrq.domain.marks import read_score, read_statements, read_support, read_supports
@@ -288,3 +290,22 @@ def test_a_reply_without_any_numbered_verdict_is_unreadable() -> None:
         read_supports("[[Fully supported]] [[No support]]", 2)
     with pytest.raises(Unreadable):
         read_supports("[[1] Fully supported]", 2)
+
+
+_WORDS = st.sampled_from(
+    ("score", "final", "if", "would be", "passage", "8", "Score: 9/10", "not", "see section", "\n")
+)
+
+
+@given(words=st.lists(_WORDS, max_size=8), mark=st.sampled_from(["7", "10", "x", "seven", "Score 7", "n", "12"]))
+def test_a_lone_mark_at_the_end_is_read_as_in_any_other_reply(words: list[str], mark: str) -> None:
+    """Brackets ahead of it send the reply the long way round."""
+    text = " ".join([*words, f"[[{mark}]]"])
+    assert _score_or_none(text) == _score_or_none(f"()\n{text}")
+
+
+def _score_or_none(reply: str) -> float | None:
+    try:
+        return read_score(reply)
+    except Unreadable:
+        return None
