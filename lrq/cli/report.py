@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from lrq.cli.common import console, echo, echo_json, json_option, settings_options
-from lrq.cli.figures import amount, decimal, percent, table
+from lrq.cli.figures import amount, decimal, figure, percent, table
 from lrq.cli.status import cut_off, round_tables
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
@@ -90,13 +90,13 @@ def _parts(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _headline(facts: Mapping[str, Any]) -> RenderableType:
     money = facts["money"]
     figures = {
-        "items": f"{facts['items'].get('done', 0):,} / {sum(facts['items'].values()):,}",
+        "items": f"{facts['items'].get('done', 0):,} of {sum(facts['items'].values()):,}",
         "responses": f"{facts['responses']:,}",
         "mean reward": decimal(facts["reward"]["mean"]),
         "rows": f"{facts['pairs']['count']:,}",
         "mean margin": decimal(facts["pairs"]["margin"]),
         "calls": f"{facts['calls']['calls']:,}",
-        "cached tokens": percent(facts["calls"]["cache_hit_rate"]),
+        "cached": percent(facts["calls"]["cache_hit_rate"]),
         "money": amount(None if money["unpriced_calls"] and not money["spent"] else money["spent"]),
     }
     rows = table(*figures)
@@ -132,14 +132,12 @@ def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> RenderableTyp
 
 
 def _call_table(facts: Mapping[str, Any]) -> RenderableType:
-    rows = table("dimension", "calls", "reused", "an item", "prompt", "cached", "reply", "money", "saved")
+    rows = table("dimension", "calls", "reused", "an item", "prompt", "cached", "reply", "money")
     for name, usage in facts["dimensions"].items():
         rate = percent(usage["cached_tokens"] / usage["prompt_tokens"] if usage["prompt_tokens"] else None)
-        counts = (f"{usage['prompt_tokens']:,}", rate, f"{usage['completion_tokens']:,}")
-        money = (amount(usage[part]) for part in ("cost", "saved"))
-        rows.add_row(
-            name, f"{usage['calls']:,}", f"{usage['reused']:,}", f"{usage['calls_per_item']:g}", *counts, *money
-        )
+        asked = (figure(usage["calls"]), figure(usage["reused"]), f"{usage['calls_per_item']:g}")
+        tokens = (figure(usage["prompt_tokens"]), rate, figure(usage["completion_tokens"]))
+        rows.add_row(name, *asked, *tokens, amount(usage["cost"]))
     return rows
 
 

@@ -39,7 +39,7 @@ def test_a_report_sums_a_run_up(lrq: World) -> None:
     assert saved == pytest.approx(status["calls"]["cached_tokens"] * 0.9 / 1e6, abs=rounding)
     text = lrq("report", "items").out
     assert re.split(r"\s{2,}", text.splitlines()[4].strip()) == [
-        "3 / 3",
+        "3 of 3",
         "15",
         f"{facts['reward']['mean']:.2f}",
         str(status["pairs"]),
