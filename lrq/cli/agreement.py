@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import console, echo_json, json_option, settings_options
-from lrq.cli.figures import table
+from lrq.cli.common import json_option, settings_options
+from lrq.cli.terminal import console, echo_json, table
 from lrq.config import Settings
 from lrq.domain.agreement import CATEGORIES
 from lrq.domain.errors import UsageError

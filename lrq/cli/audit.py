@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import console, echo_json, json_option, settings_options
-from lrq.cli.figures import decimal, percent, table
+from lrq.cli.common import json_option, settings_options
+from lrq.cli.terminal import console, decimal, echo_json, percent, table
 from lrq.config import Settings
 from lrq.domain.audit import CHECKS
 from lrq.ledger import open_ledger

@@ -2,7 +2,8 @@
 
 import click
 
-from lrq.cli.common import echo, settings_options
+from lrq.cli.common import settings_options
+from lrq.cli.terminal import echo
 from lrq.cli.worker import idle_option, wait_idle
 from lrq.config import Settings
 from lrq.domain.errors import UsageError

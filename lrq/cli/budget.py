@@ -2,7 +2,8 @@
 
 import click
 
-from lrq.cli.common import echo, echo_json, json_option, money, parse_money, settings_options
+from lrq.cli.common import json_option, money, parse_money, settings_options
+from lrq.cli.terminal import echo, echo_json
 from lrq.config import Settings
 from lrq.ledger import open_ledger
 from lrq.ledger import runs as runs_

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import orjson
 
-from lrq.cli.terminal import console, echo, echo_json
+from lrq.cli.terminal import echo
 from lrq.config import OVERRIDES, Settings, load_settings, merge_flags
 from lrq.datasets.dataset import Dataset
 from lrq.datasets.sources import find_files
@@ -20,26 +20,6 @@ from lrq.domain.errors import UsageError
 from lrq.operations.ingest import Intent
 from lrq.trainer.loss_names import loss_settings
 from lrq.workers.probing import check_policy
-
-__all__ = [
-    "apply_settings",
-    "concurrency_option",
-    "console",
-    "dataset_options",
-    "echo",
-    "echo_json",
-    "flags_of",
-    "intent_of",
-    "json_option",
-    "money",
-    "note_probe",
-    "parse_money",
-    "raise_file_limit",
-    "reading_bar",
-    "seconds",
-    "settings_options",
-    "with_concurrency",
-]
 
 _MOST_FILES = 65_536  # some systems' kernels take no more, whatever they call the limit
 

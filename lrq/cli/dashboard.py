@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lrq.cli.common import seconds
-from lrq.cli.figures import figure, table
+from lrq.cli.terminal import figure, table
 from lrq.reports.outcome import because
 
 _STYLES = {"active": "green", "done": "green", "paused": "yellow", "stopped": "yellow"}

@@ -20,7 +20,8 @@ from lrq.calls.proxies import ignored_proxy, proxy_of
 from lrq.calls.transport import Models, Transport
 from lrq.calls.trial import Trial, try_call
 from lrq.cli import EXIT_ERROR
-from lrq.cli.common import echo, echo_json, json_option, money, settings_options
+from lrq.cli.common import json_option, money, settings_options
+from lrq.cli.terminal import echo, echo_json
 from lrq.config import VARIABLES, Endpoint, Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.extras import EXTRAS, missing_modules

@@ -5,19 +5,9 @@ from typing import Any
 import click
 
 from lrq.cli import EXIT_PARTLY
-from lrq.cli.common import (
-    apply_settings,
-    console,
-    dataset_options,
-    echo,
-    echo_json,
-    flags_of,
-    intent_of,
-    json_option,
-    note_probe,
-    reading_bar,
-)
+from lrq.cli.common import apply_settings, dataset_options, flags_of, intent_of, json_option, note_probe, reading_bar
 from lrq.cli.estimate import preview_if_possible, print_facts
+from lrq.cli.terminal import console, echo, echo_json
 from lrq.config import merge_flags
 from lrq.ledger import open_ledger
 from lrq.operations.ingest import ingest

@@ -9,20 +9,9 @@ import click
 from rich.console import Console
 
 from lrq.cli import EXIT_PARTLY
-from lrq.cli.common import (
-    apply_settings,
-    console,
-    dataset_options,
-    echo,
-    echo_json,
-    flags_of,
-    intent_of,
-    json_option,
-    reading_bar,
-    seconds,
-)
-from lrq.cli.figures import table
+from lrq.cli.common import apply_settings, dataset_options, flags_of, intent_of, json_option, reading_bar, seconds
 from lrq.cli.progress import process_options, work_until
+from lrq.cli.terminal import console, echo, echo_json, table
 from lrq.config import Settings, merge_flags
 from lrq.domain.errors import LrqError, UsageError
 from lrq.estimate.cost import Estimate, Pricing, estimate_facts, limit_notes, simulated

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from lrq.cli import EXIT_PARTLY
-from lrq.cli.common import apply_settings, echo, echo_json, json_option, reading_bar
+from lrq.cli.common import apply_settings, json_option, reading_bar
 from lrq.cli.progress import finish
+from lrq.cli.terminal import echo, echo_json
 from lrq.config import OVERRIDES, merge_flags
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger

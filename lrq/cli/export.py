@@ -7,7 +7,8 @@ from typing import Any
 import click
 import orjson
 
-from lrq.cli.common import echo, settings_options
+from lrq.cli.common import settings_options
+from lrq.cli.terminal import echo
 from lrq.config import Settings
 from lrq.datasets.parquet_writer import write_parquet
 from lrq.domain import exports

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
-from lrq.cli.common import echo, echo_json, json_option, parse_money, settings_options
+from lrq.cli.common import json_option, parse_money, settings_options
 from lrq.cli.progress import finish, process_options, work_on
+from lrq.cli.terminal import echo, echo_json
 from lrq.config import Settings
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_

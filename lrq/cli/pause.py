@@ -2,7 +2,8 @@
 
 import click
 
-from lrq.cli.common import echo, settings_options
+from lrq.cli.common import settings_options
+from lrq.cli.terminal import echo
 from lrq.config import Settings
 from lrq.ledger import open_ledger
 from lrq.ledger import runs as runs_

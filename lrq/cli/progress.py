@@ -9,9 +9,10 @@ import click
 from rich.live import Live
 
 from lrq.cli import EXIT_ACCOUNT, EXIT_BUDGET, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PARTLY
-from lrq.cli.common import console, echo, echo_json, seconds
+from lrq.cli.common import seconds
 from lrq.cli.dashboard import dashboard, failing
 from lrq.cli.status import run_tables
+from lrq.cli.terminal import console, echo, echo_json
 from lrq.config import Settings
 from lrq.ledger import Ledger
 from lrq.ledger import runs as runs_

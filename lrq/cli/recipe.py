@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from lrq.cli.common import apply_settings, echo, echo_json, json_option
+from lrq.cli.common import apply_settings, json_option
+from lrq.cli.terminal import echo, echo_json
 from lrq.datasets.dataset import Dataset
 from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.lines import Entry

@@ -8,9 +8,9 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from lrq.cli.common import console, echo, echo_json, json_option, settings_options
-from lrq.cli.figures import amount, decimal, figure, percent, table
+from lrq.cli.common import json_option, settings_options
 from lrq.cli.status import cut_off, round_tables
+from lrq.cli.terminal import amount, console, decimal, echo, echo_json, figure, percent, table
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.ledger import Ledger, open_ledger

@@ -7,8 +7,9 @@ from typing import Any
 import click
 import orjson
 
-from lrq.cli.common import echo, json_option, settings_options
+from lrq.cli.common import json_option, settings_options
 from lrq.cli.progress import process_options, work_on
+from lrq.cli.terminal import echo
 from lrq.config import OVERRIDES, Settings, load_settings
 from lrq.domain.errors import UsageError
 from lrq.domain.printable import one_line

@@ -8,7 +8,6 @@ from lrq.cli.common import (
     apply_settings,
     concurrency_option,
     dataset_options,
-    echo,
     flags_of,
     intent_of,
     json_option,
@@ -18,6 +17,7 @@ from lrq.cli.common import (
 )
 from lrq.cli.estimate import preview_if_possible, sentence
 from lrq.cli.progress import process_options, work_on
+from lrq.cli.terminal import echo
 from lrq.config import Settings, merge_flags
 from lrq.ledger import Ledger, open_ledger
 from lrq.operations.ingest import Ingested, ingest

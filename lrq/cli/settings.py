@@ -5,7 +5,8 @@ from difflib import get_close_matches
 
 import click
 
-from lrq.cli.common import echo, echo_json, json_option
+from lrq.cli.common import json_option
+from lrq.cli.terminal import echo, echo_json
 from lrq.domain.errors import UsageError
 from lrq.domain.records import ROLES
 from lrq.operations.settings_reference import ROLE, Entry, as_data, find_entries, page, sections

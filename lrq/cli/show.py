@@ -5,8 +5,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from lrq.cli.common import console, echo, echo_json, json_option, settings_options
-from lrq.cli.figures import amount, decimal, table
+from lrq.cli.common import json_option, settings_options
+from lrq.cli.terminal import amount, console, decimal, echo, echo_json, table
 from lrq.config import Settings
 from lrq.domain.errors import UsageError
 from lrq.domain.printable import one_line

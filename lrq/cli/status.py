@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lrq.cli.common import console, echo, echo_json, json_option, seconds, settings_options
+from lrq.cli.common import json_option, seconds, settings_options
 from lrq.cli.dashboard import dashboard
-from lrq.cli.figures import figure, table
+from lrq.cli.terminal import console, echo, echo_json, figure, table
 from lrq.config import Settings
 from lrq.domain.printable import one_line
 from lrq.ledger import Ledger, open_ledger

@@ -8,7 +8,8 @@ from types import FrameType
 
 import click
 
-from lrq.cli.common import apply_settings, concurrency_option, echo, with_concurrency
+from lrq.cli.common import apply_settings, concurrency_option, with_concurrency
+from lrq.cli.terminal import echo
 from lrq.config import Settings, merge_flags
 from lrq.domain.errors import UsageError
 from lrq.ledger import open_ledger

@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import click
 
-from lrq.cli.common import echo, settings_options
+from lrq.cli.common import settings_options
+from lrq.cli.terminal import echo
 from lrq.config import Settings
 from lrq.ledger import Ledger, open_ledger
 from lrq.ledger import runs as runs_

@@ -8,7 +8,8 @@ from contextlib import closing
 
 import click
 
-from lrq.cli.common import echo, raise_file_limit, settings_options
+from lrq.cli.common import raise_file_limit, settings_options
+from lrq.cli.terminal import echo
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.records import ROLES

@@ -7,7 +7,7 @@ import pytest
 from inline import World
 from journals import journals
 
-from lrq.cli.figures import amount
+from lrq.cli.terminal import amount
 from lrq.domain.comparison import agreement, spearman
 from lrq.view.server import STATIC
 

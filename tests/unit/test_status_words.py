@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console, Group
 
-from lrq.cli.figures import figure
 from lrq.cli.status import _runs_table, pace_lines, run_tables
+from lrq.cli.terminal import figure
 from lrq.reports.outcome import because, missing_results, shortfalls
 
 PACE = {
