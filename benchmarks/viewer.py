@@ -15,13 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import sqlalchemy as sa
 from playwright.async_api import Browser, async_playwright
 
 from lrq.calls.replies import encode
 from lrq.config import Settings
 from lrq.domain.records import Choice, Item, Reward, Row, Score, Turn
-from lrq.ledger import Ledger, open_ledger
+from lrq.ledger import Ledger, Transaction, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.schema import calls
@@ -43,20 +42,20 @@ READY = "html[data-ready] h1"
 def write_run(ledger: Ledger, count: int) -> None:
     """Write the run `bench` of so many items, documents of 6,000 characters."""
     rng = random.Random(1)
-    with ledger.writing() as conn:
-        run = runs_.create_run(ledger, conn, "bench", {"recipe": "longreward", "settings": {}}).id
+    with ledger.write() as tx:
+        run = runs_.create_run(tx, "bench", {"recipe": "longreward", "settings": {}}).id
     for start in range(0, count, 100):
-        with ledger.writing() as conn:
+        with ledger.write() as tx:
             for number in range(start, min(start + 100, count)):
-                write_item(ledger, conn, run, number, rng)
+                write_item(tx, run, number, rng)
 
 
-def write_item(ledger: Ledger, conn: sa.Connection, run: int, number: int, rng: random.Random) -> None:
+def write_item(tx: Transaction, run: int, number: int, rng: random.Random) -> None:
     document = f"Journal {number}. " + "".join(rng.choices(SENTENCES, k=240))
     item = Item(id=f"item-{number:06d}", context=document, question=f"What is the cargo of ship {number}?")
     texts = [(k, "".join(rng.choices(SENTENCES, k=rng.randint(1, 12)))) for k in range(RESPONSES)]
-    items_.add_items(ledger, conn, run, [(number + 1, item, texts)])
-    id_ = int(items_.find_items(conn, item.id, run)[0].id)
+    items_.add_items(tx, run, [(number + 1, item, texts)])
+    id_ = int(items_.find_items(tx, item.id, run)[0].id)
     rewards, scores, bought = [], [], []
     for k, _ in texts:
         values = [float(rng.randint(1, 10)) for _ in DIMENSIONS]
@@ -74,14 +73,14 @@ def write_item(ledger: Ledger, conn: sa.Connection, run: int, number: int, rng: 
             ]
             evidence = {"calls": [key], "statements": statements} if statements else {"calls": [key]}
             scores.append((id_, 0, Score(dimension=name, k=k, value=value, evidence=evidence)))
-    conn.execute(calls.insert(), bought)
-    items_.add_scores(ledger, conn, scores)
-    items_.set_rewards(conn, id_, 0, rewards)
+    tx.execute(calls.insert(), bought)
+    items_.add_scores(tx, scores)
+    items_.set_rewards(tx, id_, 0, rewards)
     ordered = sorted(rewards, key=lambda one: one.value or 0)
     turn = Turn(prompt=0, chosen=(0, ordered[-1].k), rejected=(0, ordered[0].k))
     margin = (ordered[-1].value or 0) - (ordered[0].value or 0)
-    items_.set_rows(conn, run, id_, 0, [Row(turns=(turn,), margin=margin)])
-    conn.execute(items_table.update().where(items_table.c.id == id_).values(state="done"))
+    items_.set_rows(tx, run, id_, 0, [Row(turns=(turn,), margin=margin)])
+    tx.execute(items_table.update().where(items_table.c.id == id_).values(state="done"))
 
 
 async def opened(browser: Browser, address: str) -> tuple[float, float]:
@@ -100,8 +99,8 @@ async def measure(home: Path, count: int) -> dict[str, object]:
     """Return the seconds of each page, and of writing and opening the file."""
     ledger = open_ledger(Settings(home=home), create=True)
     write_run(ledger, count)
-    with ledger.reading() as conn:
-        run = runs_.get_run(conn, "bench")
+    with ledger.read() as tx:
+        run = runs_.get_run(tx, "bench")
     pages = {
         "overview": "#/run/bench",
         "overview, again": "#/run/bench",

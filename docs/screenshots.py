@@ -169,8 +169,8 @@ async def half_done(home: Path) -> None:
     share = 0.0
     while share < 0.5:
         await asyncio.sleep(1)
-        with ledger.reading() as conn:
-            found = runs.find_run(conn, "work")
+        with ledger.read() as tx:
+            found = runs.find_run(tx, "work")
         if found is not None:
             progress = progress_of(ledger, found)
             share = progress["ended"] / max(1, progress["items"])
@@ -187,8 +187,8 @@ async def start(argv: list[str], env: dict[str, str]) -> asyncio.subprocess.Proc
 def draw_terminal(home: Path) -> None:
     """Write what `lrq run` shows on a terminal of 80 columns as a drawing, without fonts from elsewhere."""
     ledger = open_ledger(Settings(home=home))
-    with ledger.reading() as conn:
-        run = runs.get_run(conn, "work")
+    with ledger.read() as tx:
+        run = runs.get_run(tx, "work")
     console = Console(width=80, record=True, file=io.StringIO(), force_terminal=True)
     console.print(dashboard(progress_of(ledger, run)))
     ledger.close()

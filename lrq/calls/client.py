@@ -68,8 +68,8 @@ class Caller:
         self._patience = patience or Patience()
         self._pools: dict[tuple[str, str, str, Price | None], Pool] = {}
         self._heads = Heads()
-        with ledger.reading() as conn:
-            self.adapting = Adapting(all_facts(conn))
+        with ledger.read() as tx:
+            self.adapting = Adapting(all_facts(tx))
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._waiting: dict[asyncio.Task[Any], int] = {}  # before a send: free to be cut short; their runs
         self._cut: set[asyncio.Task[Any]] = set()  # those of them that were
@@ -314,8 +314,8 @@ class Caller:
 
     async def _was_answered(self, line: Line, call: Call) -> bool:
         def look() -> bool:
-            with self._ledger.reading() as conn:
-                return pauses.was_answered(conn, call, line.host, self._ledger.now(conn) - RECENTLY)
+            with self._ledger.read() as tx:
+                return pauses.was_answered(tx, call, line.host, tx.now() - RECENTLY)
 
         try:
             return await asyncio.to_thread(look)
@@ -501,10 +501,10 @@ def _status(outcome: Outcome) -> LimiterOutcome:
 
 def _read_shared(ledger: Ledger) -> tuple[list[Fact], dict[str, dict[str, int]]]:
     """Read what other processes learned of endpoints, and the limits that were set while runs work."""
-    with ledger.reading() as conn:
-        return all_facts(conn), limits_by_lane(conn)
+    with ledger.read() as tx:
+        return all_facts(tx), limits_by_lane(tx)
 
 
 def _halted(ledger: Ledger, runs_: set[int]) -> set[int]:
-    with ledger.reading() as conn:
-        return halted_runs(conn, runs_)
+    with ledger.read() as tx:
+        return halted_runs(tx, runs_)

@@ -56,8 +56,8 @@ def agreement(runs: tuple[str, ...], as_json: bool, settings: Settings) -> None:
 
 def _report(ledger: Ledger, name: str) -> dict[str, Any]:
     """Return what is known of a run's agreement. Raises UsageError where nothing is."""
-    with ledger.reading() as conn:
-        run = runs_.get_run(conn, name)
+    with ledger.read() as tx:
+        run = runs_.get_run(tx, name)
     labels = label_agreement(ledger, run)
     try:
         facts = score_agreement(ledger, run)

@@ -28,8 +28,8 @@ def audit(run: str, as_json: bool, settings: Settings) -> None:
     Example: lrq audit my-run
     """
     ledger = open_ledger(settings)
-    with ledger.reading() as conn:
-        known = runs_.get_run(conn, run)
+    with ledger.read() as tx:
+        known = runs_.get_run(tx, run)
     facts = audit_run(ledger, known)
     ledger.close()
     if as_json:

@@ -23,13 +23,13 @@ def budget(run: str, max_cost: str | None, max_tokens: int | None, as_json: bool
     Example: lrq budget my-run --max-cost 25
     """
     ledger = open_ledger(settings)
-    with ledger.writing() as conn:
-        stored = runs_.get_run(conn, run)
+    with ledger.write() as tx:
+        stored = runs_.get_run(tx, run)
         halted = stored.halt
         if max_cost is not None or max_tokens is not None:
-            runs_.set_budget(conn, stored.id, max_cost=parse_money(max_cost), max_tokens=max_tokens)
-            advance_run(ledger, conn, stored.id, load_run_config(stored.recipe, stored.config).schedule)
-            stored = runs_.get_run(conn, run)
+            runs_.set_budget(tx, stored.id, max_cost=parse_money(max_cost), max_tokens=max_tokens)
+            advance_run(tx, stored.id, load_run_config(stored.recipe, stored.config).schedule)
+            stored = runs_.get_run(tx, run)
     facts = {
         "run": run,
         "spent": stored.spent_cost / 1e6,

@@ -172,18 +172,18 @@ def _tried_facts(settings: Settings) -> list[Fact]:
         ledger = open_ledger(settings)
     except LrqError:
         return []
-    with ledger.reading() as conn:
-        facts = all_facts(conn)
+    with ledger.read() as tx:
+        facts = all_facts(tx)
     ledger.close()
     return facts
 
 
 def _forget(settings: Settings) -> None:
     ledger = open_ledger(settings)
-    with ledger.writing() as conn:
+    with ledger.write() as tx:
         for role in ROLES:
             for endpoint in settings.endpoints(role):
-                learned.forget(conn, endpoint.address, endpoint.model)
+                learned.forget(tx, endpoint.address, endpoint.model)
     ledger.close()
 
 
@@ -192,9 +192,9 @@ def _keep(settings: Settings, adapting: Adapting) -> None:
         return
     with suppress(LrqError):
         ledger = open_ledger(settings)
-        with ledger.writing() as conn:
+        with ledger.write() as tx:
             for fact in adapting.new:
-                keep(ledger, conn, fact)
+                keep(tx, fact)
         ledger.close()
 
 

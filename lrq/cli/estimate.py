@@ -110,11 +110,11 @@ def _pilot(settings: Settings, intent: Intent, seen: Seen, **counts: int) -> dic
     run = _begin(ledger, settings, intent, seen.ids)
     if work_until(ledger, settings, run.name, _is_piloted, **counts) is None:
         raise click.Abort
-    with ledger.reading() as conn:
-        run = runs_.get_run(conn, run.name)
+    with ledger.read() as tx:
+        run = runs_.get_run(tx, run.name)
         if run.state not in {"active", "done"}:
             raise LrqError(f"the pilot is {run.state}: {run.reason}")
-        billed = bill_of(conn, items_.ids_of(conn, run.id, seen.ids))
+        billed = bill_of(tx, items_.ids_of(tx, run.id, seen.ids))
     pricing = Pricing.of(settings, ledger)
     ledger.close()
     before = pricing.replied(seen.first)
@@ -127,13 +127,13 @@ def _pilot(settings: Settings, intent: Intent, seen: Seen, **counts: int) -> dic
 
 def _begin(ledger: Ledger, settings: Settings, intent: Intent, ids: Sequence[str]) -> Run:
     """Begin the run with its first items; while more lines may come it is never at its end, and nothing is trained."""
-    with ledger.reading() as conn:
-        run = runs_.find_run(conn, intent.name or name_of(intent.file))
-        is_begun = run is not None and len(items_.ids_of(conn, run.id, ids)) == len(ids)
+    with ledger.read() as tx:
+        run = runs_.find_run(tx, intent.name or name_of(intent.file))
+        is_begun = run is not None and len(items_.ids_of(tx, run.id, ids)) == len(ids)
     if run is None or not is_begun:
         run = ingest(ledger, settings, intent, send=False).run
-        with ledger.writing() as conn:
-            runs_.set_ingesting(conn, run.id, intakes.PILOT)
+        with ledger.write() as tx:
+            runs_.set_ingesting(tx, run.id, intakes.PILOT)
     return run
 
 

@@ -101,9 +101,9 @@ def _evaluate_one(file: str, run: str, config: str | None, flags: dict[str, Any]
 def _of_rounds(name: str, config: str | None, flags: dict[str, Any]) -> list[tuple[str, str]]:
     """Return label and folder of the policy before a run and after each of its rounds. Raises UsageError."""
     ledger = open_ledger(apply_settings(config, flags))
-    with ledger.reading() as conn:
-        run = runs_.get_run(conn, name)
-        rounds = runs_.round_facts(conn, run.id)
+    with ledger.read() as tx:
+        run = runs_.get_run(tx, name)
+        rounds = runs_.round_facts(tx, run.id)
     models = [(f"round_{facts['round']}", facts["model"]) for facts in rounds if facts["model"]]
     ledger.close()
     if not models:

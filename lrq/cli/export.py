@@ -42,8 +42,8 @@ def export(run: str, form: str, output: str, round_: int | None, settings: Setti
     Example: lrq export my-run --format longreward -o pairs.jsonl
     """
     ledger = open_ledger(settings)
-    with ledger.reading() as conn:
-        stored = runs_.get_run(conn, run)
+    with ledger.read() as tx:
+        stored = runs_.get_run(tx, run)
     if round_ is not None and round_ > stored.round:
         raise UsageError(f"run {run!r} has no round {round_}: its latest is {stored.round}")
     if form == "labels":

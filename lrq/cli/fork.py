@@ -84,8 +84,8 @@ def make(
     """Fork a run, do its work unless it is detached, and print what it took; return the exit code."""
     limits = {"max_cost": parse_money(max_cost), "max_tokens": max_tokens}
     ledger = open_ledger(settings, create=True)
-    with ledger.reading() as conn:
-        source = runs_.get_run(conn, run)
+    with ledger.read() as tx:
+        source = runs_.get_run(tx, run)
     frozen = load_run_config(source.recipe, source.config)
     texts = read_texts(frozen, prompts) if prompts else None
     planned = fork_config(source, frozen, settings, dimension=dimension, judge=judge, texts=texts, train=train)

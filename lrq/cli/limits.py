@@ -76,9 +76,9 @@ def limits(
 def _facts(ledger: Ledger, settings: Settings) -> dict[str, Any]:
     """Return the limits of the endpoints that the settings, changes or Redis know, and the latest changes."""
     known = {name: endpoint for name, (_, endpoint) in endpoints_by_lane(settings).items()}
-    with ledger.reading() as conn:
-        changed = limits_by_lane(conn)
-        changes = latest_changes(conn, what="limits")
+    with ledger.read() as tx:
+        changed = limits_by_lane(tx)
+        changes = latest_changes(tx, what="limits")
     live = {lane["name"] for lane in asyncio.run(lane_facts(ledger, settings))}
     endpoints = []
     for name in sorted(known.keys() | changed.keys() | live):

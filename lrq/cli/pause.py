@@ -18,7 +18,7 @@ def pause(run: str, settings: Settings) -> None:
     Example: lrq pause my-run
     """
     ledger = open_ledger(settings)
-    with ledger.writing() as conn:
-        stored = runs_.get_run(conn, run)
-        halted = runs_.halt(conn, stored.id, state="paused", by="user", reason="paused by `lrq pause`")
+    with ledger.write() as tx:
+        stored = runs_.get_run(tx, run)
+        halted = runs_.halt(tx, stored.id, state="paused", by="user", reason="paused by `lrq pause`")
     echo(f"run {run} is paused" if halted else f"run {run} is {stored.state} already")

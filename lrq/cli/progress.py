@@ -57,8 +57,8 @@ def work_on(
     scores_only: a run without a pair has made what was wanted.
     """
     code = finish(ledger, settings, name, judges=judges, samplers=samplers, scores_only=scores_only)
-    with ledger.reading() as conn:
-        run = runs_.get_run(conn, name)
+    with ledger.read() as tx:
+        run = runs_.get_run(tx, name)
     if run.state == "done":
         _print_results(ledger, settings, run, as_json)
     return code

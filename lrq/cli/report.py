@@ -56,8 +56,8 @@ def report(run: str, compare: str | None, output: str | None, most: int, as_json
 
 
 def _find(ledger: Ledger, name: str) -> Run:
-    with ledger.reading() as conn:
-        return runs_.get_run(conn, name)
+    with ledger.read() as tx:
+        return runs_.get_run(tx, name)
 
 
 # ----- for people, in the words of the viewer (lrq/view/static/overview.js)

@@ -15,7 +15,7 @@ from lrq.domain.errors import UsageError
 from lrq.domain.printable import one_line
 from lrq.ledger import backlog, intakes, open_ledger
 from lrq.ledger import runs as runs_
-from lrq.ledger.engine import SETTLING
+from lrq.ledger.transaction import SETTLING
 from lrq.recipes import load_recipe
 from lrq.run_config import load_run_config, named, snapshot_config
 
@@ -47,33 +47,33 @@ def resume(
     Example: lrq resume my-run --failed
     """
     ledger = open_ledger(settings, create=True)
-    with ledger.writing() as conn:
-        stored = runs_.get_run(conn, run)
-        ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
-        backlog.requeue_all(conn, stored.id)
-        config = runs_.complete(conn, stored, named(settings))
+    with ledger.write() as tx:
+        stored = runs_.get_run(tx, run)
+        tx.alone(SETTLING)  # the ends of steps lock the same tasks after the run
+        backlog.requeue_all(tx, stored.id)
+        config = runs_.complete(tx, stored, named(settings))
         _check_flags(run, stored.recipe, config, settings)
         frozen = load_run_config(stored.recipe, config)
         if skip and stored.state == "active":
             raise UsageError(f"run {run!r} is at work: `lrq pause {run}` it before an item is left out")
         for key in dict.fromkeys(skip):
-            backlog.leave_out(conn, stored.id, key)
+            backlog.leave_out(tx, stored.id, key)
         if stored.state in {"paused", "stopped"}:
-            runs_.activate(conn, stored.id)
-        if intakes.is_interrupted(ledger, conn, stored.id):
-            count = sum(runs_.item_states(conn, stored.id).values())
+            runs_.activate(tx, stored.id)
+        if intakes.is_interrupted(tx, stored.id):
+            count = sum(runs_.item_states(tx, stored.id).values())
             echo(
                 f"the file of run {run} was not read to its end: it goes on with the {count:,} items there are",
                 err=True,
             )
-        if not intakes.is_read(ledger, conn, stored.id):
-            runs_.set_ingesting(conn, stored.id, intakes.WHOLE)
+        if not intakes.is_read(tx, stored.id):
+            runs_.set_ingesting(tx, stored.id, intakes.WHOLE)
         if failed:
-            reopened = backlog.reopen_unscored(ledger, conn, stored.id, frozen.step_of, frozen.steps)
-            trainings = backlog.reopen_trainings(conn, stored.id)
+            reopened = backlog.reopen_unscored(tx, stored.id, frozen.step_of, frozen.steps)
+            trainings = backlog.reopen_trainings(tx, stored.id)
             echo(f"{reopened} items are asked again, {trainings} trainings started again", err=True)
-        backlog.advance_run(ledger, conn, stored.id, frozen.schedule)
-        state = runs_.get_run(conn, run).state
+        backlog.advance_run(tx, stored.id, frozen.schedule)
+        state = runs_.get_run(tx, run).state
     for key in dict.fromkeys(skip):
         echo(f"item {one_line(key)} is left out", err=True)
     if detach:

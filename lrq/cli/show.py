@@ -46,11 +46,11 @@ def show(item: str, response: int | None, round_: int | None, full: bool, as_jso
 
 
 def _find(ledger: Ledger, name: str) -> int:
-    with ledger.reading() as conn:
-        items = items_.find_items(conn, name)
+    with ledger.read() as tx:
+        items = items_.find_items(tx, name)
         run, colon, key = name.partition(":")
-        if not items and colon and (stored := runs_.find_run(conn, run)) is not None:
-            items = items_.find_items(conn, key, stored.id)
+        if not items and colon and (stored := runs_.find_run(tx, run)) is not None:
+            items = items_.find_items(tx, key, stored.id)
     if not items:
         raise UsageError(f"no item {name!r}; `lrq status` names the runs, and an item is named as in its dataset")
     if len(items) > 1:

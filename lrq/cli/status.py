@@ -53,8 +53,8 @@ def status(run: str | None, failed: bool, watch: bool, as_json: bool, settings: 
 
 
 def _facts(ledger: Ledger, settings: Settings, name: str | None) -> dict[str, Any]:
-    with ledger.reading() as conn:
-        runs = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
+    with ledger.read() as tx:
+        runs = [runs_.get_run(tx, name)] if name else runs_.all_runs(tx)
     return {
         "runs": [run_facts(ledger, run) for run in runs],
         "processes": process_facts(ledger),
@@ -66,8 +66,8 @@ def _facts(ledger: Ledger, settings: Settings, name: str | None) -> dict[str, An
 def _watched(ledger: Ledger, settings: Settings, name: str | None) -> RenderableType:
     """Draw one run, or those that are not done: what costs the same for any size of run."""
     try:
-        with ledger.reading() as conn:
-            runs = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
+        with ledger.read() as tx:
+            runs = [runs_.get_run(tx, name)] if name else runs_.all_runs(tx)
         shown = [run for run in runs if name or run.state != "done"] or runs[-1:]
         parts: list[RenderableType] = [dashboard(progress_of(ledger, run)) for run in shown]
         parts += [Text(_lane_line(lane)) for lane in asyncio.run(lane_facts(ledger, settings))]
@@ -221,9 +221,9 @@ def _noted(note: dict[str, Any]) -> str:
 
 
 def _print_failed(ledger: Ledger, name: str | None, as_json: bool) -> None:
-    with ledger.reading() as conn:
-        runs = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
-        failures = [failure for run in runs for failure in runs_.failures(conn, run)]
+    with ledger.read() as tx:
+        runs = [runs_.get_run(tx, name)] if name else runs_.all_runs(tx)
+        failures = [failure for run in runs for failure in runs_.failures(tx, run)]
     if as_json:
         echo_json(failures)
     for failure in failures[:MOST_REASONS] if not as_json else ():

@@ -92,8 +92,8 @@ def _of_run(name: str, model: Path | None = None) -> dict[str, Any]:
     """Return the pairs, policy, output folder and training settings of a run; raises UsageError."""
     settings = load_settings()
     ledger = open_ledger(settings)
-    with ledger.reading() as conn:
-        run = get_run(conn, name)
+    with ledger.read() as tx:
+        run = get_run(tx, name)
     if run.state != "done":
         raise UsageError(f"run {name} is {run.state}: its pairs are not complete; `lrq resume {name}` goes on")
     pairs = next(path for path in write_results(ledger, settings, run, model) if path.stem == "pairs")

@@ -40,8 +40,8 @@ def view(run: str | None, port: int, opens: bool, settings: Settings) -> None:
 def check_run(ledger: Ledger, run: str | None) -> None:
     """Refuse a run that there is not. Raises UsageError."""
     if run:
-        with ledger.reading() as conn:
-            runs_.get_run(conn, run)
+        with ledger.read() as tx:
+            runs_.get_run(tx, run)
 
 
 def serve_pages(ledger: Ledger, *, port: int, opens: bool, page: str, who: str = "", flower: str | None = None) -> None:

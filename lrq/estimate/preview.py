@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import sqlalchemy as sa
-
 from lrq.config import Settings
 from lrq.domain.errors import LrqError
 from lrq.domain.lines import Entry
@@ -11,7 +9,7 @@ from lrq.estimate.contexts import short_contexts
 from lrq.estimate.cost import Estimate, Pricing, estimate_facts, limit_notes
 from lrq.estimate.dry_run import DryRun
 from lrq.judge.estimate import Size
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger import items as items_
 from lrq.ledger.runs import Run
 from lrq.operations.ingest import Ingested
@@ -44,10 +42,10 @@ def preview(ledger: Ledger, settings: Settings, ingested: Ingested, after: int) 
 def preview_items(ledger: Ledger, settings: Settings, run: Run, after: int) -> dict[str, Any]:
     """Return the facts of `lrq estimate` for the run's items newer than `after`; there must be some."""
     frozen = load_run_config(run.recipe, run.config)
-    with ledger.reading() as conn:
-        total = total_size(conn, run, after)
+    with ledger.read() as tx:
+        total = total_size(tx, run, after)
         count = max(2, min(_MOST_ITEMS, int(_MOST_CHARS / max(1.0, total.context_chars / total.items))))
-        entries = [_entry(conn, id_) for id_ in sample_items(conn, run, after, count)]
+        entries = [_entry(tx, id_) for id_ in sample_items(tx, run, after, count)]
     pricing = Pricing.of(settings, ledger)
     dry_run = DryRun(frozen, simulated=pricing.simulated)
     sizes = [_size(frozen, len(entry.item.context), len(entry.responses)) for entry in entries]
@@ -68,6 +66,6 @@ def _size(frozen: RunConfig, chars: int, given: int) -> Size:
     return Size(responses=responses, context_chars=chars, read_chars=responses * chars)
 
 
-def _entry(conn: sa.Connection, id_: int) -> Entry:
-    row, item = items_.load_item(conn, id_)
-    return Entry(item=item, responses=tuple(items_.load_responses(conn, id_, row.round)))
+def _entry(tx: Transaction, id_: int) -> Entry:
+    row, item = items_.load_item(tx, id_)
+    return Entry(item=item, responses=tuple(items_.load_responses(tx, id_, row.round)))

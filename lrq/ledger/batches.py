@@ -14,6 +14,8 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from lrq.ledger.transaction import Transaction
+
 _Type = sa.types.TypeEngine[Any] | type[sa.types.TypeEngine[Any]]
 
 
@@ -52,13 +54,13 @@ class Query:
         rows = query.subquery()
         self._packed = sa.select(sa.func.json_group_array(sa.func.json_array(*rows.c))).select_from(rows)
 
-    def rows(self, conn: sa.Connection, parameters: Mapping[str, Any]) -> list[Any]:
+    def rows(self, tx: Transaction, parameters: Mapping[str, Any]) -> list[Any]:
         """Named tuples, in no order."""
         values: Any
-        if conn.dialect.name == "sqlite":
-            values = orjson.loads(conn.execute(self._packed, parameters).scalar_one())
+        if tx.is_sqlite:
+            values = orjson.loads(tx.execute(self._packed, parameters).scalar_one())
         else:
-            values = conn.execute(self._query, parameters)
+            values = tx.execute(self._query, parameters)
         return [self._row._make(row) for row in values]
 
 

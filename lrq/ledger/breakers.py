@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from lrq.domain.errors import RunHalted
 from lrq.ledger import runs as runs_
-from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import breakers, items, runs
+from lrq.ledger.transaction import Transaction
 
 LIMIT = 20  # failures in a row
 _SEVERAL = 4  # items that they are of, where the same question went well before: one bad item is not the endpoint
@@ -36,8 +36,8 @@ class NoteFailure:
     reason: str  # what was wrong, and what to set
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[NoteFailure]") -> Sequence[RunHalted | None]:
-        return [_fail(ledger, conn, write) for write in writes]
+    def apply(cls, tx: Transaction, writes: "Sequence[NoteFailure]") -> Sequence[RunHalted | None]:
+        return [_fail(tx, write) for write in writes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class NoteSuccess:
     question: Question
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[NoteSuccess]") -> Sequence[None]:
+    def apply(cls, tx: Transaction, writes: "Sequence[NoteSuccess]") -> Sequence[None]:
         for question in dict.fromkeys(each for write in writes for each in _both(write.question)):
-            _keep(ledger, conn, question, failures=0, items="[]", has_succeeded=1)
+            _keep(tx, question, failures=0, items="[]", has_succeeded=1)
         return [None] * len(writes)
 
 
@@ -58,29 +58,29 @@ def _both(question: Question) -> tuple[Question, Question]:
     return question, replace(question, kind="")
 
 
-def _fail(ledger: Ledger, conn: sa.Connection, write: NoteFailure) -> RunHalted | None:
-    run = conn.execute(sa.select(runs.c.name, runs.c.open_items).where(runs.c.id == write.question.run)).one()
+def _fail(tx: Transaction, write: NoteFailure) -> RunHalted | None:
+    run = tx.execute(sa.select(runs.c.name, runs.c.open_items).where(runs.c.id == write.question.run)).one()
     needed = min(_SEVERAL, max(2, run.open_items))
     for question in dict.fromkeys(_both(write.question)):
-        stored = conn.execute(sa.select(breakers).where(*_is(question))).one_or_none()
+        stored = tx.execute(sa.select(breakers).where(*_is(question))).one_or_none()
         failures = 1 + (stored.failures if stored else 0)
         failed: list[int | None] = orjson.loads(stored.items) if stored else []
         if write.item not in failed and len(failed) < _SEVERAL:
             failed.append(write.item)
-        _keep(ledger, conn, question, failures=failures, items=orjson.dumps(failed).decode())
+        _keep(tx, question, failures=failures, items=orjson.dumps(failed).decode())
         went_well = bool(stored and stored.has_succeeded)
         if failures >= LIMIT and (not went_well or len(failed) >= needed):
-            reason = _reason(conn, write, question, failures, failed, run.name)
-            runs_.halt(conn, question.run, state="paused", by="account", reason=reason)
+            reason = _reason(tx, write, question, failures, failed, run.name)
+            runs_.halt(tx, question.run, state="paused", by="account", reason=reason)
             return RunHalted(reason)
     return None
 
 
 def _reason(
-    conn: sa.Connection, write: NoteFailure, question: Question, failures: int, failed: Sequence[int | None], run: str
+    tx: Transaction, write: NoteFailure, question: Question, failures: int, failed: Sequence[int | None], run: str
 ) -> str:
     what = f"the {question.kind} calls" if question.kind else f"the {question.role}'s calls"
-    item_keys = conn.execute(sa.select(items.c.key).where(items.c.id.in_([id_ for id_ in failed if id_])))
+    item_keys = tx.execute(sa.select(items.c.key).where(items.c.id.in_([id_ for id_ in failed if id_])))
     keys = sorted(item_keys.scalars())[:3]
     those = f" (items {', '.join(keys)})" if keys else ""
     return (
@@ -89,10 +89,10 @@ def _reason(
     )
 
 
-def _keep(ledger: Ledger, conn: sa.Connection, question: Question, **values: Any) -> None:
-    insert = ledger.insert(breakers).values(**_named(question), **values)
+def _keep(tx: Transaction, question: Question, **values: Any) -> None:
+    insert = tx.insert(breakers).values(**_named(question), **values)
     key = [column.name for column in breakers.primary_key]
-    conn.execute(insert.on_conflict_do_update(index_elements=key, set_=values))
+    tx.execute(insert.on_conflict_do_update(index_elements=key, set_=values))
 
 
 def _named(question: Question) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from lrq.domain.errors import RunHalted
 from lrq.domain.records import Call, Purpose, Usage
 from lrq.ledger.batches import packed
-from lrq.ledger.engine import SETTLING, Ledger
 from lrq.ledger.money import Bound, Charge, Group, Held, Money, reserve
 from lrq.ledger.processes import is_dead, remove_dead
 from lrq.ledger.schema import calls
 from lrq.ledger.statements import OF_CLAIM, OF_GROUP, statements
+from lrq.ledger.transaction import SETTLING, Transaction
 
 _OPEN = ("claimed", "sent")
 
@@ -54,7 +54,7 @@ ClaimResult = Claimed | Known | Ended | Held | RunHalted
 class Claim:
     """Take a key for sending. A process asks for a key by one claim at a time.
 
-    Nobody else claims meanwhile (`Ledger.alone`): what is found still holds when it is taken.
+    Nobody else claims meanwhile (`Transaction.alone`): what is found still holds when it is taken.
     """
 
     key: str
@@ -64,15 +64,15 @@ class Claim:
     bound: Bound
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Claim]") -> Sequence[ClaimResult]:
-        ledger.alone(conn, SETTLING)
-        stored = _find(ledger, conn, [write.key for write in writes])
-        _free_lost(ledger, conn, writes, stored)
+    def apply(cls, tx: Transaction, writes: "Sequence[Claim]") -> Sequence[ClaimResult]:
+        tx.alone(SETTLING)
+        stored = _find(tx, [write.key for write in writes])
+        _free_lost(tx, writes, stored)
         results = {write.key: _known(stored.get(write.key), write) for write in writes}
         open_ = sorted((write for write in writes if results[write.key] is None), key=lambda write: write.key)
-        results |= _reserve(conn, open_)
+        results |= _reserve(tx, open_)
         inserted = [write for write in open_ if results[write.key] is None]
-        results |= _insert(ledger, conn, inserted, stored)
+        results |= _insert(tx, inserted, stored)
         return [results[write.key] or Held() for write in writes]
 
 
@@ -85,19 +85,19 @@ class Send:
     owner: str
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Send]") -> Sequence[bool]:
+    def apply(cls, tx: Transaction, writes: "Sequence[Send]") -> Sequence[bool]:
         by_owner: dict[str, list[int]] = defaultdict(list)
         for write in writes:
             by_owner[write.owner].append(write.id)
         marked: set[int] = set()
-        sql = statements(ledger.is_sqlite)
+        sql = statements(tx.is_sqlite)
         for owner, ids in by_owner.items():
             parameters = {"ids": packed(ids), "by": owner}
-            if ledger.is_sqlite:
-                unsent = [row.id for row in sql.unsent.rows(conn, parameters)]
-                conn.execute(sql.send, {"ids": packed(unsent)})
+            if tx.is_sqlite:
+                unsent = [row.id for row in sql.unsent.rows(tx, parameters)]
+                tx.execute(sql.send, {"ids": packed(unsent)})
             else:
-                unsent = list(conn.execute(sql.send_ours, parameters).scalars())
+                unsent = list(tx.execute(sql.send_ours, parameters).scalars())
             marked.update(unsent)
         return [write.id in marked for write in writes]
 
@@ -120,8 +120,8 @@ class Settle:
     saved: int = 0  # micro-units that a prompt cache saved
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Settle]") -> Sequence[bool]:
-        rows = _keep_replies(ledger, conn, {write.id: write for write in writes})
+    def apply(cls, tx: Transaction, writes: "Sequence[Settle]") -> Sequence[bool]:
+        rows = _keep_replies(tx, {write.id: write for write in writes})
         fresh = {write.id: write for write in writes if rows[write.id].state != "done"}
         money = Money()
         for id_, write in fresh.items():
@@ -129,7 +129,7 @@ class Settle:
             tokens = write.usage.prompt_tokens + write.usage.completion_tokens
             money.spend(rows[id_].run_id, write.cost or 0, tokens)
             money.count(rows[id_], _counts(write))
-        money.write(ledger, conn)
+        money.write(tx)
         return [write.id in fresh for write in writes]
 
 
@@ -145,9 +145,9 @@ class Fail:
     charge: Charge | None = None
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Fail]") -> Sequence[None]:
-        now = ledger.now(conn)
-        rows = _lock(ledger, conn, [write.id for write in writes])
+    def apply(cls, tx: Transaction, writes: "Sequence[Fail]") -> Sequence[None]:
+        now = tx.now()
+        rows = _lock(tx, [write.id for write in writes])
         money = Money()
         for write in writes:
             row = rows[write.id]
@@ -156,8 +156,8 @@ class Fail:
             money.drop(row, unknown=write.unknown, charge=write.charge)
             money.count(row, {"failed": 1})
             ended = {"state": "failed", "error": write.error, "reason": write.reason, "settled_at": now}
-            conn.execute(calls.update().where(calls.c.id == row.id).values(**ended, reserved_cost=0, reserved_tokens=0))
-        money.write(ledger, conn)
+            tx.execute(calls.update().where(calls.c.id == row.id).values(**ended, reserved_cost=0, reserved_tokens=0))
+        money.write(tx)
         return [None] * len(writes)
 
 
@@ -171,15 +171,15 @@ class Release:
     charge: Charge | None = None  # of its last delivery
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Release]") -> Sequence[None]:
-        rows = _lock(ledger, conn, [write.id for write in writes])
+    def apply(cls, tx: Transaction, writes: "Sequence[Release]") -> Sequence[None]:
+        rows = _lock(tx, [write.id for write in writes])
         money = Money()
         for write in writes:
             row = rows[write.id]
             if _is_held(row, write.owner):
                 money.drop(row, unknown=write.unknown, charge=write.charge)
-                _set_free(conn, [row.id], ledger.now(conn))
-        money.write(ledger, conn)
+                _set_free(tx, [row.id], tx.now())
+        money.write(tx)
         return [None] * len(writes)
 
 
@@ -194,57 +194,57 @@ class Reuse:
     times: int = 1
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Reuse]") -> Sequence[None]:
+    def apply(cls, tx: Transaction, writes: "Sequence[Reuse]") -> Sequence[None]:
         money = Money()
         for write in writes:
             purpose = write.purpose
             group = write.role, write.endpoint, write.model, purpose.step, purpose.dimension, purpose.kind
             money.count(Group(purpose.run, *group), {"reused": write.times})
-        money.write(ledger, conn)
+        money.write(tx)
         return [None] * len(writes)
 
 
-def _free_open(ledger: Ledger, conn: sa.Connection, which: sa.ColumnElement[bool]) -> int:
+def _free_open(tx: Transaction, which: sa.ColumnElement[bool]) -> int:
     """Turn open calls that nobody works on into unknown ones; return how many. What was sent stays charged."""
     query = sa.select(calls).where(which, calls.c.settled_at.is_(None))
     locked = query.order_by(calls.c.key).with_for_update(key_share=True, skip_locked=True)
-    rows = conn.execute(locked).all()  # whose owner writes just now, it lives
+    rows = tx.execute(locked).all()  # whose owner writes just now, it lives
     if not rows:
         return 0
     money = Money()
     for row in rows:
         money.drop(row, unknown=row.state == "sent")
-    _set_free(conn, [row.id for row in rows], ledger.now(conn))
-    money.write(ledger, conn)
+    _set_free(tx, [row.id for row in rows], tx.now())
+    money.write(tx)
     return len(rows)
 
 
-def release_dead_calls(ledger: Ledger, conn: sa.Connection) -> int:
+def release_dead_calls(tx: Transaction) -> int:
     """Forget the processes that have ended, and free their open calls; return how many."""
-    ledger.alone(conn, SETTLING)
-    remove_dead(ledger, conn)
-    owners = conn.execute(sa.select(calls.c.owner).where(calls.c.settled_at.is_(None)).distinct()).scalars().all()
-    dead = [owner for owner in owners if is_dead(ledger, conn, owner)]
-    return _free_open(ledger, conn, calls.c.owner.in_(dead)) if dead else 0
+    tx.alone(SETTLING)
+    remove_dead(tx)
+    owners = tx.execute(sa.select(calls.c.owner).where(calls.c.settled_at.is_(None)).distinct()).scalars().all()
+    dead = [owner for owner in owners if is_dead(tx, owner)]
+    return _free_open(tx, calls.c.owner.in_(dead)) if dead else 0
 
 
-def _find(ledger: Ledger, conn: sa.Connection, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:
-    return {row.key: row for row in conn.execute(statements(ledger.is_sqlite).find, {"keys": packed(keys)})}
+def _find(tx: Transaction, keys: Sequence[str]) -> dict[str, sa.Row[Any]]:
+    return {row.key: row for row in tx.execute(statements(tx.is_sqlite).find, {"keys": packed(keys)})}
 
 
-def _free_lost(ledger: Ledger, conn: sa.Connection, writes: Sequence[Claim], found: dict[str, sa.Row[Any]]) -> None:
+def _free_lost(tx: Transaction, writes: Sequence[Claim], found: dict[str, sa.Row[Any]]) -> None:
     """Free what dead processes held, and what the asker itself holds: it would not ask, had it not lost track of it.
 
     That happens where a transaction was committed and the news of it lost with the connection.
     """
     owners = {row.owner for row in found.values() if row.state in _OPEN} - {write.owner for write in writes}
-    dead = [owner for owner in sorted(owners) if is_dead(ledger, conn, owner)]
-    freed = _free_open(ledger, conn, calls.c.owner.in_(dead)) if dead else 0
+    dead = [owner for owner in sorted(owners) if is_dead(tx, owner)]
+    freed = _free_open(tx, calls.c.owner.in_(dead)) if dead else 0
     lost = [write.key for write in writes if write.key in found and _is_held(found[write.key], write.owner)]
     if lost:
-        freed += _free_open(ledger, conn, calls.c.key.in_(lost))
+        freed += _free_open(tx, calls.c.key.in_(lost))
     if freed:
-        found.update(_find(ledger, conn, list(found)))
+        found.update(_find(tx, list(found)))
 
 
 def _is_held(row: sa.Row[Any], owner: str) -> bool:
@@ -269,41 +269,41 @@ def _known(row: sa.Row[Any] | None, write: Claim) -> ClaimResult | None:
     return Held()
 
 
-def _reserve(conn: sa.Connection, wanted: Sequence[Claim]) -> dict[str, ClaimResult | None]:
+def _reserve(tx: Transaction, wanted: Sequence[Claim]) -> dict[str, ClaimResult | None]:
     by_run: dict[int, list[Claim]] = defaultdict(list)
     for write in wanted:
         by_run[write.purpose.run].append(write)
     results: dict[str, ClaimResult | None] = {}
     for run, writes in sorted(by_run.items()):
-        decided = reserve(conn, run, [write.bound for write in writes])
+        decided = reserve(tx, run, [write.bound for write in writes])
         results |= {write.key: decision for write, decision in zip(writes, decided, strict=True)}
     return results
 
 
 def _insert(
-    ledger: Ledger, conn: sa.Connection, granted: Sequence[Claim], found: Mapping[str, sa.Row[Any]]
+    tx: Transaction, granted: Sequence[Claim], found: Mapping[str, sa.Row[Any]]
 ) -> dict[str, ClaimResult | None]:
     if not granted:
         return {}
-    now = ledger.now(conn)
+    now = tx.now()
     ids: dict[str, int] = {}
     for write in (write for write in granted if write.key in found):
         free = calls.c.state.in_(("unknown", "failed"))
         take = calls.update().where(calls.c.key == write.key, free)
-        conn.execute(take.values(**_row(write, now), settled_at=None, error="", reason=""))
+        tx.execute(take.values(**_row(write, now), settled_at=None, error="", reason=""))
         ids[write.key] = found[write.key].id
-    sql = statements(ledger.is_sqlite)
+    sql = statements(tx.is_sqlite)
     for shared, new in _grouped([write for write in granted if write.key not in found]).items():
         common = dict(zip(OF_GROUP, (*shared, "claimed", new[0].owner, now), strict=True))
         rows = packed([_own(write) for write in new])
         values = {"claimed": rows, **{f"its_{name}": value for name, value in common.items()}}
-        if ledger.is_sqlite:
-            conn.execute(sql.insert, values)
+        if tx.is_sqlite:
+            tx.execute(sql.insert, values)
         else:
-            ids |= {row.key: row.id for row in conn.execute(sql.insert_for_ids, values)}
-    if ledger.is_sqlite:
+            ids |= {row.key: row.id for row in tx.execute(sql.insert_for_ids, values)}
+    if tx.is_sqlite:
         new_keys = [write.key for write in granted if write.key not in ids]
-        ids |= {row.key: row.id for row in sql.ids.rows(conn, {"keys": packed(new_keys)})}
+        ids |= {row.key: row.id for row in sql.ids.rows(tx, {"keys": packed(new_keys)})}
     return {key: Claimed(id=id_) for key, id_ in ids.items()}
 
 
@@ -331,26 +331,26 @@ def _row(write: Claim, now: float) -> dict[str, Any]:
     return {**dict(shared), **dict(zip(OF_CLAIM, _own(write), strict=True))}
 
 
-def _lock(ledger: Ledger, conn: sa.Connection, ids: Sequence[int]) -> dict[int, Any]:
+def _lock(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
     """Lock the rows in the order of their keys, so that two processes cannot wait for each other."""
-    return {row.id: row for row in statements(ledger.is_sqlite).lock.rows(conn, {"ids": packed(ids)})}
+    return {row.id: row for row in statements(tx.is_sqlite).lock.rows(tx, {"ids": packed(ids)})}
 
 
-def _set_free(conn: sa.Connection, ids: Sequence[int], now: float) -> None:
+def _set_free(tx: Transaction, ids: Sequence[int], now: float) -> None:
     free = {"state": "unknown", "owner": "", "reserved_cost": 0, "reserved_tokens": 0, "settled_at": now}
-    conn.execute(calls.update().where(calls.c.id.in_(ids)).values(**free))
+    tx.execute(calls.update().where(calls.c.id.in_(ids)).values(**free))
 
 
-def _keep_replies(ledger: Ledger, conn: sa.Connection, writes: Mapping[int, Settle]) -> Mapping[int, Any]:
+def _keep_replies(tx: Transaction, writes: Mapping[int, Settle]) -> Mapping[int, Any]:
     """Keep the replies of calls that have none; the calls' rows as they were before."""
-    sql = statements(ledger.is_sqlite)
-    if not ledger.is_sqlite:
+    sql = statements(tx.is_sqlite)
+    if not tx.is_sqlite:
         parameters = {"ids": packed(list(writes)), **_bodies(list(writes.values()))}
-        return {row.id: row for row in conn.execute(sql.lock_and_settle, parameters)}
-    rows = _lock(ledger, conn, list(writes))
+        return {row.id: row for row in tx.execute(sql.lock_and_settle, parameters)}
+    rows = _lock(tx, list(writes))
     fresh = [write for id_, write in writes.items() if rows[id_].state != "done"]
     if fresh:
-        conn.execute(sql.settle, {"now": ledger.now(conn), **_bodies(fresh)})
+        tx.execute(sql.settle, {"now": tx.now(), **_bodies(fresh)})
     return rows
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lrq.ledger.schema import calls, contexts, items, runs, tasks
+from lrq.ledger.transaction import Transaction
 
 _FIRST = 4  # items begun while it is unknown what one takes
 _SAMPLE = 50  # latest ended items that tell it
@@ -74,25 +75,25 @@ def count_covered(left: float, begun: Sequence[Sized], ended: Sequence[Sized], w
     return count
 
 
-def covered(conn: sa.Connection, run: int, waiting: Sequence[int]) -> Sequence[int]:
+def covered(tx: Transaction, run: int, waiting: Sequence[int]) -> Sequence[int]:
     """Return those of the waiting items that may be begun, in their order; costs the same for any size of run.
 
     Where nothing is at work and the next is too large, that is the smallest that waits at all, if what is left may do.
     """
-    row = conn.execute(sa.select(runs).where(runs.c.id == run)).one()
+    row = tx.execute(sa.select(runs).where(runs.c.id == run)).one()
     limits = {name: getattr(row, f"max_{name}") for name in ("cost", "tokens")}
     left = {name: limit - getattr(row, f"spent_{name}") for name, limit in limits.items() if limit is not None}
     if not left or not waiting:
         return waiting
     of_run = sa.select(items.c.id).where(items.c.run_id == run)
-    begun = _sized(conn, of_run.where(items.c.state.in_(_AT_WORK)))
-    ended = _sized(conn, of_run.where(items.c.state == "done").order_by(items.c.id.desc()).limit(_SAMPLE))
-    sizes = {item.id: item for item in _sized(conn, of_run.where(items.c.id.in_(waiting)))}
+    begun = _sized(tx, of_run.where(items.c.state.in_(_AT_WORK)))
+    ended = _sized(tx, of_run.where(items.c.state == "done").order_by(items.c.id.desc()).limit(_SAMPLE))
+    sizes = {item.id: item for item in _sized(tx, of_run.where(items.c.id.in_(waiting)))}
     queue = [sizes[id_] for id_ in waiting]
     count = min(count_covered(left[name], *(_of(name, each) for each in (begun, ended, queue))) for name in left)
     if count or begun or not ended:
         return waiting[:count]
-    smallest = _sized(conn, of_run.where(items.c.id == _smallest(conn, run)))
+    smallest = _sized(tx, of_run.where(items.c.id == _smallest(tx, run)))
     may_do = (
         _ENOUGH * Expectation(_of(name, ended)).still(_of(name, smallest)[0]) <= amount for name, amount in left.items()
     )
@@ -103,7 +104,7 @@ def _of(what: str, rows: Sequence[sa.Row[Any]]) -> list[Sized]:
     return [Sized(chars=row.chars, taken=float(getattr(row, what))) for row in rows]
 
 
-def _sized(conn: sa.Connection, which: sa.Select[Any]) -> list[sa.Row[Any]]:
+def _sized(tx: Transaction, which: sa.Select[Any]) -> list[sa.Row[Any]]:
     """Return for each of these items its document's length, and what its calls have taken."""
     some = which.subquery()
     of_item = calls.c.item_id == items.c.id, calls.c.state == "done"
@@ -114,22 +115,22 @@ def _sized(conn: sa.Connection, which: sa.Select[Any]) -> list[sa.Row[Any]]:
     ]
     chars = sa.func.coalesce(contexts.c.chars, 0).label("chars")
     joined = some.join(items, items.c.id == some.c.id).outerjoin(contexts, contexts.c.hash == items.c.context_hash)
-    return list(conn.execute(sa.select(items.c.id, chars, *amounts).select_from(joined)))
+    return list(tx.execute(sa.select(items.c.id, chars, *amounts).select_from(joined)))
 
 
-def _smallest(conn: sa.Connection, run: int) -> int:
+def _smallest(tx: Transaction, run: int) -> int:
     """Return the item that waits with the shortest document: looked for once, near the end of a budget."""
     chars = sa.func.coalesce(contexts.c.chars, 0).label("chars")
     query = sa.select(items.c.id).outerjoin(contexts, contexts.c.hash == items.c.context_hash)
     query = query.where(items.c.run_id == run, items.c.state.in_(_WAITING))
-    return int(conn.execute(query.order_by(chars, items.c.id).limit(1)).scalar_one())
+    return int(tx.execute(query.order_by(chars, items.c.id).limit(1)).scalar_one())
 
 
-def stop_short(conn: sa.Connection, run: int) -> None:
+def stop_short(tx: Transaction, run: int) -> None:
     """Stop a run in which nothing is at work any more, where its budget has begun no further item."""
-    row = conn.execute(sa.select(runs).where(runs.c.id == run).with_for_update(key_share=True)).one()
+    row = tx.execute(sa.select(runs).where(runs.c.id == run).with_for_update(key_share=True)).one()
     at_work = sa.select(tasks.c.id).where(tasks.c.run_id == run, tasks.c.item_id > 0)
-    is_idle = not (row.reserved_cost or row.reserved_tokens) and conn.execute(at_work.limit(1)).first() is None
+    is_idle = not (row.reserved_cost or row.reserved_tokens) and tx.execute(at_work.limit(1)).first() is None
     if row.state == "active" and is_idle:
         reason = "the budget is used up: what is left does not cover another item; `lrq budget` raises it"
-        conn.execute(runs.update().where(runs.c.id == run).values(state="stopped", halt="budget", reason=reason))
+        tx.execute(runs.update().where(runs.c.id == run).values(state="stopped", halt="budget", reason=reason))

@@ -3,10 +3,9 @@
 import fcntl
 import logging
 import os
-import time
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, UsageError
 from lrq.domain.urls import safe_url
 from lrq.ledger import schema
+from lrq.ledger.transaction import MIGRATING, Transaction
 
 _NETWORK_FILE_SYSTEMS = {
     "nfs",
@@ -42,10 +41,7 @@ _NAMES = "names a SQLite file (sqlite:////path/to/file) or PostgreSQL (postgresq
 _BUSY_SECONDS = 60  # how long a writer waits for another process's transaction
 _CONNECT_SECONDS = 10
 _IDLE_SECONDS = 60  # that a transaction may stand open with nothing asked of it
-_LOCK = 726  # of PostgreSQL's advisory locks those that are ours; any number
 logging.getLogger("alembic").setLevel(logging.WARNING)  # else each worker's log would tell of its set-up
-CLOCK: sa.ColumnClause[float] = sa.literal_column("extract(epoch FROM clock_timestamp())::float8", sa.Float)
-MIGRATING, SETTLING, FEEDING = range(3)  # what is done alone
 
 
 class Ledger:
@@ -61,8 +57,8 @@ class Ledger:
     def id(self) -> str:
         """Return a short random name that prefixes every key of this ledger in a shared Redis."""
         if self._id is None:
-            with self.reading() as conn:
-                self._id = conn.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "id")).scalar_one()
+            with self.read() as tx:
+                self._id = tx.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "id")).scalar_one()
         return self._id
 
     @property
@@ -72,59 +68,28 @@ class Ledger:
         return str(url.database) if self.is_sqlite else safe_url(url.render_as_string(hide_password=False))
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        """Begin a transaction; on SQLite it holds the write lock from its beginning."""
-        with self.engine.begin() as conn:
-            conn.info["alone"] = set()
-            yield conn
+    def write(self) -> Iterator[Transaction]:
+        """Begin a transaction, which is committed at its end; on SQLite it holds the write lock from its beginning."""
+        with self.engine.begin() as connection:
+            yield Transaction(connection)
 
     @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
+    def read(self) -> Iterator[Transaction]:
         """Read what is committed, statement by statement; no transaction stands open between them."""
         options = {"lrq_read": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        with self.engine.connect().execution_options(**options) as conn:
-            yield conn
-
-    def now(self, conn: sa.Connection) -> float:
-        """Return the one clock of all processes, in seconds: the server's, or this machine's for SQLite."""
-        if self.is_sqlite:
-            return time.time()
-        return float(conn.execute(sa.select(CLOCK)).scalar_one())
-
-    def alone(self, conn: sa.Connection, what: int) -> None:
-        """Until this transaction ends, let no other one do the same: SQLite has but one writer, PostgreSQL many.
-
-        Transactions that touch the same rows in differing orders would wait for each other until one is broken off.
-        A second time in the same transaction costs nothing.
-        """
-        if not self.is_sqlite and what not in conn.info["alone"]:
-            conn.execute(sa.text("SELECT pg_advisory_xact_lock(:lrq, :what)"), {"lrq": _LOCK, "what": what})
-            conn.info["alone"].add(what)
-
-    def insert(self, table: sa.Table) -> Any:
-        """Return an insert that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
-        return insert_into(table, self.is_sqlite)
-
-    def add_new(self, conn: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
-        """Insert a row; False where one with its key is there already. PostgreSQL's rowcount does not tell."""
-        key = next(iter(table.primary_key))
-        insert = self.insert(table).values(**values).on_conflict_do_nothing().returning(key)
-        return conn.execute(insert).first() is not None
+        with self.engine.connect().execution_options(**options) as connection:
+            yield Transaction(connection)
 
     def check_writing(self) -> None:
         """Write a little that changes nothing. Raises LedgerUnavailable where the database does not take it."""
         try:
-            with self.writing() as conn:
-                conn.execute(schema.meta.update().values(value=schema.meta.c.value))
+            with self.write() as tx:
+                tx.execute(schema.meta.update().values(value=schema.meta.c.value))
         except sa.exc.DBAPIError as error:
             raise LedgerUnavailable(f"the ledger at {self.place} takes no writes: {explain(error)}") from None
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-def insert_into(table: sa.Table, is_sqlite: bool) -> Any:
-    return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
 
 
 # What PostgreSQL says when it refuses us for as long as nobody changes something.
@@ -175,8 +140,8 @@ def explain(error: Exception) -> str:
 
 
 def _check_encoding(ledger: Ledger) -> None:
-    with ledger.reading() as conn:
-        encoding = conn.execute(sa.text("SHOW server_encoding")).scalar()
+    with ledger.read() as tx:
+        encoding = tx.execute(sa.text("SHOW server_encoding")).scalar()
     if encoding != "UTF8":
         raise LrqError(
             f"the database at {ledger.place} is in {encoding}, and texts are kept in UTF8: make another with "
@@ -188,10 +153,10 @@ def _check_writable(ledger: Ledger) -> None:
     """Refuse a PostgreSQL server or user that will not let us write; a file is looked at before it is opened."""
     if ledger.is_sqlite:
         return
-    with ledger.reading() as conn:
-        is_standby = conn.execute(sa.text("SELECT pg_is_in_recovery()")).scalar()
-        read_only = conn.execute(sa.text("SHOW transaction_read_only")).scalar() == "on"
-        missing = _missing_privilege(conn)
+    with ledger.read() as tx:
+        is_standby = tx.execute(sa.text("SELECT pg_is_in_recovery()")).scalar()
+        read_only = tx.execute(sa.text("SHOW transaction_read_only")).scalar() == "on"
+        missing = _missing_privilege(tx)
     if is_standby or read_only:
         what = "a standby server" if is_standby else "read-only (default_transaction_read_only)"
         raise LedgerUnavailable(f"the database at {ledger.place} is {what}, and lrq has to write: name the primary")
@@ -199,21 +164,21 @@ def _check_writable(ledger: Ledger) -> None:
         raise LrqError(f"the user of the database at {ledger.place} may not {missing}: GRANT it, or name another user")
 
 
-def _missing_privilege(conn: sa.Connection) -> str:
+def _missing_privilege(tx: Transaction) -> str:
     """Name what this user would have to do and may not; empty where nothing is missing."""
-    row = conn.execute(sa.text("SELECT current_schema(), to_regclass('meta') IS NOT NULL")).one()
+    row = tx.execute(sa.text("SELECT current_schema(), to_regclass('meta') IS NOT NULL")).one()
     name, is_made = row
     if name is None:
         return "use a schema of it (USAGE on the search path)"
     if not is_made:
-        may_create = conn.execute(sa.text("SELECT has_schema_privilege(current_schema(), 'CREATE')")).scalar()
+        may_create = tx.execute(sa.text("SELECT has_schema_privilege(current_schema(), 'CREATE')")).scalar()
         return "" if may_create else f"create tables in the schema {name}"
     may_write = sa.text(
         "SELECT bool_and(has_table_privilege(to_regclass(name), kind))"
         " FROM unnest(CAST(:names AS text[])) AS name, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind"
         " WHERE to_regclass(name) IS NOT NULL"
     )
-    return "" if conn.execute(may_write, {"names": list(schema.metadata.tables)}).scalar() else "write into its tables"
+    return "" if tx.execute(may_write, {"names": list(schema.metadata.tables)}).scalar() else "write into its tables"
 
 
 def _url(settings: Settings) -> sa.URL:
@@ -273,11 +238,11 @@ def _engine(url: sa.URL) -> sa.Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
-    def _on_begin(conn: sa.Connection) -> None:
+    def _on_begin(connection: sa.Connection) -> None:
         # A deferred transaction that turns to writing fails at once when another writes; this one waits instead.
         # Reading needs none: as on PostgreSQL, each statement sees what is committed.
-        if not conn.get_execution_options().get("lrq_read"):
-            conn.exec_driver_sql("BEGIN IMMEDIATE")
+        if not connection.get_execution_options().get("lrq_read"):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
@@ -344,19 +309,19 @@ def _migrate(ledger: Ledger) -> None:
     """Bring the schema up to date, alone; one that is up to date is left as it is."""
     if _revision(ledger) == _head():
         return
-    with _migration_lock(ledger), ledger.writing() as conn:
-        ledger.alone(conn, MIGRATING)
-        current = MigrationContext.configure(conn).get_current_revision()
+    with _migration_lock(ledger), ledger.write() as tx:
+        tx.alone(MIGRATING)
+        current = MigrationContext.configure(tx.connection).get_current_revision()
         if current is not None and current not in {each.revision for each in _scripts().walk_revisions()}:
             raise LrqError(
                 f"the ledger's schema is {current}, which a newer lrq made; this one cannot use it: upgrade lrq"
             )
         config = _alembic()
-        config.attributes["connection"] = conn
+        config.attributes["connection"] = tx.connection
         command.upgrade(config, "head")
-        ledger_id = conn.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "id")).scalar()
+        ledger_id = tx.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "id")).scalar()
         if ledger_id is None:
-            conn.execute(schema.meta.insert().values(name="id", value=uuid.uuid4().hex[:12]))
+            tx.execute(schema.meta.insert().values(name="id", value=uuid.uuid4().hex[:12]))
 
 
 @contextmanager
@@ -383,8 +348,8 @@ def _head() -> str | None:
 
 
 def _revision(ledger: Ledger) -> str | None:
-    with ledger.reading() as conn:
-        return MigrationContext.configure(conn).get_current_revision()
+    with ledger.read() as tx:
+        return MigrationContext.configure(tx.connection).get_current_revision()
 
 
 def _check_schema(ledger: Ledger) -> None:

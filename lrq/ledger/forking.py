@@ -7,15 +7,14 @@ import orjson
 import sqlalchemy as sa
 
 from lrq.domain.errors import UsageError
-from lrq.ledger.engine import Ledger
 from lrq.ledger.intakes import READING
 from lrq.ledger.runs import Run, get_run
 from lrq.ledger.schema import items, prompts, responses, runs, scores, set_aside, tasks
+from lrq.ledger.transaction import Transaction
 
 
 def fork_run(
-    ledger: Ledger,
-    conn: sa.Connection,
+    tx: Transaction,
     source: Run,
     name: str,
     config: Mapping[str, Any],
@@ -36,20 +35,20 @@ def fork_run(
     Raises UsageError where the source is at work, for an item would be copied half judged, its file is still being
     read, or the name is taken.
     """
-    row = conn.execute(sa.select(runs).where(runs.c.id == source.id).with_for_update(key_share=True)).one()
-    at_work = conn.execute(sa.select(tasks.c.id).where(tasks.c.run_id == source.id).limit(1)).first() is not None
+    row = tx.execute(sa.select(runs).where(runs.c.id == source.id).with_for_update(key_share=True)).one()
+    at_work = tx.execute(sa.select(tasks.c.id).where(tasks.c.run_id == source.id).limit(1)).first() is not None
     if row.open_items or at_work or row.ingesting == READING:
         raise UsageError(f"run {source.name!r} is still at work; let it end first (`lrq resume {source.name}`)")
     values = {"name": name, "recipe": row.recipe, "config": orjson.dumps(config).decode()}
-    values |= {"round": row.round, "series": row.series, "created_at": ledger.now(conn)}
+    values |= {"round": row.round, "series": row.series, "created_at": tx.now()}
     values |= {"max_cost": row.max_cost if max_cost is None else max_cost}
     values |= {"max_tokens": row.max_tokens if max_tokens is None else max_tokens}
-    if not ledger.add_new(conn, runs, values):
+    if not tx.add_new(runs, values):
         raise UsageError(f"there is a run named {name!r} already; --name another")
-    fork = get_run(conn, name)
-    _copy(conn, set_aside, sa.select(set_aside).where(set_aside.c.run_id == source.id), run_id=fork.id)
+    fork = get_run(tx, name)
+    _copy(tx, set_aside, sa.select(set_aside).where(set_aside.c.run_id == source.id), run_id=fork.id)
     of_source = sa.select(items).where(items.c.run_id == source.id).order_by(items.c.id)
-    _copy(conn, items, of_source, run_id=fork.id, open_steps=0)
+    _copy(tx, items, of_source, run_id=fork.id, open_steps=0)
     new = items.alias("new")
     for table in (prompts, responses, scores):
         current = sa.select(table, new.c.id.label("new_id"))
@@ -60,36 +59,36 @@ def fork_run(
                 left = scores.c.dimension == dimension, scores.c.dimension.startswith(f"{dimension}/", autoescape=True)
                 current = current.where(~sa.or_(*left))
         subquery = current.subquery()
-        _copy(conn, table, sa.select(subquery), item_id=subquery.c.new_id)
-    count = _reopen(conn, fork.id, steps)
+        _copy(tx, table, sa.select(subquery), item_id=subquery.c.new_id)
+    count = _reopen(tx, fork.id, steps)
     if not count:
         raise UsageError(f"run {source.name!r} has no item that is done")
-    conn.execute(runs.update().where(runs.c.id == fork.id).values(open_items=count))
-    return get_run(conn, name)
+    tx.execute(runs.update().where(runs.c.id == fork.id).values(open_items=count))
+    return get_run(tx, name)
 
 
-def _copy(conn: sa.Connection, table: sa.Table, query: sa.Select[Any], **changed: Any) -> None:
+def _copy(tx: Transaction, table: sa.Table, query: sa.Select[Any], **changed: Any) -> None:
     """Insert what a query brings, with new ids and these columns changed."""
     names = [column.name for column in table.c if column.name != "id"]
     columns_ = query.selected_columns
     values = [sa.cast(changed[name], table.c[name].type) if name in changed else columns_[name] for name in names]
-    conn.execute(table.insert().from_select(names, query.with_only_columns(*values, maintain_column_froms=True)))
+    tx.execute(table.insert().from_select(names, query.with_only_columns(*values, maintain_column_froms=True)))
 
 
-def _reopen(conn: sa.Connection, run: int, steps: Mapping[str, str]) -> int:
+def _reopen(tx: Transaction, run: int, steps: Mapping[str, str]) -> int:
     """Open the steps of the items that are done and have a text to judge, and the aggregation of the others."""
     done = items.c.run_id == run, items.c.state == "done"
     texts = sa.select(responses.c.id).where(
         responses.c.item_id == items.c.id, responses.c.round == items.c.round, responses.c.text.is_not(None)
     )
-    judged = _open(conn, (*done, texts.exists()), steps, "judging") if steps else 0
-    return judged + _open(conn, done, {"aggregate": "aggregate"}, "aggregating")
+    judged = _open(tx, (*done, texts.exists()), steps, "judging") if steps else 0
+    return judged + _open(tx, done, {"aggregate": "aggregate"}, "aggregating")
 
 
-def _open(conn: sa.Connection, which: Sequence[sa.ColumnElement[bool]], names: Mapping[str, str], state: str) -> int:
+def _open(tx: Transaction, which: Sequence[sa.ColumnElement[bool]], names: Mapping[str, str], state: str) -> int:
     for name, queue in names.items():
         values = items.c.run_id, items.c.id, items.c.round, *map(sa.literal, (name, queue, "ready"))
         opened = sa.select(*values).where(*which).order_by(items.c.id)
         columns = ["run_id", "item_id", "round", "name", "queue", "state"]
-        conn.execute(tasks.insert().from_select(columns, opened))
-    return conn.execute(items.update().where(*which).values(state=state, open_steps=len(names), reason="")).rowcount
+        tx.execute(tasks.insert().from_select(columns, opened))
+    return tx.execute(items.update().where(*which).values(state=state, open_steps=len(names), reason="")).rowcount

@@ -9,6 +9,7 @@ from lrq.ledger import runs as runs_
 from lrq.ledger.engine import Ledger
 from lrq.ledger.processes import Presence, is_dead
 from lrq.ledger.schema import leases, runs
+from lrq.ledger.transaction import Transaction
 
 # Values of runs.ingesting: no line comes any more, a process reads the file, or a pilot has left the rest for later.
 WHOLE, READING, PILOT = range(3)
@@ -27,26 +28,26 @@ def reader(ledger: Ledger) -> Iterator[str]:
         presence.close()
 
 
-def begin(ledger: Ledger, conn: sa.Connection, run: int, reader_id: str) -> None:
+def begin(tx: Transaction, run: int, reader_id: str) -> None:
     """Note that a process adds lines to the run, which cannot end meanwhile."""
-    until = ledger.now(conn) + _AS_LONG_AS_IT_LIVES
-    conn.execute(leases.insert().values(name=_lease(run, reader_id), owner=reader_id, until=until))
-    conn.execute(runs.update().where(runs.c.id == run).values(ingesting=READING))
+    until = tx.now() + _AS_LONG_AS_IT_LIVES
+    tx.execute(leases.insert().values(name=_lease(run, reader_id), owner=reader_id, until=until))
+    tx.execute(runs.update().where(runs.c.id == run).values(ingesting=READING))
     paused = runs.update().where(runs.c.id == run, runs.c.halt == INTERRUPTED)
-    conn.execute(paused.values(state="active", halt="", reason=""))
+    tx.execute(paused.values(state="active", halt="", reason=""))
 
 
-def end(ledger: Ledger, conn: sa.Connection, run: int, reader_id: str) -> None:
+def end(tx: Transaction, run: int, reader_id: str) -> None:
     """Note that a process has added its last line; where it was the last reader, the run may end."""
-    conn.execute(leases.delete().where(leases.c.name == _lease(run, reader_id)))
-    if not is_read(ledger, conn, run):
-        conn.execute(runs.update().where(runs.c.id == run).values(ingesting=WHOLE))
+    tx.execute(leases.delete().where(leases.c.name == _lease(run, reader_id)))
+    if not is_read(tx, run):
+        tx.execute(runs.update().where(runs.c.id == run).values(ingesting=WHOLE))
 
 
-def is_interrupted(ledger: Ledger, conn: sa.Connection, run: int) -> bool:
+def is_interrupted(tx: Transaction, run: int) -> bool:
     """Say whether the run's file was not read to its end, and nobody reads it any more."""
-    reading = conn.execute(sa.select(runs.c.ingesting).where(runs.c.id == run)).scalar() == READING
-    return reading and not is_read(ledger, conn, run)
+    reading = tx.execute(sa.select(runs.c.ingesting).where(runs.c.id == run)).scalar() == READING
+    return reading and not is_read(tx, run)
 
 
 def advice(name: str) -> str:
@@ -57,13 +58,13 @@ def advice(name: str) -> str:
     )
 
 
-def pause_interrupted(ledger: Ledger, conn: sa.Connection) -> list[str]:
+def pause_interrupted(tx: Transaction) -> list[str]:
     """Pause active runs that wait for lines which nobody reads any more; returns their names."""
     waiting = sa.select(runs.c.id, runs.c.name).where(runs.c.ingesting == READING, runs.c.state == "active")
     names = []
-    for row in conn.execute(waiting).all():
-        if is_interrupted(ledger, conn, row.id):
-            runs_.halt(conn, row.id, state="paused", by=INTERRUPTED, reason=advice(row.name))
+    for row in tx.execute(waiting).all():
+        if is_interrupted(tx, row.id):
+            runs_.halt(tx, row.id, state="paused", by=INTERRUPTED, reason=advice(row.name))
             names.append(row.name)
     return names
 
@@ -72,6 +73,6 @@ def _lease(run: int, reader_id: str) -> str:
     return f"reads {run} {reader_id[:16]}"
 
 
-def is_read(ledger: Ledger, conn: sa.Connection, run: int) -> bool:
-    owners = conn.execute(sa.select(leases.c.owner).where(leases.c.name.startswith(f"reads {run} "))).scalars()
-    return any(not is_dead(ledger, conn, owner) for owner in owners.all())
+def is_read(tx: Transaction, run: int) -> bool:
+    owners = tx.execute(sa.select(leases.c.owner).where(leases.c.name.startswith(f"reads {run} "))).scalars()
+    return any(not is_dead(tx, owner) for owner in owners.all())

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import learned
+from lrq.ledger.transaction import Transaction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,28 +28,28 @@ class Keep:
     fact: Fact
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[Keep]") -> Sequence[None]:
+    def apply(cls, tx: Transaction, writes: "Sequence[Keep]") -> Sequence[None]:
         for write in writes:
-            keep(ledger, conn, write.fact)
+            keep(tx, write.fact)
         return [None] * len(writes)
 
 
-def keep(ledger: Ledger, conn: sa.Connection, fact: Fact) -> None:
+def keep(tx: Transaction, fact: Fact) -> None:
     values = {**vars(fact), "server": fact.server[:200], "model": fact.model[:200], "name": fact.name[:64]}
-    insert = ledger.insert(learned).values(**values, at=ledger.now(conn))
+    insert = tx.insert(learned).values(**values, at=tx.now())
     stored, new = learned.c.value, insert.excluded.value
     better = {"most": new < stored, "context": new != stored}.get(fact.topic, new > stored)
     update = {name: insert.excluded[name] for name in ("value", "reason", "at")}
     key = [column.name for column in learned.primary_key]
-    conn.execute(insert.on_conflict_do_update(index_elements=key, set_=update, where=better))
+    tx.execute(insert.on_conflict_do_update(index_elements=key, set_=update, where=better))
 
 
-def all_facts(conn: sa.Connection) -> list[Fact]:
+def all_facts(tx: Transaction) -> list[Fact]:
     names = Fact.__dataclass_fields__
     ordered = sa.select(learned).order_by(learned.c.server, learned.c.model, learned.c.topic, learned.c.name)
-    return [Fact(**{name: getattr(row, name) for name in names}) for row in conn.execute(ordered)]
+    return [Fact(**{name: getattr(row, name) for name in names}) for row in tx.execute(ordered)]
 
 
-def forget(conn: sa.Connection, server: str, model: str) -> None:
+def forget(tx: Transaction, server: str, model: str) -> None:
     """Let the server be learned anew."""
-    conn.execute(learned.delete().where(learned.c.server == server[:200], learned.c.model == model[:200]))
+    tx.execute(learned.delete().where(learned.c.server == server[:200], learned.c.model == model[:200]))

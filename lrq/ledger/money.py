@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from lrq.domain.errors import RunHalted
 from lrq.domain.records import Usage
 from lrq.ledger.batches import packed, table
-from lrq.ledger.engine import SETTLING, Ledger, insert_into
 from lrq.ledger.schema import runs, usage
+from lrq.ledger.transaction import SETTLING, Transaction, insert_into
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def _count(is_sqlite: bool) -> Any:
     return insert.on_conflict_do_update(index_elements=Group._fields, set_=sums)
 
 
-def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held | RunHalted | None]:
+def reserve(tx: Transaction, run: int, bounds: Sequence[Bound]) -> list[Held | RunHalted | None]:
     """Reserve each bound that the run's budget has room for, in their order; None: it is reserved.
 
     The run's row is locked, so that what is decided still holds when it is written. Where there is room for none and
@@ -107,9 +107,9 @@ def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held
     """
     cost, tokens = sum(bound.cost for bound in bounds), sum(bound.tokens for bound in bounds)
     parameters = {"run": run, "cost": cost, "tokens": tokens, "is_known": all(bound.is_known for bound in bounds)}
-    if conn.execute(_RESERVE_ALL, parameters).rowcount == 1:
+    if tx.execute(_RESERVE_ALL, parameters).rowcount == 1:
         return [None] * len(bounds)
-    row = conn.execute(_BUDGET, {"run": run}).one()
+    row = tx.execute(_BUDGET, {"run": run}).one()
     if row.state != "active":
         return [RunHalted(row.reason or f"the run is {row.state}") for _ in bounds]
     if row.max_cost is not None and not all(bound.is_known for bound in bounds):
@@ -117,7 +117,7 @@ def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held
             "its money is capped, and the price of an endpoint is unknown: set it (judge.price, embedding.price, "
             "policy.price; 0 for a server of your own) or enqueue again with --price; then `lrq resume`"
         )
-        return _halt(conn, run, bounds, reason, state="paused", halt="account")
+        return _halt(tx, run, bounds, reason, state="paused", halt="account")
     cost, tokens = row.reserved_cost, row.reserved_tokens
     fits = []
     for bound in bounds:
@@ -129,15 +129,13 @@ def reserve(conn: sa.Connection, run: int, bounds: Sequence[Bound]) -> list[Held
     if cost == tokens == 0 and not all(fits):
         reason = f"the budget is used up: what is left of {_short(row, bounds)} does not cover the next call; "
         reason += "`lrq budget` raises it"
-        return _halt(conn, run, bounds, reason, state="stopped", halt="budget")
-    conn.execute(_RESERVE, {"run": run, "cost": cost, "tokens": tokens})
+        return _halt(tx, run, bounds, reason, state="stopped", halt="budget")
+    tx.execute(_RESERVE, {"run": run, "cost": cost, "tokens": tokens})
     return [None if fit else Held() for fit in fits]
 
 
-def _halt(
-    conn: sa.Connection, run: int, bounds: Sequence[Bound], reason: str, **how: str
-) -> list[Held | RunHalted | None]:
-    conn.execute(runs.update().where(runs.c.id == run).values(reason=reason, **how))
+def _halt(tx: Transaction, run: int, bounds: Sequence[Bound], reason: str, **how: str) -> list[Held | RunHalted | None]:
+    tx.execute(runs.update().where(runs.c.id == run).values(reason=reason, **how))
     return [RunHalted(reason) for _ in bounds]
 
 
@@ -193,12 +191,12 @@ class Money:
         for name, amount in counted.items():
             sums[name] += amount
 
-    def write(self, ledger: Ledger, conn: sa.Connection) -> None:
+    def write(self, tx: Transaction) -> None:
         if self.runs or self.counts:
-            ledger.alone(conn, SETTLING)  # transactions meet at these rows anyway, but not in one order
+            tx.alone(SETTLING)  # transactions meet at these rows anyway, but not in one order
         if self.runs:
             added = [{"run": run, **{f"more_{name}": sums[name] for name in _SUMS}} for run, sums in self.runs.items()]
-            conn.execute(_ADD, sorted(added, key=lambda one: one["run"]))
+            tx.execute(_ADD, sorted(added, key=lambda one: one["run"]))
         if self.counts:
             rows = [(*group, *self.counts[group].values()) for group in sorted(self.counts)]
-            conn.execute(_count(ledger.is_sqlite), {"counted": packed(rows)})
+            tx.execute(_count(tx.is_sqlite), {"counted": packed(rows)})

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import calls
+from lrq.ledger.transaction import Transaction
 
 NEWEST = 2000  # calls that are looked at, of all runs together
 WINDOW = 60.0  # seconds over which a rate is taken
@@ -28,17 +28,17 @@ class Pace:
     errors: Mapping[str, int] = field(default_factory=dict)  # class and HTTP status → calls
 
 
-def pace_of(ledger: Ledger, conn: sa.Connection, run: int) -> Pace:
+def pace_of(tx: Transaction, run: int) -> Pace:
     """Look at those of the newest calls that are the run's."""
     names = ("run_id", "state", "attempt", "deliveries", "error", "reason", "settled_at", "latency_ms")
     newest = sa.select(*(calls.c[name] for name in names)).order_by(calls.c.id.desc()).limit(NEWEST).subquery()
-    rows = conn.execute(sa.select(newest).where(newest.c.run_id == run)).all()
+    rows = tx.execute(sa.select(newest).where(newest.c.run_id == run)).all()
     done = [row for row in rows if row.state == "done"]
     latencies = sorted(row.latency_ms / 1000 for row in done)
     ended = [row for row in rows if row.state in {"failed", "unknown"}]
     return Pace(
         calls=len(rows),
-        per_second=_rate([row.settled_at for row in done if row.settled_at], ledger.now(conn)),
+        per_second=_rate([row.settled_at for row in done if row.settled_at], tx.now()),
         latency_p50=_quantile(latencies, 0.50),
         latency_p95=_quantile(latencies, 0.95),
         reasks=sum(row.attempt > 0 for row in rows),

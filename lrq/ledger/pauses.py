@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from lrq.domain.records import Call, Purpose
 from lrq.ledger import runs as runs_
 from lrq.ledger.schema import calls, items, runs, usage
+from lrq.ledger.transaction import Transaction
 
 _LATEST = 2_000  # calls that are looked at: by number, which costs the same in a ledger of any size
 
@@ -21,11 +22,11 @@ class Refusal:
     reason: str  # the server's words
 
 
-def pause(conn: sa.Connection, refusal: Refusal) -> str:
+def pause(tx: Transaction, refusal: Refusal) -> str:
     """Pause the run of a call; returns the reason that stands with it."""
-    run = conn.execute(sa.select(runs.c.name).where(runs.c.id == refusal.purpose.run)).scalar_one()
-    key = conn.execute(sa.select(items.c.key).where(items.c.id == (refusal.purpose.item or 0))).scalar()
-    answered = conn.execute(sa.select(sa.func.sum(usage.c.calls)).where(*_same(refusal))).scalar() or 0
+    run = tx.execute(sa.select(runs.c.name).where(runs.c.id == refusal.purpose.run)).scalar_one()
+    key = tx.execute(sa.select(items.c.key).where(items.c.id == (refusal.purpose.item or 0))).scalar()
+    answered = tx.execute(sa.select(sa.func.sum(usage.c.calls)).where(*_same(refusal))).scalar() or 0
     if answered:
         whom = f"refuses {'a call' if key is None else f'item {key}'}, and has answered {answered:,} other calls"
     else:
@@ -40,7 +41,7 @@ def pause(conn: sa.Connection, refusal: Refusal) -> str:
         f"mend its key, credit, url or model, then `lrq resume {quote(run)}`"
         f"{others}"
     )
-    runs_.halt(conn, refusal.purpose.run, state="paused", by="account", reason=reason)
+    runs_.halt(tx, refusal.purpose.run, state="paused", by="account", reason=reason)
     return reason
 
 
@@ -50,9 +51,9 @@ def _same(refusal: Refusal) -> list[sa.ColumnElement[bool]]:
     return [usage.c.run_id == refusal.purpose.run, *(usage.c[name] == value for name, value in identity.items())]
 
 
-def was_answered(conn: sa.Connection, call: Call, server: str, since: float) -> bool:
+def was_answered(tx: Transaction, call: Call, server: str, since: float) -> bool:
     """Tell whether any process had an answer of this server since that time."""
     latest = sa.select(calls).order_by(calls.c.id.desc()).limit(_LATEST).subquery()
     answered = latest.c.state == "done", latest.c.settled_at >= since, latest.c.server == server[:100]
     same = latest.c.role == call.role, latest.c.endpoint == call.endpoint, latest.c.model == call.model
-    return conn.execute(sa.select(latest.c.id).where(*answered, *same).limit(1)).first() is not None
+    return tx.execute(sa.select(latest.c.id).where(*answered, *same).limit(1)).first() is not None

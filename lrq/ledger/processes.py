@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import leases, processes
+from lrq.ledger.transaction import Transaction
 
 SEEN_EVERY = 2.0  # seconds between signs of life
 DEAD_AFTER = 10.0  # seconds without one while we look: five missed signs
@@ -47,9 +48,9 @@ class Presence:
         self._type = type_
         self.note = note
         self._ended = threading.Event()
-        with ledger.writing() as conn:
-            self._started = ledger.now(conn)
-            self._enter(conn, self._started)
+        with ledger.write() as tx:
+            self._started = tx.now()
+            self._enter(tx, self._started)
         self._thread = threading.Thread(target=self._work, name="presence", daemon=True)
         self._thread.start()
 
@@ -57,9 +58,9 @@ class Presence:
         """Leave orderly: what this process still holds is free at once."""
         self._ended.set()
         self._thread.join()
-        with self._ledger.writing() as conn:
-            conn.execute(processes.delete().where(processes.c.id == self.id))
-            conn.execute(leases.delete().where(leases.c.owner == self.id))
+        with self._ledger.write() as tx:
+            tx.execute(processes.delete().where(processes.c.id == self.id))
+            tx.execute(leases.delete().where(leases.c.owner == self.id))
 
     def _work(self) -> None:
         while not self._ended.wait(SEEN_EVERY):
@@ -68,17 +69,17 @@ class Presence:
             except Exception as error:  # whatever it is, a thread that ends would make this process a dead one
                 log.warning("no sign of life could be given: %s", str(error).splitlines()[0])
 
-    def _enter(self, conn: sa.Connection, now: float) -> None:
+    def _enter(self, tx: Transaction, now: float) -> None:
         who = {"id": self.id, "type": self._type, "host": socket.gethostname(), "place": here(), "pid": os.getpid()}
-        conn.execute(processes.insert().values(**who, started_at=self._started, seen_at=now))
+        tx.execute(processes.insert().values(**who, started_at=self._started, seen_at=now))
 
     def _give_sign(self) -> None:
         values = {"note": orjson.dumps(self.note()).decode()} if self.note else {}
-        with self._ledger.writing() as conn:
-            now = self._ledger.now(conn)
+        with self._ledger.write() as tx:
+            now = tx.now()
             sign = processes.update().where(processes.c.id == self.id)
-            if conn.execute(sign.values(seen_at=now, **values)).rowcount == 0:
-                self._enter(conn, now)  # it was thought dead, and removed
+            if tx.execute(sign.values(seen_at=now, **values)).rowcount == 0:
+                self._enter(tx, now)  # it was thought dead, and removed
 
 
 @dataclass
@@ -93,26 +94,26 @@ class _Watch:
 _watched: dict[str, _Watch] = {}
 
 
-def is_dead(ledger: Ledger, conn: sa.Connection, owner: str) -> bool:
+def is_dead(tx: Transaction, owner: str) -> bool:
     """Tell whether the process of that id has ended: gone, its pid free on this machine, or silent for long.
 
     Silent is who gave no sign while we looked, again and again. How old the last sign is says nothing after the machine
     slept or the database was away: then all signs are old, our own too.
     """
-    row = conn.execute(sa.select(processes).where(processes.c.id == owner)).one_or_none()
+    row = tx.execute(sa.select(processes).where(processes.c.id == owner)).one_or_none()
     if row is None:
         _watched.pop(owner, None)
         return True
     return _is_gone(row) or _silence(owner, row.seen_at) > _patience(row)
 
 
-def remove_dead(ledger: Ledger, conn: sa.Connection) -> list[str]:
+def remove_dead(tx: Transaction) -> list[str]:
     """Forget the processes that have ended without leaving, and their leases; who they were."""
-    rows = conn.execute(sa.select(processes)).all()
+    rows = tx.execute(sa.select(processes)).all()
     dead = [row.id for row in rows if _is_gone(row) or _silence(row.id, row.seen_at) > _patience(row)]
     if dead:
-        conn.execute(processes.delete().where(processes.c.id.in_(dead)))
-        conn.execute(leases.delete().where(leases.c.owner.in_(dead)))
+        tx.execute(processes.delete().where(processes.c.id.in_(dead)))
+        tx.execute(leases.delete().where(leases.c.owner.in_(dead)))
     for owner in dead:
         _watched.pop(owner, None)
     return dead
@@ -154,28 +155,28 @@ def _state(pid: int) -> str:
         return ""
 
 
-def living(ledger: Ledger, conn: sa.Connection) -> list[sa.Row[Any]]:
+def living(tx: Transaction) -> list[sa.Row[Any]]:
     """Return those with a fresh sign of life, for a caller who looks but once."""
-    now = ledger.now(conn)
-    rows = conn.execute(sa.select(processes).order_by(processes.c.type, processes.c.started_at)).all()
+    now = tx.now()
+    rows = tx.execute(sa.select(processes).order_by(processes.c.type, processes.c.started_at)).all()
     return [row for row in rows if not _is_gone(row) and now - row.seen_at <= _patience(row)]
 
 
-def tasks_at_once(ledger: Ledger, conn: sa.Connection) -> Counter[str]:
+def tasks_at_once(tx: Transaction) -> Counter[str]:
     """Count the tasks that the living processes of each type work on, or would if there were more."""
     counts: Counter[str] = Counter()
-    for row in living(ledger, conn):
+    for row in living(tx):
         counts[row.type] += int(orjson.loads(row.note or "{}").get(TASKS, 0))
     return counts
 
 
-def take_lease(ledger: Ledger, conn: sa.Connection, name: str, owner: str, seconds: float) -> bool:
+def take_lease(tx: Transaction, name: str, owner: str, seconds: float) -> bool:
     """Take or renew a lease; False while another living process holds it."""
-    now = ledger.now(conn)
-    if ledger.add_new(conn, leases, {"name": name, "owner": owner, "until": now + seconds}):
+    now = tx.now()
+    if tx.add_new(leases, {"name": name, "owner": owner, "until": now + seconds}):
         return True
-    row = conn.execute(sa.select(leases).where(leases.c.name == name).with_for_update(key_share=True)).one()
-    if row.owner != owner and row.until >= now and not is_dead(ledger, conn, row.owner):
+    row = tx.execute(sa.select(leases).where(leases.c.name == name).with_for_update(key_share=True)).one()
+    if row.owner != owner and row.until >= now and not is_dead(tx, row.owner):
         return False
-    conn.execute(leases.update().where(leases.c.name == name).values(owner=owner, until=now + seconds))
+    tx.execute(leases.update().where(leases.c.name == name).values(owner=owner, until=now + seconds))
     return True

@@ -9,7 +9,6 @@ import orjson
 import sqlalchemy as sa
 
 from lrq.domain.errors import LrqError, UsageError
-from lrq.ledger.engine import Ledger
 from lrq.ledger.schema import (
     breakers,
     items,
@@ -24,6 +23,7 @@ from lrq.ledger.schema import (
     trainings,
     usage,
 )
+from lrq.ledger.transaction import Transaction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,7 @@ class UsageRow:
 
 
 def create_run(
-    ledger: Ledger,
-    conn: sa.Connection,
+    tx: Transaction,
     name: str,
     config: Mapping[str, Any],
     *,
@@ -87,23 +86,23 @@ def create_run(
     Raises UsageError where its frozen settings differ.
     """
     values = {"name": name, "recipe": config["recipe"], "config": orjson.dumps(config).decode()}
-    values |= {"max_cost": max_cost, "max_tokens": max_tokens, "created_at": ledger.now(conn)}
-    is_new = ledger.add_new(conn, runs, values)
-    run = get_run(conn, name)
+    values |= {"max_cost": max_cost, "max_tokens": max_tokens, "created_at": tx.now()}
+    is_new = tx.add_new(runs, values)
+    run = get_run(tx, name)
     if is_new:
         return run
-    conn.execute(sa.select(runs.c.id).where(runs.c.id == run.id).with_for_update(key_share=True))
-    run = get_run(conn, name)
+    tx.execute(sa.select(runs.c.id).where(runs.c.id == run.id).with_for_update(key_share=True))
+    run = get_run(tx, name)
     requested = orjson.loads(orjson.dumps(config))
     for role in {"judge", "policy", "embedding"} & run.config.keys() & requested.keys():
         requested[role]["models"] = like(run.config[role].get("models", ()), requested[role].get("models", ()))
-    _same(name, complete(conn, run, requested), requested)
+    _same(name, complete(tx, run, requested), requested)
     if max_cost is not None or max_tokens is not None:
-        set_budget(conn, run.id, max_cost=max_cost, max_tokens=max_tokens)
-    return get_run(conn, name)
+        set_budget(tx, run.id, max_cost=max_cost, max_tokens=max_tokens)
+    return get_run(tx, name)
 
 
-def complete(conn: sa.Connection, run: Run, told: Mapping[str, Any]) -> Mapping[str, Any]:
+def complete(tx: Transaction, run: Run, told: Mapping[str, Any]) -> Mapping[str, Any]:
     """Give the run today's prices, and the judge or policy that it did not name: without one nothing was done yet.
 
     Returns its configuration as it stands then.
@@ -116,7 +115,7 @@ def complete(conn: sa.Connection, run: Run, told: Mapping[str, Any]) -> Mapping[
         if not any(frozen[role].get(name) for name in who):
             completed[role] = {**frozen[role], **who}
     if completed != frozen:
-        conn.execute(runs.update().where(runs.c.id == run.id).values(config=orjson.dumps(completed).decode()))
+        tx.execute(runs.update().where(runs.c.id == run.id).values(config=orjson.dumps(completed).decode()))
     return completed
 
 
@@ -162,15 +161,15 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
     return set() if one == other else {path}
 
 
-def find_run(conn: sa.Connection, name: str) -> Run | None:
-    row = conn.execute(sa.select(runs).where(runs.c.name == name)).one_or_none()
+def find_run(tx: Transaction, name: str) -> Run | None:
+    row = tx.execute(sa.select(runs).where(runs.c.name == name)).one_or_none()
     return None if row is None else _run(row)
 
 
-def get_run(conn: sa.Connection, name: str) -> Run:
-    run = find_run(conn, name)
+def get_run(tx: Transaction, name: str) -> Run:
+    run = find_run(tx, name)
     if run is None:
-        names = conn.execute(sa.select(runs.c.name).order_by(runs.c.id.desc()).limit(5)).scalars().all()
+        names = tx.execute(sa.select(runs.c.name).order_by(runs.c.id.desc()).limit(5)).scalars().all()
         raise UsageError(
             f"no run named {name!r}; there is {', '.join(names) or 'none yet, `lrq enqueue FILE` makes one'}"
         )
@@ -180,12 +179,12 @@ def get_run(conn: sa.Connection, name: str) -> Run:
 _BY_ID = sa.select(runs).where(runs.c.id == sa.bindparam("id"))  # built once: every task reads its run
 
 
-def run_by_id(conn: sa.Connection, id_: int) -> Run:
-    return _run(conn.execute(_BY_ID, {"id": id_}).one())
+def run_by_id(tx: Transaction, id_: int) -> Run:
+    return _run(tx.execute(_BY_ID, {"id": id_}).one())
 
 
-def all_runs(conn: sa.Connection) -> list[Run]:
-    return [_run(row) for row in conn.execute(sa.select(runs).order_by(runs.c.id))]
+def all_runs(tx: Transaction) -> list[Run]:
+    return [_run(row) for row in tx.execute(sa.select(runs).order_by(runs.c.id))]
 
 
 def _run(row: sa.Row[Any]) -> Run:
@@ -200,147 +199,145 @@ def _config(text: str) -> Mapping[str, Any]:
     return config
 
 
-def set_ingesting(conn: sa.Connection, run: int, ingesting: int) -> None:
+def set_ingesting(tx: Transaction, run: int, ingesting: int) -> None:
     """Set whether more lines may come, one of lrq.ledger.intakes: while they may, a run is never at its end."""
-    conn.execute(runs.update().where(runs.c.id == run).values(ingesting=ingesting))
+    tx.execute(runs.update().where(runs.c.id == run).values(ingesting=ingesting))
 
 
-def halt(conn: sa.Connection, run: int, *, state: str, by: str, reason: str) -> bool:
+def halt(tx: Transaction, run: int, *, state: str, by: str, reason: str) -> bool:
     """Stop giving out work of an active run; False if it is halted already."""
     update = runs.update().where(runs.c.id == run, runs.c.state == "active")
-    return conn.execute(update.values(state=state, halt=by, reason=reason)).rowcount == 1
+    return tx.execute(update.values(state=state, halt=by, reason=reason)).rowcount == 1
 
 
-def halt_capped(conn: sa.Connection, run: int, *, reason: str) -> bool:
+def halt_capped(tx: Transaction, run: int, *, reason: str) -> bool:
     """Pause an active run that has a budget, and for its sake; False for others."""
     capped = sa.or_(runs.c.max_cost.is_not(None), runs.c.max_tokens.is_not(None))
     update = runs.update().where(runs.c.id == run, runs.c.state == "active", capped)
-    return conn.execute(update.values(state="paused", halt="budget", reason=reason)).rowcount == 1
+    return tx.execute(update.values(state="paused", halt="budget", reason=reason)).rowcount == 1
 
 
-def activate(conn: sa.Connection, run: int) -> None:
+def activate(tx: Transaction, run: int) -> None:
     """Go on with a run; what has failed in a row is counted anew."""
-    conn.execute(breakers.delete().where(breakers.c.run_id == run))
-    conn.execute(runs.update().where(runs.c.id == run).values(state="active", halt="", reason=""))
+    tx.execute(breakers.delete().where(breakers.c.run_id == run))
+    tx.execute(runs.update().where(runs.c.id == run).values(state="active", halt="", reason=""))
 
 
-def set_budget(conn: sa.Connection, run: int, *, max_cost: int | None, max_tokens: int | None) -> None:
+def set_budget(tx: Transaction, run: int, *, max_cost: int | None, max_tokens: int | None) -> None:
     """Change the limits that are given; a run that its budget stopped goes on."""
     limits = {name: value for name, value in (("max_cost", max_cost), ("max_tokens", max_tokens)) if value is not None}
     if not limits:
         raise LrqError("name the new limit: --max-cost or --max-tokens")
-    row = conn.execute(sa.select(runs.c.spent_cost, runs.c.spent_tokens).where(runs.c.id == run)).one()
+    row = tx.execute(sa.select(runs.c.spent_cost, runs.c.spent_tokens).where(runs.c.id == run)).one()
     if max_cost is not None and max_cost <= row.spent_cost:
         raise LrqError(f"the run has spent {row.spent_cost / 1e6:.4f} already: a limit has to be above it")
     if max_tokens is not None and max_tokens <= row.spent_tokens:
         raise LrqError(f"the run has spent {row.spent_tokens:,} tokens already: a limit has to be above them")
-    conn.execute(runs.update().where(runs.c.id == run).values(**limits))
+    tx.execute(runs.update().where(runs.c.id == run).values(**limits))
     stopped = runs.c.id == run, runs.c.halt == "budget"
-    conn.execute(runs.update().where(*stopped).values(state="active", halt="", reason=""))
+    tx.execute(runs.update().where(*stopped).values(state="active", halt="", reason=""))
 
 
-def usage_of(conn: sa.Connection, run: int | None = None) -> list[UsageRow]:
+def usage_of(tx: Transaction, run: int | None = None) -> list[UsageRow]:
     query = sa.select(usage, runs.c.name.label("run")).join(runs, runs.c.id == usage.c.run_id)
     query = query.order_by(usage.c.run_id, usage.c.role, usage.c.endpoint, usage.c.step, usage.c.kind)
     if run is not None:
         query = query.where(usage.c.run_id == run)
     names = UsageRow.__dataclass_fields__
-    return [UsageRow(**{name: getattr(row, name) for name in names}) for row in conn.execute(query)]
+    return [UsageRow(**{name: getattr(row, name) for name in names}) for row in tx.execute(query)]
 
 
-def item_states(conn: sa.Connection, run: int) -> dict[str, int]:
+def item_states(tx: Transaction, run: int) -> dict[str, int]:
     query = (
         sa.select(items.c.state, sa.func.count().label("number")).where(items.c.run_id == run).group_by(items.c.state)
     )
-    return {row.state: row.number for row in conn.execute(query)}
+    return {row.state: row.number for row in tx.execute(query)}
 
 
-def item_reasons(conn: sa.Connection, run: int, state: str) -> dict[str, int]:
+def item_reasons(tx: Transaction, run: int, state: str) -> dict[str, int]:
     ended = items.c.run_id == run, items.c.state == state
     query = sa.select(items.c.reason, sa.func.count().label("number")).where(*ended).group_by(items.c.reason)
-    return {row.reason: row.number for row in conn.execute(query.order_by(sa.desc("number")).limit(50))}
+    return {row.reason: row.number for row in tx.execute(query.order_by(sa.desc("number")).limit(50))}
 
 
-def of_current_round(conn: sa.Connection, run: int, query: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+def of_current_round(tx: Transaction, run: int, query: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
     """Keep of a table what belongs to the run's items in their current rounds.
 
     Where no item has left round 0, and no other run's lie between the run's, a range of numbers says the same as a
     join with the items, at half the price.
     """
     span = sa.select(sa.func.min(items.c.id), sa.func.max(items.c.id), sa.func.count()).where(items.c.run_id == run)
-    low, high, number = conn.execute(span).one()
-    is_first = conn.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar() == 0
+    low, high, number = tx.execute(span).one()
+    is_first = tx.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar() == 0
     if is_first and low is not None and high - low + 1 == number:
         return query.where(table.c.item_id.between(low, high), table.c.round == 0)
     joined = query.join(items, items.c.id == table.c.item_id)
     return joined.where(items.c.run_id == run, table.c.round == items.c.round)
 
 
-def score_states(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
+def score_states(tx: Transaction, run: int) -> list[sa.Row[Any]]:
     """Count scores by dimension and state, with the mean of their values and of the values' squares."""
     value = scores.c.value
     means = sa.func.avg(value).label("mean"), sa.func.avg(value * value).label("square")
     query = sa.select(scores.c.dimension, scores.c.state, sa.func.count().label("number"), *means)
-    query = of_current_round(conn, run, query, scores).group_by(scores.c.dimension, scores.c.state)
-    return list(conn.execute(query.order_by(scores.c.dimension)))
+    query = of_current_round(tx, run, query, scores).group_by(scores.c.dimension, scores.c.state)
+    return list(tx.execute(query.order_by(scores.c.dimension)))
 
 
-def task_states(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
+def task_states(tx: Transaction, run: int) -> list[sa.Row[Any]]:
     query = sa.select(tasks.c.queue, tasks.c.state, sa.func.count().label("number")).where(tasks.c.run_id == run)
-    return list(conn.execute(query.group_by(tasks.c.queue, tasks.c.state).order_by(tasks.c.queue)))
+    return list(tx.execute(query.group_by(tasks.c.queue, tasks.c.state).order_by(tasks.c.queue)))
 
 
-def lines_set_aside(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
+def lines_set_aside(tx: Transaction, run: int) -> list[sa.Row[Any]]:
     return list(
-        conn.execute(
-            sa.select(set_aside).where(set_aside.c.run_id == run).order_by(set_aside.c.source, set_aside.c.line)
-        )
+        tx.execute(sa.select(set_aside).where(set_aside.c.run_id == run).order_by(set_aside.c.source, set_aside.c.line))
     )
 
 
-def count_rejected(conn: sa.Connection, run: int) -> int:
+def count_rejected(tx: Transaction, run: int) -> int:
     """Count the lines of the run's files that could not be used."""
-    return int(conn.execute(sa.select(sa.func.count()).where(set_aside.c.run_id == run)).scalar_one())
+    return int(tx.execute(sa.select(sa.func.count()).where(set_aside.c.run_id == run)).scalar_one())
 
 
-def reject_reasons(conn: sa.Connection, run: int, most: int = 20) -> dict[str, int]:
+def reject_reasons(tx: Transaction, run: int, most: int = 20) -> dict[str, int]:
     """Return the commonest reasons of rejected lines → how many lines they cost."""
     query = sa.select(set_aside.c.reason, sa.func.count().label("number")).where(set_aside.c.run_id == run)
     ordered = query.group_by(set_aside.c.reason).order_by(sa.desc("number"), set_aside.c.reason)
-    return {row.reason: row.number for row in conn.execute(ordered.limit(most))}
+    return {row.reason: row.number for row in tx.execute(ordered.limit(most))}
 
 
-def unscored_reasons(conn: sa.Connection, run: int, most: int = 20) -> dict[str, int]:
+def unscored_reasons(tx: Transaction, run: int, most: int = 20) -> dict[str, int]:
     """Return the commonest reasons of unscored responses → how many scores they cost."""
     query = sa.select(scores.c.reason, sa.func.count().label("number")).where(scores.c.state == "unscored")
-    query = of_current_round(conn, run, query, scores)
+    query = of_current_round(tx, run, query, scores)
     ordered = query.group_by(scores.c.reason).order_by(sa.desc("number"), scores.c.reason)
-    return {row.reason: row.number for row in conn.execute(ordered.limit(most))}
+    return {row.reason: row.number for row in tx.execute(ordered.limit(most))}
 
 
-def delete_empty(conn: sa.Connection, run: int) -> bool:
+def delete_empty(tx: Transaction, run: int) -> bool:
     """Delete a run that has no item; tell whether it had none."""
-    if conn.execute(sa.select(items.c.id).where(items.c.run_id == run).limit(1)).first() is not None:
+    if tx.execute(sa.select(items.c.id).where(items.c.run_id == run).limit(1)).first() is not None:
         return False
-    conn.execute(set_aside.delete().where(set_aside.c.run_id == run))
-    conn.execute(runs.delete().where(runs.c.id == run))
+    tx.execute(set_aside.delete().where(set_aside.c.run_id == run))
+    tx.execute(runs.delete().where(runs.c.id == run))
     return True
 
 
-def trainings_of(conn: sa.Connection, run: int) -> list[sa.Row[Any]]:
+def trainings_of(tx: Transaction, run: int) -> list[sa.Row[Any]]:
     query = sa.select(trainings).where(trainings.c.run_id == run)
-    return list(conn.execute(query.order_by(trainings.c.round, trainings.c.window)))
+    return list(tx.execute(query.order_by(trainings.c.round, trainings.c.window)))
 
 
-def model_before(conn: sa.Connection, run: int, round_: int, window: int = 0) -> str:
+def model_before(tx: Transaction, run: int, round_: int, window: int = 0) -> str:
     """Return the folder of the last model that was made before a training; empty: there was none."""
     earlier = sa.or_(trainings.c.round < round_, sa.and_(trainings.c.round == round_, trainings.c.window < window))
     query = sa.select(trainings.c.model).where(trainings.c.run_id == run, trainings.c.model != "", earlier)
     ordered = query.order_by(trainings.c.round.desc(), trainings.c.window.desc())
-    return conn.execute(ordered.limit(1)).scalar() or ""
+    return tx.execute(ordered.limit(1)).scalar() or ""
 
 
-def round_facts(conn: sa.Connection, run: int) -> list[dict[str, Any]]:
+def round_facts(tx: Transaction, run: int) -> list[dict[str, Any]]:
     """Return what each round brought so far: rewarded responses and their mean, rows and their margin, its model.
 
     `untrained` are rows that a repair made after the trainings of their round.
@@ -348,12 +345,12 @@ def round_facts(conn: sa.Connection, run: int) -> list[dict[str, Any]]:
     rewarded = sa.select(rewards.c.round, sa.func.count(rewards.c.value).label("rewards"))
     rewarded = rewarded.add_columns(sa.func.avg(rewards.c.value).label("mean"))
     rewarded = rewarded.join(items, items.c.id == rewards.c.item_id).where(items.c.run_id == run)
-    of_rewards = {row.round: row for row in conn.execute(rewarded.group_by(rewards.c.round))}
+    of_rewards = {row.round: row for row in tx.execute(rewarded.group_by(rewards.c.round))}
     pairs = sa.select(rows.c.round, sa.func.count().label("number"), sa.func.avg(rows.c.margin).label("margin"))
     pairs = pairs.add_columns((sa.func.count() - sa.func.count(rows.c.window)).label("untrained"))
-    of_rows = {row.round: row for row in conn.execute(pairs.where(rows.c.run_id == run).group_by(rows.c.round))}
-    models = {row.round: row.model for row in trainings_of(conn, run) if row.model}
-    last = conn.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar_one()
+    of_rows = {row.round: row for row in tx.execute(pairs.where(rows.c.run_id == run).group_by(rows.c.round))}
+    models = {row.round: row.model for row in trainings_of(tx, run) if row.model}
+    last = tx.execute(sa.select(runs.c.round).where(runs.c.id == run)).scalar_one()
     return [
         {
             "round": round_,
@@ -368,22 +365,22 @@ def round_facts(conn: sa.Connection, run: int) -> list[dict[str, Any]]:
     ]
 
 
-def failures(conn: sa.Connection, run: Run) -> list[dict[str, str]]:
+def failures(tx: Transaction, run: Run) -> list[dict[str, str]]:
     """List every line rejected, item or training failed, response without text, score unscored, with its reason."""
-    listed = [{"what": f"{row.source}, line {row.line}", "reason": row.reason} for row in lines_set_aside(conn, run.id)]
+    listed = [{"what": f"{row.source}, line {row.line}", "reason": row.reason} for row in lines_set_aside(tx, run.id)]
     failed = sa.select(items.c.key, items.c.reason).where(items.c.run_id == run.id, items.c.state == "failed")
-    listed += [{"what": f"item {row.key}", "reason": row.reason} for row in conn.execute(failed.order_by(items.c.id))]
+    listed += [{"what": f"item {row.key}", "reason": row.reason} for row in tx.execute(failed.order_by(items.c.id))]
     empty = sa.select(items.c.key, responses.c.round, responses.c.k, responses.c.reason).join(
         items, items.c.id == responses.c.item_id
     )
     empty = empty.where(items.c.run_id == run.id, responses.c.text.is_(None)).order_by(responses.c.id)
-    listed += [{"what": _response(row), "reason": row.reason} for row in conn.execute(empty)]
+    listed += [{"what": _response(row), "reason": row.reason} for row in tx.execute(empty)]
     missing = sa.select(items.c.key, scores.c.round, scores.c.k, scores.c.dimension, scores.c.reason)
     missing = missing.join(items, items.c.id == scores.c.item_id).where(items.c.run_id == run.id)
     missing = missing.where(scores.c.state == "unscored").order_by(scores.c.id)
-    for row in conn.execute(missing):
+    for row in tx.execute(missing):
         listed.append({"what": f"{_response(row)}, {row.dimension}", "reason": row.reason})
-    trained = [row for row in trainings_of(conn, run.id) if row.state == "failed"]
+    trained = [row for row in trainings_of(tx, run.id) if row.state == "failed"]
     listed += [{"what": f"training of {row.rows} rows", "reason": row.reason} for row in trained]
     return [{"run": run.name, **failure} for failure in listed]
 
@@ -393,19 +390,19 @@ def _response(row: Any) -> str:
     return f"item {row.key}, " + (f"round {row.round}, " if row.round else "") + f"response {row.k}"
 
 
-def last_metric(conn: sa.Connection, run: int) -> dict[str, Any] | None:
+def last_metric(tx: Transaction, run: int) -> dict[str, Any] | None:
     """Return the latest step of the latest training."""
     query = sa.select(metrics.c.body).where(metrics.c.run_id == run)
     ordered = query.order_by(metrics.c.round.desc(), metrics.c.window.desc(), metrics.c.step.desc())
-    body = conn.execute(ordered.limit(1)).scalar()
+    body = tx.execute(ordered.limit(1)).scalar()
     return None if body is None else dict(orjson.loads(body))
 
 
-def add_metrics(ledger: Ledger, conn: sa.Connection, values: Sequence[Mapping[str, Any]]) -> None:
+def add_metrics(tx: Transaction, values: Sequence[Mapping[str, Any]]) -> None:
     """Keep steps of a training: run, round, window, step and body; those that are known stay as they are."""
-    conn.execute(ledger.insert(metrics).on_conflict_do_nothing(), values)
+    tx.execute(tx.insert(metrics).on_conflict_do_nothing(), values)
 
 
-def halted_runs(conn: sa.Connection, ids: Collection[int]) -> set[int]:
+def halted_runs(tx: Transaction, ids: Collection[int]) -> set[int]:
     """Return those of the runs that are worked on no more."""
-    return set(conn.execute(sa.select(runs.c.id).where(runs.c.id.in_(ids), runs.c.state != "active")).scalars())
+    return set(tx.execute(sa.select(runs.c.id).where(runs.c.id.in_(ids), runs.c.state != "active")).scalars())

@@ -5,9 +5,9 @@ from functools import cache
 import sqlalchemy as sa
 
 from lrq.ledger.batches import Query, listed, table
-from lrq.ledger.engine import CLOCK
 from lrq.ledger.money import Group
 from lrq.ledger.schema import calls, runs
+from lrq.ledger.transaction import CLOCK
 
 _SUMMED = (*Group._fields, "reserved_cost", "reserved_tokens")
 # What a batch's rows bring each for itself, in this order.

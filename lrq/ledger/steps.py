@@ -12,8 +12,8 @@ from lrq.domain.records import Score
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import Task
 from lrq.ledger.batches import Query, listed, packed, table
-from lrq.ledger.engine import SETTLING, Ledger, insert_into
 from lrq.ledger.schema import items, tasks
+from lrq.ledger.transaction import SETTLING, Transaction, insert_into
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +27,19 @@ class EndStep:
     found: Sequence[Score]
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: "Sequence[EndStep]") -> Sequence[bool]:
-        ledger.alone(conn, SETTLING)  # two steps of one item end at once, and of many items in any order
-        sql = _statements(ledger.is_sqlite)
+    def apply(cls, tx: Transaction, writes: "Sequence[EndStep]") -> Sequence[bool]:
+        tx.alone(SETTLING)  # two steps of one item end at once, and of many items in any order
+        sql = _statements(tx.is_sqlite)
         ids = packed([write.task.id for write in writes])
-        still_open = sql.end_all(conn, ids)
+        still_open = sql.end_all(tx, ids)
         ended = {write.task.id: write for write in reversed(writes) if write.task.id in still_open}
         scores = [(write.task.item, write.task.round, score) for write in ended.values() for score in write.found]
-        items_.add_scores(ledger, conn, scores)
+        items_.add_scores(tx, scores)
         steps = Counter(write.task.item for write in ended.values())
-        judged = sql.count_down(conn, steps)
+        judged = sql.count_down(tx, steps)
         if judged:
-            conn.execute(sql.open_aggregate, {"ids": packed(judged)})
-            conn.execute(sql.leave_judging, {"ids": packed(judged)})
+            tx.execute(sql.open_aggregate, {"ids": packed(judged)})
+            tx.execute(sql.leave_judging, {"ids": packed(judged)})
         return [ended.get(write.task.id) is write for write in writes]
 
 
@@ -63,22 +63,22 @@ class _Statements:
         self.open_aggregate = opened.on_conflict_do_nothing()
         self.leave_judging = items.update().where(among).values(state="aggregating", open_steps=1)
 
-    def end_all(self, conn: sa.Connection, ids: str) -> set[int]:
+    def end_all(self, tx: Transaction, ids: str) -> set[int]:
         """Delete these tasks; those that were there."""
         if not self._is_sqlite:
-            return set(conn.execute(self.end_for_ids, {"ids": ids}).scalars())
-        still_open = {row.id for row in self.open.rows(conn, {"ids": ids})}
-        conn.execute(self.end, {"ids": ids})
+            return set(tx.execute(self.end_for_ids, {"ids": ids}).scalars())
+        still_open = {row.id for row in self.open.rows(tx, {"ids": ids})}
+        tx.execute(self.end, {"ids": ids})
         return still_open
 
-    def count_down(self, conn: sa.Connection, steps: Mapping[int, int]) -> list[int]:
+    def count_down(self, tx: Transaction, steps: Mapping[int, int]) -> list[int]:
         """So many steps of each item have ended; the items that have none left."""
         ended = {"ended": packed(list(steps.items()))}
         if not self._is_sqlite:
-            counts = conn.execute(self.count_for_items, ended)
+            counts = tx.execute(self.count_for_items, ended)
             return [row.id for row in counts if row.open_steps == 0 and row.state == "judging"]
-        conn.execute(self.count, ended)
-        return [row.id for row in self.judged.rows(conn, {"ids": packed(list(steps))})]
+        tx.execute(self.count, ended)
+        return [row.id for row in self.judged.rows(tx, {"ids": packed(list(steps))})]
 
 
 _statements = cache(_Statements)

@@ -16,7 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from lrq.ledger.engine import SETTLING, Ledger, explain
+from lrq.ledger.engine import Ledger, explain
+from lrq.ledger.transaction import SETTLING, Transaction
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -37,27 +38,27 @@ log = logging.getLogger(__name__)
 class Write(Protocol[T_co]):
     """One thing to write. Equal kinds are applied together, in the order they came.
 
-    What needs the transaction to be alone sees to it (`Ledger.alone`, SETTLING), as late as it can: others wait for
-    its end. Kinds that do work before that have `before_alone = True`, and go first; those that need not be alone have
-    `is_free = True`, and wait for nobody.
+    What needs the transaction to be alone sees to it (`Transaction.alone`, SETTLING), as late as it can: others wait
+    for its end. Kinds that do work before that have `before_alone = True`, and go first; those that need not be alone
+    have `is_free = True`, and wait for nobody.
     """
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: Sequence[Any]) -> Sequence[Any]:
+    def apply(cls, tx: Transaction, writes: Sequence[Any]) -> Sequence[Any]:
         """Write them all; one result for each, an exception instance for one that is to be raised."""
         ...
 
 
 @dataclass(frozen=True)
 class Together(Generic[T]):
-    """Any function of a connection as a write of its own."""
+    """Any function of a transaction as a write of its own."""
 
-    function: Callable[[sa.Connection], T]
+    function: Callable[[Transaction], T]
 
     @classmethod
-    def apply(cls, ledger: Ledger, conn: sa.Connection, writes: Sequence[Any]) -> Sequence[Any]:
-        ledger.alone(conn, SETTLING)  # whatever it is
-        return [write.function(conn) for write in writes]
+    def apply(cls, tx: Transaction, writes: Sequence[Any]) -> Sequence[Any]:
+        tx.alone(SETTLING)  # whatever it is
+        return [write.function(tx) for write in writes]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Writer:
                 await asyncio.sleep(pause)
                 pause = min(_LONGEST_PAUSE, 2 * pause)
 
-    async def together(self, function: Callable[[sa.Connection], T]) -> T:
+    async def together(self, function: Callable[[Transaction], T]) -> T:
         return await self.write(Together(function))
 
     def close(self) -> None:
@@ -183,9 +184,9 @@ class _Line:
         for index, waiting in enumerate(batch):
             groups.setdefault(type(waiting.write), []).append(index)
         results: list[Any] = [None] * len(batch)
-        with self._ledger.writing() as conn:
+        with self._ledger.write() as tx:
             for kind, places in sorted(groups.items(), key=_turn):
-                ended = kind.apply(self._ledger, conn, [batch[index].write for index in places])
+                ended = kind.apply(tx, [batch[index].write for index in places])
                 for index, result in zip(places, ended, strict=True):
                     results[index] = result
         return results

@@ -57,8 +57,8 @@ class Works:
         if not number.isdecimal():
             return None
         try:
-            with self._ledger.reading() as conn:
-                task = find_task_at_work(conn, int(number))
+            with self._ledger.read() as tx:
+                task = find_task_at_work(tx, int(number))
         except sa.exc.SQLAlchemyError:
             return None
         if task is None:

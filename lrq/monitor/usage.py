@@ -61,18 +61,18 @@ class Reader:
 
     def _read(self) -> Totals:
         try:
-            with self._ledger.reading() as conn:
-                stored = all_runs(conn)
+            with self._ledger.read() as tx:
+                stored = all_runs(tx)
                 # A run at its end keeps its counts: they are counted once.
                 totals = {run.id: self._last.items.get(run.id) for run in stored if run.state == "done"}
                 return Totals(
                     at=time.time(),
                     runs=stored,
-                    usage=usage_of(conn),
-                    items={run.id: totals.get(run.id) or item_states(conn, run.id) for run in stored},
-                    tasks=tasks_at_work(conn, MAX_TASKS),
-                    changes=latest_changes(conn),
-                    limits=limits_by_lane(conn),
+                    usage=usage_of(tx),
+                    items={run.id: totals.get(run.id) or item_states(tx, run.id) for run in stored},
+                    tasks=tasks_at_work(tx, MAX_TASKS),
+                    changes=latest_changes(tx),
+                    limits=limits_by_lane(tx),
                 )
         except sa.exc.SQLAlchemyError as error:
             cause = str(getattr(error, "orig", None) or error).splitlines()[0]

@@ -66,8 +66,8 @@ class Run:
         with _settings(self.settings) as settings:
             ledger = open_ledger(settings)
         try:
-            with ledger.reading() as conn:
-                stored = runs_.get_run(conn, self.name)
+            with ledger.read() as tx:
+                stored = runs_.get_run(tx, self.name)
             yield ledger, settings, stored
         finally:
             ledger.close()

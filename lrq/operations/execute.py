@@ -82,8 +82,8 @@ def execute(
 
 
 def _run(ledger: Ledger, name: str) -> Run:
-    with ledger.reading() as conn:
-        return runs_.get_run(conn, name)
+    with ledger.read() as tx:
+        return runs_.get_run(tx, name)
 
 
 @contextmanager
@@ -144,8 +144,8 @@ def _check_up(settings: Settings) -> None:
 
 def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
     """Name the processes that this run needs, the broker first."""
-    with ledger.reading() as conn:
-        states = runs_.item_states(conn, run.id)
+    with ledger.read() as tx:
+        states = runs_.item_states(tx, run.id)
     frozen = load_run_config(run.recipe, run.config)
     needed = ["judge", "aggregator"] if frozen.steps else ["aggregator"]
     if "judge" in needed and settings.scorer is not None:
@@ -177,9 +177,9 @@ def check_able(ledger: Ledger, settings: Settings, run: Run, needed: Sequence[st
 
 def _roles_asked(ledger: Ledger, run: Run, frozen: RunConfig) -> set[Role]:
     """Return who is to be asked the prompts of the run's next items."""
-    with ledger.reading() as conn:
-        ids = backlog.first_unsampled(conn, run.id, _LOOKED_AT)
-        cases = [load_case(conn, frozen, id_, run.round)[1] for id_ in ids]
+    with ledger.read() as tx:
+        ids = backlog.first_unsampled(tx, run.id, _LOOKED_AT)
+        cases = [load_case(tx, frozen, id_, run.round)[1] for id_ in ids]
     roles: set[Role] = set()
     for case in cases:
         with suppress(Exception):  # of a recipe of the user's own, on stand-ins: such failures are its items'

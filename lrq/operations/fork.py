@@ -160,15 +160,14 @@ def make_fork(
     """
     steps = {step: step_queue(step) for step in fork.steps}
     dimensions = [each.name for step in fork.steps for each in frozen.recipe.step(step).dimensions]
-    with ledger.writing() as conn:
+    with ledger.write() as tx:
         number = 2
         while name is None:
             following = f"{source.name}-{number}"
-            name = following if find_run(conn, following) is None else None
+            name = following if find_run(tx, following) is None else None
             number += 1
         return fork_run(
-            ledger,
-            conn,
+            tx,
             source,
             name,
             fork.config,

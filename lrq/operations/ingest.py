@@ -107,10 +107,10 @@ def ingest(
 
 def _end_intake(ledger: Ledger, run: Run, reader: str, *, is_whole: bool) -> None:
     """Let the run come to its end; of a file that was refused, a run without items is taken away again."""
-    with ledger.writing() as conn:
-        intakes.end(ledger, conn, run.id, reader)
-        if is_whole or not runs_.delete_empty(conn, run.id):
-            advance_run(ledger, conn, run.id, load_run_config(run.recipe, run.config).schedule)
+    with ledger.write() as tx:
+        intakes.end(tx, run.id, reader)
+        if is_whole or not runs_.delete_empty(tx, run.id):
+            advance_run(tx, run.id, load_run_config(run.recipe, run.config).schedule)
 
 
 def _left_out(dataset: Dataset) -> list[str]:
@@ -133,11 +133,11 @@ def _open_run(ledger: Ledger, settings: Settings, intent: Intent, reader: str) -
         )
     config = snapshot_config(settings, train=intent.train)
     _check_train(config)
-    with ledger.writing() as conn:
-        run = runs_.create_run(ledger, conn, name, config, max_cost=intent.max_cost, max_tokens=intent.max_tokens)
+    with ledger.write() as tx:
+        run = runs_.create_run(tx, name, config, max_cost=intent.max_cost, max_tokens=intent.max_tokens)
         if intent.max_cost is not None:
             _check_priced(settings, load_run_config(run.recipe, run.config).prices)
-        intakes.begin(ledger, conn, run.id, reader)
+        intakes.begin(tx, run.id, reader)
         return run
 
 
@@ -226,19 +226,17 @@ class _Taken:
     def flush(self) -> None:
         lines = [(number, entry.item, _given(entry)) for number, entry in self._batch]
         self._brings_responses |= any(has_responses for *_, has_responses in lines)
-        with self._ledger.writing() as conn:
+        with self._ledger.write() as tx:
             for source, number, reason in self._rejected:
-                items_.add_set_aside(self._ledger, conn, self._run.id, source, number, reason)
-            added, known = items_.add_items(
-                self._ledger, conn, self._run.id, lines, source=self._source, rounds=self._rounds
-            )
+                items_.add_set_aside(tx, self._run.id, source, number, reason)
+            added, known = items_.add_items(tx, self._run.id, lines, source=self._source, rounds=self._rounds)
         self.added += added
         self.known += known
         self._batch, self._rejected, self._chars = [], [], 0
 
     def result(self, dropped: Sequence[str]) -> Ingested:
-        with self._ledger.reading() as conn:
-            rejected = runs_.count_rejected(conn, self._run.id)
+        with self._ledger.read() as tx:
+            rejected = runs_.count_rejected(tx, self._run.id)
         if self._brings_responses and (self._rounds > 1 or self._run.round):
             dropped = [*dropped, "responses that items of later rounds bring are left out: their round samples its own"]
         return Ingested(run=self._run, added=self.added, known=self.known, set_aside=rejected, dropped=dropped)

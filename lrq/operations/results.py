@@ -58,10 +58,10 @@ def scores(ledger: Ledger, run: Run, round_: int | None = None) -> Iterator[dict
     has_rounds = _has_rounds(run)
     after = 0
     while True:
-        with ledger.reading() as conn:
-            page = items_.item_ids(conn, run.id, after=after)
+        with ledger.read() as tx:
+            page = items_.item_ids(tx, run.id, after=after)
             for id_ in page:
-                for line in items_.score_lines(conn, id_, round_):
+                for line in items_.score_lines(tx, id_, round_):
                     yield {"id": line["id"], "round": 0} | line if has_rounds else line
         if not page:
             return

@@ -61,10 +61,10 @@ def _score_pairs(ledger: Ledger, frozen: RunConfig, run: Run) -> Iterator[Pair]:
     """Yield reference and predicted scores of each item that has references; of several replies the first."""
     after = 0
     while True:
-        with ledger.reading() as conn:
-            page = items_.item_ids(conn, run.id, after=after)
+        with ledger.read() as tx:
+            page = items_.item_ids(tx, run.id, after=after)
             for id_ in page:
-                _, case = load_case(conn, frozen, id_, items_.round_of(conn, id_), with_scores=True)
+                _, case = load_case(tx, frozen, id_, items_.round_of(tx, id_), with_scores=True)
                 if reference := _references(frozen, case):
                     scores = reversed(case.scores)
                     yield (

@@ -9,7 +9,7 @@ import orjson
 import sqlalchemy as sa
 
 from lrq.domain.audit import Figure, Judged, against_length, figure, position_figures, separation, share, vote_figures
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger.items import CUT
 from lrq.ledger.runs import Run, score_states
 from lrq.ledger.schema import calls, responses, scores
@@ -34,10 +34,10 @@ def audit(ledger: Ledger, run: Run) -> dict[str, Any]:
     agreement with people: labels with the same preference, as a share of the labels and values that prefer one
         (`label_agreement`, of all labels); doubtful where its 95 % interval reaches 0.5.
     """
-    with ledger.reading() as conn:
-        ids, of = sample_items(conn, run)
-        values, rewarded, lengths = load_values(conn, ids), load_rewards(conn, ids), load_lengths(conn, ids)
-        states, cut, attempts, judged = _states(conn, run), _cut(conn, ids), _attempts(conn, ids), _judged(conn, ids)
+    with ledger.read() as tx:
+        ids, of = sample_items(tx, run)
+        values, rewarded, lengths = load_values(tx, ids), load_rewards(tx, ids), load_lengths(tx, ids)
+        states, cut, attempts, judged = _states(tx, run), _cut(tx, ids), _attempts(tx, ids), _judged(tx, ids)
     figures = [
         *(share("unscored", name, count["unscored"], count.total()) for name, count in states.items()),
         share("cut", "", cut, len(lengths)),
@@ -59,21 +59,21 @@ def _label_figures(labels: Mapping[str, Any] | None) -> list[Figure]:
     ]
 
 
-def _states(conn: sa.Connection, run: Run) -> dict[str, Counter[str]]:
+def _states(tx: Transaction, run: Run) -> dict[str, Counter[str]]:
     """Count the scores of the whole run by state, by dimension."""
     states: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in score_states(conn, run.id):
+    for row in score_states(tx, run.id):
         states[row.dimension][row.state] = row.number
     return states
 
 
-def _cut(conn: sa.Connection, ids: Sequence[int]) -> int:
+def _cut(tx: Transaction, ids: Sequence[int]) -> int:
     query = of_current_round(sa.select(sa.func.count()), responses).where(responses.c.finish == CUT)
     query = query.where(responses.c.text.is_not(None))
-    return sum(conn.execute(query.where(responses.c.item_id.in_(page))).scalar_one() for page in pages(ids))
+    return sum(tx.execute(query.where(responses.c.item_id.in_(page))).scalar_one() for page in pages(ids))
 
 
-def _judged(conn: sa.Connection, ids: Sequence[int]) -> list[Judged]:
+def _judged(tx: Transaction, ids: Sequence[int]) -> list[Judged]:
     """Load the evidence that has comparisons or votes."""
     has_any = sa.or_(*(scores.c.evidence.contains(f'"{name}":') for name in ("comparisons", "logits", "votes")))
     names = ("item_id", "prompt", "k", "dimension", "evidence")
@@ -81,15 +81,15 @@ def _judged(conn: sa.Connection, ids: Sequence[int]) -> list[Judged]:
     return [
         Judged(place=(item, prompt, k), dimension=dimension, evidence=orjson.loads(text))
         for page in pages(ids)
-        for item, prompt, k, dimension, text in conn.execute(query.where(scores.c.item_id.in_(page)))
+        for item, prompt, k, dimension, text in tx.execute(query.where(scores.c.item_id.in_(page)))
     ]
 
 
-def _attempts(conn: sa.Connection, ids: Sequence[int]) -> dict[str, list[bool]]:
+def _attempts(tx: Transaction, ids: Sequence[int]) -> dict[str, list[bool]]:
     """Return for each of the judge's calls for these items, by kind, whether it is a re-ask."""
     query = sa.select(calls.c.step, calls.c.kind, calls.c.attempt).where(calls.c.role == "judge")
     kinds: dict[str, list[bool]] = defaultdict(list)
     for page in pages(ids):
-        for row in conn.execute(query.where(calls.c.item_id.in_(page))):
+        for row in tx.execute(query.where(calls.c.item_id.in_(page))):
             kinds[" · ".join(dict.fromkeys((row.step, row.kind)))].append(row.attempt > 0)
     return dict(sorted(kinds.items()))

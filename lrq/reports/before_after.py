@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import items, rewards
@@ -22,19 +22,19 @@ def before_and_after(ledger: Ledger, run: Run) -> list[dict[str, Any]]:
     Evaluations are runs: what `lrq evaluate` makes of a policy's folder. `difference` has a 95 % interval by the
     standard error of the items' differences. Empty where there is nothing to compare.
     """
-    with ledger.reading() as conn:
-        models = {_resolved(row.model): row.round for row in runs_.trainings_of(conn, run.id) if row.model}
+    with ledger.read() as tx:
+        models = {_resolved(row.model): row.round for row in runs_.trainings_of(tx, run.id) if row.model}
         start = _resolved((run.config.get("policy") or {}).get("path") or "")
         if not models or not start:
             return []
-        others = [each for each in runs_.all_runs(conn) if each.id != run.id]
+        others = [each for each in runs_.all_runs(tx) if each.id != run.id]
         paths = {each.id: _resolved((each.config.get("policy") or {}).get("path") or "") for each in others}
-        before = {each.name: _item_means(conn, each) for each in others if paths[each.id] == start}
+        before = {each.name: _item_means(tx, each) for each in others if paths[each.id] == start}
         after = [each for each in others if paths[each.id] in models]
         return [
-            _compare(each, models[paths[each.id]], name, means, _item_means(conn, each))
+            _compare(each, models[paths[each.id]], name, means, _item_means(tx, each))
             for each in after
-            for name, means in _alike(before, conn, each)
+            for name, means in _alike(before, tx, each)
         ]
 
 
@@ -43,19 +43,19 @@ def _resolved(path: str) -> str:
 
 
 def _alike(
-    before: Mapping[str, Mapping[str, float]], conn: sa.Connection, after: Run
+    before: Mapping[str, Mapping[str, float]], tx: Transaction, after: Run
 ) -> list[tuple[str, Mapping[str, float]]]:
     """Return the evaluation before that shares most items, if any does."""
-    keys = _item_means(conn, after).keys()
+    keys = _item_means(tx, after).keys()
     shared = sorted(before.items(), key=lambda one: len(one[1].keys() & keys))
     return [shared[-1]] if shared and shared[-1][1].keys() & keys else []
 
 
-def _item_means(conn: sa.Connection, run: Run) -> dict[str, float]:
+def _item_means(tx: Transaction, run: Run) -> dict[str, float]:
     query = sa.select(items.c.key, sa.func.avg(rewards.c.value).label("mean"))
     query = query.join(items, items.c.id == rewards.c.item_id).where(rewards.c.value.is_not(None))
     of_run = items.c.run_id == run.id, rewards.c.round == items.c.round
-    return {row.key: row.mean for row in conn.execute(query.where(*of_run).group_by(items.c.key))}
+    return {row.key: row.mean for row in tx.execute(query.where(*of_run).group_by(items.c.key))}
 
 
 def _compare(

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import sqlalchemy as sa
 
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import calls, metrics, rows
 from lrq.reports.run_sample import Place, load_lengths, load_rewards, load_values, of_current_round, pages, sample_items
@@ -21,14 +21,14 @@ _FEW = 3  # pairs of values that a correlation needs
 
 def run_charts(ledger: Ledger, run: Run) -> dict[str, Any]:
     """Return distributions, correlations, margins, calls by kind and training curves as plain data."""
-    with ledger.reading() as conn:
-        ids, of = sample_items(conn, run)
-        values = load_values(conn, ids)
-        rewarded = load_rewards(conn, ids)
-        lengths = load_lengths(conn, ids)
-        margins = [row.margin for row in _margins(conn, ids) if row.margin is not None]
-        kinds = _kinds(conn, ids)
-        curves = _curves(conn, run)
+    with ledger.read() as tx:
+        ids, of = sample_items(tx, run)
+        values = load_values(tx, ids)
+        rewarded = load_rewards(tx, ids)
+        lengths = load_lengths(tx, ids)
+        margins = [row.margin for row in _margins(tx, ids) if row.margin is not None]
+        kinds = _kinds(tx, ids)
+        curves = _curves(tx, run)
     return {
         "items": len(ids),
         "of": of,
@@ -95,18 +95,18 @@ def _against_length(rewarded: Mapping[Place, float], lengths: Mapping[Place, flo
 # ----- reading
 
 
-def _margins(conn: sa.Connection, ids: Sequence[int]) -> Iterator[sa.Row[Any]]:
+def _margins(tx: Transaction, ids: Sequence[int]) -> Iterator[sa.Row[Any]]:
     query = of_current_round(sa.select(rows.c.margin), rows)
-    return (row for page in pages(ids) for row in conn.execute(query.where(rows.c.item_id.in_(page))))
+    return (row for page in pages(ids) for row in tx.execute(query.where(rows.c.item_id.in_(page))))
 
 
-def _kinds(conn: sa.Connection, ids: Sequence[int]) -> list[dict[str, Any]]:
+def _kinds(tx: Transaction, ids: Sequence[int]) -> list[dict[str, Any]]:
     """Sum the calls made for these items by step and kind, with the quantiles of their seconds."""
     names = ("role", "step", "kind", "state", "attempt", "cost", "latency_ms")
     query = sa.select(*(calls.c[name] for name in names))
     groups: dict[tuple[str, str, str], list[sa.Row[Any]]] = defaultdict(list)
     for page in pages(ids):
-        for row in conn.execute(query.where(calls.c.item_id.in_(page))):
+        for row in tx.execute(query.where(calls.c.item_id.in_(page))):
             groups[row.role, row.step, row.kind].append(row)
     return [_kind(*name, group) for name, group in sorted(groups.items())]
 
@@ -129,11 +129,11 @@ def _kind(role: str, step: str, kind: str, group: Sequence[sa.Row[Any]]) -> dict
     }
 
 
-def _curves(conn: sa.Connection, run: Run) -> list[dict[str, Any]]:
+def _curves(tx: Transaction, run: Run) -> list[dict[str, Any]]:
     """Return the metrics of each training by their names, as [step, value]."""
     query = sa.select(metrics).where(metrics.c.run_id == run.id)
     trainings: dict[tuple[int, int], list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-    for row in conn.execute(query.order_by(metrics.c.round, metrics.c.window, metrics.c.step)):
+    for row in tx.execute(query.order_by(metrics.c.round, metrics.c.window, metrics.c.step)):
         trainings[row.round, row.window].append((row.step, orjson.loads(row.body or "{}")))
     return [{"round": r, "window": w, "metrics": _series(steps)} for (r, w), steps in trainings.items()]
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from lrq.domain.comparison import Agreement, Response, agreement
 from lrq.domain.errors import UsageError
 from lrq.judge.estimate import FIELDS, Amount
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger import items as items_
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import items
@@ -22,22 +22,22 @@ def compared(ledger: Ledger, run: Run, other: Run) -> dict[str, Any]:
     Calls are counted as if each run had been alone: a reply that one found in the ledger counts for both.
     """
     comparison = _Compared()
-    with ledger.reading() as conn:
-        for ids in _common(conn, run, other):
-            comparison.add(conn, *ids)
+    with ledger.read() as tx:
+        for ids in _common(tx, run, other):
+            comparison.add(tx, *ids)
     if not comparison.items:
         raise UsageError(f"runs {run.name!r} and {other.name!r} have no item with the same responses in common")
     return {"with": other.name, **comparison.facts((run.name, other.name))}
 
 
-def _common(conn: sa.Connection, run: Run, other: Run) -> Iterator[tuple[int, int]]:
+def _common(tx: Transaction, run: Run, other: Run) -> Iterator[tuple[int, int]]:
     """Yield the numbers of the items that stand in both runs under the same id, in the order of the first."""
     after = 0
     theirs = items.alias("theirs")
     while True:
         query = sa.select(items.c.id, theirs.c.id.label("other")).join(theirs, theirs.c.key == items.c.key)
         query = query.where(items.c.run_id == run.id, theirs.c.run_id == other.id, items.c.id > after)
-        page = conn.execute(query.order_by(items.c.id).limit(500)).all()
+        page = tx.execute(query.order_by(items.c.id).limit(500)).all()
         yield from ((row.id, row.other) for row in page)
         if not page:
             return
@@ -53,11 +53,11 @@ class _Compared:
         self._bills: list[dict[str, Amount]] = [{}, {}]
         self._same_rows: list[bool] = []
 
-    def add(self, conn: sa.Connection, *ids: int) -> None:
+    def add(self, tx: Transaction, *ids: int) -> None:
         """Add an item, by its numbers in both runs."""
-        rounds = [conn.execute(sa.select(items.c.round).where(items.c.id == id_)).scalar_one() for id_ in ids]
+        rounds = [tx.execute(sa.select(items.c.round).where(items.c.id == id_)).scalar_one() for id_ in ids]
         texts = [
-            {(response.prompt, response.k): response.text for response in items_.load_responses(conn, id_, round_)}
+            {(response.prompt, response.k): response.text for response in items_.load_responses(tx, id_, round_)}
             for id_, round_ in zip(ids, rounds, strict=True)
         ]
         same = {name for name in texts[0].keys() & texts[1].keys() if texts[0][name] == texts[1][name]}
@@ -68,22 +68,20 @@ class _Compared:
         self.responses += len(same)
         rows = []
         for index, (id_, round_) in enumerate(zip(ids, rounds, strict=True)):
-            self._take(conn, index, ids[0], id_, round_, same)
-            rows.append({items_.read_row(row).turns for row in items_.load_rows(conn, id_, round_)})
+            self._take(tx, index, ids[0], id_, round_, same)
+            rows.append({items_.read_row(row).turns for row in items_.load_rows(tx, id_, round_)})
         if rows[0] and rows[1]:
             self._same_rows.append(rows[0] == rows[1])
 
-    def _take(
-        self, conn: sa.Connection, place: int, name: int, id_: int, round_: int, same: set[tuple[int, int]]
-    ) -> None:
+    def _take(self, tx: Transaction, place: int, name: int, id_: int, round_: int, same: set[tuple[int, int]]) -> None:
         values = self._values[place]
-        for score in items_.load_scores(conn, id_, round_):
+        for score in items_.load_scores(tx, id_, round_):
             if score.value is not None and (score.prompt, score.k) in same:
                 values.setdefault(score.dimension, {})[str(name), score.prompt, score.k] = score.value
-        for reward in items_.load_rewards(conn, id_, round_):
+        for reward in items_.load_rewards(tx, id_, round_):
             if reward.value is not None and (reward.prompt, reward.k) in same:
                 values.setdefault("reward", {})[str(name), reward.prompt, reward.k] = reward.value
-        for group, amount in bill_of(conn, [id_]).items():
+        for group, amount in bill_of(tx, [id_]).items():
             dimension = group.dimension or group.step
             self._bills[place][dimension] = self._bills[place].get(dimension, Amount()) + amount
 

@@ -19,12 +19,12 @@ def item_means(ledger: Ledger, run: str) -> dict[str, float]:
     """Return the mean reward of each item's responses; an item without any reward is left out."""
     means: dict[str, float] = {}
     after = 0
-    with ledger.reading() as conn:
-        id_ = runs_.get_run(conn, run).id
-        while page := items_.item_ids(conn, id_, after=after):
+    with ledger.read() as tx:
+        id_ = runs_.get_run(tx, run).id
+        while page := items_.item_ids(tx, id_, after=after):
             for item in page:
-                row, _ = items_.load_item(conn, item)
-                values = [r.value for r in items_.load_rewards(conn, item, row.round) if r.value is not None]
+                row, _ = items_.load_item(tx, item)
+                values = [r.value for r in items_.load_rewards(tx, item, row.round) if r.value is not None]
                 if values:
                     means[row.key] = statistics.fmean(values)
             after = page[-1]

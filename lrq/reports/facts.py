@@ -12,7 +12,7 @@ from lrq.calls.learned import Learned, words
 from lrq.calls.limiter import read_lanes
 from lrq.config import Settings
 from lrq.domain.records import ROLES
-from lrq.ledger import Ledger, intakes
+from lrq.ledger import Ledger, Transaction, intakes
 from lrq.ledger import processes as processes_
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import CUT, count_rows
@@ -28,39 +28,39 @@ NO_SCORES: dict[str, Any] = {"mean": None, "deviation": None, "value": 0, "not_a
 
 def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
     """Items, scores, pairs, calls and money of one run."""
-    with ledger.reading() as conn:
-        usage = runs_.usage_of(conn, run.id)
+    with ledger.read() as tx:
+        usage = runs_.usage_of(tx, run.id)
         return {
             "run": run.name,
             "recipe": run.recipe,
             "state": run.state,
             "halted_by": run.halt,
-            "reason": run.reason or (intakes.advice(run.name) if intakes.is_interrupted(ledger, conn, run.id) else ""),
-            "items": runs_.item_states(conn, run.id),
-            "set_aside": runs_.count_rejected(conn, run.id),
-            "rejected": runs_.reject_reasons(conn, run.id),
-            "unscored": runs_.unscored_reasons(conn, run.id),
-            "responses": _responses(conn, run),
-            "sampling": _sampling(conn, run),
-            "scores": _scores(conn, run),
-            "rewards": _rewards(conn, run),
+            "reason": run.reason or (intakes.advice(run.name) if intakes.is_interrupted(tx, run.id) else ""),
+            "items": runs_.item_states(tx, run.id),
+            "set_aside": runs_.count_rejected(tx, run.id),
+            "rejected": runs_.reject_reasons(tx, run.id),
+            "unscored": runs_.unscored_reasons(tx, run.id),
+            "responses": _responses(tx, run),
+            "sampling": _sampling(tx, run),
+            "scores": _scores(tx, run),
+            "rewards": _rewards(tx, run),
             "round": run.round,
-            "rounds": _rounds(conn, run),
-            "pairs": count_rows(conn, run.id),
-            "no_pair": {reason: n for reason, n in runs_.item_reasons(conn, run.id, "done").items() if reason},
-            "failed": runs_.item_reasons(conn, run.id, "failed"),
-            "queues": _queues(conn, run),
+            "rounds": _rounds(tx, run),
+            "pairs": count_rows(tx, run.id),
+            "no_pair": {reason: n for reason, n in runs_.item_reasons(tx, run.id, "done").items() if reason},
+            "failed": runs_.item_reasons(tx, run.id, "failed"),
+            "queues": _queues(tx, run),
             "calls": _calls(usage),
             "money": _money(run, usage),
             "usage": [_usage(row) for row in usage],
-            "pace": pace_facts(ledger, conn, run, usage),
-            "trainings": [_training(row) for row in runs_.trainings_of(conn, run.id)],
+            "pace": pace_facts(tx, run, usage),
+            "trainings": [_training(row) for row in runs_.trainings_of(tx, run.id)],
         }
 
 
-def pace_facts(ledger: Ledger, conn: sa.Connection, run: Run, usage: list[UsageRow]) -> dict[str, Any]:
+def pace_facts(tx: Transaction, run: Run, usage: list[UsageRow]) -> dict[str, Any]:
     """Return how the latest calls went, and the seconds left at their rate by the calls that items took so far."""
-    pace, states = pace_of(ledger, conn, run.id), runs_.item_states(conn, run.id)
+    pace, states = pace_of(tx, run.id), runs_.item_states(tx, run.id)
     ended = states.get("done", 0) + states.get("failed", 0)
     open_, call_count = sum(states.values()) - ended, sum(row.calls for row in usage)
     is_known = run.state == "active" and ended and open_ and call_count and pace.per_second
@@ -70,10 +70,10 @@ def pace_facts(ledger: Ledger, conn: sa.Connection, run: Run, usage: list[UsageR
 
 def process_facts(ledger: Ledger) -> list[dict[str, Any]]:
     """Return the living processes and what they say of themselves."""
-    with ledger.reading() as conn:
+    with ledger.read() as tx:
         return [
             {"type": row.type, "host": row.host, "pid": row.pid, "note": orjson.loads(row.note or "{}")}
-            for row in processes_.living(ledger, conn)
+            for row in processes_.living(tx)
         ]
 
 
@@ -91,8 +91,8 @@ async def lane_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]
 
 def learned_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
     """Return what is known of the endpoints' ways, in words."""
-    with ledger.reading() as conn:
-        learned = Learned(all_facts(conn))
+    with ledger.read() as tx:
+        learned = Learned(all_facts(tx))
     facts = []
     for role in ROLES:
         for endpoint in settings.endpoints(role):
@@ -108,12 +108,12 @@ def unscored(ledger: Ledger, run: Run) -> int:
     return missing + failed
 
 
-def _responses(conn: sa.Connection, run: Run) -> dict[str, Any]:
+def _responses(tx: Transaction, run: Run) -> dict[str, Any]:
     cut = sa.func.sum(sa.case((responses.c.finish == CUT, 1), else_=0)).label("cut")
     columns = sa.func.count().label("number"), sa.func.sum(responses.c.tokens).label("tokens"), cut
     query = sa.select(responses.c.reason, *columns).join(items, items.c.id == responses.c.item_id)
     query = query.where(items.c.run_id == run.id).group_by(responses.c.reason)
-    rows = conn.execute(query).all()
+    rows = tx.execute(query).all()
     return {
         "count": sum(row.number for row in rows),
         "tokens": sum(row.tokens or 0 for row in rows),
@@ -122,19 +122,19 @@ def _responses(conn: sa.Connection, run: Run) -> dict[str, Any]:
     }
 
 
-def _sampling(conn: sa.Connection, run: Run) -> dict[str, Any]:
+def _sampling(tx: Transaction, run: Run) -> dict[str, Any]:
     """Work of all samplers together; prompts are prefilled once for all their responses."""
     names = ("prompt_tokens", "completion_tokens", "seconds")
     sums = [sa.func.coalesce(sa.func.sum(prompts.c[name]), 0).label(name) for name in names]
     query = sa.select(*sums).join(items, items.c.id == prompts.c.item_id).where(items.c.run_id == run.id)
-    row = conn.execute(query).one()
+    row = tx.execute(query).one()
     speed = round(row.completion_tokens / row.seconds, 1) if row.seconds else None
     return {name: getattr(row, name) for name in names} | {"tokens_per_second": speed}
 
 
-def _scores(conn: sa.Connection, run: Run) -> dict[str, dict[str, Any]]:
+def _scores(tx: Transaction, run: Run) -> dict[str, dict[str, Any]]:
     by_dimension: dict[str, dict[str, Any]] = defaultdict(NO_SCORES.copy)
-    for row in runs_.score_states(conn, run.id):
+    for row in runs_.score_states(tx, run.id):
         by_dimension[row.dimension][row.state] = row.number
         if row.state == "value":
             by_dimension[row.dimension]["mean"] = round(row.mean, 4)
@@ -142,24 +142,24 @@ def _scores(conn: sa.Connection, run: Run) -> dict[str, dict[str, Any]]:
     return dict(by_dimension)
 
 
-def _rewards(conn: sa.Connection, run: Run) -> dict[str, Any]:
+def _rewards(tx: Transaction, run: Run) -> dict[str, Any]:
     query = sa.select(sa.func.count(rewards.c.value), sa.func.avg(rewards.c.value), sa.func.count())
     query = query.join(items, items.c.id == rewards.c.item_id).where(items.c.run_id == run.id)
-    values, mean, total = conn.execute(query).one()
+    values, mean, total = tx.execute(query).one()
     return {"mean": None if mean is None else round(mean, 3), "values": values, "none": total - values}
 
 
-def _rounds(conn: sa.Connection, run: Run) -> list[dict[str, Any]]:
+def _rounds(tx: Transaction, run: Run) -> list[dict[str, Any]]:
     """Return what each round brought; nothing where the run has but one."""
     schedule = schedule_of(run.config.get("train"))
     if schedule is None or schedule.rounds == 1:
         return []
-    return runs_.round_facts(conn, run.id)
+    return runs_.round_facts(tx, run.id)
 
 
-def _queues(conn: sa.Connection, run: Run) -> dict[str, dict[str, int]]:
+def _queues(tx: Transaction, run: Run) -> dict[str, dict[str, int]]:
     by_queue: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in runs_.task_states(conn, run.id):
+    for row in runs_.task_states(tx, run.id):
         by_queue[row.queue][row.state] = row.number
     return dict(by_queue)
 

@@ -11,23 +11,23 @@ import sqlalchemy as sa
 from lrq.calls.replies import decode_body
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Item, Score
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger import items as items_
 from lrq.ledger.schema import calls
 
 
 def explain(ledger: Ledger, id_: int, round_: int | None = None) -> dict[str, Any]:
     """Return the item, its responses of a round, by default its latest, and what led to each score; plain data."""
-    with ledger.reading() as conn:
-        row, item = items_.load_item(conn, id_)
+    with ledger.read() as tx:
+        row, item = items_.load_item(tx, id_)
         if round_ is None:
             round_ = int(row.round)
         if round_ > row.round:
             raise UsageError(f"item {item.id!r} has no round {round_}: its latest is {row.round}")
-        scores = items_.load_scores(conn, id_, round_)
-        words = _words(conn, id_, scores)
-        rewards = {(entry.prompt, entry.k): entry for entry in items_.load_rewards(conn, id_, round_)}
-        responses = items_.response_rows(conn, id_, round_)
+        scores = items_.load_scores(tx, id_, round_)
+        words = _words(tx, id_, scores)
+        rewards = {(entry.prompt, entry.k): entry for entry in items_.load_rewards(tx, id_, round_)}
+        responses = items_.response_rows(tx, id_, round_)
         return {
             "id": item.id,
             "state": row.state,
@@ -49,15 +49,15 @@ def explain(ledger: Ledger, id_: int, round_: int | None = None) -> dict[str, An
                 }
                 for entry in responses
             ],
-            "rows": [_row(entry) for entry in items_.load_rows(conn, id_, round_)],
+            "rows": [_row(entry) for entry in items_.load_rows(tx, id_, round_)],
             "calls": [dict(call) for call in words.values()],
         }
 
 
-def _words(conn: sa.Connection, id_: int, scores: list[Score]) -> dict[str, Mapping[str, Any]]:
+def _words(tx: Transaction, id_: int, scores: list[Score]) -> dict[str, Mapping[str, Any]]:
     """Return the calls made for the item, and those of others that its scores rest on, by key."""
     keys = {key for score in scores for key in _keys(score.evidence)}
-    rows = conn.execute(sa.select(calls).where((calls.c.item_id == id_) | calls.c.key.in_(keys)).order_by(calls.c.id))
+    rows = tx.execute(sa.select(calls).where((calls.c.item_id == id_) | calls.c.key.in_(keys)).order_by(calls.c.id))
     return {row.key: _call(row) for row in rows}
 
 
@@ -167,10 +167,10 @@ def view_item(ledger: Ledger, id_: int) -> dict[str, Any]:
     the document that evidence names have their texts in `excerpts`. Calls are named in evidence by their keys.
     """
     facts = explain(ledger, id_)
-    with ledger.reading() as conn:
-        row, item = items_.load_item(conn, id_)
-        scores = items_.load_scores(conn, id_, row.round)
-        prompts = [items_.pack_prompt(prompt) for prompt in items_.load_prompts(conn, id_, row.round)]
+    with ledger.read() as tx:
+        row, item = items_.load_item(tx, id_)
+        scores = items_.load_scores(tx, id_, row.round)
+        prompts = [items_.pack_prompt(prompt) for prompt in items_.load_prompts(tx, id_, row.round)]
     shared = _shared_evidence(scores)
     evidence = {(entry.prompt, entry.k, entry.dimension): entry.evidence for entry in scores}
     points = [point for part in facts["extraction"] for point in _points(part["text"])]
@@ -255,7 +255,7 @@ def _lacking(point: str, lowered: str) -> float:
 
 def document_part(ledger: Ledger, id_: int, start: int, end: int) -> dict[str, Any]:
     """Return a stretch of an item's document, as character offsets, and the document's length."""
-    with ledger.reading() as conn:
-        _, item = items_.load_item(conn, id_)
+    with ledger.read() as tx:
+        _, item = items_.load_item(tx, id_)
     start = max(0, min(start, len(item.context)))
     return {"start": start, "length": len(item.context), "text": item.context[start : max(start, end)]}

@@ -10,10 +10,8 @@ from itertools import combinations
 from operator import attrgetter
 from typing import Any
 
-import sqlalchemy as sa
-
 from lrq.domain.agreement import wilson_interval
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger import items as items_
 from lrq.ledger.labels import labels_of
 from lrq.ledger.runs import Run
@@ -36,9 +34,9 @@ class Candidate:
 
 def label_candidates(ledger: Ledger, run: Run) -> list[Candidate]:
     """Return the pairs that are worth a label, the most informative first; equal texts make none."""
-    with ledger.reading() as conn:
-        ids, _ = sample_items(conn, run, SAMPLE)
-        judged = [(id_, *_judged(conn, id_, run.round)) for id_ in ids]
+    with ledger.read() as tx:
+        ids, _ = sample_items(tx, run, SAMPLE)
+        judged = [(id_, *_judged(tx, id_, run.round)) for id_ in ids]
     widest = max((max(r.values()) - min(r.values()) for _, r, _, _ in judged if r), default=0.0) or 1.0
     candidates: list[Candidate] = []
     for id_, rewards, values, texts in judged:
@@ -56,15 +54,15 @@ _Ref = tuple[int, int]
 
 
 def _judged(
-    conn: sa.Connection, id_: int, round_: int
+    tx: Transaction, id_: int, round_: int
 ) -> tuple[dict[_Ref, float], dict[_Ref, dict[str, float]], dict[_Ref, str]]:
     """Rewards, values by dimension, and texts of an item's responses."""
     values: dict[_Ref, dict[str, float]] = defaultdict(dict)
-    for score in items_.load_scores(conn, id_, round_):
+    for score in items_.load_scores(tx, id_, round_):
         if score.value is not None:
             values[score.prompt, score.k][score.dimension] = score.value
-    texts = {(entry.prompt, entry.k): entry.text for entry in items_.load_responses(conn, id_, round_)}
-    stored = ((entry.prompt, entry.k, entry.value) for entry in items_.load_rewards(conn, id_, round_))
+    texts = {(entry.prompt, entry.k): entry.text for entry in items_.load_responses(tx, id_, round_)}
+    stored = ((entry.prompt, entry.k, entry.value) for entry in items_.load_rewards(tx, id_, round_))
     return {(p, k): value for p, k, value in stored if value is not None and (p, k) in texts}, values, texts
 
 
@@ -82,21 +80,21 @@ def next_pair(
 ) -> dict[str, Any]:
     """Return the first pair that this person has neither labelled nor skipped, sides drawn at random; `pair` is None
     where there is none left."""
-    with ledger.reading() as conn:
-        labelled = {_name(row.item_id, row.prompt, (row.left, row.right)) for row in labels_of(conn, run.id, who=who)}
+    with ledger.read() as tx:
+        labelled = {_name(row.item_id, row.prompt, (row.left, row.right)) for row in labels_of(tx, run.id, who=who)}
         passed = labelled | set(skipped)
         open_ = [each for each in candidates if _name(each.item, each.prompt, each.pair) not in passed]
         facts = {"who": who, "labelled": len(labelled), "left": len(open_), "pair": None}
-        return facts | {"pair": _shown(conn, run, open_[0])} if open_ else facts
+        return facts | {"pair": _shown(tx, run, open_[0])} if open_ else facts
 
 
 def _name(item: int, prompt: int, pair: tuple[int, int]) -> str:
     return f"{item}.{prompt}.{min(pair)}.{max(pair)}"
 
 
-def _shown(conn: sa.Connection, run: Run, one: Candidate) -> dict[str, Any]:
-    row, item = items_.load_item(conn, one.item)
-    texts = {(r.prompt, r.k): r.text for r in items_.load_responses(conn, one.item, run.round)}
+def _shown(tx: Transaction, run: Run, one: Candidate) -> dict[str, Any]:
+    row, item = items_.load_item(tx, one.item)
+    texts = {(r.prompt, r.k): r.text for r in items_.load_responses(tx, one.item, run.round)}
     left, right = random.sample(one.pair, 2)
     return {
         "name": _name(one.item, one.prompt, one.pair),
@@ -116,12 +114,12 @@ def _shown(conn: sa.Connection, run: Run, one: Candidate) -> dict[str, Any]:
 
 def label_lines(ledger: Ledger, run: Run) -> Iterator[dict[str, Any]]:
     """Yield one line per label, in the order they were given, with the texts and rewards of both responses."""
-    with ledger.reading() as conn:
-        labels = labels_of(conn, run.id)
+    with ledger.read() as tx:
+        labels = labels_of(tx, run.id)
     for row in labels:
-        with ledger.reading() as conn:
-            rewards, _, _ = _judged(conn, row.item_id, row.round)
-            texts = {(r.prompt, r.k): r.text for r in items_.load_responses(conn, row.item_id, row.round)}
+        with ledger.read() as tx:
+            rewards, _, _ = _judged(tx, row.item_id, row.round)
+            texts = {(r.prompt, r.k): r.text for r in items_.load_responses(tx, row.item_id, row.round)}
         left, right = (row.prompt, row.left), (row.prompt, row.right)
         yield {
             "id": row.key,
@@ -182,9 +180,9 @@ def label_agreement(ledger: Ledger, run: Run) -> dict[str, Any] | None:
 
 
 def _compared(ledger: Ledger, run: Run) -> Iterator[_Compared]:
-    with ledger.reading() as conn:
-        for row in labels_of(conn, run.id):
-            rewards, values, _ = _judged(conn, row.item_id, row.round)
+    with ledger.read() as tx:
+        for row in labels_of(tx, run.id):
+            rewards, values, _ = _judged(tx, row.item_id, row.round)
             left, right = (row.prompt, row.left), (row.prompt, row.right)
             differences = {n: v - values[right][n] for n, v in values[left].items() if n in values[right]}
             is_known = left in rewards and right in rewards

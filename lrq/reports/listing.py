@@ -8,6 +8,7 @@ import orjson
 import sqlalchemy as sa
 
 from lrq.domain.errors import UsageError
+from lrq.ledger import Transaction
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import calls, items, responses, rewards, rows, scores
 
@@ -61,9 +62,7 @@ class ItemQuery:
         return bool(self.conditions or self.ranges or self.sort != "line")
 
 
-def list_items(
-    conn: sa.Connection, run: Run, query: ItemQuery, matching: Sequence[int] | None = None
-) -> dict[str, Any]:
+def list_items(tx: Transaction, run: Run, query: ItemQuery, matching: Sequence[int] | None = None) -> dict[str, Any]:
     """Return a page of items with their figures, and how many there are on all pages.
 
     `matching`: the answer of `find_items` to this query, where it is known. A condition on a figure that an item does
@@ -71,16 +70,16 @@ def list_items(
     """
     if matching is None:
         statement = _matching(run, query)
-        total = int(conn.execute(sa.select(sa.func.count()).select_from(statement.subquery())).scalar_one())
-        ids = list(conn.execute(statement.offset(query.offset).limit(query.limit)).scalars())
+        total = int(tx.execute(sa.select(sa.func.count()).select_from(statement.subquery())).scalar_one())
+        ids = list(tx.execute(statement.offset(query.offset).limit(query.limit)).scalars())
     else:
         total, ids = len(matching), list(matching[query.offset : query.offset + query.limit])
-    return {"total": total, "offset": query.offset, "items": item_figures(conn, run, ids)}
+    return {"total": total, "offset": query.offset, "items": item_figures(tx, run, ids)}
 
 
-def find_items(conn: sa.Connection, run: Run, query: ItemQuery) -> list[int]:
+def find_items(tx: Transaction, run: Run, query: ItemQuery) -> list[int]:
     """Return the numbers of all items of a query in its order, whatever its page."""
-    return list(conn.execute(_matching(run, query)).scalars())
+    return list(tx.execute(_matching(run, query)).scalars())
 
 
 def _matching(run: Run, query: ItemQuery) -> sa.Select[Any]:
@@ -184,13 +183,13 @@ _FIGURES: Mapping[str, Callable[[Run], sa.Select[Any]]] = {
 }
 
 
-def item_figures(conn: sa.Connection, run: Run, ids: Sequence[int]) -> list[dict[str, Any]]:
+def item_figures(tx: Transaction, run: Run, ids: Sequence[int]) -> list[dict[str, Any]]:
     """Return what the list shows of these items, in their order."""
     query = sa.select(items.c.id, items.c.key, items.c.state, items.c.reason, items.c.body).where(items.c.id.in_(ids))
-    stored = {row.id: row for row in conn.execute(query)}
+    stored = {row.id: row for row in tx.execute(query)}
     names = ("reward", "best", "worst", "margin", "disagreement", "unscored", "responses", "cost")
-    figures = {name: _figures_of(conn, _figure(run, name), ids) for name in names}
-    dimensions = _dimension_means(conn, ids)
+    figures = {name: _figures_of(tx, _figure(run, name), ids) for name in names}
+    dimensions = _dimension_means(tx, ids)
     return [
         {
             "number": id_,
@@ -205,17 +204,17 @@ def item_figures(conn: sa.Connection, run: Run, ids: Sequence[int]) -> list[dict
     ]
 
 
-def _figures_of(conn: sa.Connection, query: sa.Select[Any], ids: Sequence[int]) -> dict[int, float]:
+def _figures_of(tx: Transaction, query: sa.Select[Any], ids: Sequence[int]) -> dict[int, float]:
     column = query.selected_columns[0]
-    return {row.item_id: row.figure for row in conn.execute(query.where(column.in_(ids)))}
+    return {row.item_id: row.figure for row in tx.execute(query.where(column.in_(ids)))}
 
 
-def _dimension_means(conn: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, float]]:
+def _dimension_means(tx: Transaction, ids: Sequence[int]) -> dict[int, dict[str, float]]:
     query = sa.select(scores.c.item_id, scores.c.dimension, sa.func.avg(scores.c.value).label("mean"))
     query = query.join(items, items.c.id == scores.c.item_id).where(scores.c.round == items.c.round)
     query = query.where(scores.c.item_id.in_(ids)).group_by(scores.c.item_id, scores.c.dimension)
     means: dict[int, dict[str, float]] = {}
-    for row in conn.execute(query.order_by(scores.c.dimension)):
+    for row in tx.execute(query.order_by(scores.c.dimension)):
         means.setdefault(row.item_id, {})[row.dimension] = row.mean
     return means
 
@@ -253,7 +252,7 @@ def read_query(told: Mapping[str, str]) -> ItemQuery:
     )
 
 
-def item_values(conn: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+def item_values(tx: Transaction, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Return by item all values of its responses, by dimension, reward and margin, and its distinct reasons."""
     by_item: dict[int, dict[str, Any]] = {id_: {"values": {}, "reasons": []} for id_ in ids}
     for table, name, value in (
@@ -264,7 +263,7 @@ def item_values(conn: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, 
         reason = sa.literal("") if table is rows else table.c.reason
         query = sa.select(table.c.item_id, name.label("name"), value.label("number"), reason.label("reason"))
         query = query.join(items, items.c.id == table.c.item_id).where(table.c.round == items.c.round)
-        for row in conn.execute(query.where(table.c.item_id.in_(ids))):
+        for row in tx.execute(query.where(table.c.item_id.in_(ids))):
             facts = by_item[row.item_id]
             if row.number is not None:
                 facts["values"].setdefault(row.name, []).append(row.number)

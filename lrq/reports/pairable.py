@@ -27,13 +27,13 @@ def count_unpairable(ledger: Ledger, run: Run) -> int:
     needed, sampled = responses_needed(run.config), int(run.config["sample"]["responses"])
     count = sa.case((items.c.given > 0, items.c.given), else_=sampled)
     query = sa.select(sa.func.count()).where(items.c.run_id == run.id, count < needed)
-    with ledger.reading() as conn:
-        return int(conn.execute(query).scalar_one())
+    with ledger.read() as tx:
+        return int(tx.execute(query).scalar_one())
 
 
 def count_given(ledger: Ledger, run: Run) -> tuple[int, int]:
     """Count the run's items, and the responses of the item that brings the most."""
     query = sa.select(sa.func.count(), sa.func.max(items.c.given)).where(items.c.run_id == run.id)
-    with ledger.reading() as conn:
-        total, most = conn.execute(query).one()
+    with ledger.read() as tx:
+        total, most = tx.execute(query).one()
     return int(total), int(most or 0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import count_rows
 from lrq.ledger.runs import Run, UsageRow
@@ -18,11 +18,11 @@ _ORDER = {"sample": 0, "aggregate": 2, "train": 3}  # steps of judging stand bet
 
 def progress_of(ledger: Ledger, run: Run) -> dict[str, Any]:
     """Return items, stages, pace, money spent and expected, training, and what is waited for."""
-    with ledger.reading() as conn:
-        usage = runs_.usage_of(conn, run.id)
-        states = runs_.item_states(conn, run.id)
+    with ledger.read() as tx:
+        usage = runs_.usage_of(tx, run.id)
+        states = runs_.item_states(tx, run.id)
         ended = states.get("done", 0) + states.get("failed", 0)
-        failed = runs_.item_reasons(conn, run.id, "failed") if states.get("failed") else {}
+        failed = runs_.item_reasons(tx, run.id, "failed") if states.get("failed") else {}
         return {
             "run": run.name,
             "state": run.state,
@@ -31,12 +31,12 @@ def progress_of(ledger: Ledger, run: Run) -> dict[str, Any]:
             "items": sum(states.values()),
             "ended": ended,
             "failed": failed,
-            "pairs": count_rows(conn, run.id),
+            "pairs": count_rows(tx, run.id),
             "calls": sum(row.calls for row in usage),
             "money": _money(run, usage, ended, sum(states.values())),
-            "pace": pace_facts(ledger, conn, run, usage),
-            "stages": _stages(conn, run, usage),
-            "training": runs_.last_metric(conn, run.id),
+            "pace": pace_facts(tx, run, usage),
+            "stages": _stages(tx, run, usage),
+            "training": runs_.last_metric(tx, run.id),
             "waits": _waits(ledger),
         }
 
@@ -52,11 +52,11 @@ def _money(run: Run, usage: Sequence[UsageRow], ended: int, items: int) -> dict[
     }
 
 
-def _stages(conn: sa.Connection, run: Run, usage: Sequence[UsageRow]) -> list[dict[str, Any]]:
+def _stages(tx: Transaction, run: Run, usage: Sequence[UsageRow]) -> list[dict[str, Any]]:
     """Return open tasks and calls of each stage, in the order of an item's way."""
     query = sa.select(tasks.c.name, tasks.c.state, sa.func.count().label("number")).where(tasks.c.run_id == run.id)
     open_: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in conn.execute(query.group_by(tasks.c.name, tasks.c.state)):
+    for row in tx.execute(query.group_by(tasks.c.name, tasks.c.state)):
         states = open_[row.name.partition(".")[0] if row.name.startswith("train.") else row.name]
         states[row.state] = states.get(row.state, 0) + row.number
     rows: dict[str, list[UsageRow]] = defaultdict(list)

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger import runs as runs_
 from lrq.ledger.items import count_rows
 from lrq.ledger.runs import Run
@@ -18,12 +18,12 @@ _COUNTS = ("calls", "reused", "prompt_tokens", "cached_tokens", "completion_toke
 
 def list_runs(ledger: Ledger) -> list[dict[str, Any]]:
     """Return every run with its items, pairs, calls and money, the newest first."""
-    with ledger.reading() as conn:
-        return [_listed(conn, run) for run in reversed(runs_.all_runs(conn))]
+    with ledger.read() as tx:
+        return [_listed(tx, run) for run in reversed(runs_.all_runs(tx))]
 
 
-def _listed(conn: sa.Connection, run: Run) -> dict[str, Any]:
-    usage = runs_.usage_of(conn, run.id)
+def _listed(tx: Transaction, run: Run) -> dict[str, Any]:
+    usage = runs_.usage_of(tx, run.id)
     is_priced = not usage or any(row.calls > row.unpriced for row in usage)
     return {
         "run": run.name,
@@ -32,8 +32,8 @@ def _listed(conn: sa.Connection, run: Run) -> dict[str, Any]:
         "reason": run.reason,
         "created_at": run.created_at,
         "round": run.round,
-        "items": runs_.item_states(conn, run.id),
-        "pairs": count_rows(conn, run.id),
+        "items": runs_.item_states(tx, run.id),
+        "pairs": count_rows(tx, run.id),
         "calls": sum(row.calls for row in usage),
         "spent": run.spent_cost / 1e6 if is_priced else None,
     }
@@ -57,21 +57,21 @@ def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
         "unscored",
         "rejected",
     )
-    with ledger.reading() as conn:
+    with ledger.read() as tx:
         return {
             **{name: facts[name] for name in names},
             "responses": facts["responses"]["count"],
             "cut_responses": facts["responses"]["cut"],
-            "dimensions": _dimensions(conn, run, facts),
-            "reward": _reward(conn, run),
-            "pairs": {"count": facts["pairs"], "margin": _mean_margin(conn, run)},
-            "servers": _servers(conn, run),
+            "dimensions": _dimensions(tx, run, facts),
+            "reward": _reward(tx, run),
+            "pairs": {"count": facts["pairs"], "margin": _mean_margin(tx, run)},
+            "servers": _servers(tx, run),
             "trainings": facts["trainings"],
             "before_after": evaluations,
         }
 
 
-def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _dimensions(tx: Transaction, run: Run, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Scores and calls of each dimension; of a step's calls for no dimension, under the step's name."""
     by_name: dict[str, list[Mapping[str, Any]]] = {name: [] for name in facts["scores"]}
     for row in facts["usage"]:
@@ -96,25 +96,25 @@ def _dimensions(conn: sa.Connection, run: Run, facts: Mapping[str, Any]) -> dict
     return dimensions
 
 
-def _reward(conn: sa.Connection, run: Run) -> dict[str, Any]:
+def _reward(tx: Transaction, run: Run) -> dict[str, Any]:
     """Return count, mean and standard deviation of the rewards of the current round."""
     value = rewards.c.value
     query = sa.select(sa.func.count(value), sa.func.avg(value), sa.func.avg(value * value)).select_from(rewards)
-    count, mean, square = conn.execute(runs_.of_current_round(conn, run.id, query, rewards)).one()
+    count, mean, square = tx.execute(runs_.of_current_round(tx, run.id, query, rewards)).one()
     deviation = None if mean is None else max(0.0, square - mean * mean) ** 0.5
     return {"values": count, "mean": _rounded(mean), "deviation": _rounded(deviation)}
 
 
-def _mean_margin(conn: sa.Connection, run: Run) -> float | None:
+def _mean_margin(tx: Transaction, run: Run) -> float | None:
     query = sa.select(sa.func.avg(rows.c.margin)).where(rows.c.run_id == run.id)
-    return _rounded(conn.execute(query).scalar())
+    return _rounded(tx.execute(query).scalar())
 
 
-def _servers(conn: sa.Connection, run: Run) -> dict[str, int]:
+def _servers(tx: Transaction, run: Run) -> dict[str, int]:
     """Replies by who gave them."""
     query = sa.select(calls.c.server, sa.func.count().label("number")).where(calls.c.run_id == run.id)
     query = query.where(calls.c.state == "done").group_by(calls.c.server).order_by(calls.c.server)
-    return {row.server: row.number for row in conn.execute(query)}
+    return {row.server: row.number for row in tx.execute(query)}
 
 
 def _rounded(value: float | None) -> float | None:

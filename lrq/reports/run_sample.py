@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from lrq.ledger import Transaction
 from lrq.ledger.runs import Run
 from lrq.ledger.schema import items, responses, rewards, scores
 
@@ -15,9 +16,9 @@ _AT_ONCE = 500  # items in one question to the database
 Place = tuple[int, int, int]  # (item, prompt, k): a response
 
 
-def sample_items(conn: sa.Connection, run: Run, most: int = SAMPLE) -> tuple[list[int], int]:
+def sample_items(tx: Transaction, run: Run, most: int = SAMPLE) -> tuple[list[int], int]:
     """Return the numbers of at most so many items, spread evenly over the run, and how many it has."""
-    ids = list(conn.execute(sa.select(items.c.id).where(items.c.run_id == run.id).order_by(items.c.id)).scalars())
+    ids = list(tx.execute(sa.select(items.c.id).where(items.c.run_id == run.id).order_by(items.c.id)).scalars())
     if len(ids) <= most:
         return ids, len(ids)
     return [ids[n * len(ids) // most] for n in range(most)], len(ids)
@@ -27,29 +28,29 @@ def pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
     return (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
 
 
-def load_values(conn: sa.Connection, ids: Sequence[int]) -> dict[str, dict[Place, float]]:
+def load_values(tx: Transaction, ids: Sequence[int]) -> dict[str, dict[Place, float]]:
     """Values by dimension and response."""
     found: dict[str, dict[Place, float]] = defaultdict(dict)
     columns = (scores.c[name] for name in ("item_id", "prompt", "k", "dimension", "value"))
     query = of_current_round(sa.select(*columns), scores).where(scores.c.state == "value").order_by(scores.c.dimension)
     for page in pages(ids):
-        for row in conn.execute(query.where(scores.c.item_id.in_(page))):
+        for row in tx.execute(query.where(scores.c.item_id.in_(page))):
             found[row.dimension][row.item_id, row.prompt, row.k] = row.value
     return dict(sorted(found.items()))
 
 
-def load_rewards(conn: sa.Connection, ids: Sequence[int]) -> dict[Place, float]:
+def load_rewards(tx: Transaction, ids: Sequence[int]) -> dict[Place, float]:
     query = of_current_round(sa.select(rewards), rewards).where(rewards.c.value.is_not(None))
-    stored = (row for page in pages(ids) for row in conn.execute(query.where(rewards.c.item_id.in_(page))))
+    stored = (row for page in pages(ids) for row in tx.execute(query.where(rewards.c.item_id.in_(page))))
     return {(row.item_id, row.prompt, row.k): row.value for row in stored}
 
 
-def load_lengths(conn: sa.Connection, ids: Sequence[int]) -> dict[Place, float]:
+def load_lengths(tx: Transaction, ids: Sequence[int]) -> dict[Place, float]:
     """Characters of each response."""
     length = sa.func.length(responses.c.text).label("chars")
     query = of_current_round(sa.select(responses.c.item_id, responses.c.prompt, responses.c.k, length), responses)
     query = query.where(responses.c.text.is_not(None))
-    stored = (row for page in pages(ids) for row in conn.execute(query.where(responses.c.item_id.in_(page))))
+    stored = (row for page in pages(ids) for row in tx.execute(query.where(responses.c.item_id.in_(page))))
     return {(row.item_id, row.prompt, row.k): row.chars for row in stored}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lrq.judge.estimate import ENOUGH, Amount, Group, Known
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.schema import calls, items
@@ -25,11 +25,11 @@ def call_keys(evidence: Any) -> Iterator[str]:
             yield from call_keys(value)
 
 
-def bill_of(conn: sa.Connection, item_ids: Iterable[int]) -> dict[Group, Amount]:
+def bill_of(tx: Transaction, item_ids: Iterable[int]) -> dict[Group, Amount]:
     """Add up what these items' scores took, each call of an item once, and the paid calls that sampled or embedded."""
     bill: dict[Group, Amount] = {}
     for id_ in item_ids:
-        for row in _calls(conn, id_):
+        for row in _calls(tx, id_):
             group = Group(row.role, row.endpoint, row.model, row.step, row.dimension, row.kind)
             bill[group] = bill.get(group, Amount()) + Amount(
                 calls=1,
@@ -40,21 +40,21 @@ def bill_of(conn: sa.Connection, item_ids: Iterable[int]) -> dict[Group, Amount]
     return bill
 
 
-def _calls(conn: sa.Connection, id_: int) -> Iterator[sa.Row[Any]]:
-    round_ = conn.execute(sa.select(items.c.round).where(items.c.id == id_)).scalar_one()
-    scores = items_.load_scores(conn, id_, round_)
+def _calls(tx: Transaction, id_: int) -> Iterator[sa.Row[Any]]:
+    round_ = tx.execute(sa.select(items.c.round).where(items.c.id == id_)).scalar_one()
+    scores = items_.load_scores(tx, id_, round_)
     keys = iter(dict.fromkeys(key for score in scores for key in call_keys(score.evidence)))
     columns = [calls.c[name] for name in (*Group._fields, "prompt_tokens", "cached_tokens", "completion_tokens")]
     while batch := list(islice(keys, _AT_ONCE)):
-        yield from conn.execute(sa.select(*columns).where(calls.c.key.in_(batch), calls.c.state == "done"))
+        yield from tx.execute(sa.select(*columns).where(calls.c.key.in_(batch), calls.c.state == "done"))
     others = calls.c.item_id == id_, calls.c.role != "judge", calls.c.state == "done"
-    yield from conn.execute(sa.select(*columns).where(*others))
+    yield from tx.execute(sa.select(*columns).where(*others))
 
 
 def known_usage(ledger: Ledger) -> dict[tuple[str, str, str, str], Known]:
     """Return what endpoints have counted for each kind of prompt, over all runs, where it is enough to believe."""
-    with ledger.reading() as conn:
-        rows = runs_.usage_of(conn)
+    with ledger.read() as tx:
+        rows = runs_.usage_of(tx)
     groups: dict[tuple[str, str, str, str], list[runs_.UsageRow]] = {}
     for row in rows:
         groups.setdefault((row.role, row.endpoint, row.model, row.kind), []).append(row)

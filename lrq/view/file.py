@@ -35,8 +35,8 @@ _EXPORT = re.compile(r"^export ((?:async )?(?:function|const|class) (\w+))", re.
 
 def write_page(ledger: Ledger, run: Run, path: Path, *, most_items: int = MOST_ITEMS) -> dict[str, int]:
     """Write a run's page to `path`; return how many items it holds and how many the run has."""
-    with ledger.reading() as conn:
-        ids, of = sample_items(conn, run, most_items)
+    with ledger.read() as tx:
+        ids, of = sample_items(tx, run, most_items)
     temporary = path.with_name(f"{path.name}.part")
     with temporary.open("w", encoding="utf-8") as stream:
         stream.writelines(_parts(ledger, run, ids, of))
@@ -66,8 +66,8 @@ def _parts(ledger: Ledger, run: Run, ids: list[int], of: int) -> Iterator[str]:
         yield _block(f"item-{id_}", item)
         if item["document"] and item["document"] not in written and room > 0:
             written.add(item["document"])
-            with ledger.reading() as conn:
-                block = _block(f"document-{item['document']}", items_.load_context(conn, item["document"]))
+            with ledger.read() as tx:
+                block = _block(f"document-{item['document']}", items_.load_context(tx, item["document"]))
             room -= len(block)
             yield block
     yield f'<script type="module">{script}</script>\n</body>\n</html>\n'
@@ -88,9 +88,9 @@ def _index(ledger: Ledger, run: Run, ids: list[int]) -> Iterator[dict[str, Any]]
     """Return the items as the list shows them, with all values and reasons, by which the page filters."""
     for start in range(0, len(ids), _AT_ONCE):
         page = ids[start : start + _AT_ONCE]
-        with ledger.reading() as conn:
-            figures = item_figures(conn, run, page)
-            values = item_values(conn, page)
+        with ledger.read() as tx:
+            figures = item_figures(tx, run, page)
+            values = item_values(tx, page)
         for item in figures:
             its = values.get(item["number"], {"values": {}, "reasons": []})
             yield {**item, **its}

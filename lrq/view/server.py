@@ -89,38 +89,38 @@ class Viewer:
 
     def _stamp(self, request: web.Request) -> dict[str, Any]:
         """Answer with what changes whenever a page of a run, or of all runs, would."""
-        with self._ledger.reading() as conn:
+        with self._ledger.read() as tx:
             name = request.query.get("run", "")
-            shown = [runs_.get_run(conn, name)] if name else runs_.all_runs(conn)
+            shown = [runs_.get_run(tx, name)] if name else runs_.all_runs(tx)
         is_active = any(run.state == "active" for run in shown)
         return {"stamp": "\n".join(map(self._stamp_of, shown)), "is_active": is_active}
 
     def _stamp_of(self, run: runs_.Run) -> str:
-        with self._ledger.reading() as conn:
-            usage = runs_.usage_of(conn, run.id)
+        with self._ledger.read() as tx:
+            usage = runs_.usage_of(tx, run.id)
         calls = sum(row.calls + row.reused + row.failed for row in usage)
         facts = (run.name, run.state, run.reason, run.round, run.open_items, run.series, run.spent_cost, calls)
         return " ".join(map(str, facts))
 
     def _items(self, request: web.Request) -> dict[str, Any]:
         run, query = self._find(request), read_query(request.query)
-        with self._ledger.reading() as conn:
-            return list_items(conn, run, query, self._matching(run, query) if query.is_costly else None)
+        with self._ledger.read() as tx:
+            return list_items(tx, run, query, self._matching(run, query) if query.is_costly else None)
 
     def _matching(self, run: runs_.Run, query: ItemQuery) -> Sequence[int]:
         """Find a query's items once for all its pages."""
 
         def find() -> list[int]:
-            with self._ledger.reading() as conn:
-                return find_items(conn, run, query)
+            with self._ledger.read() as tx:
+                return find_items(tx, run, query)
 
         ids: Sequence[int] = self._cache.get((run.id, replace(query, offset=0, limit=PAGE)), self._stamp_of(run), find)
         return ids
 
     def _item(self, request: web.Request) -> dict[str, Any]:
         number = number_of(request.query.get("id"))
-        with self._ledger.reading() as conn:
-            tasks = tasks_of_item(conn, number) if self._flower else []
+        with self._ledger.read() as tx:
+            tasks = tasks_of_item(tx, number) if self._flower else []
         at_work = [{"step": task.step, "href": f"{self._flower}/task/{task.id}"} for task in tasks]
         return {**view_item(self._ledger, number), "tasks": at_work}
 
@@ -140,14 +140,14 @@ class Viewer:
 
     def _add_label(self, request: web.Request, body: Mapping[str, Any]) -> dict[str, Any]:
         run, label = self._find(request), self._read_label(body)
-        with self._ledger.writing() as conn:
-            add_label(self._ledger, conn, run.id, label)
+        with self._ledger.write() as tx:
+            add_label(tx, run.id, label)
         return {"kept": True}
 
     def _remove_label(self, request: web.Request, body: Mapping[str, Any]) -> dict[str, Any]:
         run, label = self._find(request), self._read_label(body)
-        with self._ledger.writing() as conn:
-            return {"removed": remove_label(conn, run.id, label)}
+        with self._ledger.write() as tx:
+            return {"removed": remove_label(tx, run.id, label)}
 
     def _read_label(self, body: Mapping[str, Any]) -> Label:
         if not self._who:
@@ -156,8 +156,8 @@ class Viewer:
         return Label(**numbers, choice=str(body.get("choice", "")), who=self._who)
 
     def _find(self, request: web.Request) -> runs_.Run:
-        with self._ledger.reading() as conn:
-            return runs_.get_run(conn, request.query.get("run", ""))
+        with self._ledger.read() as tx:
+            return runs_.get_run(tx, request.query.get("run", ""))
 
 
 def answering(ask: Callable[..., Any]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -15,11 +15,11 @@ from lrq.workers.engine import Engine
 
 def aggregate(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
     """Write the item's rewards and rows, and open the trainings that are due."""
-    with engine.ledger.writing() as conn:
-        _, case = load_case(conn, frozen, task.item, task.round, with_scores=True)
+    with engine.ledger.write() as tx:
+        _, case = load_case(tx, frozen, task.item, task.round, with_scores=True)
         rewards = frozen.recipe.rewards(case)
-        if backlog.end_aggregate(engine.ledger, conn, task, rewards, rows_of(frozen, case, rewards)):
-            backlog.advance_run(engine.ledger, conn, run.id, frozen.schedule)
+        if backlog.end_aggregate(tx, task, rewards, rows_of(frozen, case, rewards)):
+            backlog.advance_run(tx, run.id, frozen.schedule)
 
 
 def rows_of(frozen: RunConfig, case: Case, rewards: Sequence[Reward]) -> Sequence[Row | NoRow]:

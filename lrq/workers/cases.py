@@ -7,13 +7,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from lrq.domain.records import Item, Response, Role
+from lrq.ledger import Transaction
 from lrq.ledger import items as items_
 from lrq.recipes import Case
 from lrq.run_config import RunConfig
 
 
 def load_case(
-    conn: sa.Connection,
+    tx: Transaction,
     frozen: RunConfig,
     item: int,
     round_: int,
@@ -28,13 +29,13 @@ def load_case(
 
     Prompts that were never sampled, because the item brings its responses, are the first that the recipe makes.
     """
-    row, content = items_.load_item(conn, item, documents)
+    row, content = items_.load_item(tx, item, documents)
     case = frozen.case(
         content,
         step=step,
-        prompts=items_.load_prompts(conn, item, round_),
-        responses=items_.load_responses(conn, item, round_),
-        scores=items_.load_scores(conn, item, round_) if with_scores else (),
+        prompts=items_.load_prompts(tx, item, round_),
+        responses=items_.load_responses(tx, item, round_),
+        scores=items_.load_scores(tx, item, round_) if with_scores else (),
     )
     return row, case
 

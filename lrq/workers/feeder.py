@@ -8,15 +8,13 @@ import logging
 import threading
 import time
 
-import sqlalchemy as sa
-
 from lrq.domain.errors import LrqError
-from lrq.ledger import Ledger, backlog, intakes
+from lrq.ledger import Ledger, Transaction, backlog, intakes
 from lrq.ledger import runs as runs_
 from lrq.ledger.calls import release_dead_calls
-from lrq.ledger.engine import FEEDING
 from lrq.ledger.processes import SEEN_EVERY, take_lease, tasks_at_once
 from lrq.ledger.runs import Run
+from lrq.ledger.transaction import FEEDING
 from lrq.ledger.writer import AWAY
 from lrq.queue.messages import BrokerDown, count_waiting, send
 from lrq.queue.routes import QUEUES, task_queue
@@ -32,9 +30,9 @@ _SETTLED_AFTER = 3.0  # a message younger than this may still be on its way to t
 log = logging.getLogger(__name__)
 
 
-def window_of(ledger: Ledger, conn: sa.Connection) -> backlog.Window:
+def window_of(tx: Transaction) -> backlog.Window:
     """Return what keeps the living processes busy: what they work on at once, and a quarter more on its way."""
-    at_once = tasks_at_once(ledger, conn)
+    at_once = tasks_at_once(tx)
     sampling = at_once.pop("sampler", 0)
     tasks, items = (max(LEAST, 16 + number * 5 // 4) for number in (at_once.total(), sampling))
     return backlog.Window(tasks=tasks, sampling=items)
@@ -45,10 +43,10 @@ def feed(ledger: Ledger, *, window: backlog.Window | None = None) -> int:
 
     A run that cannot be fed, whatever the reason, is paused with it, so that the others go on.
     """
-    with ledger.reading() as conn:
-        window = window or window_of(ledger, conn)
-        active = [run for run in runs_.all_runs(conn) if run.state == "active"]
-        waiting = [run for run in active if backlog.has_dispatchable_work(conn, run.id, window)]
+    with ledger.read() as tx:
+        window = window or window_of(tx)
+        active = [run for run in runs_.all_runs(tx) if run.state == "active"]
+        waiting = [run for run in active if backlog.has_dispatchable_work(tx, run.id, window)]
     return sum(_feed_run(ledger, run, window) for run in waiting)
 
 
@@ -62,19 +60,19 @@ def _feed_run(ledger: Ledger, run: Run, window: backlog.Window) -> int:
     except Exception as error:
         log.exception("run %s cannot be fed", run.name)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    with ledger.writing() as conn:
-        runs_.halt(conn, run.id, state="paused", by="settings", reason=f"{reason}; then `lrq resume`")
+    with ledger.write() as tx:
+        runs_.halt(tx, run.id, state="paused", by="settings", reason=f"{reason}; then `lrq resume`")
     return 0
 
 
 def _send_work(ledger: Ledger, run: Run, window: backlog.Window) -> int:
     config = load_run_config(run.recipe, run.config)
     config.check_code()
-    with ledger.writing() as conn:
-        ledger.alone(conn, FEEDING)  # `enqueue` may feed beside the leading feeder: one window holds for both
-        backlog.reroute(conn, run.id, QUEUES, task_queue)
-        backlog.start_items(ledger, conn, run.id, config.steps, window)
-        ready = backlog.take_ready(ledger, conn, run.id, window)
+    with ledger.write() as tx:
+        tx.alone(FEEDING)  # `enqueue` may feed beside the leading feeder: one window holds for both
+        backlog.reroute(tx, run.id, QUEUES, task_queue)
+        backlog.start_items(tx, run.id, config.steps, window)
+        ready = backlog.take_ready(tx, run.id, window)
     count = 0
     try:
         for task in ready:
@@ -82,8 +80,8 @@ def _send_work(ledger: Ledger, run: Run, window: backlog.Window) -> int:
             count += 1
     finally:
         if count < len(ready):
-            with ledger.writing() as conn:
-                backlog.requeue(conn, [task.id for task in ready[count:]])
+            with ledger.write() as tx:
+                backlog.requeue(tx, [task.id for task in ready[count:]])
     return count
 
 
@@ -104,16 +102,16 @@ class Reconciler:
 
         Raises BrokerDown.
         """
-        with self._ledger.reading() as conn:
-            overdue = backlog.waiting_tasks(self._ledger, conn, _SETTLED_AFTER)
+        with self._ledger.read() as tx:
+            overdue = backlog.waiting_tasks(tx, _SETTLED_AFTER)
         waiting = count_waiting(list(overdue)) if overdue else {}
         missing = {each for queue, tasks in overdue.items() for each in tasks[: max(0, len(tasks) - waiting[queue])]}
         lost = missing & self._missing
         self._missing = missing - lost
         if lost:
             log.warning("%d messages are gone from the broker; sending them again", len(lost))
-            with self._ledger.writing() as conn:
-                backlog.requeue(conn, sorted(id_ for id_, _ in lost))
+            with self._ledger.write() as tx:
+                backlog.requeue(tx, sorted(id_ for id_, _ in lost))
         return len(lost)
 
 
@@ -160,14 +158,14 @@ class Feeder:
         return _BUSY_PAUSE if feed(self._ledger) else _IDLE_PAUSE
 
     def _renew(self) -> bool:
-        with self._ledger.writing() as conn:
-            return take_lease(self._ledger, conn, "feeder", self._owner, _LEASE_SECONDS)
+        with self._ledger.write() as tx:
+            return take_lease(tx, "feeder", self._owner, _LEASE_SECONDS)
 
     def _housekeep(self) -> None:
-        with self._ledger.writing() as conn:
-            release_dead_calls(self._ledger, conn)
-            freed = backlog.release_dead_tasks(self._ledger, conn)
-            interrupted = intakes.pause_interrupted(self._ledger, conn)
+        with self._ledger.write() as tx:
+            release_dead_calls(tx)
+            freed = backlog.release_dead_tasks(tx)
+            interrupted = intakes.pause_interrupted(tx)
         if freed:
             log.warning("%d tasks of processes that have ended go out again", freed)
         for name in interrupted:

@@ -21,8 +21,8 @@ from lrq.workers.engine import Engine
 
 def judge(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> int:
     """Score all responses of the item in the dimensions of one step; return how many responses it has."""
-    with engine.ledger.reading() as conn:
-        row, case = load_case(conn, frozen, task.item, task.round, step=task.name, documents=engine.documents)
+    with engine.ledger.read() as tx:
+        row, case = load_case(tx, frozen, task.item, task.round, step=task.name, documents=engine.documents)
     with engine.room.take(sys.getsizeof(case.item.context)):
         loop.run(_Step(engine, task, run, frozen, case, row.context_hash).work())
     return len(case.responses)

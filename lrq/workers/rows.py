@@ -11,7 +11,7 @@ from lrq.domain import exports
 from lrq.domain.errors import UsageError
 from lrq.domain.records import Chunk, Item, Message, Prompt, Ref, Reward, Score, Turn
 from lrq.domain.win_rates import rates_by_reward
-from lrq.ledger import Ledger
+from lrq.ledger import Ledger, Transaction
 from lrq.ledger import items as items_
 from lrq.ledger.items import DrawnResponse
 from lrq.policy.cut import without
@@ -79,60 +79,60 @@ def training_rows(
     rewarded for. `rates`: with win rates, which are made from the rewards of the prompt's responses where the recipe
     brings none.
     """
-    with ledger.reading() as conn:
-        stored_rows = items_.load_run_rows(conn, run, round_=round_, window=window)
+    with ledger.read() as tx:
+        stored_rows = items_.load_run_rows(tx, run, round_=round_, window=window)
     for row in stored_rows:
-        with ledger.reading() as conn:
-            found_row = _row(conn, frozen, row)
-            found_row = replace(found_row, **_scores(conn, row)) if scores else found_row
-            yield replace(found_row, figures={**_rates(conn, row), **found_row.figures}) if rates else found_row
+        with ledger.read() as tx:
+            found_row = _row(tx, frozen, row)
+            found_row = replace(found_row, **_scores(tx, row)) if scores else found_row
+            yield replace(found_row, figures={**_rates(tx, row), **found_row.figures}) if rates else found_row
 
 
-def _row(conn: sa.Connection, frozen: RunConfig, stored: sa.Row[Any]) -> TrainingRow:
-    _, case = load_case(conn, frozen, stored.item_id, stored.round)
+def _row(tx: Transaction, frozen: RunConfig, stored: sa.Row[Any]) -> TrainingRow:
+    _, case = load_case(tx, frozen, stored.item_id, stored.round)
     row = items_.read_row(stored)
     key = stored.item_id, stored.round
-    turns = [_turn(conn, frozen, case, key, turn) for turn in row.turns]
+    turns = [_turn(tx, frozen, case, key, turn) for turn in row.turns]
     return TrainingRow(item=case.item, round=stored.round, turns=turns, margin=row.margin, figures=row.figures)
 
 
-def _turn(conn: sa.Connection, frozen: RunConfig, case: Case, place: tuple[int, int], turn: Turn) -> TrainingTurn:
-    stored = items_.load_prompt(conn, *place, turn.prompt)
+def _turn(tx: Transaction, frozen: RunConfig, case: Case, place: tuple[int, int], turn: Turn) -> TrainingTurn:
+    stored = items_.load_prompt(tx, *place, turn.prompt)
     sides = DrawnPair(
-        chosen=_drawn(conn, place, turn.chosen),
-        rejected=None if turn.rejected is None else _drawn(conn, place, turn.rejected),
+        chosen=_drawn(tx, place, turn.chosen),
+        rejected=None if turn.rejected is None else _drawn(tx, place, turn.rejected),
         rendering=(stored or {}).get("rendering") or {},
-        prompt_tokens=items_.prompt_tokens(conn, *place, turn.prompt),
+        prompt_tokens=items_.prompt_tokens(tx, *place, turn.prompt),
     )
     messages, is_cut = sampled_messages(frozen, case, turn.prompt, stored)
-    reference = _seen_by_reference(conn, frozen, case, place, turn, sides)
+    reference = _seen_by_reference(tx, frozen, case, place, turn, sides)
     followup = _prompt(frozen, case, turn.prompt).followup
     return TrainingTurn(messages=messages, drawn=sides, is_cut=is_cut, followup=followup, **reference)
 
 
 def _seen_by_reference(
-    conn: sa.Connection, frozen: RunConfig, case: Case, place: tuple[int, int], turn: Turn, drawn: DrawnPair
+    tx: Transaction, frozen: RunConfig, case: Case, place: tuple[int, int], turn: Turn, drawn: DrawnPair
 ) -> dict[str, Any]:
     if turn.reference is None:
         return {}
-    stored = items_.load_prompt(conn, *place, turn.reference)
+    stored = items_.load_prompt(tx, *place, turn.reference)
     reference, _ = sampled_messages(frozen, case, turn.reference, stored)
-    tokens = items_.prompt_tokens(conn, *place, turn.reference)
+    tokens = items_.prompt_tokens(tx, *place, turn.reference)
     behind = replace(drawn, rendering=(stored or {}).get("rendering") or {}, prompt_tokens=tokens)
     return {"reference": reference, "reference_drawn": behind}
 
 
-def _drawn(conn: sa.Connection, place: tuple[int, int], choice: Ref | str) -> DrawnResponse:
+def _drawn(tx: Transaction, place: tuple[int, int], choice: Ref | str) -> DrawnResponse:
     """Return a response as it was drawn, or a text of the dataset, of which no tokens are known."""
     if isinstance(choice, str):
         return DrawnResponse(text=choice, ids=(), written=choice, form="", is_cut=False)
-    return items_.load_drawn(conn, *place, *choice)
+    return items_.load_drawn(tx, *place, *choice)
 
 
-def _scores(conn: sa.Connection, stored: sa.Row[Any]) -> dict[str, Any]:
+def _scores(tx: Transaction, stored: sa.Row[Any]) -> dict[str, Any]:
     """Rewards and scores of the first turn's responses, by side."""
-    rewards = {(reward.prompt, reward.k): reward for reward in items_.load_rewards(conn, stored.item_id, stored.round)}
-    scores = items_.load_scores(conn, stored.item_id, stored.round)
+    rewards = {(reward.prompt, reward.k): reward for reward in items_.load_rewards(tx, stored.item_id, stored.round)}
+    scores = items_.load_scores(tx, stored.item_id, stored.round)
     turn = items_.read_row(stored).turns[0]
     refs = {"chosen": turn.chosen, "rejected": turn.rejected}
     sides = {side: ref for side, ref in refs.items() if isinstance(ref, tuple)}
@@ -142,13 +142,13 @@ def _scores(conn: sa.Connection, stored: sa.Row[Any]) -> dict[str, Any]:
     }
 
 
-def _rates(conn: sa.Connection, stored: sa.Row[Any]) -> dict[str, float]:
+def _rates(tx: Transaction, stored: sa.Row[Any]) -> dict[str, float]:
     """Win rates of a row's two responses among all of their prompt that have a reward; nothing where that has none."""
     turns = items_.read_row(stored).turns
     chosen, rejected = turns[0].chosen, turns[0].rejected
     if len(turns) > 1 or not isinstance(chosen, tuple) or not isinstance(rejected, tuple):
         return {}
-    rewards = items_.load_rewards(conn, stored.item_id, stored.round)
+    rewards = items_.load_rewards(tx, stored.item_id, stored.round)
     values = {
         (each.prompt, each.k): each.value for each in rewards if each.prompt == chosen[0] and each.value is not None
     }

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
-import sqlalchemy as sa
 
 from lrq.config import Settings
 from lrq.domain.errors import LrqError, Stopping
 from lrq.domain.records import Call, Prompt, Purpose, Reply, Role
 from lrq.judge.asking import in_series
-from lrq.ledger import Ledger, backlog
+from lrq.ledger import Transaction, backlog
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import Task
@@ -40,23 +39,23 @@ _asked_for: ContextVar[tuple[Purpose, int]] = ContextVar("asked_for")  # a sampl
 
 def sample(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
     """Have the recipe's prompts answered until it has no more; the item goes on to its steps of judging."""
-    with engine.ledger.reading() as conn:
-        _, item = items_.load_item(conn, task.item, engine.documents)
+    with engine.ledger.read() as tx:
+        _, item = items_.load_item(tx, task.item, engine.documents)
     with engine.room.take(sys.getsizeof(item.context)):
         while prompts := _open_prompts(engine, task, frozen):
             samples = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
-            with engine.ledger.writing() as conn:
+            with engine.ledger.write() as tx:
                 for each in samples:
-                    _keep(engine.ledger, conn, task, each)
-    with engine.ledger.writing() as conn:
-        backlog.end_sample(engine.ledger, conn, task, frozen.steps)
+                    _keep(tx, task, each)
+    with engine.ledger.write() as tx:
+        backlog.end_sample(tx, task, frozen.steps)
 
 
-def _keep(ledger: Ledger, conn: sa.Connection, task: Task, drawn: "_Drawn") -> None:
+def _keep(tx: Transaction, task: Task, drawn: "_Drawn") -> None:
     counts = _counted(drawn.samples)
-    items_.add_prompt(ledger, conn, task.item, task.round, drawn.number, drawn.body(), **counts)
+    items_.add_prompt(tx, task.item, task.round, drawn.number, drawn.body(), **counts)
     responses = [_response(response) for response in drawn.samples.responses]
-    items_.add_responses(ledger, conn, task.item, task.round, drawn.number, responses)
+    items_.add_responses(tx, task.item, task.round, drawn.number, responses)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +89,8 @@ class _Drawn:
 
 
 def _open_prompts(engine: Engine, task: Task, frozen: RunConfig) -> list[_OpenPrompt]:
-    with engine.ledger.reading() as conn:
-        _, case = load_case(conn, frozen, task.item, task.round, documents=engine.documents)
+    with engine.ledger.read() as tx:
+        _, case = load_case(tx, frozen, task.item, task.round, documents=engine.documents)
     first, item = len(case.prompts), case.item
     return [
         _OpenPrompt(number=number, item=item.id, context=item.context, prompt=prompt)
@@ -170,8 +169,8 @@ def _round_model(engine: Engine, task: Task) -> str:
     """Return the folder of the policy of the task's round; empty in the first, whose policy is the run's."""
     if not task.round:
         return ""
-    with engine.ledger.reading() as conn:
-        return runs_.model_before(conn, task.run, task.round)
+    with engine.ledger.read() as tx:
+        return runs_.model_before(tx, task.run, task.round)
 
 
 def _policy(engine: Engine, frozen: RunConfig, model: str = "") -> Policy:

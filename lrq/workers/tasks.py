@@ -10,9 +10,9 @@ from lrq.domain.logs import working_on
 from lrq.ledger import backlog
 from lrq.ledger import runs as runs_
 from lrq.ledger.backlog import ClaimTask, Task
-from lrq.ledger.engine import SETTLING
 from lrq.ledger.items import key_of
 from lrq.ledger.runs import Run
+from lrq.ledger.transaction import SETTLING
 from lrq.ledger.writer import AWAY
 from lrq.queue.celery import app
 from lrq.queue.routes import QUEUES, WORKERS, task_name
@@ -47,9 +47,9 @@ def work(task: int, delivery: int) -> dict[str, Any] | None:
 
 
 def _work(context: Engine, task: Task) -> dict[str, Any]:
-    with context.ledger.reading() as conn:
-        run = runs_.run_by_id(conn, task.run)
-        key = key_of(conn, task.item)
+    with context.ledger.read() as tx:
+        run = runs_.run_by_id(tx, task.run)
+        key = key_of(tx, task.item)
     with working_on(run=run.name, **({"item": key} if key else {}), step=task.name):
         counts = _try(context, task, run)
     done = {"run": run.name, "item": key, "number": task.item, "step": task.name}
@@ -66,8 +66,8 @@ def _try(context: Engine, task: Task, run: Run) -> dict[str, int] | None:
     except LrqError as error:  # something the user can mend, for this item as for all others of its run
         log.error("%s: %s", task.name, error, extra={"action": "pause"})  # noqa: TRY400
         _give_back(context, task.id, task.delivery)
-        with context.ledger.writing() as conn:
-            runs_.halt(conn, task.run, state="paused", by="settings", reason=f"{error}; then `lrq resume`")
+        with context.ledger.write() as tx:
+            runs_.halt(tx, task.run, state="paused", by="settings", reason=f"{error}; then `lrq resume`")
     except AWAY:
         raise
     except Exception as error:
@@ -103,8 +103,8 @@ def _give_back(context: Engine, task: int, delivery: int) -> None:
     """
     while True:
         try:
-            with context.ledger.writing() as conn:
-                backlog.release_task(conn, task, delivery, context.presence.id)
+            with context.ledger.write() as tx:
+                backlog.release_task(tx, task, delivery, context.presence.id)
         except AWAY:
             if loop.stopping.wait(_RETRY_SECONDS):
                 return
@@ -114,10 +114,10 @@ def _give_back(context: Engine, task: int, delivery: int) -> None:
 
 def _fail(context: Engine, task: Task, run: Run, reason: str) -> None:
     schedule = context.run_config(run).schedule
-    with context.ledger.writing() as conn:
-        context.ledger.alone(conn, SETTLING)  # the ends of steps lock the same tasks after the run
-        backlog.fail_task(context.ledger, conn, task, reason)
-        backlog.advance_run(context.ledger, conn, task.run, schedule)
+    with context.ledger.write() as tx:
+        tx.alone(SETTLING)  # the ends of steps lock the same tasks after the run
+        backlog.fail_task(tx, task, reason)
+        backlog.advance_run(tx, task.run, schedule)
 
 
 for _queue in QUEUES:

@@ -36,15 +36,15 @@ def train(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
         raise Stopping
     if result.model is not None:
         _link_latest(run_folder(engine.settings.home, run.name), result.model)
-    with engine.ledger.writing() as conn:
+    with engine.ledger.write() as tx:
         ended = {"state": result.state, "reason": result.reason, "model": str(result.model or "")}
-        backlog.end_training(conn, task, **ended, ended_at=engine.ledger.now(conn))
-        backlog.advance_run(engine.ledger, conn, run.id, frozen.schedule)
+        backlog.end_training(tx, task, **ended, ended_at=tx.now())
+        backlog.advance_run(tx, run.id, frozen.schedule)
 
 
 def _train(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> Result:
-    with engine.ledger.writing() as conn:
-        backlog.set_training(conn, task, state="running", started_at=engine.ledger.now(conn))
+    with engine.ledger.write() as tx:
+        backlog.set_training(tx, task, state="running", started_at=tx.now())
     folder = _prepare(engine, task, run, frozen)
     if folder is None:
         return Result(state="nothing", reason="no item has brought a row")
@@ -62,8 +62,8 @@ def _follow(engine: Engine, task: Task, folder: JobFolder) -> Result:
         """Keep the figures of a step; where the database is away, they go in with the next step's."""
         unkept.append({**identity, "step": metric["step"], "body": orjson.dumps(metric).decode()})
         with suppress(*AWAY):
-            with engine.ledger.writing() as conn:
-                runs_.add_metrics(engine.ledger, conn, unkept)
+            with engine.ledger.write() as tx:
+                runs_.add_metrics(tx, unkept)
             unkept.clear()
 
     return launch.run(folder, on_metric=keep, cancel=loop.stopping)
@@ -104,8 +104,8 @@ def _link_latest(home: Path, model: Path) -> None:
 def _write_rows(engine: Engine, task: Task, run: Run, frozen: RunConfig, path: Path) -> int:
     rates = any(reads(name).rates for name in train_settings(frozen.config).get("loss_type", ()))
     rows = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task), rates=rates)
-    with engine.ledger.reading() as conn:
-        sampled_by = runs_.model_before(conn, task.run, task.round)
+    with engine.ledger.read() as tx:
+        sampled_by = runs_.model_before(tx, task.run, task.round)
     renderer = renderer_of(frozen, Path(sampled_by) if sampled_by else None)
     written = 0
     temporary = path.with_suffix(".part")
@@ -122,9 +122,9 @@ def _models(engine: Engine, task: Task, frozen: RunConfig) -> dict[str, Path]:
     """Return what a training starts from, the model of the one before it, and its reference, the round's start."""
     check_trainable(frozen.config)
     policy = frozen.config["policy"]["path"]
-    with engine.ledger.reading() as conn:
-        before = runs_.model_before(conn, task.run, task.round, backlog.window_of(task)) or policy
-        start = runs_.model_before(conn, task.run, task.round) or policy
+    with engine.ledger.read() as tx:
+        before = runs_.model_before(tx, task.run, task.round, backlog.window_of(task)) or policy
+        start = runs_.model_before(tx, task.run, task.round) or policy
     return {"model": find(before), **({} if start == before else {"reference_model": find(start)})}
 
 

@@ -19,26 +19,26 @@ DIMENSIONS = ("completeness", "faithfulness", "helpfulness")
 
 
 def add_run(ledger: Ledger, name: str, recipe: str = "longreward") -> int:
-    with ledger.writing() as conn:
-        return runs_.create_run(ledger, conn, name, {"recipe": recipe, "settings": {}}).id
+    with ledger.write() as tx:
+        return runs_.create_run(tx, name, {"recipe": recipe, "settings": {}}).id
 
 
 def add_call(ledger: Ledger, run: int, item: int, key: str, words: str, **more: Any) -> str:
     row = {"key": key, "run_id": run, "item_id": item, "role": "judge", "endpoint": "judge", "model": "judge-sim"}
     row |= {"state": "done", "owner": "", "reply": encode([Choice(text=words)]), "claimed_at": 1.0, "settled_at": 2.0}
     row |= {"cost": 1500, "latency_ms": 420, "prompt_tokens": 900, "completion_tokens": 20, **more}
-    with ledger.writing() as conn:
-        conn.execute(calls.insert().values(**row))
+    with ledger.write() as tx:
+        tx.execute(calls.insert().values(**row))
     return key
 
 
 def add_item(ledger: Ledger, run: int, name: str, question: str, texts: list[str], document: str = DOCUMENT) -> int:
-    with ledger.writing() as conn:
-        items_.add_items(ledger, conn, run, [(1, Item(id=name, context=document, question=question), [])])
-        id_ = items_.find_items(conn, name, run)[0].id
+    with ledger.write() as tx:
+        items_.add_items(tx, run, [(1, Item(id=name, context=document, question=question), [])])
+        id_ = items_.find_items(tx, name, run)[0].id
         sampled = [{"k": k, "text": text, "reason": "", "tokens": 5, "finish": "stop"} for k, text in enumerate(texts)]
-        items_.add_responses(ledger, conn, id_, 0, 0, sampled)
-        conn.execute(items_table.update().where(items_table.c.id == id_).values(state="done"))
+        items_.add_responses(tx, id_, 0, 0, sampled)
+        tx.execute(items_table.update().where(items_table.c.id == id_).values(state="done"))
     return int(id_)
 
 
@@ -51,10 +51,10 @@ def judge(ledger: Ledger, run: int, item: int, rewards: list[float], *evidence: 
     ]
     best, worst = rewards.index(max(rewards)), rewards.index(min(rewards))
     row = Row(turns=(Turn(prompt=0, chosen=(0, best), rejected=(0, worst)),), margin=max(rewards) - min(rewards))
-    with ledger.writing() as conn:
-        items_.add_scores(ledger, conn, [(item, 0, score) for score in scores])
-        items_.set_rewards(conn, item, 0, [Reward(k=k, value=value) for k, value in enumerate(rewards)])
-        items_.set_rows(conn, run, item, 0, [row])
+    with ledger.write() as tx:
+        items_.add_scores(tx, [(item, 0, score) for score in scores])
+        items_.set_rewards(tx, item, 0, [Reward(k=k, value=value) for k, value in enumerate(rewards)])
+        items_.set_rows(tx, run, item, 0, [row])
 
 
 def fill(ledger: Ledger) -> dict[str, int]:
@@ -96,8 +96,8 @@ def _tournament(ledger: Ledger) -> int:
 
 
 def _train(ledger: Ledger, run: int) -> None:
-    with ledger.writing() as conn:
-        conn.execute(trainings.insert().values(run_id=run, round=0, window=0, state="done", rows=60, model="model"))
+    with ledger.write() as tx:
+        tx.execute(trainings.insert().values(run_id=run, round=0, window=0, state="done", rows=60, model="model"))
         for step in range(1, 9):
             body = orjson.dumps({"step": step, "loss": 0.7 / step, "margin": step / 4}).decode()
-            conn.execute(metrics.insert().values(run_id=run, round=0, window=0, step=step, body=body))
+            tx.execute(metrics.insert().values(run_id=run, round=0, window=0, step=step, body=body))

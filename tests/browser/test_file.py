@@ -16,8 +16,8 @@ def test_the_file_shows_what_the_viewer_shows(
     chromium: Any, ledger: Ledger, items: Mapping[str, int], tmp_path: Path
 ) -> None:
     """Overview, list with search and order, an item with its passage; nothing is asked of anyone, nothing runs."""
-    with ledger.reading() as conn:
-        run = runs_.get_run(conn, "journals")
+    with ledger.read() as tx:
+        run = runs_.get_run(tx, "journals")
     path = tmp_path / "journals.html"
     assert write_page(ledger, run, path) == {"items": 62, "of": 62}
     assert "<img" not in path.read_text(encoding="utf-8")
@@ -44,8 +44,8 @@ def test_the_file_shows_what_the_viewer_shows(
 
 def test_a_file_of_a_part_says_so(chromium: Any, ledger: Ledger, items: Mapping[str, int], tmp_path: Path) -> None:
     """With --items 5: five of 62, spread over the run."""
-    with ledger.reading() as conn:
-        run = runs_.get_run(conn, "journals")
+    with ledger.read() as tx:
+        run = runs_.get_run(tx, "journals")
     path = tmp_path / "part.html"
     assert write_page(ledger, run, path, most_items=5) == {"items": 5, "of": 62}
     context = chromium.new_context(locale="en-US")

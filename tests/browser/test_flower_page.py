@@ -149,8 +149,8 @@ def test_a_run_is_paused_resumed_and_bounded(usage: Usage, world: Processes) -> 
     ledger = world.ledger()
 
     def run() -> runs_.Run:
-        with ledger.reading() as conn:
-            return runs_.get_run(conn, "long")
+        with ledger.read() as tx:
+            return runs_.get_run(tx, "long")
 
     usage.change("runs", "long", "Pause", "lunch")
     wait_for(lambda: run().state == "paused", "the pause")
@@ -164,9 +164,9 @@ def test_a_run_is_paused_resumed_and_bounded(usage: Usage, world: Processes) -> 
     usage.change("runs", "long", "Resume", "back")
     wait_for(lambda: run().state == "active", "the run resumes")
     usage.page.wait_for_selector("#judge-endpoints td:has-text('of 3')")
-    with ledger.reading() as conn:
-        assert limits_by_lane(conn) == {LANE: {"concurrency": 3}}
-        changes = latest_changes(conn)
+    with ledger.read() as tx:
+        assert limits_by_lane(tx) == {LANE: {"concurrency": 3}}
+        changes = latest_changes(tx)
     assert [(each.what, each.who, each.reason) for each in changes] == [
         ("resume", "ada", "back"),
         ("limits", "ada", "the evening is busy"),
@@ -180,9 +180,9 @@ def test_hostile_names_are_shown_and_do_nothing(world: Processes, usage: Usage) 
     """Names of runs and reasons are texts."""
     hostile = "<img src=x onerror=window.hurt=1>"
     ledger = world.ledger()
-    with ledger.writing() as conn:
-        run = runs_.create_run(ledger, conn, hostile, {"recipe": "longreward"})
-        runs_.halt(conn, run.id, state="paused", by="user", reason=hostile)
+    with ledger.write() as tx:
+        run = runs_.create_run(tx, hostile, {"recipe": "longreward"})
+        runs_.halt(tx, run.id, state="paused", by="user", reason=hostile)
     ledger.close()
     usage.page.wait_for_selector(f"#judge-runs td:text-is('paused: {hostile}')")
     assert usage.page.evaluate("window.hurt") is None

@@ -16,8 +16,8 @@ from lrq.reports.labels import label_agreement, label_lines
 @pytest.fixture(autouse=True)
 def _without_labels(ledger: Ledger) -> Iterator[None]:
     yield
-    with ledger.writing() as conn:
-        conn.execute(labels.delete())
+    with ledger.write() as tx:
+        tx.execute(labels.delete())
 
 
 def _label(page: Page, key: str) -> None:
@@ -28,8 +28,8 @@ def _label(page: Page, key: str) -> None:
 
 
 def _stored(ledger: Ledger) -> list[sa.Row[Any]]:
-    with ledger.reading() as conn:
-        return list(conn.execute(sa.select(labels).order_by(labels.c.id)))
+    with ledger.read() as tx:
+        return list(tx.execute(sa.select(labels).order_by(labels.c.id)))
 
 
 def test_labels_arrive_in_the_ledger(page: Page, ledger: Ledger) -> None:
@@ -62,8 +62,8 @@ def test_rewards_are_compared_with_labels(page: Page, ledger: Ledger) -> None:
     for _ in range(6):
         left, right = page.texts(".column .answer")
         _label(page, "1" if len(left) > len(right) else "2")
-    with ledger.reading() as conn:
-        run = runs_.get_run(conn, "journals")
+    with ledger.read() as tx:
+        run = runs_.get_run(tx, "journals")
     lines = list(label_lines(ledger, run))
     agreeing = [(one["left_reward"] > one["right_reward"]) == (one["choice"] == "left") for one in lines]
     facts = label_agreement(ledger, run)

@@ -178,30 +178,30 @@ def test_a_page_follows_its_run(page: Page, ledger: Ledger) -> None:
     before = page.page.evaluate("document.documentElement.dataset.ready")
     page.page.wait_for_timeout(3500)  # one look, at which nothing is newer
     assert page.page.evaluate("document.documentElement.dataset.ready") == before
-    with ledger.writing() as conn:
-        run = runs_.get_run(conn, "journals")
-        conn.execute(runs.update().where(runs.c.id == run.id).values(reason="a reason that came later"))
+    with ledger.write() as tx:
+        run = runs_.get_run(tx, "journals")
+        tx.execute(runs.update().where(runs.c.id == run.id).values(reason="a reason that came later"))
     page.settle(before)
     assert "a reason that came later" in page.text()
     assert page.page.evaluate("scrollY") == 400
-    with ledger.writing() as conn:
-        conn.execute(runs.update().where(runs.c.id == run.id).values(reason=run.reason))
+    with ledger.write() as tx:
+        tx.execute(runs.update().where(runs.c.id == run.id).values(reason=run.reason))
 
 
 def test_evaluations_before_and_after_are_compared(page: Page, ledger: Ledger) -> None:
     """Rewards of 4 and 5 before, 6 and 6 after: 4.5, 6 and a difference of 1.5, of two items both better."""
-    with ledger.writing() as conn:
-        run = runs_.get_run(conn, "journals")
+    with ledger.write() as tx:
+        run = runs_.get_run(tx, "journals")
         policies = {"held-before": "/base", "held-after": str(Path("model").resolve())}
         for name, path in policies.items():
-            made = runs_.create_run(ledger, conn, name, {"recipe": "longreward", "policy": {"path": path}})
+            made = runs_.create_run(tx, name, {"recipe": "longreward", "policy": {"path": path}})
             for key, value in (("a", 4.0), ("b", 5.0)) if name == "held-before" else (("a", 6.0), ("b", 6.0)):
                 line = {"run_id": made.id, "key": key, "body": '{"question": ""}', "state": "done"}
-                item = conn.execute(items_table.insert().values(**line))
+                item = tx.execute(items_table.insert().values(**line))
                 number = item.inserted_primary_key[0]
-                conn.execute(rewards.insert().values(item_id=number, round=0, prompt=0, k=0, value=value))
+                tx.execute(rewards.insert().values(item_id=number, round=0, prompt=0, k=0, value=value))
         config = orjson.dumps({**run.config, "policy": {"path": "/base"}}).decode()
-        conn.execute(runs.update().where(runs.c.id == run.id).values(config=config))
+        tx.execute(runs.update().where(runs.c.id == run.id).values(config=config))
     page.go("#/run/journals")
     table = page.page.locator("section:has(> h2:text('Before and after'))")
     assert table.locator("tbody td").all_inner_texts() == ["0", "4.50", "6.00", "1.50", "0.52 – 2.48", "2", "0", "2"]

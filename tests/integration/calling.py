@@ -83,12 +83,12 @@ class Bench:
 
     def row(self) -> Any:
         """The run as it stands."""
-        with self.ledger.reading() as conn:
-            return conn.execute(sa.select(runs_table).where(runs_table.c.id == self.run)).one()
+        with self.ledger.read() as tx:
+            return tx.execute(sa.select(runs_table).where(runs_table.c.id == self.run)).one()
 
     def calls(self) -> list[Any]:
-        with self.ledger.reading() as conn:
-            return list(conn.execute(sa.select(calls).order_by(calls.c.id)))
+        with self.ledger.read() as tx:
+            return list(tx.execute(sa.select(calls).order_by(calls.c.id)))
 
     def reserved(self) -> tuple[int, int]:
         row = self.row()
@@ -101,8 +101,8 @@ def judge_at(url: str, settings: Settings, **fields: Any) -> Settings:
 
 
 def make_run(ledger: Ledger, name: str = "r", **caps: Any) -> int:
-    with ledger.writing() as conn:
-        return runs.create_run(ledger, conn, name, {"recipe": "longreward"}, **caps).id
+    with ledger.write() as tx:
+        return runs.create_run(tx, name, {"recipe": "longreward"}, **caps).id
 
 
 @contextlib.asynccontextmanager

@@ -103,9 +103,9 @@ class World:
         use(load_settings())
         try:
             with self.ledger() as ledger, ThreadPoolExecutor(16) as pool:
-                with ledger.writing() as conn:
-                    found = runs_.get_run(conn, run)
-                    backlog.requeue_all(conn, found.id)
+                with ledger.write() as tx:
+                    found = runs_.get_run(tx, run)
+                    backlog.requeue_all(tx, found.id)
                 while taken := self._take(ledger, found):
                     list(pool.map(lambda task: tasks.work(task.id, task.delivery), taken))
         finally:
@@ -113,11 +113,11 @@ class World:
             loop.stopping.clear()
 
     def _take(self, ledger: Ledger, run: runs_.Run) -> list[backlog.Task]:
-        with ledger.writing() as conn:
-            if runs_.get_run(conn, run.name).state != "active":
+        with ledger.write() as tx:
+            if runs_.get_run(tx, run.name).state != "active":
                 return []
-            backlog.start_items(ledger, conn, run.id, load_run_config(run.recipe, run.config).steps, WINDOW)
-            return backlog.take_ready(ledger, conn, run.id, WINDOW)
+            backlog.start_items(tx, run.id, load_run_config(run.recipe, run.config).steps, WINDOW)
+            return backlog.take_ready(tx, run.id, WINDOW)
 
     def run(self, file: Path, *words: object) -> dict[str, Any]:
         """Enqueue a file, work on it to its end, and return the run's facts."""

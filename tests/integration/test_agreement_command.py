@@ -55,17 +55,17 @@ def test_rewards_are_compared_with_what_people_prefer(lrq: World) -> None:
     lrq.run(lrq.write("items", journals(3, 4)))
     assert "has no labels" in lrq("agreement", "items", code=2).err
     with lrq.ledger() as ledger:
-        with ledger.reading() as conn:
-            run = runs_.get_run(conn, "items")
+        with ledger.read() as tx:
+            run = runs_.get_run(tx, "items")
         chosen = {one.item: one for one in label_candidates(ledger, run)}.values()
         for who, turns in (("ada", False), ("bo", True)):
             for one in chosen:
                 left, right = reversed(one.pair) if turns else one.pair
                 choice = "right" if turns else "left"
                 label = Label(item=one.item, round=0, prompt=0, left=left, right=right, choice=choice, who=who)
-                with ledger.writing() as conn:
-                    add_label(ledger, conn, run.id, label)
-                    add_label(ledger, conn, run.id, label)
+                with ledger.write() as tx:
+                    add_label(tx, run.id, label)
+                    add_label(tx, run.id, label)
     facts = lrq("agreement", "items", "--json").json()["labels"]
     assert (facts["labels"], facts["ties"], facts["left_chosen"]) == (6, 0, 0.5)
     assert facts["between_people"] == {"pairs": 3, "agree": 1.0}

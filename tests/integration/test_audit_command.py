@@ -21,14 +21,14 @@ def figures_of(lrq: World, run: str) -> dict[tuple[str, str], dict[str, Any]]:
 def test_an_audit_reads_the_ledger_and_sends_nothing(lrq: World, judge: Judge) -> None:
     """Shares are those of the exported scores and the calls of status; one score is taken away, one response cut."""
     lrq.run(lrq.write("items", journals(3, 5)))
-    with lrq.ledger() as ledger, ledger.writing() as conn:
+    with lrq.ledger() as ledger, ledger.write() as tx:
         wanted = scores.c.dimension == "helpfulness", scores.c.k == 0
-        conn.execute(sa.update(scores).where(*wanted).values(state="unscored", value=None, reason="cut off"))
+        tx.execute(sa.update(scores).where(*wanted).values(state="unscored", value=None, reason="cut off"))
         first = sa.select(sa.func.min(responses.c.id)).scalar_subquery()
-        conn.execute(sa.update(responses).where(responses.c.id == first).values(finish="length"))
+        tx.execute(sa.update(responses).where(responses.c.id == first).values(finish="length"))
         call = sa.select(sa.func.min(calls.c.id)).where(calls.c.kind == "helpfulness").scalar_subquery()
-        conn.execute(sa.update(calls).where(calls.c.id == call).values(attempt=1))
-        asked = conn.execute(sa.select(calls.c.attempt).where(calls.c.kind == "helpfulness")).scalars().all()
+        tx.execute(sa.update(calls).where(calls.c.id == call).values(attempt=1))
+        asked = tx.execute(sa.select(calls.c.attempt).where(calls.c.kind == "helpfulness")).scalars().all()
     before = judge.stats()
     found = figures_of(lrq, "items")
     assert judge.stats() == before
@@ -66,16 +66,16 @@ def test_people_who_contradict_the_rewards_are_a_doubt(lrq: World) -> None:
     """Whoever prefers what has the lower reward agrees in no label."""
     lrq.run(lrq.write("items", journals(3, 4)))
     with lrq.ledger() as ledger:
-        with ledger.reading() as conn:
-            run = runs_.get_run(conn, "items")
-            rewards = load_rewards(conn, sample_items(conn, run)[0])
+        with ledger.read() as tx:
+            run = runs_.get_run(tx, "items")
+            rewards = load_rewards(tx, sample_items(tx, run)[0])
         candidates = [(one, [rewards[one.item, 0, k] for k in one.pair]) for one in label_candidates(ledger, run)]
         for one, (first, second) in candidates:
             left, right = one.pair
             choice = "left" if first < second else "right"
             label = Label(item=one.item, round=0, prompt=0, left=left, right=right, choice=choice, who="ada")
-            with ledger.writing() as conn:
-                add_label(ledger, conn, run.id, label)
+            with ledger.write() as tx:
+                add_label(tx, run.id, label)
     decided = sum(first != second for _, (first, second) in candidates)
     assert decided > 0
     found = figures_of(lrq, "items")["agreement with people", "reward"]

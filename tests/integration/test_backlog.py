@@ -37,8 +37,8 @@ def ledger(request: pytest.FixtureRequest, home: Path) -> Iterator[Ledger]:
 
 @pytest.fixture
 def run(ledger: Ledger) -> Run:
-    with ledger.writing() as conn:
-        return runs.create_run(ledger, conn, "r", CONFIG)
+    with ledger.write() as tx:
+        return runs.create_run(tx, "r", CONFIG)
 
 
 def add(ledger: Ledger, run: Run, count: int, *, given: int = 2, first: int = 1) -> None:
@@ -46,16 +46,16 @@ def add(ledger: Ledger, run: Run, count: int, *, given: int = 2, first: int = 1)
         (n, Item(id=f"i{n}", context="c", question="q"), [(k, f"answer {k}") for k in range(given)])
         for n in range(first, first + count)
     ]
-    with ledger.writing() as conn:
-        items_.add_items(ledger, conn, run.id, batch)
+    with ledger.write() as tx:
+        items_.add_items(tx, run.id, batch)
 
 
 def start(ledger: Ledger, run: Run, window: int = WINDOW) -> list[Task]:
     """Start what may be started and take it for sending."""
-    with ledger.writing() as conn:
+    with ledger.write() as tx:
         room = backlog.Window(tasks=window * len(STEPS), sampling=window)
-        backlog.start_items(ledger, conn, run.id, STEPS, room)
-        return backlog.take_ready(ledger, conn, run.id, room)
+        backlog.start_items(tx, run.id, STEPS, room)
+        return backlog.take_ready(tx, run.id, room)
 
 
 def scores(name: str, state: str = "value", count: int = 2) -> list[Score]:
@@ -64,8 +64,8 @@ def scores(name: str, state: str = "value", count: int = 2) -> list[Score]:
 
 
 def end_step(ledger: Ledger, task: Task, state: str = "value") -> bool:
-    with ledger.writing() as conn:
-        return EndStep.apply(ledger, conn, [EndStep(task=task, found=scores(task.name, state))])[0]
+    with ledger.write() as tx:
+        return EndStep.apply(tx, [EndStep(task=task, found=scores(task.name, state))])[0]
 
 
 def schedule(every: int | None) -> TrainSchedule | None:
@@ -75,9 +75,9 @@ def schedule(every: int | None) -> TrainSchedule | None:
 
 def aggregate(ledger: Ledger, task: Task, made: Sequence[Row | NoRow], every: int | None = None) -> bool:
     rewards = [Reward(k=0, value=1.0), Reward(k=1, value=2.0)]
-    with ledger.writing() as conn:
-        ended = backlog.end_aggregate(ledger, conn, task, rewards, made)
-        backlog.advance_run(ledger, conn, task.run, schedule(every))
+    with ledger.write() as tx:
+        ended = backlog.end_aggregate(tx, task, rewards, made)
+        backlog.advance_run(tx, task.run, schedule(every))
         return ended
 
 
@@ -111,20 +111,20 @@ def together(*work: Callable[[], object]) -> None:
 
 
 def states(ledger: Ledger) -> dict[str, int]:
-    with ledger.reading() as conn:
+    with ledger.read() as tx:
         query = sa.select(items.c.state, sa.func.count().label("number")).group_by(items.c.state)
-        return {row.state: row.number for row in conn.execute(query)}
+        return {row.state: row.number for row in tx.execute(query)}
 
 
 def names(ledger: Ledger) -> list[str]:
     """Of the open tasks, in order."""
-    with ledger.reading() as conn:
-        return list(conn.execute(sa.select(tasks.c.name).order_by(tasks.c.id)).scalars())
+    with ledger.read() as tx:
+        return list(tx.execute(sa.select(tasks.c.name).order_by(tasks.c.id)).scalars())
 
 
 def state_of(ledger: Ledger) -> tuple[str, int]:
-    with ledger.reading() as conn:
-        row = runs.get_run(conn, "r")
+    with ledger.read() as tx:
+        row = runs.get_run(tx, "r")
     return row.state, row.open_items
 
 
@@ -162,9 +162,9 @@ def test_an_aggregation_delivered_twice_ends_its_item_once(ledger: Ledger, run: 
     assert state_of(ledger) == ("active", 1)
     assert aggregate(ledger, second, [NoRow(reason="all rewards are equal")])
     assert state_of(ledger) == ("done", 0)
-    with ledger.reading() as conn:
-        assert items_.count_rows(conn, run.id) == 1
-        assert runs.item_reasons(conn, run.id, "done") == {"": 1, "all rewards are equal": 1}
+    with ledger.read() as tx:
+        assert items_.count_rows(tx, run.id) == 1
+        assert runs.item_reasons(tx, run.id, "done") == {"": 1, "all rewards are equal": 1}
 
 
 def test_two_feeders_at_once_start_each_item_once(ledger: Ledger, run: Run) -> None:
@@ -209,11 +209,11 @@ def test_a_task_that_is_requeued_goes_out_again_as_the_next_delivery(ledger: Led
     add(ledger, run, 1)
     first, second = start(ledger, run)
     end_step(ledger, first)
-    with ledger.writing() as conn:
-        backlog.requeue(conn, [first.id, second.id])
+    with ledger.write() as tx:
+        backlog.requeue(tx, [first.id, second.id])
     assert [(task.id, task.delivery) for task in start(ledger, run)] == [(second.id, 2)]
-    with ledger.writing() as conn:
-        backlog.requeue_all(conn, run.id)
+    with ledger.write() as tx:
+        backlog.requeue_all(tx, run.id)
     assert [(task.id, task.delivery) for task in start(ledger, run)] == [(second.id, 3)]
 
 
@@ -223,11 +223,11 @@ def test_an_item_that_comes_without_responses_is_sampled_first(ledger: Ledger, r
     first, second = start(ledger, run)
     assert (first.name, first.queue) == ("sample", "sample")
     sampled = [{"k": k, "text": "t", "reason": "", "tokens": 1, "finish": "stop"} for k in range(2)]
-    with ledger.writing() as conn:
-        items_.add_responses(ledger, conn, first.item, 0, 0, sampled)
-        assert backlog.end_sample(ledger, conn, first, STEPS)
-        assert not backlog.end_sample(ledger, conn, first, STEPS)
-        assert backlog.end_sample(ledger, conn, second, STEPS)
+    with ledger.write() as tx:
+        items_.add_responses(tx, first.item, 0, 0, sampled)
+        assert backlog.end_sample(tx, first, STEPS)
+        assert not backlog.end_sample(tx, first, STEPS)
+        assert backlog.end_sample(tx, second, STEPS)
     assert names(ledger) == ["helpfulness", "logicality", "aggregate"]
 
 
@@ -240,18 +240,18 @@ def test_what_failed_in_sampling_is_sampled_again(ledger: Ledger, run: Run) -> N
         {"k": k, "text": text, "reason": reason, "tokens": 1, "finish": "stop"}
         for k, (text, reason) in enumerate(drawn)
     ]
-    with ledger.writing() as conn:
-        items_.add_responses(ledger, conn, task.item, 0, 0, sampled)
-        backlog.end_sample(ledger, conn, task, STEPS)
+    with ledger.write() as tx:
+        items_.add_responses(tx, task.item, 0, 0, sampled)
+        backlog.end_sample(tx, task, STEPS)
     finish(ledger, run)
     assert state_of(ledger) == ("done", 0)
-    with ledger.writing() as conn:
-        assert backlog.reopen_unscored(ledger, conn, run.id, STEP_OF, STEPS) == 1
-        left = [(row.k, row.text) for row in items_.response_rows(conn, task.item, 0)]
+    with ledger.write() as tx:
+        assert backlog.reopen_unscored(tx, run.id, STEP_OF, STEPS) == 1
+        left = [(row.k, row.text) for row in items_.response_rows(tx, task.item, 0)]
     assert left == [(0, "a\ufffdb"), (2, None)]  # and NUL is nothing that PostgreSQL keeps
     assert [one.name for one in start(ledger, run)] == ["sample"]
-    with ledger.writing() as conn:
-        assert backlog.reopen_unscored(ledger, conn, run.id, STEP_OF, STEPS) == 0
+    with ledger.write() as tx:
+        assert backlog.reopen_unscored(tx, run.id, STEP_OF, STEPS) == 0
 
 
 def test_an_unforeseen_error_is_tried_three_times_and_costs_one_item(ledger: Ledger, run: Run) -> None:
@@ -260,24 +260,24 @@ def test_an_unforeseen_error_is_tried_three_times_and_costs_one_item(ledger: Led
     taken = start(ledger, run)
     broken, sibling = (task for task in taken if task.item == 1)
     for _ in range(3):
-        with ledger.writing() as conn:
-            backlog.fail_task(ledger, conn, broken, "ValueError: odd")
+        with ledger.write() as tx:
+            backlog.fail_task(tx, broken, "ValueError: odd")
         broken = next((task for task in start(ledger, run) if task.id == broken.id), broken)
     assert states(ledger) == {"failed": 1, "judging": 1}
     assert state_of(ledger) == ("active", 1)
     assert not end_step(ledger, sibling)
-    with ledger.writing() as conn:
-        backlog.fail_task(ledger, conn, broken, "once more")
+    with ledger.write() as tx:
+        backlog.fail_task(tx, broken, "once more")
     assert state_of(ledger) == ("active", 1)
-    with ledger.reading() as conn:
-        assert runs.failures(conn, run) == [{"run": "r", "what": "item i1", "reason": "ValueError: odd"}]
+    with ledger.read() as tx:
+        assert runs.failures(tx, run) == [{"run": "r", "what": "item i1", "reason": "ValueError: odd"}]
 
 
 def trainings(ledger: Ledger, run: Run) -> list[Task]:
     """The trainings whose tasks are open."""
-    with ledger.reading() as conn:
+    with ledger.read() as tx:
         open_tasks = sa.select(tasks).where(tasks.c.run_id == run.id, tasks.c.queue == "train")
-        return [backlog._task(row) for row in conn.execute(open_tasks.order_by(tasks.c.id))]
+        return [backlog._task(row) for row in tx.execute(open_tasks.order_by(tasks.c.id))]
 
 
 def test_a_training_that_fails_leaves_the_others_alone(ledger: Ledger, run: Run) -> None:
@@ -286,14 +286,14 @@ def test_a_training_that_fails_leaves_the_others_alone(ledger: Ledger, run: Run)
     finish(ledger, run, every=2)
     for _ in range(3):
         (first,) = trainings(ledger, run)
-        with ledger.writing() as conn:
-            backlog.fail_task(ledger, conn, first, "out of memory")
-            backlog.advance_run(ledger, conn, run.id, schedule(2))
+        with ledger.write() as tx:
+            backlog.fail_task(tx, first, "out of memory")
+            backlog.advance_run(tx, run.id, schedule(2))
     (second,) = trainings(ledger, run)
-    with ledger.writing() as conn:
-        assert backlog.end_training(conn, second, state="done")
-        backlog.advance_run(ledger, conn, run.id, schedule(2))
-        found = [(row.window, row.state, row.reason) for row in runs.trainings_of(conn, run.id)]
+    with ledger.write() as tx:
+        assert backlog.end_training(tx, second, state="done")
+        backlog.advance_run(tx, run.id, schedule(2))
+        found = [(row.window, row.state, row.reason) for row in runs.trainings_of(tx, run.id)]
     assert found == [(0, "failed", "out of memory"), (1, "done", "")]
     assert state_of(ledger) == ("done", 0)
 
@@ -321,32 +321,32 @@ def test_each_training_is_opened_once(ledger: Ledger, run: Run, rows: int, every
     together(
         *(lambda half=half: [aggregate(ledger, task, row, every) for task, row in half] for half in halves)  # type: ignore[misc]
     )
-    with ledger.reading() as conn:
-        assert [row.rows for row in runs.trainings_of(conn, run.id)] == sizes
+    with ledger.read() as tx:
+        assert [row.rows for row in runs.trainings_of(tx, run.id)] == sizes
     assert names(ledger) == ["train.0"] * bool(sizes), "a window waits for the one before it"
     assert state_of(ledger) == ("active" if sizes else "done", 0)
 
 
 def sizes(ledger: Ledger, run: Run) -> list[tuple[str, int]]:
     """State and number of rows of each training."""
-    with ledger.reading() as conn:
-        return [(row.state, row.rows) for row in runs.trainings_of(conn, run.id)]
+    with ledger.read() as tx:
+        return [(row.state, row.rows) for row in runs.trainings_of(tx, run.id)]
 
 
 def train(ledger: Ledger, run: Run, every: int, state: str = "done") -> None:
     """Bring all trainings to this end, one after the other."""
     while open_trainings := trainings(ledger, run):
         (task,) = open_trainings
-        with ledger.writing() as conn:
-            assert backlog.end_training(conn, task, state=state)
-            backlog.advance_run(ledger, conn, run.id, schedule(every))
+        with ledger.write() as tx:
+            assert backlog.end_training(tx, task, state=state)
+            backlog.advance_run(tx, run.id, schedule(every))
 
 
 def trained(ledger: Ledger, run: Run) -> list[int]:
     """How many rows each window really has; -1 stands for none."""
-    with ledger.reading() as conn:
+    with ledger.read() as tx:
         query = sa.select(rows_table.c.window).where(rows_table.c.run_id == run.id)
-        return sorted(-1 if window is None else window for window in conn.execute(query).scalars())
+        return sorted(-1 if window is None else window for window in tx.execute(query).scalars())
 
 
 def test_the_last_training_and_the_last_item_may_end_at_once(ledger: Ledger, run: Run) -> None:
@@ -360,18 +360,18 @@ def test_the_last_training_and_the_last_item_may_end_at_once(ledger: Ledger, run
     ended = [threading.Event(), threading.Event()]
 
     def end_training() -> None:
-        with ledger.writing() as conn:
-            assert backlog.end_training(conn, training, state="done")
+        with ledger.write() as tx:
+            assert backlog.end_training(tx, training, state="done")
             ended[0].set()
             ended[1].wait(1)  # on SQLite in vain: there the other waits for us
-            backlog.advance_run(ledger, conn, run.id, schedule(1))
+            backlog.advance_run(tx, run.id, schedule(1))
 
     def end_item() -> None:
-        with ledger.writing() as conn:
-            assert backlog.end_aggregate(ledger, conn, second, [], [NoRow(reason="tie")])
+        with ledger.write() as tx:
+            assert backlog.end_aggregate(tx, second, [], [NoRow(reason="tie")])
             ended[1].set()
             ended[0].wait(1)
-            backlog.advance_run(ledger, conn, run.id, schedule(1))
+            backlog.advance_run(tx, run.id, schedule(1))
 
     together(end_training, end_item)
     assert state_of(ledger) == ("done", 0)
@@ -399,8 +399,8 @@ def test_a_run_without_pairs_is_trained_once_it_is_repaired(ledger: Ledger, run:
         aggregate(ledger, task, [NoRow(reason="unscored")], 0)
     train(ledger, run, 0, "nothing")
     assert state_of(ledger) == ("done", 0)
-    with ledger.writing() as conn:
-        assert backlog.reopen_unscored(ledger, conn, run.id, STEP_OF, STEPS) == 2
+    with ledger.write() as tx:
+        assert backlog.reopen_unscored(tx, run.id, STEP_OF, STEPS) == 2
     finish(ledger, run, 0)
     assert sizes(ledger, run) == [("nothing", 0), ("waiting", 2)]
 
@@ -411,9 +411,9 @@ def test_a_failed_training_is_opened_again(ledger: Ledger, run: Run) -> None:
     finish(ledger, run, 0)
     train(ledger, run, 0, "failed")
     assert state_of(ledger) == ("done", 0)
-    with ledger.writing() as conn:
-        assert backlog.reopen_trainings(conn, run.id) == 1
-        backlog.advance_run(ledger, conn, run.id, schedule(0))
+    with ledger.write() as tx:
+        assert backlog.reopen_trainings(tx, run.id) == 1
+        backlog.advance_run(tx, run.id, schedule(0))
     assert names(ledger) == ["train.0"]
     assert state_of(ledger) == ("active", 0)
     train(ledger, run, 0)
@@ -422,15 +422,15 @@ def test_a_failed_training_is_opened_again(ledger: Ledger, run: Run) -> None:
 
 def test_a_run_whose_lines_are_still_being_added_is_not_at_its_end(ledger: Ledger, run: Run) -> None:
     """Its first items may be ready before its last line is read."""
-    with ledger.writing() as conn:
-        runs.set_ingesting(conn, run.id, intakes.READING)
+    with ledger.write() as tx:
+        runs.set_ingesting(tx, run.id, intakes.READING)
     add(ledger, run, 2)
     finish(ledger, run, every=0)
     assert names(ledger) == []
     assert state_of(ledger) == ("active", 0)
-    with ledger.writing() as conn:
-        runs.set_ingesting(conn, run.id, intakes.WHOLE)
-        backlog.advance_run(ledger, conn, run.id, schedule(0))
+    with ledger.write() as tx:
+        runs.set_ingesting(tx, run.id, intakes.WHOLE)
+        backlog.advance_run(tx, run.id, schedule(0))
     assert names(ledger) == ["train.0"]
 
 
@@ -451,20 +451,20 @@ def test_what_is_unscored_is_asked_again_in_a_new_series(ledger: Ledger, run: Ru
         bad = task.name == "logicality" and task.item == 1
         end_step(ledger, task, "unscored" if bad else "value")
     finish(ledger, run)
-    with ledger.writing() as conn:
-        assert backlog.reopen_unscored(ledger, conn, run.id, STEP_OF, STEPS) == 1
+    with ledger.write() as tx:
+        assert backlog.reopen_unscored(tx, run.id, STEP_OF, STEPS) == 1
     assert state_of(ledger) == ("active", 1)
-    with ledger.reading() as conn:
-        assert runs.get_run(conn, "r").series == 1
+    with ledger.read() as tx:
+        assert runs.get_run(tx, "r").series == 1
     (again,) = start(ledger, run)
     assert (again.name, again.item) == ("logicality", 1)
-    with ledger.writing() as conn:
+    with ledger.write() as tx:
         better = [Score(dimension="logicality", k=k, value=9.0) for k in range(2)]
         other = [Score(dimension="helpfulness", k=0, value=9.0)]
-        assert EndStep.apply(ledger, conn, [EndStep(task=again, found=[*better, *other])]) == [True]
+        assert EndStep.apply(tx, [EndStep(task=again, found=[*better, *other])]) == [True]
     finish(ledger, run)
-    with ledger.reading() as conn:
-        found = {(score.dimension, score.k): score.value for score in items_.load_scores(conn, 1, 0)}
+    with ledger.read() as tx:
+        found = {(score.dimension, score.k): score.value for score in items_.load_scores(tx, 1, 0)}
     assert found == {("helpfulness", 0): 5.0, ("helpfulness", 1): 5.0, ("logicality", 0): 9.0, ("logicality", 1): 9.0}
     assert state_of(ledger) == ("done", 0)
 
@@ -475,23 +475,23 @@ def test_a_failed_item_is_asked_again_from_its_beginning(ledger: Ledger, run: Ru
     first, broken = start(ledger, run)
     end_step(ledger, first, "unscored")
     for _ in range(3):
-        with ledger.writing() as conn:
-            backlog.fail_task(ledger, conn, broken, "odd")
+        with ledger.write() as tx:
+            backlog.fail_task(tx, broken, "odd")
     assert states(ledger) == {"failed": 1}
-    with ledger.writing() as conn:
-        assert backlog.reopen_unscored(ledger, conn, run.id, STEP_OF, STEPS) == 1
+    with ledger.write() as tx:
+        assert backlog.reopen_unscored(tx, run.id, STEP_OF, STEPS) == 1
     assert sorted(task.name for task in start(ledger, run)) == ["helpfulness", "logicality"]
     finish(ledger, run)
 
 
 def test_other_settings_under_the_same_name_are_an_error_that_names_them(ledger: Ledger, run: Run) -> None:
     """The settings that differ stand in one line; new limits do not count among them and are set."""
-    with ledger.writing() as conn, pytest.raises(UsageError, match=r"sample\.responses") as differs:
-        runs.create_run(ledger, conn, "r", CONFIG | {"sample": {"responses": 5}})
+    with ledger.write() as tx, pytest.raises(UsageError, match=r"sample\.responses") as differs:
+        runs.create_run(tx, "r", CONFIG | {"sample": {"responses": 5}})
     assert "\n" not in str(differs.value)
-    with ledger.writing() as conn:
-        runs.halt(conn, run.id, state="stopped", by="budget", reason="used up")
-        again = runs.create_run(ledger, conn, "r", CONFIG, max_cost=7)
+    with ledger.write() as tx:
+        runs.halt(tx, run.id, state="stopped", by="budget", reason="used up")
+        again = runs.create_run(tx, "r", CONFIG, max_cost=7)
     assert (again.id, again.max_cost, again.state) == (run.id, 7, "active")
 
 
@@ -500,8 +500,8 @@ def test_two_processes_that_create_a_run_at_once_get_the_same_one(ledger: Ledger
     found: list[int] = []
 
     def create() -> None:
-        with ledger.writing() as conn:
-            found.append(runs.create_run(ledger, conn, "new", {"recipe": "longreward"}).id)
+        with ledger.write() as tx:
+            found.append(runs.create_run(tx, "new", {"recipe": "longreward"}).id)
 
     together(*[create] * 4)
     assert len(found) == 4
@@ -512,17 +512,17 @@ def test_a_message_sent_in_the_future_is_looked_for_too(ledger: Ledger, run: Run
     """The clock was set back by an hour since it went out: it would not be missed for as long."""
     add(ledger, run, 1)
     first, second = start(ledger, run)
-    with ledger.writing() as conn:
-        conn.execute(tasks.update().where(tasks.c.id == first.id).values(sent_at=ledger.now(conn) + 3600))
-        assert backlog.waiting_tasks(ledger, conn, 3.0) == {first.queue: [(first.id, 1)]}
-        conn.execute(tasks.update().where(tasks.c.id == second.id).values(sent_at=ledger.now(conn) - 4))
-        assert backlog.waiting_tasks(ledger, conn, 3.0).keys() == {first.queue, second.queue}
+    with ledger.write() as tx:
+        tx.execute(tasks.update().where(tasks.c.id == first.id).values(sent_at=tx.now() + 3600))
+        assert backlog.waiting_tasks(tx, 3.0) == {first.queue: [(first.id, 1)]}
+        tx.execute(tasks.update().where(tasks.c.id == second.id).values(sent_at=tx.now() - 4))
+        assert backlog.waiting_tasks(tx, 3.0).keys() == {first.queue, second.queue}
 
 
 def claim(ledger: Ledger, task: Task, owner: str) -> bool:
-    with ledger.writing() as conn:
+    with ledger.write() as tx:
         write = ClaimTask(task=task.id, delivery=task.delivery, owner=owner)
-        return ClaimTask.apply(ledger, conn, [write]) != [None]
+        return ClaimTask.apply(tx, [write]) != [None]
 
 
 def test_of_two_deliveries_that_arrive_at_once_one_begins(ledger: Ledger, run: Run) -> None:
@@ -533,8 +533,8 @@ def test_of_two_deliveries_that_arrive_at_once_one_begins(ledger: Ledger, run: R
     together(*(lambda owner=owner: begun.append(claim(ledger, first, owner)) for owner in "abcd"))
     assert sorted(begun) == [False, False, False, True]
     write = ClaimTask(task=second.id, delivery=second.delivery, owner="a")
-    with ledger.writing() as conn:
-        results = ClaimTask.apply(ledger, conn, [write, write])
+    with ledger.write() as tx:
+        results = ClaimTask.apply(tx, [write, write])
     assert results == [second, None]
     assert start(ledger, run) == []
 
@@ -543,8 +543,8 @@ def test_a_delivery_that_is_not_the_latest_begins_nothing(ledger: Ledger, run: R
     """Its task was sent once more since: that message will be worked on."""
     add(ledger, run, 1)
     first, _ = start(ledger, run)
-    with ledger.writing() as conn:
-        backlog.requeue(conn, [first.id])
+    with ledger.write() as tx:
+        backlog.requeue(tx, [first.id])
     (again,) = start(ledger, run)
     assert not claim(ledger, first, "a")
     assert claim(ledger, again, "a")
@@ -559,21 +559,21 @@ def test_the_tasks_of_dead_processes_go_out_again_and_those_of_the_living_stay(l
     alive, dead = Presence(ledger, "judge"), Presence(ledger, "judge")
     assert claim(ledger, first, dead.id)
     assert claim(ledger, second, alive.id)
-    with ledger.writing() as conn:
-        backlog.requeue_all(conn, run.id)
-        assert backlog.release_dead_tasks(ledger, conn) == 0
+    with ledger.write() as tx:
+        backlog.requeue_all(tx, run.id)
+        assert backlog.release_dead_tasks(tx) == 0
     assert start(ledger, run) == []
     dead.close()
-    with ledger.writing() as conn:
-        assert backlog.release_dead_tasks(ledger, conn) == 1
+    with ledger.write() as tx:
+        assert backlog.release_dead_tasks(tx) == 1
     (again,) = start(ledger, run)
     assert (again.id, again.delivery) == (first.id, 2)
     assert claim(ledger, again, alive.id)
-    with ledger.writing() as conn:
-        backlog.release_task(conn, first.id, first.delivery, dead.id)
-        backlog.fail_task(ledger, conn, first, "from beyond")
+    with ledger.write() as tx:
+        backlog.release_task(tx, first.id, first.delivery, dead.id)
+        backlog.fail_task(tx, first, "from beyond")
     assert start(ledger, run) == []
-    with ledger.writing() as conn:
-        backlog.release_task(conn, again.id, again.delivery, alive.id)
+    with ledger.write() as tx:
+        backlog.release_task(tx, again.id, again.delivery, alive.id)
     assert [task.delivery for task in start(ledger, run)] == [3]
     alive.close()

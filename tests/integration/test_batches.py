@@ -26,8 +26,8 @@ COLUMNS = {"number": sa.BigInteger, "text": sa.Text, "perhaps": sa.Integer}
 def test_rows_arrive_as_they_left(ledger: Ledger, rows: list[tuple[int, str, int | None]]) -> None:
     """There as a parameter, and back as the rows of a query."""
     query = Query(sa.select(*table("sent", COLUMNS, is_sqlite=ledger.is_sqlite).c))
-    with ledger.reading() as conn:
-        assert sorted(map(tuple, query.rows(conn, {"sent": packed(rows)}))) == sorted(rows)
+    with ledger.read() as tx:
+        assert sorted(map(tuple, query.rows(tx, {"sent": packed(rows)}))) == sorted(rows)
 
 
 def test_a_fraction_goes_in_whole(ledger: Ledger) -> None:
@@ -36,8 +36,8 @@ def test_a_fraction_goes_in_whole(ledger: Ledger) -> None:
     fractions = [rng.randint(1, 400) / rng.randint(1, 400) for _ in range(2000)] + [rng.random() for _ in range(2000)]
     sent = table("sent", {"place": sa.Integer, "value": sa.Float}, is_sqlite=ledger.is_sqlite)
     query = sa.select(sent.c.value).order_by(sent.c.place)
-    with ledger.reading() as conn:
-        found = conn.execute(query, {"sent": packed(list(enumerate(fractions)))}).scalars().all()
+    with ledger.read() as tx:
+        found = tx.execute(query, {"sent": packed(list(enumerate(fractions)))}).scalars().all()
     assert found == fractions
 
 
@@ -49,7 +49,7 @@ def test_a_list_names_what_is_in_it(ledger: Ledger) -> None:
     )
     by_key = Query(sa.select(known.c.id).where(known.c.key.in_(listed("keys", sa.Text, is_sqlite=ledger.is_sqlite))))
     rows = packed([(1, "1"), (2**60, "it's"), (3, "c")])
-    with ledger.reading() as conn:
-        assert {row.key for row in by_id.rows(conn, {"known": rows, "ids": packed([2**60, 3, 9])})} == {"it's", "c"}
-        assert {row.id for row in by_key.rows(conn, {"known": rows, "keys": packed(["1", "it's"])})} == {1, 2**60}
-        assert by_id.rows(conn, {"known": rows, "ids": packed([])}) == []
+    with ledger.read() as tx:
+        assert {row.key for row in by_id.rows(tx, {"known": rows, "ids": packed([2**60, 3, 9])})} == {"it's", "c"}
+        assert {row.id for row in by_key.rows(tx, {"known": rows, "keys": packed(["1", "it's"])})} == {1, 2**60}
+        assert by_id.rows(tx, {"known": rows, "ids": packed([])}) == []

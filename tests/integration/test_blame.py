@@ -29,8 +29,8 @@ def add_items(ledger: Ledger, run: int, count: int) -> None:
     rows = [
         {"run_id": run, "key": f"item-{number}", "body": "{}", "state": "judging"} for number in range(1, count + 1)
     ]
-    with ledger.writing() as conn:
-        conn.execute(items.insert(), rows)
+    with ledger.write() as tx:
+        tx.execute(items.insert(), rows)
 
 
 async def ask(bench: Bench, text: str, item: int) -> Any:

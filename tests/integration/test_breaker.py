@@ -135,8 +135,8 @@ async def test_what_is_known_is_no_failure_of_today(scene: Scene) -> None:
     async with scene(lambda _: says("no mark")) as bench:
         await ask_all(bench, 50)
         bought = len(bench.requests)
-        with bench.ledger.writing() as conn:
-            runs.activate(conn, bench.run)
+        with bench.ledger.write() as tx:
+            runs.activate(tx, bench.run)
         await ask_all(bench, 50)
         assert bought + LIMIT <= len(bench.requests) <= bought + 2 * LIMIT
         assert bench.row().state == "paused"
@@ -151,11 +151,11 @@ async def note(writer: Writer, question: Question, count: int, numbers: list[int
 async def test_one_bad_item_is_not_the_endpoint(any_ledger: Ledger) -> None:
     """Where others went well before, it takes the failures of several; the reason names them."""
     run = make_run(any_ledger)
-    with any_ledger.writing() as conn:
+    with any_ledger.write() as tx:
         values = [{"run_id": run, "key": f"item-{number}", "body": "{}", "state": "judging"} for number in range(1, 10)]
-        conn.execute(items.insert(), values)
-        conn.execute(sa.text("UPDATE runs SET open_items = 9"))
-        ids = list(conn.execute(sa.select(items.c.id).order_by(items.c.id)).scalars())
+        tx.execute(items.insert(), values)
+        tx.execute(sa.text("UPDATE runs SET open_items = 9"))
+        ids = list(tx.execute(sa.select(items.c.id).order_by(items.c.id)).scalars())
     question = Question(run=run, role="judge", endpoint="default", model="m", kind="support")
     writer = Writer(any_ledger)
     try:

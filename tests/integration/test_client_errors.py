@@ -83,8 +83,8 @@ async def test_a_mended_account_goes_on_with_the_same_calls(scene: Scene) -> Non
     async with scene(lambda n: error(401) if n == 1 else answer()) as bench:
         with pytest.raises(RunHalted):
             await bench.ask()
-        with bench.ledger.writing() as conn:
-            runs.activate(conn, bench.run)
+        with bench.ledger.write() as tx:
+            runs.activate(tx, bench.run)
         assert (await bench.ask()).choices[0].text == "[[7]]"
 
 

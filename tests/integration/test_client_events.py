@@ -46,8 +46,8 @@ async def test_limits_that_are_set_in_the_ledger_hold_within_seconds(scene: Scen
     async with scene(hold, concurrency=1) as bench:
         asked = [asyncio.create_task(bench.ask(f"q{n}")) for n in range(12)]
         await until(lambda: len(bench.requests) == 1)
-        with bench.ledger.writing() as conn:
-            set_limits(bench.ledger, conn, "judge.default.m", {"concurrency": 4})
+        with bench.ledger.write() as tx:
+            set_limits(tx, "judge.default.m", {"concurrency": 4})
         await until(lambda: len(bench.requests) == 4, 20)
         await asyncio.sleep(0.5)
         assert len(bench.requests) == 4

@@ -18,7 +18,7 @@ from lrq.calls.tries import Patience
 from lrq.config import Settings
 from lrq.domain.errors import CallFailed, RunHalted, Stopping
 from lrq.domain.records import Choice, Purpose, Usage
-from lrq.ledger import Ledger, Writer, runs
+from lrq.ledger import Ledger, Transaction, Writer, runs
 from lrq.ledger.calls import Claim, Claimed, Send, Settle
 from lrq.ledger.schema import calls
 
@@ -41,8 +41,8 @@ class Gate:
 
 
 def usage(ledger: Ledger) -> tuple[int, int]:
-    with ledger.reading() as conn:
-        (row,) = runs.usage_of(conn)
+    with ledger.read() as tx:
+        (row,) = runs.usage_of(tx)
     return row.calls, row.reused
 
 
@@ -227,8 +227,8 @@ async def test_calls_that_wait_end_when_their_run_is_paused_elsewhere(scene: Sce
         waiting = [asyncio.create_task(bench.ask(str(n))) for n in range(5)]
         other = asyncio.create_task(bench.caller.call(question("x"), Purpose(run=make_run(bench.ledger, "other"))))
         await until(lambda: len(bench.calls()) == 7)
-        with bench.ledger.writing() as conn:
-            runs.halt(conn, bench.run, state="paused", by="user", reason="paused by hand")
+        with bench.ledger.write() as tx:
+            runs.halt(tx, bench.run, state="paused", by="user", reason="paused by hand")
         for task in waiting:
             with pytest.raises(RunHalted, match="by hand"):
                 await asyncio.wait_for(task, 20)
@@ -244,14 +244,14 @@ class Away:
 
     def __init__(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_away = False
-        plain = ledger.writing
+        plain = ledger.write
 
-        def writing() -> Any:
+        def write() -> Any:
             if self.is_away:
                 raise sa.exc.OperationalError("BEGIN", {}, Exception("the server closed the connection"))
             return plain()
 
-        monkeypatch.setattr(ledger, "writing", writing)
+        monkeypatch.setattr(ledger, "write", write)
         monkeypatch.setattr("lrq.ledger.writer._TRIES", 1)
 
 
@@ -298,18 +298,18 @@ async def test_a_watch_that_met_a_lost_database_watches_on(scene: Scene, monkeyp
         asked = [asyncio.create_task(bench.ask(str(n))) for n in range(2)]
         await until(lambda: len(bench.requests) == 1)
         await until(lambda: len(bench.calls()) == 2)
-        plain, failures = bench.ledger.reading, []
+        plain, failures = bench.ledger.read, []
 
-        def reading() -> Any:
+        def read() -> Any:
             if not failures:
                 failures.append(1)
                 raise sa.exc.OperationalError("SELECT", {}, Exception("gone"))
             return plain()
 
-        monkeypatch.setattr(bench.ledger, "reading", reading)
+        monkeypatch.setattr(bench.ledger, "read", read)
         await until(lambda: bool(failures))
-        with bench.ledger.writing() as conn:
-            runs.halt(conn, bench.run, state="paused", by="user", reason="later")
+        with bench.ledger.write() as tx:
+            runs.halt(tx, bench.run, state="paused", by="user", reason="later")
         await until(lambda: any(task.done() for task in asked), 20)
         gate.open.set()
         kinds = {type(one).__name__ for one in await asyncio.gather(*asked, return_exceptions=True)}
@@ -382,10 +382,10 @@ async def test_the_reply_that_is_committed_first_stands_for_everyone(ledger: Led
 async def test_one_bad_write_does_not_fail_its_neighbours(scene: Scene) -> None:
     """Writes that share a transaction are tried alone when it fails."""
 
-    def bad(_: sa.Connection) -> None:
+    def bad(_: Transaction) -> None:
         raise ValueError("bad")
 
     async with scene(lambda _: answer()) as bench:
-        good = [bench.writer.together(lambda conn: conn.execute(sa.select(calls)).all()) for _ in range(3)]
+        good = [bench.writer.together(lambda tx: tx.execute(sa.select(calls)).all()) for _ in range(3)]
         results = await asyncio.gather(*good, bench.writer.together(bad), return_exceptions=True)
         assert [str(one) for one in results] == ["[]", "[]", "[]", "bad"]

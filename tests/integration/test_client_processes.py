@@ -97,14 +97,14 @@ class World:
 
     def in_flight(self, pid: int) -> int:
         """Calls that a process has sent and not committed."""
-        with self.ledger.reading() as conn:
+        with self.ledger.read() as tx:
             owner = sa.select(processes.c.id).where(processes.c.pid == pid, processes.c.place == here())
             sent = sa.select(sa.func.count()).where(calls.c.owner.in_(owner), calls.c.state == "sent")
-            return int(conn.execute(sent).scalar_one())
+            return int(tx.execute(sent).scalar_one())
 
     def bought(self) -> int:
-        with self.ledger.reading() as conn:
-            return int(conn.execute(sa.select(sa.func.count()).where(calls.c.state == "done")).scalar_one())
+        with self.ledger.read() as tx:
+            return int(tx.execute(sa.select(sa.func.count()).where(calls.c.state == "done")).scalar_one())
 
     async def kill(self, pid: int) -> int:
         """As `kill -9` does; how many calls were in flight, counted while the process stands still."""
@@ -204,13 +204,13 @@ async def test_a_cap_holds_over_four_processes_faults_and_kills(world: Opened) -
         for least in (10, 20, 30):
             await until(lambda least=least: made.bought() >= least, 60)
             await made.kill(living.pop(0))
-            with made.ledger.writing() as conn:  # as the feeder does: else the rest may wait for what the dead reserved
-                release_dead_calls(made.ledger, conn)
+            with made.ledger.write() as tx:  # as the feeder does: else the rest may wait for what the dead reserved
+                release_dead_calls(tx)
             living.append(made.start(run, keys, 10))
         said = [await made.said(one) for one in living]
         assert all(one["halted"] for one in said)
-        with made.ledger.reading() as conn:
-            row = conn.execute(sa.select(runs_table)).one()
+        with made.ledger.read() as tx:
+            row = tx.execute(sa.select(runs_table)).one()
         tokens = made.server.stats()["tokens"]
         billed = tokens["prompt"] * 1 + tokens["completion"] * 2
         assert 0 < billed <= row.spent_cost <= cap

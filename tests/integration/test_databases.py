@@ -76,8 +76,8 @@ def test_a_session_behind_a_pooler_is_left_as_it_was(pooled_url: str, postgres_u
     """Whatever is set for a session would be another client's; without a pooler it is set."""
     for url, timeout in ((pooled_url, "0"), (postgres_url, "1min")):
         opened = open_ledger(settings(url), create=True)
-        with opened.writing() as conn:
-            assert conn.execute(sa.text("SHOW idle_in_transaction_session_timeout")).scalar() == timeout
+        with opened.write() as tx:
+            assert tx.execute(sa.text("SHOW idle_in_transaction_session_timeout")).scalar() == timeout
         opened.close()
 
 
@@ -85,8 +85,8 @@ def test_a_session_behind_a_pooler_is_left_as_it_was(pooled_url: str, postgres_u
 def test_prepared_statements_can_be_switched_off(postgres_url: str, value: str, threshold: int | None) -> None:
     """By the URL, for poolers that do not show themselves."""
     opened = open_ledger(settings(f"{postgres_url}&prepare_threshold={value}"), create=True)
-    with opened.reading() as conn:
-        assert conn.connection.dbapi_connection.prepare_threshold == threshold  # type: ignore[union-attr]
+    with opened.read() as tx:
+        assert tx.connection.connection.dbapi_connection.prepare_threshold == threshold  # type: ignore[union-attr]
     opened.close()
 
 

@@ -59,8 +59,8 @@ async def test_a_call_says_what_it_learned_and_cost(tmp_path: Path, monkeypatch:
         assert judge.calls == 2
         again = await asyncio.to_thread(doctor, home, url, "--call", "--json")
         assert judge.calls == 3
-        with opened(Settings(home=home)) as ledger, ledger.reading() as conn:
-            assert {(fact.topic, fact.name) for fact in all_facts(conn)} == {
+        with opened(Settings(home=home)) as ledger, ledger.read() as tx:
+            assert {(fact.topic, fact.name) for fact in all_facts(tx)} == {
                 ("refused", "temperature"),
                 ("context", ""),
             }

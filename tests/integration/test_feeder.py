@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from lrq.config import Settings
 from lrq.domain.records import Item, NoRow, Purpose
-from lrq.ledger import Ledger, Writer, backlog, runs
+from lrq.ledger import Ledger, Transaction, Writer, backlog, runs
 from lrq.ledger import items as items_
 from lrq.ledger.backlog import ClaimTask, Window
 from lrq.ledger.calls import Bound, Claim, Send
@@ -74,10 +74,10 @@ def client(redis_server: Any) -> Iterator[redis.Redis]:
 
 def make(ledger: Ledger, count: int, name: str = "r", recipe: str = "longreward") -> int:
     """A run of so many items, each with a response."""
-    with ledger.writing() as conn:
-        run = runs.create_run(ledger, conn, name, {"recipe": recipe, "settings": {}, "train": None})
+    with ledger.write() as tx:
+        run = runs.create_run(tx, name, {"recipe": recipe, "settings": {}, "train": None})
         batch = [(n, Item(id=str(n), context="c", question="q"), [(0, "a")]) for n in range(count)]
-        items_.add_items(ledger, conn, run.id, batch)
+        items_.add_items(tx, run.id, batch)
         return run.id
 
 
@@ -92,14 +92,14 @@ def work(ledger: Ledger, client: redis.Redis, app: Celery, most: int) -> int:
     with app.connection_for_read() as connection, connection.channel() as channel:
         for queue in QUEUES:
             while done < most and (message := channel.basic_get(queue)) is not None:
-                with ledger.writing() as conn:
+                with ledger.write() as tx:
                     claim = ClaimTask(**message.payload[1], owner="worker")
-                    (task,) = ClaimTask.apply(ledger, conn, [claim])
+                    (task,) = ClaimTask.apply(tx, [claim])
                     if task is not None and task.name == "aggregate":
-                        backlog.end_aggregate(ledger, conn, task, [], [NoRow(reason="one response")])
-                        backlog.advance_run(ledger, conn, task.run, None)
+                        backlog.end_aggregate(tx, task, [], [NoRow(reason="one response")])
+                        backlog.advance_run(tx, task.run, None)
                     elif task is not None:
-                        EndStep.apply(ledger, conn, [EndStep(task=task, found=[])])
+                        EndStep.apply(tx, [EndStep(task=task, found=[])])
                 message.ack()
                 done += 1
     return done
@@ -131,10 +131,10 @@ def test_the_window_follows_what_the_living_work_on(ledger: Ledger) -> None:
     assert window_of_now(ledger) == Window(tasks=feeder.LEAST, sampling=feeder.LEAST)
     told = {"judge": 200, "judge@elsewhere": 120, "sampler": 80}
     processes = [Presence(ledger, name.partition("@")[0]) for name in told]
-    with ledger.writing() as conn:
+    with ledger.write() as tx:
         for process, tasks_ in zip(processes, told.values(), strict=True):
             note = f'{{"{TASKS}": {tasks_}}}'
-            conn.execute(processes_table.update().where(processes_table.c.id == process.id).values(note=note))
+            tx.execute(processes_table.update().where(processes_table.c.id == process.id).values(note=note))
     assert window_of_now(ledger) == Window(tasks=16 + 400, sampling=16 + 100)
     for process in processes:
         process.close()
@@ -142,27 +142,27 @@ def test_the_window_follows_what_the_living_work_on(ledger: Ledger) -> None:
 
 
 def window_of_now(ledger: Ledger) -> Window:
-    with ledger.reading() as conn:
-        return feeder.window_of(ledger, conn)
+    with ledger.read() as tx:
+        return feeder.window_of(tx)
 
 
 def test_two_runs_are_fed_alike(ledger: Ledger, app: Celery, client: redis.Redis) -> None:
     """Each has a window of its own: the long run that came first does not keep the second waiting."""
     first, second = make(ledger, 100, "first"), make(ledger, 100, "second")
     feed(ledger, window=Window(tasks=4 * len(STEPS), sampling=4))
-    with ledger.reading() as conn:
+    with ledger.read() as tx:
         counted = sa.select(tasks.c.run_id, sa.func.count()).where(tasks.c.state == "sent").group_by(tasks.c.run_id)
-        assert dict(map(tuple, conn.execute(counted))) == {first: 4 * len(STEPS), second: 4 * len(STEPS)}
+        assert dict(map(tuple, tx.execute(counted))) == {first: 4 * len(STEPS), second: 4 * len(STEPS)}
 
 
 def test_a_halted_run_is_not_fed(ledger: Ledger, app: Celery, client: redis.Redis) -> None:
     """And goes on where it stood when it is active again."""
     run = make(ledger, 10)
-    with ledger.writing() as conn:
-        runs.halt(conn, run, state="paused", by="user", reason="later")
+    with ledger.write() as tx:
+        runs.halt(tx, run, state="paused", by="user", reason="later")
     assert feed(ledger) == 0
-    with ledger.writing() as conn:
-        runs.activate(conn, run)
+    with ledger.write() as tx:
+        runs.activate(tx, run)
     assert feed(ledger) == 10 * len(STEPS)
 
 
@@ -173,8 +173,8 @@ def test_a_run_whose_recipe_is_gone_is_paused_and_the_others_go_on(
     make(ledger, 3, "broken", recipe=f"{tmp_path}/gone.py:MINE")
     make(ledger, 3, "whole")
     assert feed(ledger) == 3 * len(STEPS)
-    with ledger.reading() as conn:
-        broken = runs.get_run(conn, "broken")
+    with ledger.read() as tx:
+        broken = runs.get_run(tx, "broken")
     assert broken.state == "paused"
     assert "gone.py" in broken.reason
     assert "\n" not in broken.reason
@@ -196,16 +196,16 @@ def test_whatever_breaks_one_run_the_others_are_fed(
     unsent = make(ledger, 2, "unsent")
     make(ledger, 2, "whole")
 
-    def start_items(ledger_: Ledger, conn: sa.Connection, run: int, *more: Any) -> None:
+    def start_items(tx: Transaction, run: int, *more: Any) -> None:
         if run == unsent:
             raise KeyError("odd")
-        start(ledger_, conn, run, *more)
+        start(tx, run, *more)
 
     start = backlog.start_items
     monkeypatch.setattr(backlog, "start_items", start_items)
     assert feed(ledger) == 2 * len(STEPS)
-    with ledger.reading() as conn:
-        found = {run.name: (run.state, run.halt, run.reason) for run in runs.all_runs(conn)}
+    with ledger.read() as tx:
+        found = {run.name: (run.state, run.halt, run.reason) for run in runs.all_runs(tx)}
     assert found["whole"] == ("active", "", "")
     assert found["unsent"] == ("paused", "settings", "KeyError: 'odd'; then `lrq resume`")
     assert found["unloadable"][:2] == ("paused", "settings")
@@ -217,12 +217,12 @@ def test_tasks_of_a_queue_that_nobody_knows_any_more_are_routed_anew(
 ) -> None:
     """Of a release with other queues: the work goes where it is done today, beside that of another run."""
     old = make(ledger, 1, "old")
-    with ledger.writing() as conn:
-        backlog.start_items(ledger, conn, old, {name: f"steps.{name}" for name in STEPS}, EIGHT)
+    with ledger.write() as tx:
+        backlog.start_items(tx, old, {name: f"steps.{name}" for name in STEPS}, EIGHT)
     make(ledger, 1, "whole")
     assert feed(ledger) == 2 * len(STEPS)
-    with ledger.reading() as conn:
-        routed = conn.execute(sa.select(tasks.c.name, tasks.c.queue, tasks.c.state)).all()
+    with ledger.read() as tx:
+        routed = tx.execute(sa.select(tasks.c.name, tasks.c.queue, tasks.c.state)).all()
     assert {tuple(row) for row in routed} == {(name, f"judge.{name}", "sent") for name in STEPS}
 
 
@@ -234,8 +234,8 @@ def test_nothing_is_marked_as_sent_while_the_broker_is_down(
     redis_server.kill()
     with pytest.raises(BrokerDown, match="lrq up"):
         feed(ledger)
-    with ledger.reading() as conn:
-        assert set(conn.execute(sa.select(tasks.c.state)).scalars()) == {"ready"}
+    with ledger.read() as tx:
+        assert set(tx.execute(sa.select(tasks.c.state)).scalars()) == {"ready"}
     redis_server.start()
     assert feed(ledger) == 5 * len(STEPS)
 
@@ -266,14 +266,14 @@ def test_what_waits_or_is_worked_on_is_not_sent_again(
     reconciler = Reconciler(ledger)
     with app.connection_for_read() as connection, connection.channel() as channel:
         first, second = (channel.basic_get(f"judge.{STEPS[0]}", no_ack=True) for _ in range(2))
-    with ledger.writing() as conn:
-        (begun,) = ClaimTask.apply(ledger, conn, [ClaimTask(**first.payload[1], owner="alive")])
+    with ledger.write() as tx:
+        (begun,) = ClaimTask.apply(tx, [ClaimTask(**first.payload[1], owner="alive")])
     assert begun is not None
     assert [reconciler.reconcile_once() for _ in range(4)] == [0, 1, 0, 0]
     assert feed(ledger) == 1
-    with ledger.writing() as conn:
+    with ledger.write() as tx:
         lost = ClaimTask(**second.payload[1], owner="alive")
-        assert ClaimTask.apply(ledger, conn, [lost]) == [None]
+        assert ClaimTask.apply(tx, [lost]) == [None]
 
 
 def test_a_message_lost_among_others_comes_back_too(
@@ -294,8 +294,8 @@ def test_a_message_lost_among_others_comes_back_too(
         work(ledger, client, app, 1)
     while work(ledger, client, app, 100) or feed(ledger) or reconciler.reconcile_once():
         pass
-    with ledger.reading() as conn:
-        assert runs.get_run(conn, "r").state == "done"
+    with ledger.read() as tx:
+        assert runs.get_run(tx, "r").state == "done"
 
 
 def test_of_two_feeders_one_works_and_the_other_takes_over(
@@ -364,12 +364,12 @@ def test_a_dead_process_s_calls_are_freed_without_anyone_asking(
     running = Feeder(ledger, presence.id)
 
     def is_freed() -> bool:
-        with ledger.reading() as conn:
-            return conn.execute(sa.select(calls.c.state)).scalar_one() == "unknown"
+        with ledger.read() as tx:
+            return tx.execute(sa.select(calls.c.state)).scalar_one() == "unknown"
 
     until(is_freed)
     running.close()
     presence.close()
-    with ledger.reading() as conn:
-        row = runs.run_by_id(conn, run)
+    with ledger.read() as tx:
+        row = runs.run_by_id(tx, run)
     assert (row.reserved_cost, row.spent_cost, row.unknown_cost) == (0, 7, 7)

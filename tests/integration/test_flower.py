@@ -55,12 +55,12 @@ def env(tmp_path: Path, redis_server: Any) -> dict[str, str]:
 
 def fill(env: dict[str, str]) -> None:
     ledger = open_ledger(load_settings(env=env), create=True)
-    with ledger.writing() as conn:
-        run = create_run(ledger, conn, RUN, {"recipe": "longreward"})
+    with ledger.write() as tx:
+        run = create_run(tx, RUN, {"recipe": "longreward"})
         names = {"role": "judge", "endpoint": "default", "model": "glm<b>", "step": "faithfulness", "kind": "support"}
         counts = {"calls": 4321, "reused": 7, "prompt_tokens": 9000, "cached_tokens": 600, "cost": 1_250_000}
         row = {"run_id": run.id, **names, "dimension": "faithfulness", **counts}
-        conn.execute(ledger.insert(usage).values(**row))
+        tx.execute(tx.insert(usage).values(**row))
     ledger.close()
 
 
@@ -230,8 +230,8 @@ def test_a_ledger_that_cannot_be_read_is_said_on_the_page(env: dict[str, str]):
     with flower(env) as door:
         assert door.usage()["error"] == ""
         ledger = open_ledger(load_settings(env=env))
-        with ledger.writing() as conn:
-            usage.drop(conn)
+        with ledger.write() as tx:
+            usage.drop(tx.connection)
         ledger.close()
         until(lambda: "the ledger cannot be read" in door.usage()["error"])
         assert door.get("/judge")[0] == 200

@@ -118,9 +118,9 @@ def test_another_judge_scores_anew_and_rewards_follow(lrq: World, judge: Judge, 
     config.write_text(f"judge: {{endpoints: [{{name: strong, url: {judge.url}, model: large}}]}}\n")
     facts = rescore(lrq, "-d", "helpfulness", "--judge", "strong", "--config", config)
     assert facts["changed"] == ["judge.models", "judge.dimensions"]
-    with lrq.ledger() as ledger, ledger.reading() as conn:
+    with lrq.ledger() as ledger, ledger.read() as tx:
         query = sa.select(calls.c.dimension, calls.c.model).where(calls.c.endpoint == "strong").distinct()
-        assert [tuple(row) for row in conn.execute(query)] == [("helpfulness", "large")]
+        assert [tuple(row) for row in tx.execute(query)] == [("helpfulness", "large")]
     for line in lrq.scores("items-2"):
         values = [value for value in line["scores"].values() if value is not None]
         assert line["reward"] == pytest.approx(sum(values) / len(values))
@@ -149,8 +149,8 @@ def test_forks_of_forks_keep_what_each_changed(lrq: World) -> None:
     """The configuration of a step is its own; the first run's stands as it was frozen."""
     rescore(lrq, "-d", "faithfulness", "--set", "settings.passages=1")
     rescore(lrq, "-d", "logicality", "--set", "judge.votes=2", run="items-2")
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        first, second = (runs_.get_run(conn, name).config for name in ("items", "items-2-2"))
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        first, second = (runs_.get_run(tx, name).config for name in ("items", "items-2-2"))
     assert "steps" not in first
     assert second["forked_from"] == "items-2"
     assert {name: sorted(step) for name, step in second["steps"].items()} == {
@@ -181,8 +181,8 @@ def test_a_fork_has_the_limits_of_its_run_counted_anew(lrq: World) -> None:
         "rescore", "items", "-d", "logicality", "--set", "judge.votes=2", "--max-tokens", "7", "--detach", "--json"
     )
     assert (facts.json()["max_cost"], facts.json()["max_tokens"]) == (12.5, 7)
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        made = [runs_.get_run(conn, name) for name in ("same", "less", "items-2")]
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        made = [runs_.get_run(tx, name) for name in ("same", "less", "items-2")]
     assert [(run.max_cost, run.max_tokens) for run in made] == [
         (12_500_000, 9_000_000),
         (2_000_000, 9_000_000),
@@ -196,8 +196,8 @@ def test_a_fork_that_asks_for_other_steps_opens_those_alone(ledger: Ledger) -> N
     forked = {}
     for before, after in (("system", "rubric"), ("rubric", "system")):
         config = snapshot_config(Settings(recipe="janus", settings={"pair_by": before}), train=False)
-        with ledger.writing() as conn:
-            run = runs_.create_run(ledger, conn, before, config)
+        with ledger.write() as tx:
+            run = runs_.create_run(tx, before, config)
         asked = Settings(recipe="janus", settings={"pair_by": after})
         forked[after] = fork_config(run, load_run_config("janus", run.config), asked)
     assert {after: fork.steps for after, fork in forked.items()} == {"rubric": ["rubric"], "system": []}
@@ -218,10 +218,10 @@ def test_a_fork_takes_new_lines_by_the_new_words(lrq: World) -> None:
     file = lrq.write("items", [*journals(3, 4), journals(4, 4, seed="more")[3]])
     facts = lrq.run(file, "--name", "items-2")
     assert facts["items"] == {"done": 4}
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        newest = conn.execute(sa.select(sa.func.max(calls.c.item_id))).scalar()
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        newest = tx.execute(sa.select(sa.func.max(calls.c.item_id))).scalar()
         query = sa.select(calls.c.kind).where(calls.c.item_id == newest, calls.c.dimension == "faithfulness")
-        kinds = {row.kind for row in conn.execute(query)}
+        kinds = {row.kind for row in tx.execute(query)}
     assert "support_batch" in kinds
 
 
@@ -263,8 +263,8 @@ def test_own_prompts_stay_when_something_else_changes(lrq: World, tmp_path: Path
     rescore(lrq, "-d", "logicality", "--prompts", prompts(tmp_path / "texts", logicality=new))
     facts = rescore(lrq, "-d", "logicality", "--set", "judge.votes=2", run="items-2")
     assert facts["changed"] == ["judge.votes"]
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        step = runs_.get_run(conn, "items-2-2").config["steps"]["logicality"]
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        step = runs_.get_run(tx, "items-2-2").config["steps"]["logicality"]
     assert step["prompts"]["en/logicality"] == new
     assert step["own_prompts"] == ["en/logicality"]
 
@@ -272,33 +272,33 @@ def test_own_prompts_stay_when_something_else_changes(lrq: World, tmp_path: Path
 def test_a_fork_is_one_transaction_on_each_database(ledger: Ledger) -> None:
     """Items and what they have are copied; the judged one is opened again without its scores of the step."""
     scores = [Score(dimension=name, k=k, value=float(k)) for name in ("wit", "wit/2", "form") for k in range(2)]
-    with ledger.writing() as conn:
-        run = runs_.create_run(ledger, conn, "r", {"recipe": "longreward", "settings": {}})
+    with ledger.write() as tx:
+        run = runs_.create_run(tx, "r", {"recipe": "longreward", "settings": {}})
         lines = [(n, Item(id=f"i{n}", context="c", question="q"), [(0, "a"), (1, "b")]) for n in range(3)]
-        items_.add_items(ledger, conn, run.id, lines)
-        first, second, third = items_.item_ids(conn, run.id)
-        items_.add_scores(ledger, conn, [(first, 0, score) for score in scores])
+        items_.add_items(tx, run.id, lines)
+        first, second, third = items_.item_ids(tx, run.id)
+        items_.add_scores(tx, [(first, 0, score) for score in scores])
         for id_, state in ((first, "done"), (second, "failed"), (third, "done")):
-            conn.execute(items.update().where(items.c.id == id_).values(state=state))
-        conn.execute(responses.update().where(responses.c.item_id == third).values(text=None, reason="empty"))
-        conn.execute(runs.update().values(open_items=0, state="done"))
-    with ledger.writing() as conn:
-        made = fork_run(ledger, conn, run, "f", {"settings": {"a": 1}}, steps={"s": "q"}, dimensions=["wit"])
+            tx.execute(items.update().where(items.c.id == id_).values(state=state))
+        tx.execute(responses.update().where(responses.c.item_id == third).values(text=None, reason="empty"))
+        tx.execute(runs.update().values(open_items=0, state="done"))
+    with ledger.write() as tx:
+        made = fork_run(tx, run, "f", {"settings": {"a": 1}}, steps={"s": "q"}, dimensions=["wit"])
     assert (made.config, made.state, made.open_items) == ({"settings": {"a": 1}}, "active", 2)
-    with ledger.reading() as conn:
-        ids = items_.item_ids(conn, made.id)
-        assert [score.dimension for score in items_.load_scores(conn, ids[0], 0)] == ["form", "form"]
-        assert [each.text for each in items_.load_responses(conn, ids[0], 0)] == ["a", "b"]
-        assert len(items_.load_scores(conn, first, 0)) == 6
-        opened = [(row.item_id, row.name, row.queue, row.state) for row in conn.execute(sa.select(tasks))]
+    with ledger.read() as tx:
+        ids = items_.item_ids(tx, made.id)
+        assert [score.dimension for score in items_.load_scores(tx, ids[0], 0)] == ["form", "form"]
+        assert [each.text for each in items_.load_responses(tx, ids[0], 0)] == ["a", "b"]
+        assert len(items_.load_scores(tx, first, 0)) == 6
+        opened = [(row.item_id, row.name, row.queue, row.state) for row in tx.execute(sa.select(tasks))]
         assert opened == [(ids[0], "s", "q", "ready"), (ids[2], "aggregate", "aggregate", "ready")]
-        states = conn.execute(sa.select(items.c.state).where(items.c.run_id == made.id).order_by(items.c.id))
+        states = tx.execute(sa.select(items.c.state).where(items.c.run_id == made.id).order_by(items.c.id))
         assert list(states.scalars()) == ["judging", "failed", "aggregating"]
-    with ledger.writing() as conn, pytest.raises(UsageError, match="still at work"):
-        fork_run(ledger, conn, made, "g", {}, steps={}, dimensions=[])
-    with ledger.writing() as conn, pytest.raises(UsageError, match="a run named 'f' already"):
-        fork_run(ledger, conn, run, "f", {}, steps={}, dimensions=[])
-    with ledger.writing() as conn:
-        runs_.set_ingesting(conn, run.id, intakes.READING)
-    with ledger.writing() as conn, pytest.raises(UsageError, match="still at work"):
-        fork_run(ledger, conn, run, "h", {}, steps={}, dimensions=[])
+    with ledger.write() as tx, pytest.raises(UsageError, match="still at work"):
+        fork_run(tx, made, "g", {}, steps={}, dimensions=[])
+    with ledger.write() as tx, pytest.raises(UsageError, match="a run named 'f' already"):
+        fork_run(tx, run, "f", {}, steps={}, dimensions=[])
+    with ledger.write() as tx:
+        runs_.set_ingesting(tx, run.id, intakes.READING)
+    with ledger.write() as tx, pytest.raises(UsageError, match="still at work"):
+        fork_run(tx, run, "h", {}, steps={}, dimensions=[])

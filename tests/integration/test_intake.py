@@ -51,16 +51,16 @@ def enter(ledger: Ledger, settings: Settings, file: Path, **intent: Any) -> Inge
 
 
 def aside(ledger: Ledger) -> list[tuple[int, str]]:
-    with ledger.reading() as conn:
-        rows = conn.execute(sa.select(set_aside.c.line, set_aside.c.reason).order_by(set_aside.c.line))
+    with ledger.read() as tx:
+        rows = tx.execute(sa.select(set_aside.c.line, set_aside.c.reason).order_by(set_aside.c.line))
         return [(row.line, row.reason) for row in rows]
 
 
 def counts(ledger: Ledger) -> tuple[int, int, int]:
     """Of items, responses and contexts."""
-    with ledger.reading() as conn:
+    with ledger.read() as tx:
         tables = (items, responses, contexts)
-        found = [conn.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() for table in tables]
+        found = [tx.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() for table in tables]
     return found[0], found[1], found[2]
 
 
@@ -98,8 +98,8 @@ def test_the_same_file_again_adds_nothing(ledger: Ledger, settings: Settings, fi
     again = enter(ledger, settings, file)
     assert (again.added, again.known, again.set_aside) == (0, 450, 0)
     assert counts(ledger) == before == (450, 900, 450)
-    with ledger.reading() as conn:
-        assert runs.get_run(conn, "d").open_items == 450
+    with ledger.read() as tx:
+        assert runs.get_run(tx, "d").open_items == 450
 
 
 def test_a_longer_file_adds_its_new_lines(ledger: Ledger, settings: Settings, file: Path) -> None:
@@ -111,8 +111,8 @@ def test_a_longer_file_adds_its_new_lines(ledger: Ledger, settings: Settings, fi
     second = enter(ledger, settings, file)
     assert (second.added, second.known, second.set_aside) == (2, 2, 0)
     assert aside(ledger) == []
-    with ledger.reading() as conn:
-        assert runs.get_run(conn, "d").open_items == 4
+    with ledger.read() as tx:
+        assert runs.get_run(tx, "d").open_items == 4
 
 
 @pytest.mark.parametrize("changed", [{"question": "How?"}, {"context": "Other."}, {"answer": "So."}])
@@ -133,8 +133,8 @@ def test_a_context_is_kept_once_however_many_items_share_it(ledger: Ledger, sett
     file.write_bytes(b"".join(line(n, context="The same. " * 100) for n in range(250)))
     enter(ledger, settings, file)
     assert counts(ledger) == (250, 500, 1)
-    with ledger.reading() as conn:
-        _, item = items_.load_item(conn, 250)
+    with ledger.read() as tx:
+        _, item = items_.load_item(tx, 250)
     assert item.context == "The same. " * 100
 
 
@@ -143,9 +143,9 @@ def test_texts_come_back_as_they_were(ledger: Ledger, settings: Settings, file: 
     texts = {"context": "文档\r\n🚢\u2028x", "question": "为什么？", "answer": "é", "responses": ["", "b", "a"]}
     file.write_bytes(line("ü", **texts))
     enter(ledger, settings, file)
-    with ledger.reading() as conn:
-        row, item = items_.load_item(conn, 1)
-        found = items_.load_responses(conn, 1, 0)
+    with ledger.read() as tx:
+        row, item = items_.load_item(tx, 1)
+        found = items_.load_responses(tx, 1, 0)
     assert (row.key, item.context, item.question, item.answer) == ("ü", "文档\r\n🚢\u2028x", "为什么？", "é")
     assert [(one.k, one.text) for one in found] == [(1, "b"), (2, "a")]
 
@@ -154,11 +154,11 @@ def test_given_responses_without_text_are_no_responses(ledger: Ledger, settings:
     """As sampled ones: they are kept with their reason, neither judged nor counted as given."""
     file.write_bytes(line("a", responses=["one", "", " \n", None, "five"]))
     enter(ledger, settings, file)
-    with ledger.reading() as conn:
-        assert [one.k for one in items_.load_responses(conn, 1, 0)] == [0, 4]
-        rows = items_.response_rows(conn, 1, 0)
+    with ledger.read() as tx:
+        assert [one.k for one in items_.load_responses(tx, 1, 0)] == [0, 4]
+        rows = items_.response_rows(tx, 1, 0)
         assert [(row.k, row.text, row.reason) for row in rows if row.reason] == [(k, None, "empty") for k in (1, 2, 3)]
-        assert conn.execute(sa.select(items.c.given)).scalar_one() == 2
+        assert tx.execute(sa.select(items.c.given)).scalar_one() == 2
 
 
 def test_what_was_left_out_of_kept_lines_is_said(ledger: Ledger, settings: Settings, file: Path) -> None:
@@ -180,8 +180,8 @@ def test_a_folder_is_one_run_and_reasons_name_its_files(ledger: Ledger, settings
     (folder / "b.jsonl").write_bytes(line("b") + b"[]\n")
     intake = enter(ledger, settings, folder)
     assert (intake.run.name, intake.added, intake.set_aside) == ("parts", 2, 2)
-    with ledger.reading() as conn:
-        assert [(row.source, row.line) for row in runs.lines_set_aside(conn, intake.run.id)] == [
+    with ledger.read() as tx:
+        assert [(row.source, row.line) for row in runs.lines_set_aside(tx, intake.run.id)] == [
             ("a.jsonl", 2),
             ("b.jsonl", 2),
         ]
@@ -191,8 +191,8 @@ def test_items_without_responses_wait_to_be_sampled(ledger: Ledger, settings: Se
     """The others wait to be judged."""
     file.write_bytes(line("a") + line("b", responses=[]))
     enter(ledger, settings, file)
-    with ledger.reading() as conn:
-        assert runs.item_states(conn, 1) == {"unjudged": 1, "unsampled": 1}
+    with ledger.read() as tx:
+        assert runs.item_states(tx, 1) == {"unjudged": 1, "unsampled": 1}
 
 
 def test_other_settings_want_another_name_and_are_named(ledger: Ledger, settings: Settings, file: Path) -> None:
@@ -204,8 +204,8 @@ def test_other_settings_want_another_name_and_are_named(ledger: Ledger, settings
         enter(ledger, other, file)
     assert "\n" not in str(differs.value)
     assert enter(ledger, other, file, name="other").added == 1
-    with ledger.reading() as conn:
-        assert [run.name for run in runs.all_runs(conn)] == ["d", "other"]
+    with ledger.read() as tx:
+        assert [run.name for run in runs.all_runs(tx)] == ["d", "other"]
 
 
 def test_limits_and_prices_are_no_other_settings(ledger: Ledger, settings: Settings, file: Path) -> None:
@@ -215,8 +215,8 @@ def test_limits_and_prices_are_no_other_settings(ledger: Ledger, settings: Setti
     fast = Endpoint(url="http://127.0.0.1:2/v1", model="m", rpm=9, identity="localhost:1/v1")
     told = settings.model_copy(update={"judge": JudgeSettings(endpoints=(fast,))})
     assert enter(ledger, told, file, max_tokens=200).known == 1
-    with ledger.reading() as conn:
-        assert runs.get_run(conn, "d").max_tokens == 200
+    with ledger.read() as tx:
+        assert runs.get_run(tx, "d").max_tokens == 200
 
 
 def test_another_server_is_another_judge(ledger: Ledger, settings: Settings, file: Path) -> None:
@@ -235,8 +235,8 @@ def test_a_run_of_an_earlier_release_goes_on(ledger: Ledger, settings: Settings,
     old = enter(ledger, settings, file).run
     config = orjson.loads(orjson.dumps(old.config))
     del config["judge"]["models"][0]["identity"]
-    with ledger.writing() as conn:
-        conn.execute(schema.runs.update().values(config=orjson.dumps(config).decode()))
+    with ledger.write() as tx:
+        tx.execute(schema.runs.update().values(config=orjson.dumps(config).decode()))
     again = enter(ledger, settings, file)
     assert again.known == 1
     assert load_run_config(again.run.recipe, again.run.config).judge_of("helpfulness", "p").identity == ""
@@ -248,21 +248,21 @@ def test_a_file_without_lines_is_refused(ledger: Ledger, settings: Settings, fil
         file.write_bytes(data)
         with pytest.raises(UsageError, match="is empty"):
             enter(ledger, settings, file)
-    with ledger.reading() as conn:
-        assert runs.all_runs(conn) == []
+    with ledger.read() as tx:
+        assert runs.all_runs(tx) == []
 
 
 def test_a_run_without_a_usable_line_is_at_its_end(ledger: Ledger, settings: Settings, file: Path) -> None:
     """It is not left open when all lines are in; a longer file opens it again."""
     file.write_bytes(b"{}\n[]\n")
     enter(ledger, settings, file)
-    with ledger.reading() as conn:
-        assert runs.get_run(conn, "d").state == "done"
-        assert list(runs.reject_reasons(conn, 1).values()) == [1, 1]
+    with ledger.read() as tx:
+        assert runs.get_run(tx, "d").state == "done"
+        assert list(runs.reject_reasons(tx, 1).values()) == [1, 1]
     file.write_bytes(b"{}\n[]\n" + line("a"))
     enter(ledger, settings, file)
-    with ledger.reading() as conn:
-        assert runs.get_run(conn, "d").state == "active"
+    with ledger.read() as tx:
+        assert runs.get_run(tx, "d").state == "active"
 
 
 def test_strict_stops_at_the_first_bad_line(ledger: Ledger, settings: Settings, file: Path) -> None:
@@ -270,15 +270,15 @@ def test_strict_stops_at_the_first_bad_line(ledger: Ledger, settings: Settings, 
     file.write_bytes(line("a") + b"{\n" + line("b"))
     with pytest.raises(UsageError, match="line 2: not JSON"):
         enter(ledger, settings, file, strict=True)
-    with ledger.reading() as conn:
-        assert runs.all_runs(conn) == []
+    with ledger.read() as tx:
+        assert runs.all_runs(tx) == []
     file.write_bytes(line("a"))
     enter(ledger, settings, file)
     file.write_bytes(line("a") + b"{\n")
     with pytest.raises(UsageError, match="line 2: not JSON"):
         enter(ledger, settings, file, strict=True)
-    with ledger.reading() as conn:
-        assert conn.execute(sa.select(runs_table.c.ingesting)).scalars().all() == [0]
+    with ledger.read() as tx:
+        assert tx.execute(sa.select(runs_table.c.ingesting)).scalars().all() == [0]
 
 
 def test_memory_does_not_grow_with_rejected_lines(tmp_path: Path, home: Path) -> None:

@@ -71,40 +71,40 @@ def test_a_run_without_a_living_reader_is_paused_and_the_same_command_goes_on(le
     """Others that are read, or wait for more after a pilot, are left as they are."""
     frozen = {"recipe": "longreward", "train": None}
     living, dead = Presence(ledger, "reader"), Presence(ledger, "reader")
-    with ledger.writing() as conn:
-        made = {name: runs.create_run(ledger, conn, name, frozen) for name in ("read", "left", "pilot", "whole")}
-        intakes.begin(ledger, conn, made["read"].id, living.id)
-        intakes.begin(ledger, conn, made["left"].id, dead.id)
-        intakes.begin(ledger, conn, made["whole"].id, living.id)
-        intakes.end(ledger, conn, made["whole"].id, living.id)
-        runs.set_ingesting(conn, made["pilot"].id, intakes.PILOT)
+    with ledger.write() as tx:
+        made = {name: runs.create_run(tx, name, frozen) for name in ("read", "left", "pilot", "whole")}
+        intakes.begin(tx, made["read"].id, living.id)
+        intakes.begin(tx, made["left"].id, dead.id)
+        intakes.begin(tx, made["whole"].id, living.id)
+        intakes.end(tx, made["whole"].id, living.id)
+        runs.set_ingesting(tx, made["pilot"].id, intakes.PILOT)
     dead.close()
-    with ledger.writing() as conn:
-        assert intakes.pause_interrupted(ledger, conn) == ["left"]
-        assert intakes.pause_interrupted(ledger, conn) == []
-        left = runs.get_run(conn, "left")
+    with ledger.write() as tx:
+        assert intakes.pause_interrupted(tx) == ["left"]
+        assert intakes.pause_interrupted(tx) == []
+        left = runs.get_run(tx, "left")
         assert (left.state, left.halt) == ("paused", "interrupted")
         assert "`lrq resume left`" in left.reason
-        intakes.begin(ledger, conn, left.id, living.id)
-        assert runs.get_run(conn, "left").state == "active"
-        assert not intakes.is_interrupted(ledger, conn, left.id)
-        intakes.end(ledger, conn, left.id, living.id)
+        intakes.begin(tx, left.id, living.id)
+        assert runs.get_run(tx, "left").state == "active"
+        assert not intakes.is_interrupted(tx, left.id)
+        intakes.end(tx, left.id, living.id)
     living.close()
-    with ledger.reading() as conn:
-        assert not intakes.is_interrupted(ledger, conn, left.id)
-        assert intakes.is_interrupted(ledger, conn, made["read"].id), "its reader has left"
+    with ledger.read() as tx:
+        assert not intakes.is_interrupted(tx, left.id)
+        assert intakes.is_interrupted(tx, made["read"].id), "its reader has left"
 
 
 def test_two_readers_of_a_run_do_not_end_it_for_each_other(ledger: Ledger) -> None:
     """The run can end when the second has read its last line."""
     one, two = Presence(ledger, "reader"), Presence(ledger, "reader")
-    with ledger.writing() as conn:
-        run = runs.create_run(ledger, conn, "r", {"recipe": "longreward", "train": None})
+    with ledger.write() as tx:
+        run = runs.create_run(tx, "r", {"recipe": "longreward", "train": None})
         for each in (one, two):
-            intakes.begin(ledger, conn, run.id, each.id)
-        intakes.end(ledger, conn, run.id, one.id)
-        assert intakes.is_read(ledger, conn, run.id)
-        intakes.end(ledger, conn, run.id, two.id)
-        assert not intakes.is_read(ledger, conn, run.id)
+            intakes.begin(tx, run.id, each.id)
+        intakes.end(tx, run.id, one.id)
+        assert intakes.is_read(tx, run.id)
+        intakes.end(tx, run.id, two.id)
+        assert not intakes.is_read(tx, run.id)
     for each in (one, two):
         each.close()

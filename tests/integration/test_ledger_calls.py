@@ -25,8 +25,8 @@ USAGE = Usage(prompt_tokens=100, completion_tokens=20)
 
 @pytest.fixture
 def run(ledger: Ledger) -> runs.Run:
-    with ledger.writing() as conn:
-        return runs.create_run(ledger, conn, "r", {"recipe": "longreward"}, max_cost=1000, max_tokens=100_000)
+    with ledger.write() as tx:
+        return runs.create_run(tx, "r", {"recipe": "longreward"}, max_cost=1000, max_tokens=100_000)
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def settle(id_: int, cost: int | None = 30) -> Settle:
 
 
 def money(ledger: Ledger) -> tuple[int, int, int, int, int]:
-    with ledger.reading() as conn:
-        row = conn.execute(sa.select(runs_table)).one()
+    with ledger.read() as tx:
+        row = tx.execute(sa.select(runs_table)).one()
     return row.spent_cost, row.reserved_cost, row.spent_tokens, row.reserved_tokens, row.unknown_cost
 
 
@@ -117,8 +117,8 @@ async def test_a_dead_process_s_unsent_call_costs_nothing(
     dead = Presence(ledger, "judge")
     await writer.write(claim(run, dead.id))
     dead.close()
-    with ledger.writing() as conn:
-        assert release_dead_calls(ledger, conn) == 1
+    with ledger.write() as tx:
+        assert release_dead_calls(tx) == 1
     assert money(ledger) == (0, 0, 0, 0, 0)
 
 
@@ -130,14 +130,14 @@ async def test_a_process_that_was_buried_is_forgotten_and_comes_back_with_its_ne
     slow._ended.set()  # no signs of its own for now
     slow._thread.join()
     gone = {"type": "judge", "host": "here", "place": processes.here(), "pid": 2**22 + 1}
-    with ledger.writing() as conn:
-        conn.execute(processes_table.insert().values(id=uuid.uuid4().hex, **gone, started_at=0.0, seen_at=0.0))
-        conn.execute(processes_table.update().where(processes_table.c.id == slow.id).values(pid=2**22 + 1))
-        release_dead_calls(ledger, conn)
-        assert set(conn.execute(sa.select(processes_table.c.id)).scalars()) == {owner}
+    with ledger.write() as tx:
+        tx.execute(processes_table.insert().values(id=uuid.uuid4().hex, **gone, started_at=0.0, seen_at=0.0))
+        tx.execute(processes_table.update().where(processes_table.c.id == slow.id).values(pid=2**22 + 1))
+        release_dead_calls(tx)
+        assert set(tx.execute(sa.select(processes_table.c.id)).scalars()) == {owner}
     slow._give_sign()
-    with ledger.reading() as conn:
-        assert slow.id in {row.id for row in processes.living(ledger, conn)}
+    with ledger.read() as tx:
+        assert slow.id in {row.id for row in processes.living(tx)}
     slow.close()
 
 
@@ -147,9 +147,9 @@ async def test_after_a_sleep_of_the_machine_nobody_is_dead(
     """All signs of life are old then; who was at work goes on, and its calls stay its own."""
     other = Presence(ledger, "judge")
     first = await sent_by(writer, run, other.id)
-    with ledger.writing() as conn:
-        conn.execute(processes_table.update().values(seen_at=ledger.now(conn) - 3600))
-        assert release_dead_calls(ledger, conn) == 0
+    with ledger.write() as tx:
+        tx.execute(processes_table.update().values(seen_at=tx.now() - 3600))
+        assert release_dead_calls(tx) == 0
     assert await writer.write(claim(run, owner)) == Held()
     await writer.write(settle(first.id))
     assert money(ledger) == (30, 0, 120, 0, 0)
@@ -163,13 +163,13 @@ async def test_who_is_silent_while_we_look_is_dead(
     """On another machine after ten seconds of looking; gaps between the looks are ours, and count for nothing."""
     clock, far = [0.0], uuid.uuid4().hex
     monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    with ledger.writing() as conn:
+    with ledger.write() as tx:
         elsewhere = {"id": far, "type": "judge", "host": "far", "place": "far", "pid": 1}
-        conn.execute(processes_table.insert().values(**elsewhere, started_at=0.0, seen_at=0.0))
+        tx.execute(processes_table.insert().values(**elsewhere, started_at=0.0, seen_at=0.0))
         for _ in range(5):
-            said = processes.is_dead(ledger, conn, far)
+            said = processes.is_dead(tx, far)
             clock[0] += step
-        assert far not in {row.id for row in processes.living(ledger, conn)}
+        assert far not in {row.id for row in processes.living(tx)}
     assert said is is_dead
 
 
@@ -206,8 +206,8 @@ async def test_another_run_may_try_what_failed_for_the_first(
     claimed = await writer.write(claim(run, owner))
     await writer.write(Fail(id=claimed.id, owner=owner, error="failed", reason="down", unknown=False))
     assert isinstance(await writer.write(claim(run, owner)), Ended)
-    with ledger.writing() as conn:
-        second = runs.create_run(ledger, conn, "second", {"recipe": "longreward"})
+    with ledger.write() as tx:
+        second = runs.create_run(tx, "second", {"recipe": "longreward"})
     assert await writer.write(claim(second, owner)) == Claimed(id=claimed.id)
 
 
@@ -232,21 +232,21 @@ async def test_the_budget_waits_for_calls_in_flight_and_then_stops_the_run(
     await writer.write(settle(first.id, cost=850))
     with pytest.raises(RunHalted, match="budget"):
         await writer.write(claim(run, owner, "b", cost=200))
-    with ledger.reading() as conn:
-        stopped = runs.get_run(conn, "r")
+    with ledger.read() as tx:
+        stopped = runs.get_run(tx, "r")
     assert (stopped.state, stopped.halt) == ("stopped", "budget")
-    with ledger.writing() as conn, pytest.raises(LrqError, match=r"has spent 0\.0008 already"):
-        runs.set_budget(conn, run.id, max_cost=800, max_tokens=None)
-    with ledger.writing() as conn:
-        runs.set_budget(conn, run.id, max_cost=2000, max_tokens=None)
+    with ledger.write() as tx, pytest.raises(LrqError, match=r"has spent 0\.0008 already"):
+        runs.set_budget(tx, run.id, max_cost=800, max_tokens=None)
+    with ledger.write() as tx:
+        runs.set_budget(tx, run.id, max_cost=2000, max_tokens=None)
     assert isinstance(await writer.write(claim(run, owner, "b", cost=200)), Claimed)
 
 
 async def test_a_halted_run_sends_nothing_more(ledger: Ledger, run: runs.Run, writer: Writer, owner: str) -> None:
     """A call that was claimed before the pause is not sent after it."""
     claimed = await writer.write(claim(run, owner))
-    with ledger.writing() as conn:
-        assert runs.halt(conn, run.id, state="paused", by="user", reason="later")
+    with ledger.write() as tx:
+        assert runs.halt(tx, run.id, state="paused", by="user", reason="later")
     assert await writer.write(Send(id=claimed.id, owner=owner)) is False
     with pytest.raises(RunHalted, match="later"):
         await writer.write(claim(run, owner, "b"))
@@ -258,8 +258,8 @@ def test_two_hundred_keys_asked_for_by_four_writers_are_claimed_once_each(
 ) -> None:
     """Four processes race for the same keys: each key is claimed once and reserved once."""
     free = replace(run, max_cost=None)
-    with ledger.writing() as conn:
-        conn.execute(runs_table.update().values(max_cost=None, max_tokens=None))
+    with ledger.write() as tx:
+        tx.execute(runs_table.update().values(max_cost=None, max_tokens=None))
     claimed: list[str] = []
 
     def ask() -> None:
@@ -280,8 +280,8 @@ def test_two_hundred_keys_asked_for_by_four_writers_are_claimed_once_each(
     for thread in threads:
         thread.join()
     assert sorted(claimed) == sorted(f"k{n}" for n in range(200))
-    with ledger.reading() as conn:
-        assert conn.execute(sa.select(sa.func.count()).select_from(calls)).scalar_one() == 200
+    with ledger.read() as tx:
+        assert tx.execute(sa.select(sa.func.count()).select_from(calls)).scalar_one() == 200
     assert money(ledger)[1] == 200 * 100
     for presence in presences:
         presence.close()

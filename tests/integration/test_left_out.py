@@ -26,8 +26,8 @@ def test_an_item_that_is_left_out_costs_nothing_more(lrq: World) -> None:
     status = lrq.status("items")
     assert (status["state"], status["items"]) == ("done", {"done": 2, "failed": 1})
     assert "item item-01: left out by the user" in lrq("status", "items", "--failed").out
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        asked = set(conn.execute(sa.select(calls.c.item_id)).scalars())
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        asked = set(tx.execute(sa.select(calls.c.item_id)).scalars())
     assert len(asked) == 2
     lrq("resume", "items", "--failed", "--detach")
     assert lrq.status("items")["items"] == {"done": 2, "failed": 1}
@@ -58,5 +58,5 @@ def test_what_cannot_be_left_out_is_said(lrq: World, item: str, state: str, word
         lrq("pause", "items")
     said = lrq("resume", "items", "--skip", item, "--detach", code=2)
     assert words in said.err
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        assert runs.get_run(conn, "items").state == state
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        assert runs.get_run(tx, "items").state == state

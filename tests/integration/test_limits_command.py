@@ -39,9 +39,9 @@ def test_a_limit_is_changed_shown_and_reset(lrq: World, config: Path) -> None:
     assert "3 (set: –)" in changed.out
     assert f"ada: {FAST} rpm 120, concurrency 3 (it sheds load)" in changed.out
     assert STRONG not in changed.out
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        assert limits_by_lane(conn) == {FAST: {"rpm": 120, "concurrency": 3}}
-        (kept,) = latest_changes(conn)
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        assert limits_by_lane(tx) == {FAST: {"rpm": 120, "concurrency": 3}}
+        (kept,) = latest_changes(tx)
     assert (kept.who, kept.what, kept.subject, kept.reason) == ("ada", "limits", FAST, "it sheds load")
     facts = lrq("limits", *settings, "--json").json()
     in_force = {each["name"]: each["in_force"] for each in facts["endpoints"]}
@@ -50,8 +50,8 @@ def test_a_limit_is_changed_shown_and_reset(lrq: World, config: Path) -> None:
     reset = lrq("limits", FAST, "--reset", "--reason", "it is well", *settings, "--json").json()
     assert reset["endpoints"][0]["in_force"] == none
     assert [change["reason"] for change in reset["changes"]] == ["it is well", "it sheds load"]
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        assert limits_by_lane(conn) == {FAST: {}}
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        assert limits_by_lane(tx) == {FAST: {}}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,6 @@ def test_a_limit_is_changed_shown_and_reset(lrq: World, config: Path) -> None:
 def test_what_is_no_change_is_refused(lrq: World, config: Path, words: tuple[object, ...], reason: str) -> None:
     """One line says what to do, and nothing is kept."""
     assert reason in lrq("limits", *words, "--config", config, code=2).err
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        assert limits_by_lane(conn) == {}
-        assert latest_changes(conn) == []
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        assert limits_by_lane(tx) == {}
+        assert latest_changes(tx) == []

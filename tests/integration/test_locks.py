@@ -47,9 +47,9 @@ class Work:
 
     def take(self, *, aggregations: bool, most: int) -> list[Task]:
         with self._lock:
-            with self.ledger.writing() as conn:
-                backlog.start_items(self.ledger, conn, self.run, STEPS, WINDOW)
-                for task in backlog.take_ready(self.ledger, conn, self.run, WINDOW):
+            with self.ledger.write() as tx:
+                backlog.start_items(tx, self.run, STEPS, WINDOW)
+                for task in backlog.take_ready(tx, self.run, WINDOW):
                     if task.queue != "train":
                         self._ready[task.name == "aggregate"].append(task)
             ready = self._ready[aggregations]
@@ -60,8 +60,8 @@ class Work:
         time.sleep(0.01)
         if self.raised:
             return True
-        with self.ledger.reading() as conn:
-            return runs.run_by_id(conn, self.run).open_items == 0
+        with self.ledger.read() as tx:
+            return runs.run_by_id(tx, self.run).open_items == 0
 
 
 def judge(url: str, home: Path, work: Work, owner: str) -> None:
@@ -100,11 +100,11 @@ def aggregate(url: str, home: Path, work: Work) -> None:
     ledger = open_ledger(Settings(home=home, database_url=SecretStr(url)))
     while not work.is_over():
         for task in work.take(aggregations=True, most=1):
-            with ledger.writing() as conn:
+            with ledger.write() as tx:
                 made = [Row(turns=(Turn(prompt=0, chosen=(0, 0), rejected=(0, 1)),))]
-                assert backlog.end_aggregate(ledger, conn, task, [Reward(k=0, value=1.0)], made)
+                assert backlog.end_aggregate(tx, task, [Reward(k=0, value=1.0)], made)
                 time.sleep(BUSY)
-                backlog.advance_run(ledger, conn, task.run, TrainSchedule(every_rows=7))
+                backlog.advance_run(tx, task.run, TrainSchedule(every_rows=7))
     ledger.close()
 
 
@@ -146,20 +146,20 @@ def test_judges_and_aggregators_never_deadlock(url: str, home: Path, monkeypatch
     """A whole run on one row of `runs`: PostgreSQL itself has counted no deadlock, and all sums are right."""
     monkeypatch.setattr(items, "set_rows", partial(_slowly, items.set_rows))
     with_items = open_ledger(Settings(home=home, database_url=SecretStr(url)))
-    with with_items.writing() as conn:
+    with with_items.write() as tx:
         config = {"recipe": "longreward", "train": {"every_rows": 7}}
-        run = runs.create_run(with_items, conn, "r", config, max_cost=10**9).id
+        run = runs.create_run(tx, "r", config, max_cost=10**9).id
         batch = [(n, Item(id=f"i{n}", context="c", question="q"), [(0, "a"), (1, "b")]) for n in range(ITEMS)]
-        items.add_items(with_items, conn, run, batch)
+        items.add_items(tx, run, batch)
     work = Work(with_items, run)
     judges = [lambda owner=f"judge-{n}": judge(url, home, work, owner) for n in range(3)]  # type: ignore[misc]
     at_once(work, *judges, *[lambda: aggregate(url, home, work)] * 4)
-    with with_items.reading() as conn:
+    with with_items.read() as tx:
         bought = ITEMS * len(STEPS) * CALLS
-        assert conn.execute(sa.select(sa.func.count()).select_from(calls)).scalar_one() == bought
-        after = runs.run_by_id(conn, run)
+        assert tx.execute(sa.select(sa.func.count()).select_from(calls)).scalar_one() == bought
+        after = runs.run_by_id(tx, run)
         assert (after.reserved_cost, after.spent_cost, after.open_items) == (0, 5 * bought, 0)
-        assert set(conn.execute(sa.select(items_table.c.state)).scalars()) == {"done"}
-        assert set(conn.execute(sa.select(tasks.c.queue)).scalars()) == {"train"}
+        assert set(tx.execute(sa.select(items_table.c.state)).scalars()) == {"done"}
+        assert set(tx.execute(sa.select(tasks.c.queue)).scalars()) == {"train"}
     with_items.close()
     assert deadlocks(url) == 0

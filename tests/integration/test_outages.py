@@ -15,7 +15,7 @@ from calling import answer, answering, until
 
 from lrq.config import Settings
 from lrq.domain.records import Item
-from lrq.ledger import Ledger, Writer, backlog, open_ledger, runs
+from lrq.ledger import Ledger, Transaction, Writer, backlog, open_ledger, runs
 from lrq.ledger import items as items_
 from lrq.ledger.processes import Presence
 from lrq.ledger.schema import metrics, tasks
@@ -111,11 +111,11 @@ def _hold(path: str, seconds: float) -> None:
 
 def start(ledger: Ledger) -> backlog.Task:
     """A run with one item; its only task, taken."""
-    with ledger.writing() as conn:
-        run = runs.create_run(ledger, conn, "r", {"recipe": "longreward"})
-        items_.add_items(ledger, conn, run.id, [(1, Item(id="i", context="c", question="q"), [(0, "a")])])
-        backlog.start_items(ledger, conn, run.id, {"helpfulness": "judge.helpfulness"}, ONE)
-        (task,) = backlog.take_ready(ledger, conn, run.id, ONE)
+    with ledger.write() as tx:
+        run = runs.create_run(tx, "r", {"recipe": "longreward"})
+        items_.add_items(tx, run.id, [(1, Item(id="i", context="c", question="q"), [(0, "a")])])
+        backlog.start_items(tx, run.id, {"helpfulness": "judge.helpfulness"}, ONE)
+        (task,) = backlog.take_ready(tx, run.id, ONE)
     return task
 
 
@@ -136,10 +136,10 @@ def test_a_task_that_met_an_outage_goes_back_and_is_no_failure(
     try:
         for delivery in range(1, 5):
             tasks_.work(task.id, delivery)
-            with ledger.writing() as conn:
-                row = conn.execute(sa.select(tasks)).one()
+            with ledger.write() as tx:
+                row = tx.execute(sa.select(tasks)).one()
                 assert (row.state, row.owner, row.failures, row.delivery) == ("ready", "", 0, delivery)
-                backlog.take_ready(ledger, conn, task.run, ONE)
+                backlog.take_ready(tx, task.run, ONE)
     finally:
         writer.close()
         presence.close()
@@ -149,36 +149,36 @@ def test_figures_of_a_training_wait_for_the_database(ledger: Ledger, monkeypatch
     """Of three steps the second meets an outage: the training goes on, and all three are kept."""
     task = start(ledger)
     outage = iter([False, True, False])
-    taken = ledger.writing
+    taken = ledger.write
 
     @contextmanager
-    def writing() -> Iterator[sa.Connection]:
-        with taken() as conn:
+    def write() -> Iterator[Transaction]:
+        with taken() as tx:
             if next(outage):
                 raise sa.exc.OperationalError("INSERT", {}, Exception("the server is gone"))
-            yield conn
+            yield tx
 
     def run(_folder: object, *, on_metric: Any, cancel: object) -> Result:
         for step in (1, 2, 3):
             on_metric({"step": step, "loss": 0.5})
         return Result(state="done")
 
-    monkeypatch.setattr(ledger, "writing", writing)
+    monkeypatch.setattr(ledger, "write", write)
     monkeypatch.setattr(launch, "run", run)
     held: Any = type("Held", (), {"ledger": ledger})()
     assert trainer._follow(held, replace(task, name="train.0"), None).state == "done"  # type: ignore[arg-type]
-    with ledger.reading() as conn:
-        assert conn.execute(sa.select(metrics.c.step).order_by(metrics.c.step)).scalars().all() == [1, 2, 3]
+    with ledger.read() as tx:
+        assert tx.execute(sa.select(metrics.c.step).order_by(metrics.c.step)).scalars().all() == [1, 2, 3]
 
 
 def test_what_a_vanished_client_holds_is_free_again(postgres_url: str) -> None:
     """PostgreSQL ends a transaction of which nothing is heard; no read leaves one open."""
     opened = open_ledger(Settings(database_url=postgres_url), create=True)
-    with opened.writing() as conn:
-        assert conn.execute(sa.text("SHOW idle_in_transaction_session_timeout")).scalar() == "1min"
-    with opened.reading() as conn:
-        conn.execute(sa.text("SELECT 1"))
+    with opened.write() as tx:
+        assert tx.execute(sa.text("SHOW idle_in_transaction_session_timeout")).scalar() == "1min"
+    with opened.read() as tx:
+        tx.execute(sa.text("SELECT 1"))
         state = sa.text("SELECT state FROM pg_stat_activity WHERE pid = pg_backend_pid()")
-        assert conn.connection.dbapi_connection.autocommit  # type: ignore[union-attr]
-        assert conn.execute(state).scalar() == "active"
+        assert tx.connection.connection.dbapi_connection.autocommit  # type: ignore[union-attr]
+        assert tx.execute(state).scalar() == "active"
     opened.close()

@@ -47,9 +47,9 @@ def test_a_recipe_that_has_changed_is_for_a_fork(lrq: World) -> None:
     refused = lrq("enqueue", talks, "--no-train", "--recipe", f"{file}:WIT", code=2)
     assert "run 'talks' is frozen with other settings: code" in refused.err
     lrq("resume", "talks", "--failed", "--detach")
-    with lrq.ledger() as ledger, ledger.writing() as conn:
-        conn.execute(items.update().where(items.c.key == "talk-1").values(state="unjudged"))
-        conn.execute(runs.update().values(state="active", open_items=1))
+    with lrq.ledger() as ledger, ledger.write() as tx:
+        tx.execute(items.update().where(items.c.key == "talk-1").values(state="unjudged"))
+        tx.execute(runs.update().values(state="active", open_items=1))
     lrq.work("talks")
     state = lrq.status("talks")
     assert state["state"] == "paused"

@@ -21,18 +21,18 @@ def ledger(request: pytest.FixtureRequest, home: Path) -> Iterator[Ledger]:
 
 def add(ledger: Ledger, run: int, *rows: dict[str, Any]) -> None:
     """Add calls that were settled as many seconds ago as `ago` says."""
-    with ledger.writing() as conn:
-        now = ledger.now(conn)
-        taken = len(conn.execute(calls.select()).all())
+    with ledger.write() as tx:
+        now = tx.now()
+        taken = len(tx.execute(calls.select()).all())
         known = {"run_id": run, "role": "judge", "endpoint": "e", "model": "m", "owner": "o", "claimed_at": now}
         for number, row in enumerate(rows, taken):
             values = {"state": "done", "deliveries": 1, "key": f"key-{number}", **known, **row}
-            conn.execute(calls.insert().values(settled_at=now - values.pop("ago", 30.0), **values))
+            tx.execute(calls.insert().values(settled_at=now - values.pop("ago", 30.0), **values))
 
 
 def new_run(ledger: Ledger, name: str) -> int:
-    with ledger.writing() as conn:
-        return create_run(ledger, conn, name, {"recipe": "longreward"}).id
+    with ledger.write() as tx:
+        return create_run(tx, name, {"recipe": "longreward"}).id
 
 
 def test_latency_rate_and_errors_are_those_of_the_run(ledger: Ledger) -> None:
@@ -42,8 +42,8 @@ def test_latency_rate_and_errors_are_those_of_the_run(ledger: Ledger) -> None:
     add(ledger, run, {"latency_ms": 1900, "attempt": 1}, {"latency_ms": 2000, "deliveries": 3})
     add(ledger, run, {"state": "failed", "error": "refused", "reason": "HTTP 400: no"}, {"state": "unknown"})
     add(ledger, other, {"latency_ms": 90_000, "attempt": 2})
-    with ledger.reading() as conn:
-        found = pace_of(ledger, conn, run)
+    with ledger.read() as tx:
+        found = pace_of(tx, run)
     assert (found.calls, found.latency_p50, found.latency_p95) == (22, 1.1, 2.0)
     assert (found.reasks, found.resent) == (1, 2)
     assert found.errors == {"refused (HTTP 400)": 1, "unknown": 1}
@@ -55,13 +55,13 @@ def test_only_the_newest_calls_are_looked_at(ledger: Ledger, monkeypatch: pytest
     monkeypatch.setattr(pace, "NEWEST", 3)
     run = new_run(ledger, "a")
     add(ledger, run, *({"latency_ms": 1000 * n, "ago": 500.0} for n in range(1, 6)))
-    with ledger.reading() as conn:
-        found = pace_of(ledger, conn, run)
+    with ledger.read() as tx:
+        found = pace_of(tx, run)
     assert (found.calls, found.latency_p50, found.latency_p95, found.per_second) == (3, 4.0, 5.0, None)
 
 
 def test_a_run_without_calls_has_no_pace(ledger: Ledger) -> None:
     """Nothing is made up."""
     run = new_run(ledger, "a")
-    with ledger.reading() as conn:
-        assert pace_of(ledger, conn, run) == pace.Pace()
+    with ledger.read() as tx:
+        assert pace_of(tx, run) == pace.Pace()

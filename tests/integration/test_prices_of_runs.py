@@ -45,8 +45,8 @@ def test_a_cap_holds_where_only_the_run_knows_the_price(lrq: World) -> None:
 def test_a_capped_run_that_no_worker_can_price_is_paused(lrq: World) -> None:
     """Told by nobody: not a call is made, and the reason says what to do."""
     enqueue(lrq, "--price", "1,2", "--max-cost", "5")
-    with lrq.ledger() as ledger, ledger.writing() as conn:
-        conn.exec_driver_sql("UPDATE runs SET config = replace(config, '\"prices\"', '\"others\"')")
+    with lrq.ledger() as ledger, ledger.write() as tx:
+        tx.connection.exec_driver_sql("UPDATE runs SET config = replace(config, '\"prices\"', '\"others\"')")
     lrq.work("items")
     paused = lrq.status("items")
     assert paused["state"] == "paused"

@@ -51,8 +51,8 @@ async def ask_at_once(ledger: Ledger, redis_url: str, settings: Settings, texts:
         common = {"role": "judge", "endpoint": "default", "model": "m", "max_tokens": 64}
         calls = [Call(messages=({"role": "user", "content": text},), **common) for text in texts]  # type: ignore[arg-type]
         await asyncio.gather(*(bench.caller.call(call, purpose) for call in calls))
-        with ledger.reading() as conn:
-            (row,) = runs_.usage_of(conn, bench.run)
+        with ledger.read() as tx:
+            (row,) = runs_.usage_of(tx, bench.run)
         return row
 
 

@@ -70,13 +70,13 @@ def test_workers_that_run_learn_of_a_judge_named_later(lrq: World, monkeypatch: 
 def turn(lrq: World) -> int:
     """What a feeder and running workers would do; how many tasks."""
     with lrq.ledger() as ledger:
-        with ledger.writing() as conn:
-            run = runs_.get_run(conn, "items")
+        with ledger.write() as tx:
+            run = runs_.get_run(tx, "items")
             if run.state != "active":
                 return 0
-            backlog.requeue_all(conn, run.id)  # what the command has sent itself
-            backlog.start_items(ledger, conn, run.id, load_run_config(run.recipe, run.config).steps, WINDOW)
-            taken = backlog.take_ready(ledger, conn, run.id, WINDOW)
+            backlog.requeue_all(tx, run.id)  # what the command has sent itself
+            backlog.start_items(tx, run.id, load_run_config(run.recipe, run.config).steps, WINDOW)
+            taken = backlog.take_ready(tx, run.id, WINDOW)
         for task in taken:
             tasks.work(task.id, task.delivery)
         return len(taken)

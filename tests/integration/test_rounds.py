@@ -66,8 +66,8 @@ def enqueue(lrq: World, trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -
 
 
 def select(lrq: World, query: sa.Select[Any]) -> list[Any]:
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        return list(conn.execute(query))
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        return list(tx.execute(query))
 
 
 def test_a_round_samples_and_trains_the_model_of_the_one_before(
@@ -185,9 +185,9 @@ def test_pairs_that_a_repair_makes_in_an_earlier_round_are_named(
     facts = enqueue([{**line, "id": f"i{n}"} for n, line in enumerate(journals(5, 3))], "--recipe", "sppo")
     assert [one["untrained"] for one in facts["rounds"]] == [0, 0, 0]
     first = sa.select(items.c.id).where(items.c.key == "i0").scalar_subquery()
-    with lrq.ledger() as ledger, ledger.writing() as conn:  # as if the judge had not been readable
-        conn.execute(rows.delete().where(rows.c.item_id == first))
-        conn.execute(scores.update().where(scores.c.item_id == first).values(state="unscored", value=None, reason="?"))
+    with lrq.ledger() as ledger, ledger.write() as tx:  # as if the judge had not been readable
+        tx.execute(rows.delete().where(rows.c.item_id == first))
+        tx.execute(scores.update().where(scores.c.item_id == first).values(state="unscored", value=None, reason="?"))
     count = len(trainings.jobs)
     lrq("resume", "r", "--failed", "--detach")
     lrq.work("r")

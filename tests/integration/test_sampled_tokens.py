@@ -46,8 +46,8 @@ def lines(count: int) -> list[dict[str, Any]]:
 def drawn(world: World) -> dict[tuple[str, int], sa.Row[Any]]:
     """All responses as the ledger has them, by item and k."""
     query = sa.select(schema.items.c.key, schema.responses).join(schema.items)
-    with world.ledger() as ledger, ledger.reading() as conn:
-        return {(row.key, row.k): row for row in conn.execute(query)}
+    with world.ledger() as ledger, ledger.read() as tx:
+        return {(row.key, row.k): row for row in tx.execute(query)}
 
 
 def test_rows_have_the_tokens_that_the_policy_drew(sampled: World, policy: Path) -> None:
@@ -79,12 +79,12 @@ def test_rows_have_the_tokens_that_the_policy_drew(sampled: World, policy: Path)
 def test_a_prompt_that_is_rendered_otherwise_today_gives_no_tokens(sampled: World, policy: Path) -> None:
     """The hash of what was sampled decides: the row falls back to its messages."""
     sampled.run(sampled.write("other", lines(3)), *LIMIT, "--set", "sample.max_new_tokens=64")
-    with sampled.ledger() as ledger, ledger.writing() as conn:
-        for row in conn.execute(sa.select(schema.prompts)).all():
+    with sampled.ledger() as ledger, ledger.write() as tx:
+        for row in tx.execute(sa.select(schema.prompts)).all():
             body = json.loads(row.body)
             body["rendering"]["ids_hash"] = ids_hash([1, 2, 3])
             where = schema.prompts.c.item_id == row.item_id
-            conn.execute(schema.prompts.update().where(where).values(body=json.dumps(body)))
+            tx.execute(schema.prompts.update().where(where).values(body=json.dumps(body)))
     rows = [json.loads(line) for line in sampled("export", "other").out.splitlines()]
     assert rows
     assert all("prompt_ids" not in row and row["chosen"][0]["content"] for row in rows)
@@ -102,8 +102,8 @@ def test_cut_responses_are_counted_and_never_chosen(sampled: World) -> None:
     assert said in sampled("report", "cut").out
     assert "cut by max_new_tokens" in sampled("show", "cut:0").out
     ends = {(row.key, row.k): row.finish for row in drawn(sampled).values()}
-    with sampled.ledger() as ledger, ledger.reading() as conn:
-        stored = conn.execute(sa.select(schema.rows, schema.items.c.key).join(schema.items)).all()
+    with sampled.ledger() as ledger, ledger.read() as tx:
+        stored = tx.execute(sa.select(schema.rows, schema.items.c.key).join(schema.items)).all()
     chosen = [(row.key, items_.read_row(row).turns[0].chosen[1]) for row in stored]
     assert all(ends[response] == "stop" for response in chosen)
     allowed = sampled.run(file, *short, "--name", "allowed", "--set", "sample.choose_cut=true")

@@ -141,8 +141,8 @@ class Place:
 
     def state(self, run: str) -> str:
         ledger = open_ledger(Settings(home=self.folder / "home"))
-        with ledger.reading() as conn:
-            found = runs.get_run(conn, run).state
+        with ledger.read() as tx:
+            found = runs.get_run(tx, run).state
         ledger.close()
         return found
 
@@ -256,8 +256,8 @@ def test_a_ledger_with_a_password_in_its_url_does_not_tell_it(postgres_url: str,
     url = postgres_url.replace("lrq@", f"lrq:{DATABASE_PASSWORD}@")
     settings = Settings(home=home, database_url=url)  # type: ignore[arg-type]
     ledger = open_ledger(settings, create=True)
-    with ledger.writing() as conn:
-        runs.create_run(ledger, conn, "r", {"recipe": "longreward", "train": None})
+    with ledger.write() as tx:
+        runs.create_run(tx, "r", {"recipe": "longreward", "train": None})
     assert leaks(f"{ledger.engine!r} {ledger.engine.url} {settings!r}") == set()
     ledger.close()
     place = Place(home, LRQ_DATABASE_URL=url)

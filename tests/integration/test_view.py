@@ -29,31 +29,31 @@ from lrq.view.server import serve
 @pytest.fixture
 def run(ledger: Ledger) -> runs_.Run:
     """Four items of three responses; the rewards of item n are 0, n and 2n, and one item failed."""
-    with ledger.writing() as conn:
-        run = runs_.create_run(ledger, conn, "r", {"recipe": "longreward", "settings": {}})
+    with ledger.write() as tx:
+        run = runs_.create_run(tx, "r", {"recipe": "longreward", "settings": {}})
         lines = [(n, Item(id=f"i{n}", context="abcdefgh", question=f"Número {n}\n“x”"), []) for n in range(1, 6)]
-        items_.add_items(ledger, conn, run.id, lines)
+        items_.add_items(tx, run.id, lines)
         for n in range(1, 5):
-            id_ = items_.find_items(conn, f"i{n}", run.id)[0].id
+            id_ = items_.find_items(tx, f"i{n}", run.id)[0].id
             sampled = [{"k": k, "text": "x" * (k + 1), "reason": "", "tokens": 1, "finish": "stop"} for k in range(3)]
-            items_.add_responses(ledger, conn, id_, 0, 0, sampled)
+            items_.add_responses(tx, id_, 0, 0, sampled)
             shared = {"extraction": [{"chunk": [2, 4], "calls": []}]}
             scores = [
                 Score(dimension=d, k=k, value=float(n * k), evidence=shared) for d in ("a", "b") for k in range(3)
             ]
             scores.append(Score(dimension="c", k=0, state="unscored", reason="no mark %"))
-            items_.add_scores(ledger, conn, [(id_, 0, score) for score in scores])
-            items_.set_rewards(conn, id_, 0, [Reward(k=k, value=float(n * k)) for k in range(3)])
+            items_.add_scores(tx, [(id_, 0, score) for score in scores])
+            items_.set_rewards(tx, id_, 0, [Reward(k=k, value=float(n * k)) for k in range(3)])
             row = Row(turns=(Turn(prompt=0, chosen=(0, 2), rejected=(0, 0)),), margin=2.0 * n)
-            items_.set_rows(conn, run.id, id_, 0, [row])
+            items_.set_rows(tx, run.id, id_, 0, [row])
         failed = items_table.update().where(items_table.c.key == "i5")
-        conn.execute(failed.values(state="failed", reason="too long"))
+        tx.execute(failed.values(state="failed", reason="too long"))
     return run
 
 
 def _keys(ledger: Ledger, run: runs_.Run, **query: Any) -> list[str]:
-    with ledger.reading() as conn:
-        return [item["id"] for item in list_items(conn, run, ItemQuery(**query))["items"]]
+    with ledger.read() as tx:
+        return [item["id"] for item in list_items(tx, run, ItemQuery(**query))["items"]]
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_items_are_found_by_the_database(
 
 def test_an_item_of_the_list_has_its_figures(ledger: Ledger, run: runs_.Run) -> None:
     """Item 2: rewards 0, 2 and 4; both dimensions equal; one unscored."""
-    with ledger.reading() as conn:
-        item = list_items(conn, run, ItemQuery(text="i2"))["items"][0]
+    with ledger.read() as tx:
+        item = list_items(tx, run, ItemQuery(text="i2"))["items"][0]
     assert (item["reward"], item["best"], item["worst"], item["margin"]) == (2.0, 4.0, 0.0, 4.0)
     assert (item["disagreement"], item["unscored"], item["responses"]) == (0.0, 1, 3)
     assert item["dimensions"] == {"a": 2.0, "b": 2.0, "c": None}
@@ -112,16 +112,16 @@ def test_charts_by_hand(ledger: Ledger, run: runs_.Run) -> None:
 
 def test_a_large_run_is_sampled_evenly(ledger: Ledger, run: runs_.Run) -> None:
     """Two of five items: the first, and one from the middle."""
-    with ledger.reading() as conn:
-        ids, of = sample_items(conn, run, 2)
-        first = items_.item_ids(conn, run.id)
+    with ledger.read() as tx:
+        ids, of = sample_items(tx, run, 2)
+        first = items_.item_ids(tx, run.id)
     assert (ids, of) == ([first[0], first[2]], 5)
 
 
 def test_what_scores_share_stands_once(ledger: Ledger, run: runs_.Run) -> None:
     """An extraction that each response's score names belongs to the item; its span has its text."""
-    with ledger.reading() as conn:
-        id_ = items_.item_ids(conn, run.id)[0]
+    with ledger.read() as tx:
+        id_ = items_.item_ids(tx, run.id)[0]
     item = view_item(ledger, id_)
     assert {one["dimension"] for one in item["shared"]} == {"a", "b"}
     assert item["shared"][0]["evidence"] == {"extraction": [{"chunk": [2, 4], "calls": []}]}
@@ -224,11 +224,11 @@ def test_the_command_prints_the_link_and_ends_in_order(ledger_settings: Settings
 
 async def test_an_item_leads_to_its_tasks_in_flower(ledger: Ledger, run: runs_.Run) -> None:
     """To those at work, where `flower_url` says where Flower is."""
-    with ledger.writing() as conn:
-        id_ = items_.find_items(conn, "i2", run.id)[0].id
+    with ledger.write() as tx:
+        id_ = items_.find_items(tx, "i2", run.id)[0].id
         task = {"run_id": run.id, "item_id": id_, "queue": "judge.a", "delivery": 2}
-        made = conn.execute(tasks.insert().values(**task, name="a", state="running"))
-        conn.execute(tasks.insert().values(**task, name="b", state="ready"))
+        made = tx.execute(tasks.insert().values(**task, name="a", state="running"))
+        tx.execute(tasks.insert().values(**task, name="b", state="ready"))
         number = made.inserted_primary_key[0]
     jar = aiohttp.CookieJar(unsafe=True)  # cookies of an address
     async with serve(ledger, flower="http://localhost:5555") as url, aiohttp.ClientSession(cookie_jar=jar) as session:

@@ -125,10 +125,10 @@ def test_a_run_with_votes_buys_each_verdict_so_often_and_material_once(lrq: Worl
     assert thrice["extraction"] == thrice["statements"] == 0  # known from the run without votes
     for kind in ("helpfulness", "logicality", "completeness", "support"):
         assert thrice[kind] == 2 * once[kind]  # and so is the first of three votes
-    with lrq.ledger() as ledger, ledger.reading() as conn:
-        run = runs_.get_run(conn, "voted")
-        draws = conn.execute(sa.select(calls.c.draw).where(calls.c.run_id == run.id).distinct()).scalars().all()
-        scores = [one for id_ in items_.item_ids(conn, run.id) for one in items_.load_scores(conn, id_, 0)]
+    with lrq.ledger() as ledger, ledger.read() as tx:
+        run = runs_.get_run(tx, "voted")
+        draws = tx.execute(sa.select(calls.c.draw).where(calls.c.run_id == run.id).distinct()).scalars().all()
+        scores = [one for id_ in items_.item_ids(tx, run.id) for one in items_.load_scores(tx, id_, 0)]
     assert sorted(draws) == [1000, 2000]
     assert all(
         len(one.evidence["votes"]) == 3 and one.evidence["spread"] >= 0 for one in scores if one.value is not None

@@ -177,13 +177,13 @@ def test_a_judge_that_writes_alone_wants_no_policy(lrq: World) -> None:
     lrq("enqueue", path, "--recipe", "evalyaks-1", "--no-train", "--name", "r")
     settings = load_settings()
     with lrq.ledger() as ledger:
-        with ledger.reading() as conn:
-            run = get_run(conn, "r")
+        with ledger.read() as tx:
+            run = get_run(tx, "r")
         check_able(ledger, settings, run, ["judge", "aggregator", "sampler"])
         plain = lrq.write("asked", [{"id": "b", "question": "Why?", "context": "So."}])
         lrq("enqueue", plain, "--no-train", "--name", "p")
-        with ledger.reading() as conn:
-            run = get_run(conn, "p")
+        with ledger.read() as tx:
+            run = get_run(tx, "p")
         with pytest.raises(LrqError, match="no policy is named"):
             check_able(ledger, settings, run, ["judge", "aggregator", "sampler"])
 
