@@ -38,7 +38,10 @@ class Agreement:
 
 
 def category(reference: Scores, predicted: Scores) -> Category:
-    """Return the first that holds: all criteria equal; one at least; all within 1 and in one direction; none of it."""
+    """Return the category of an item's `predicted` scores, each a whole number, against its `reference` scores.
+
+    The first that holds: all criteria equal; one at least; all within 1 and in one direction; none of it.
+    """
     deviations = [b - a for a, b in zip(reference, predicted, strict=True)]
     if not any(deviations):
         return "accurate"
@@ -70,30 +73,29 @@ def _rate(pair: _Pair) -> tuple[Category, int]:
 def _compare_counted(pairs: Mapping[_Pair, int]) -> Agreement:
     """Compare items of which equal ones are counted."""
     counts: Counter[Category] = Counter()
+    columns = [Counter[tuple[int, int]]() for _ in next(iter(pairs))[0]]  # by criterion
     deviation = 0
     for pair, count in pairs.items():
         name, sum_of_deviations = _rate(pair)
         counts[name] += count
         deviation += count * sum_of_deviations
-    items, criteria = sum(pairs.values()), len(next(iter(pairs))[0])
+        for column, scores in zip(columns, zip(*pair, strict=True), strict=True):
+            column[scores] += count
+    items, criteria = sum(pairs.values()), len(columns)
     return Agreement(
         items=items,
         counts={name: counts[name] for name in CATEGORIES},
         variation=deviation / (criteria * items),
-        kappa=[_kappa(_column(pairs, index)) for index in range(criteria)],
+        kappa=[_kappa(column) for column in columns],
     )
 
 
-def _column(pairs: Mapping[_Pair, int], at: int) -> Mapping[tuple[int, int], int]:
-    """Return the pairs of scores of one criterion, counted."""
-    column = Counter[tuple[int, int]]()
-    for (reference, predicted), count in pairs.items():
-        column[reference[at], predicted[at]] += count
-    return column
-
-
 def quadratic_kappa(references: Sequence[int], predictions: Sequence[int]) -> float:
-    """Return Cohen's kappa with quadratic weights: 1 − Σ w·observed / Σ w·expected; 1.0 where both are one constant."""
+    """Return Cohen's kappa with quadratic weights, in [−1, 1], of the scores of one criterion, item by item.
+
+    1 − Σ w·observed / Σ w·expected; 1.0 where both are one constant. Raises ValueError where `references` and
+    `predictions` are not as many.
+    """
     return _kappa(Counter(zip(references, predictions, strict=True)))
 
 
@@ -112,21 +114,21 @@ def _kappa(pairs: Mapping[tuple[int, int], int]) -> float:
 def best_constant(references: Sequence[Scores], scale: Sequence[int]) -> tuple[tuple[int, ...], Agreement]:
     """Return the scores that a judge who always says the same would say best, and how far they agree.
 
-    Best by acceptable accuracy, then by accurate ones, then by the smaller variation. Where there are more than 10,000
-    combinations, a constant has the same score for every criterion.
+    Best by acceptable accuracy, then by accurate ones, then by the smaller variation. `scale` lists the scores that
+    there are. Where they have more than 10,000 combinations, a constant has the same score for every criterion.
     """
     counts = Counter(map(tuple, references))
     criteria = len(references[0])
     is_small = len(scale) ** criteria <= _MOST_CONSTANTS
     candidates = product(scale, repeat=criteria) if is_small else ((score,) * criteria for score in scale)
-    rated = [(one, _compare_counted({(each, one): n for each, n in counts.items()})) for one in candidates]
-    return max(rated, key=lambda one: (one[1].acceptable, one[1].accurate, -one[1].variation))
+    rated = [(scores, _compare_counted({(item, scores): n for item, n in counts.items()})) for scores in candidates]
+    return max(rated, key=lambda pair: (pair[1].acceptable, pair[1].accurate, -pair[1].variation))
 
 
 def bootstrap_intervals(
     references: Sequence[Scores], predictions: Sequence[Scores], *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """Return 95 % intervals over items drawn again with replacement (Efron 1979, percentiles).
+    """Return 95 % intervals (low, high) over items drawn `resamples` times with replacement (Efron 1979, percentiles).
 
     `accurate`, `acceptable` and `variation` have one each, `kappa` has one for each criterion.
     """
@@ -151,7 +153,10 @@ def _percentiles(values: Sequence[float]) -> tuple[float, float]:
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927): honest for few trials and for shares near 0 and 1."""
+    """Return the 95 % interval (low, high) of the share `successes` / `count` (Wilson 1927).
+
+    It is honest for few trials and for shares near 0 and 1. `count` is at least 1.
+    """
     z = 1.959964
     share, square = successes / count, z * z / count
     middle = (share + square / 2) / (1 + square)

@@ -11,7 +11,7 @@ from typing import Any
 from lrq.domain.comparison import agreement, spearman
 from lrq.domain.pairing import DECIMALS
 
-Place = tuple[int, int, int]  # (item, prompt, k): a response
+ResponseKey = tuple[int, int, int]  # (item, prompt, k): a response
 _FEW = 3  # responses of a prompt that a rank correlation needs
 
 
@@ -30,7 +30,7 @@ class Figure:
 class Judged:
     """What led to a score."""
 
-    place: Place
+    response: ResponseKey
     dimension: str
     evidence: Mapping[str, Any]
 
@@ -52,7 +52,11 @@ CHECKS: Mapping[str, tuple[str, float, float, str]] = {
 
 
 def figure(check: str, of: str, value: float | None, count: int, *, low: float | None = None) -> Figure:
-    """Return a figure with its doubt; `low` is the lower end of its interval, where that is what is judged by."""
+    """Return a figure of the check `check`, with its doubt, `value` rounded to four decimals.
+
+    `of` is a dimension, a kind of call or "reward", `count` what the value is made of. Where `low` is given, the lower
+    end of the value's interval, the doubt is judged by it in place of the value.
+    """
     _, least, most, doubt = CHECKS[check]
     is_fine = value is None or (least <= value <= most if low is None else low > least)
     rounded = None if value is None else round(value, 4)
@@ -60,13 +64,13 @@ def figure(check: str, of: str, value: float | None, count: int, *, low: float |
 
 
 def share(check: str, of: str, part: float, count: int) -> Figure:
-    """Return a share as a figure; of nothing there is none."""
+    """Return the share `part` / `count` as a figure; its value is None where `count` is 0."""
     return figure(check, of, part / count if count else None, count)
 
 
-def separation(name: str, values: Mapping[Place, float]) -> list[Figure]:
-    """Return how far a dimension, or the reward, tells responses apart."""
-    groups = list(_by_prompt({place: round(value, DECIMALS) for place, value in values.items()}).values())
+def separation(name: str, values: Mapping[ResponseKey, float]) -> list[Figure]:
+    """Return how far the `values` of the dimension `name`, or of "reward", tell the responses of a prompt apart."""
+    groups = list(_by_prompt({key: round(value, DECIMALS) for key, value in values.items()}).values())
     pairs = sum(comb(len(group), 2) for group in groups)
     tied = sum(comb(number, 2) for group in groups for number in Counter(group.values()).values())
     counts = Counter(value for group in groups for value in group.values())
@@ -76,57 +80,61 @@ def separation(name: str, values: Mapping[Place, float]) -> list[Figure]:
     ]
 
 
-def against_length(rewarded: Mapping[Place, float], lengths: Mapping[Place, float]) -> Figure:
-    """Return how rewards rank with the characters of responses."""
-    groups = _by_prompt({place: value for place, value in rewarded.items() if place in lengths}).values()
-    ranks = [
-        spearman(list(group.values()), [lengths[place] for place in group]) for group in groups if len(group) >= _FEW
-    ]
-    known = [rank for rank in ranks if rank is not None]
-    return figure("reward against length", "reward", fmean(known) if known else None, len(known))
+def against_length(rewarded: Mapping[ResponseKey, float], lengths: Mapping[ResponseKey, float]) -> Figure:
+    """Return Spearman's correlation of rewards with lengths in characters, the mean over prompts of three responses.
+
+    Responses without an entry in `lengths` are left out.
+    """
+    groups = _by_prompt({key: value for key, value in rewarded.items() if key in lengths}).values()
+    ranks = [spearman(list(group.values()), [lengths[key] for key in group]) for group in groups if len(group) >= _FEW]
+    correlations = [rank for rank in ranks if rank is not None]
+    mean = fmean(correlations) if correlations else None
+    return figure("reward against length", "reward", mean, len(correlations))
 
 
 def position_figures(judged: Iterable[Judged]) -> list[Figure]:
     """Return what the order of two texts did to their comparison; nothing where none were compared."""
     # All scores of a prompt keep the same comparisons.
-    tournaments = {(each.dimension, each.place[:2]): compared_pairs(each.evidence) for each in judged}
+    tournaments = {(score.dimension, score.response[:2]): compared_pairs(score.evidence) for score in judged}
     figures = []
     for name in sorted({name for (name, _), results in tournaments.items() if results}):
         matches = [results for (dimension, _), results in tournaments.items() if dimension == name]
-        both = [
-            (results[a, b], results[b, a]) for results in matches for a, b in results if a < b and (b, a) in results
-        ]
+        sums = [results[a, b] + results[b, a] for results in matches for a, b in results if a < b and (b, a) in results]
         first = [result for results in matches for result in results.values()]
-        figures.append(share("orders that disagree", name, sum(a + b != 1 for a, b in both), len(both)))
+        figures.append(share("orders that disagree", name, sum(total != 1 for total in sums), len(sums)))
         figures.append(share("first preferred", name, sum(first), len(first)))
     return figures
 
 
 def compared_pairs(evidence: Mapping[str, Any]) -> dict[tuple[int, int], float]:
-    """Return the result for the text shown first, by the places of both; of a preference model by its logit's sign."""
+    """Return the results of a tournament: (a, b) → 1 where a, shown first, beat b, 0 where it lost, ½ for a tie.
+
+    `evidence` is a score's; a preference model's results are the signs of its logits.
+    """
     if logits := evidence.get("logits"):
         cells = permutations(range(len(logits)), 2)
         return {(a, b): 0.5 if logits[a][b] == 0 else float(logits[a][b] > 0) for a, b in cells}
-    records = (one for one in evidence.get("comparisons", ()) if one.get("value") is not None)
-    return {tuple(one["order"]): one["value"] for one in records}
+    records = (record for record in evidence.get("comparisons", ()) if record.get("value") is not None)
+    return {tuple(record["order"]): record["value"] for record in records}
 
 
 def vote_figures(judged: Iterable[Judged]) -> list[Figure]:
     """Return how far several votes on one score agree; nothing where there is one vote each."""
     sides: dict[str, tuple[dict[Any, float], dict[Any, float]]] = defaultdict(lambda: ({}, {}))
-    for each in judged:
-        votes = [vote["value"] for vote in each.evidence.get("votes", ())]
-        for (a, one), (b, other) in combinations(enumerate(votes), 2):
-            if one is not None and other is not None:
-                item, prompt, k = each.place  # orders are compared between the same two votes
-                for side, value in zip(sides[each.dimension], (one, other), strict=True):
-                    side[f"{item} {a} {b}", prompt, k] = value
-    compared = {name: agreement(*both) for name, both in sorted(sides.items())}
-    return [figure("votes in one order", name, one.same_order, one.pairs) for name, one in compared.items()]
+    for score in judged:
+        item, prompt, k = score.response
+        votes = [vote["value"] for vote in score.evidence.get("votes", ())]
+        for (a, first), (b, second) in combinations(enumerate(votes), 2):
+            if first is not None and second is not None:
+                key = (f"{item} {a} {b}", prompt, k)  # orders are compared between the same two votes
+                for side, value in zip(sides[score.dimension], (first, second), strict=True):
+                    side[key] = value
+    agreements = [(name, agreement(*votes)) for name, votes in sorted(sides.items())]
+    return [figure("votes in one order", name, pairs.same_order, pairs.pairs) for name, pairs in agreements]
 
 
-def _by_prompt(values: Mapping[Place, float]) -> dict[tuple[int, int], dict[Place, float]]:
-    groups: dict[tuple[int, int], dict[Place, float]] = defaultdict(dict)
-    for place, value in values.items():
-        groups[place[:2]][place] = value
+def _by_prompt(values: Mapping[ResponseKey, float]) -> dict[tuple[int, int], dict[ResponseKey, float]]:
+    groups: dict[tuple[int, int], dict[ResponseKey, float]] = defaultdict(dict)
+    for key, value in values.items():
+        groups[key[:2]][key] = value
     return groups

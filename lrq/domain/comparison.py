@@ -24,11 +24,14 @@ class Agreement:
 
 
 def agreement(first: Values, other: Values) -> Agreement:
+    """Compare the responses that both `first` and `other` have a value for; without any, all but `count` is None."""
     common = sorted(first.keys() & other.keys())
     if not common:
         return Agreement(count=0)
     xs, ys = [first[name] for name in common], [other[name] for name in common]
-    same = _orders(common, xs, ys)
+    prompts = groupby(zip(common, xs, ys, strict=True), key=lambda entry: entry[0][:2])
+    pairs = [pair for _, entries in prompts for pair in combinations(entries, 2)]
+    same = [(x1 < x2) == (y1 < y2) for (_, x1, y1), (_, x2, y2) in pairs if x1 != x2 and y1 != y2]
     return Agreement(
         count=len(common),
         mean=fmean(xs),
@@ -42,7 +45,10 @@ def agreement(first: Values, other: Values) -> Agreement:
 
 
 def spearman(xs: Sequence[float], ys: Sequence[float]) -> float | None:
-    """Rank correlation, ties at the mean of their ranks; None where one of them ranks nothing."""
+    """Return the rank correlation of `xs[i]` and `ys[i]`, ties at the mean of their ranks.
+
+    None where there are fewer than two, or one side is constant.
+    """
     if len(xs) < 2 or len(set(xs)) == 1 or len(set(ys)) == 1:
         return None
     return correlation(_ranks(xs), _ranks(ys))
@@ -58,14 +64,3 @@ def _ranks(values: Sequence[float]) -> list[float]:
             ranks[index] = begin + (len(places) - 1) / 2
         begin += len(places)
     return ranks
-
-
-def _orders(names: Sequence[Response], xs: Sequence[float], ys: Sequence[float]) -> list[bool]:
-    """Tell for each pair of responses of one prompt that both put in an order whether it is the same one."""
-    same = []
-    values = zip(names, xs, ys, strict=True)
-    for _, group in groupby(values, key=lambda one: one[0][:2]):
-        for (_, x1, y1), (_, x2, y2) in combinations(list(group), 2):
-            if x1 != x2 and y1 != y2:
-                same.append((x1 < x2) == (y1 < y2))
-    return same

@@ -35,5 +35,5 @@ def break_control_tokens(text: str) -> str:
 
 
 def count_control_tokens(text: str) -> int:
-    """Return how many bytes a text grows by at most when they are broken; 0 only where it has none."""
+    """Return by how many bytes at most `text` grows when its control tokens are broken; 0 only where it has none."""
     return sum(len(pattern.findall(text)) for bracket, pattern in _BY_BRACKET.items() if bracket in text)

@@ -53,11 +53,8 @@ def undress(text: str) -> str:
         text = _BOXED.sub(r"[[\1]]", _LATEX.sub(r"\1", _LATEX.sub(r"\1", text)))
         text = _ESCAPED.sub(r"\1", text)
     text = text.replace("**", "").replace("__", "").replace("`", "").replace("$", "")
-    return _SPACED_BRACKETS.sub("", _DOUBLE.sub(_square, text))
-
-
-def _square(double: re.Match[str]) -> str:
-    return f"[[{double['angle'] or double['round'] or double['curly']}]]"
+    text = _DOUBLE.sub(lambda double: f"[[{double['angle'] or double['round'] or double['curly']}]]", text)
+    return _SPACED_BRACKETS.sub("", text)
 
 
 def words_of(text: str) -> str:

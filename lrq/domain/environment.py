@@ -23,7 +23,7 @@ COMPUTE = (
 
 
 def pick(environment: Mapping[str, str], *allowed: Sequence[str]) -> dict[str, str]:
-    """Return the variables whose names are allowed; a name that ends in * stands for all that begin so."""
+    """Return the variables of `environment` that are `allowed`; a name that ends in * stands for all that begin so."""
     names = {name for names in allowed for name in names}
     prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
     return {name: value for name, value in environment.items() if name in names or name.startswith(prefixes)}

@@ -13,7 +13,7 @@ def trl_row(
     chosen: Sequence[Mapping[str, Any]],
     rejected: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return a row of TRL whose responses are messages of their own: a pair, or a demonstration without `rejected`."""
+    """Return a row of TRL of messages {"role", "content"}: a pair, or a demonstration where `rejected` is None."""
     if rejected is None:
         return {"prompt": list(prompt), "completion": list(chosen)}
     return {"prompt": list(prompt), "chosen": list(chosen), "rejected": list(rejected)}
@@ -42,17 +42,17 @@ def longreward_pair(item: Item, chosen: str, rejected: str) -> dict[str, Any]:
 
 def llama_factory_pair(prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, Any]:
     """Return a preference row of LLaMA-Factory in its sharegpt form; `llama_factory_entry` describes the file."""
-    system, chat = _split_system(prompt)
+    has_system = bool(prompt) and prompt[0]["role"] == "system"
     return {
-        "system": system,
-        "conversations": [_said(message["role"], message["content"]) for message in chat],
-        "chosen": _said("assistant", chosen),
-        "rejected": _said("assistant", rejected),
+        "system": prompt[0]["content"] if has_system else "",
+        "conversations": [_sharegpt(message["role"], message["content"]) for message in prompt[has_system:]],
+        "chosen": _sharegpt("assistant", chosen),
+        "rejected": _sharegpt("assistant", rejected),
     }
 
 
 def llama_factory_entry(file_name: str) -> dict[str, Any]:
-    """Return what dataset_info.json must say of the file `name` of such rows."""
+    """Return the entry of dataset_info.json that describes the file `file_name` of such rows."""
     columns = {name: name for name in ("system", "chosen", "rejected")}
     return {
         "file_name": file_name,
@@ -68,26 +68,29 @@ def pair_scores(
     rewards: Mapping[str, Reward | None],
     scores: Mapping[str, Sequence[Score]],
 ) -> dict[str, Any]:
-    """Return what a pair was made of beside what other tools read: `id`, `reward`, `margin` and scores by side."""
-    values = {side: {score.dimension: score.value for score in side_scores} for side, side_scores in scores.items()}
+    """Return what a pair was made of beside what other tools read: `id`, `reward`, `margin` and scores.
+
+    `rewards` and `scores` are those of each side, by "chosen" and "rejected"; the result has them by side too.
+    """
     return {
         "id": item.id,
         "reward": {side: reward.value if reward else None for side, reward in rewards.items()},
         "margin": margin,
-        "scores": values,
+        "scores": {side: {score.dimension: score.value for score in values} for side, values in scores.items()},
     }
 
 
 def score_row(item: str, response: Response, scores: Iterable[Score], reward: Reward | None) -> dict[str, Any]:
-    """Return all scores of one response. What is no value is null, with its reason under the same name.
+    """Return all scores of one response of the item with the id `item`.
 
-    The reward keeps the recipe's scale. A reason of its own ("the mean of three") stands under `reward`. Round and
-    prompt are named where a run has more than the first.
+    What is no value is null, with its reason under the same name in `reasons`. The reward keeps the recipe's scale; a
+    reason of its own ("the mean of three") stands under `reward`. Round and prompt are named where they are not 0.
     """
     scores = list(scores)
     reasons = {score.dimension: score.reason or score.state for score in scores if score.state != "value"}
     if reward is None or reward.reason or reward.value is None:
-        reasons["reward"] = (reward.reason if reward else "") or _why_none(reasons)
+        missing = f"without {', '.join(reasons)}" if reasons else "not scored yet"
+        reasons["reward"] = (reward.reason if reward else "") or missing
     return {
         "id": item,
         **{name: number for name, number in (("round", response.round), ("prompt", response.prompt)) if number},
@@ -99,10 +102,6 @@ def score_row(item: str, response: Response, scores: Iterable[Score], reward: Re
     }
 
 
-def _why_none(reasons: Mapping[str, str]) -> str:
-    return f"without {', '.join(reasons)}" if reasons else "not scored yet"
-
-
 def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [{"role": message["role"], "content": message["content"]} for message in messages]
 
@@ -111,12 +110,5 @@ def _assistant(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
-def _said(role: str, text: str) -> dict[str, str]:
+def _sharegpt(role: str, text: str) -> dict[str, str]:
     return {"from": _SHAREGPT[role], "value": text}
-
-
-def _split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
-    """Part the system message from the others: it has a column of its own there."""
-    if messages and messages[0]["role"] == "system":
-        return messages[0]["content"], messages[1:]
-    return "", messages

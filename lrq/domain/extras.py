@@ -13,12 +13,12 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 
 
 def missing_modules(extra: str) -> list[str]:
-    """List what is not installed of an extra."""
+    """List the modules of the extra `extra`, a key of EXTRAS, that are not installed."""
     return [module for module in EXTRAS[extra] if find_spec(module) is None]
 
 
 def install_hint(module: str | None) -> str:
-    """Say how a module is installed: by the extra that brings it; empty for one that is none's."""
+    """Return the command that installs `module` ("torch.nn") by its extra; empty for a module that no extra brings."""
     top = (module or "").partition(".")[0]
     extras = [extra for extra, modules in EXTRAS.items() if top in modules]
     return f"pip install 'lrq[{extras[0]}]'" if extras else ""

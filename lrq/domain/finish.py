@@ -29,10 +29,10 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 @lru_cache(1000)
 def finish_of(reason: str) -> Finish:
-    """Say what a finish reason means: the end, no room left, a text that was withheld, or any other cut.
+    """Return what a server's finish reason means: the end, no room left, a text that was withheld, or any other cut.
 
-    What follows a colon is the server's detail. A server that gives no reason is taken to have ended: the transport
-    writes "stop" for it.
+    What follows a colon in `reason` is the server's detail. A server that gives no reason is taken to have ended: the
+    transport writes "stop" for it.
     """
     word = _CAMEL.sub("_", reason[:80].split(":", 1)[0].strip(" <|>"))
     word = re.sub(r"[\s-]+", "_", word.casefold())

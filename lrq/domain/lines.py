@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
 from lrq.domain.records import Item, Response
 from lrq.domain.transcripts import read_transcript
@@ -51,7 +51,7 @@ def parse_entry(line: object, needs: Collection[str] = (), default_id: str = "")
 
     `needs` names the fields that must be there and not be empty. Elsewhere null, blank text and empty lists count as
     absent, and what cannot be read is dropped: the line is kept. A name wins over its aliases. `default_id` is for
-    lines without a field for it. Raises BadLine.
+    lines without a field for it. Raises BadLine, whose text is the reason.
     """
     if not isinstance(line, Mapping):
         raise BadLine(f"the line is {_kind(line)}; a line is one JSON object")
@@ -64,6 +64,7 @@ def parse_entry(line: object, needs: Collection[str] = (), default_id: str = "")
         if not values.get(name):
             raise BadLine(f"{_spelt(name)} is {'empty' if name in spelt else 'missing'}")
     texts: list[str] = values.pop("responses", [])
+    unread = [name for name in line if name not in spelt.values()]
     return Entry(
         item=Item(
             id=values.pop("id"),
@@ -74,7 +75,7 @@ def parse_entry(line: object, needs: Collection[str] = (), default_id: str = "")
         ),
         responses=tuple(Response(text=text, k=k) for k, text in enumerate(texts) if text),
         blank=tuple(k for k, text in enumerate(texts) if not text),
-        ignored=tuple(str(name) for name in line if name not in spelt.values() and _is_ignored(name, line)),
+        ignored=tuple(str(name) for name in unread if name not in FIELDS or line[name] is not None),
         dropped=dropped,
         missing=missing,
     )
@@ -86,7 +87,7 @@ def _published(line: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], tuple[str, .
     EvalYaks has a conversation and its scores in one text; Feedback Collection has its rubric in fields of its own.
     """
     if isinstance(line.get("orig_criteria"), str):
-        renamed = {field: line.get(f"orig_{theirs}") for field, theirs in _FEEDBACK_FIELDS.items()}
+        renamed = {name: line.get(f"orig_{published}") for name, published in _FEEDBACK_FIELDS.items()}
         rubric = {name: value for name, value in line.items() if name == "orig_criteria" or "_score" in str(name)}
         others = {name: value for name, value in line.items() if not str(name).startswith("orig_")}
         responses = [line["orig_response"]] if line.get("orig_response") else None
@@ -136,11 +137,6 @@ def _read_fields(
                 raise
             dropped[spelling] = str(bad)
     return values, dropped
-
-
-def _is_ignored(name: object, line: Mapping[Any, Any]) -> bool:
-    """Tell whether a field that was not read is more than an absent value under a known name."""
-    return name not in FIELDS or line[name] is not None
 
 
 def _id(name: str, value: object, longest: int = MAX_ID) -> str:
@@ -210,7 +206,7 @@ def _context(name: str, value: object) -> str:
         value = [list(passage) for passage in zip(*columns, strict=False)]
     if not isinstance(value, list):
         return _text(name, value)
-    return "\n\n".join(filter(None, (_passage(f"{name}[{index}]", value_) for index, value_ in enumerate(value))))
+    return "\n\n".join(filter(None, (_passage(f"{name}[{index}]", part) for index, part in enumerate(value))))
 
 
 def _passage(name: str, value: object) -> str:
@@ -289,20 +285,12 @@ def _check_json(name: str, value: object, depth: int = 0) -> None:
     elif depth >= MAX_DEPTH:
         raise BadLine(f"{name} is nested deeper than {MAX_DEPTH} levels")
     elif isinstance(value, Mapping):
-        _check_all(name, [*value.keys(), *value.values()], depth)
+        _check_json(name, [*value.keys(), *value.values()], depth)
     elif isinstance(value, list):
-        _check_all(name, value, depth)
-    elif not _is_plain(value):
+        for part in value:
+            _check_json(name, part, depth + 1)
+    elif not (value is None or isinstance(value, bool | int | float)):
         raise BadLine(f"{name} holds {_kind(value)}, which is not JSON")
-
-
-def _check_all(name: str, values: Iterable[object], depth: int) -> None:
-    for value in values:
-        _check_json(name, value, depth + 1)
-
-
-def _is_plain(value: object) -> TypeGuard[bool | int | float | None]:
-    return value is None or isinstance(value, bool | int | float)
 
 
 def _kind(value: object) -> str:

@@ -12,6 +12,7 @@ from lrq.domain.printable import printable, printable_json
 
 _WORK: ContextVar[dict[str, Any]] = ContextVar("work", default={})  # noqa: B039 - it is replaced, never changed
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "data"}
+_JSON = str | int | float | bool | None
 # Celery's own extras: the same is in the sentence.
 _OF_CELERY = frozenset(
     {"hostname", "id", "name", "return_value", "runtime", "args", "kwargs", "internal", "description"}
@@ -46,9 +47,20 @@ class LogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, or of a sentence with an exception the lines of its traceback."""
-        if self._as_json:
-            return printable_json(_fields(record, self))
-        return printable(super().format(record))
+        if not self._as_json:
+            return printable(super().format(record))
+        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD | _OF_CELERY}
+        line = {
+            **{name: value if isinstance(value, _JSON) else str(value) for name, value in extra.items()},
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_WORK.get(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return printable_json(line)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return a sentence without traceback."""
@@ -56,26 +68,7 @@ class LogFormatter(logging.Formatter):
         return super().formatMessage(record) + (f" [{work}]" if work else "")
 
 
-def _fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:
-    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    line = {
-        "at": time,
-        "level": record.levelname,
-        "logger": record.name,
-        "message": record.getMessage(),
-        **_WORK.get(),
-    }
-    extra = {name: value for name, value in vars(record).items() if name not in _STANDARD | _OF_CELERY}
-    if record.exc_info:
-        line["exception"] = formatter.formatException(record.exc_info)
-    return {**{name: _plain(value) for name, value in extra.items()}, **line}
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
-
-
 def format_logs(logger: logging.Logger, *, as_json: bool) -> None:
-    """Let all handlers of a logger write such lines."""
+    """Let all handlers that `logger` has now write such lines, `as_json` or as sentences."""
     for handler in logger.handlers:
         handler.setFormatter(LogFormatter(as_json=as_json))

@@ -91,7 +91,8 @@ class Support:
 def read_score(reply: str, low: float = 0.0, high: float = 10.0) -> float:
     """Return the number in the last mark: `[[7]]`, `[[7.5]]`, `[[7/10]]`, on the scale from `low` to `high`.
 
-    Without any mark, what is labelled as the score, or is all there is, counts: `Score: 8/10`.
+    Without any mark, what is labelled as the score, or is all there is, counts: `Score: 8/10`. Raises Unreadable, also
+    for a number outside the scale.
     """
 
     def is_meant(mark: str) -> bool:
@@ -104,7 +105,7 @@ def read_score(reply: str, low: float = 0.0, high: float = 10.0) -> float:
 
 
 def read_support(reply: str) -> Support:
-    """Return what the last mark says: one of the three verdicts."""
+    """Return what the last mark says: one of the three verdicts, `[[Fully supported]]`. Raises Unreadable."""
     value = _read(reply, _verdict, lambda mark: bool(_DOUBT.search(mark) or _SUPPORT_WORD.search(mark)))
     return Support(mark=_NAMES[value], value=value)
 
@@ -112,7 +113,8 @@ def read_support(reply: str) -> Support:
 def read_supports(reply: str, count: int) -> tuple[Support | None, ...]:
     """Return the verdicts `[[1: Fully supported]]` … of `count` statements; None where one is missing or unreadable.
 
-    The number may stand in the mark or at the head of its line; the last verdict of a number counts.
+    The number may stand in the mark or at the head of its line; the last verdict of a number counts. Raises Unreadable
+    where not one statement has a verdict.
     """
     verdicts: dict[int, float | None] = {}
     for line in undress(_answer(reply)).splitlines():

@@ -13,7 +13,7 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether this name or address is reached from this machine alone."""
+    """Tell whether `address`, a host's name or IP address without a port, is reached from this machine alone."""
     try:
         return ipaddress.ip_address(address.strip("[]")).is_loopback
     except ValueError:
@@ -21,7 +21,7 @@ def is_loopback(address: str) -> bool:
 
 
 def is_private(host: str) -> bool:
-    """Return whether a host is of this machine or its own network: by its address, or a name that no one else knows."""
+    """Tell whether `host` is of this machine or its own network: by its address, or a name that no one else knows."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_private
     except ValueError:

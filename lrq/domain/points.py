@@ -27,10 +27,10 @@ _SHELLS = {"", "none", "null", "nil", "n a", "na", "nan", "undefined", "empty", 
 
 
 def read_extraction(reply: str) -> str | None:
-    """Return the points that were found, as they stand; None for the agreed phrase, in whatever dress.
+    """Return the points of `reply`, as they stand; None for the agreed phrase for nothing, in whatever dress.
 
     A point is an item of a list: bullets, numbers, rows of a table. A refusal, a notice, an error text, an empty
-    shell or mere prose is no extraction.
+    shell or mere prose is no extraction: raises Unreadable.
     """
     if len(reply) > LONGEST_REPLY:
         raise Unreadable(f"the reply has {len(reply)} characters, more than {LONGEST_REPLY}")
@@ -43,7 +43,12 @@ def read_extraction(reply: str) -> str | None:
     if len(text) < 300 and says_nothing(" ".join(lines)):
         return None
     listed = _take_apart([line for line in lines if line.strip()])
-    if listed.items and not listed.says_nothing and not _is_notice(listed):
+    is_refused = (
+        is_notice("\n".join(listed.before))
+        or any(map(begins_notice, listed.after))
+        or all(map(begins_notice, listed.items))
+    )
+    if listed.items and not listed.says_nothing and not is_refused:
         return "\n".join(lines).strip()
     if listed.says_nothing and not listed.items:
         return None
@@ -87,15 +92,6 @@ def _item(line: str, rows: int) -> str | None:
         return line if rows > 2 and not _RULE.fullmatch(line) else None
     bullet = _BULLET.match(line) or _BULLET.match(undress(line))
     return bullet["text"] if bullet else None
-
-
-def _is_notice(listed: _Listed) -> bool:
-    """Tell whether a refusal or the like introduces the list, ends it, or is all that it holds."""
-    return (
-        is_notice("\n".join(listed.before))
-        or any(map(begins_notice, listed.after))
-        or all(map(begins_notice, listed.items))
-    )
 
 
 def _is_nothing_alone(lines: list[str]) -> bool:

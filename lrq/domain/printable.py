@@ -36,7 +36,7 @@ def one_line(text: str) -> str:
 
 
 def printable_json(value: Any, *, indent: bool = False) -> str:
-    """Return JSON that holds the value exactly, and nothing that is not seen: such characters are escaped."""
+    """Return JSON that holds `value` exactly, hidden characters escaped; with `indent` over several lines."""
     option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
     return _UNPRINTABLE.sub(_escaped, orjson.dumps(value, option=option).decode())
 

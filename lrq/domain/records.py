@@ -25,7 +25,7 @@ Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "conten
 
 
 def utf8_length(text: str) -> int:
-    """Bytes of a text; ASCII texts know theirs without being encoded."""
+    """Return the bytes of a text in UTF-8; ASCII texts know theirs without being encoded."""
     return len(text) if text.isascii() else len(text.encode())
 
 
@@ -68,11 +68,11 @@ class Prompt:
     typical: str = ""  # a reply as it may come, for estimates; empty: a stretch of text
 
     def passage(self, context: str) -> str:
-        """Return the stretch of the item's context that this prompt shows."""
+        """Return the stretch of the item's `context` that this prompt shows."""
         return context if self.span is None else context[self.span.start : self.span.end]
 
     def render(self, context: str) -> list[Message]:
-        """Return the messages with the context in its place."""
+        """Return the messages with this prompt's stretch of `context` in the place of CONTEXT."""
         passage = self.passage(context)
         return [{**message, "content": passage.join(message["content"].split(CONTEXT, 1))} for message in self.messages]
 
@@ -198,7 +198,10 @@ class Call:
 
     @cached_property
     def size(self) -> int:
-        """Bytes of UTF-8 of all that is asked; tools and schemas of answers among `extra` are read by the model too."""
+        """Return the bytes of UTF-8 of all that is asked: of messages and `input`, and of `extra` as JSON.
+
+        Tools and schemas of answers stand in `extra`, and the model reads them too.
+        """
         length = sum(utf8_length(text) for text in self._texts())
         return length + (len(orjson.dumps(self.extra)) if self.extra else 0)
 

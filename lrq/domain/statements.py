@@ -28,7 +28,10 @@ _JOINING = {"", "and", "und", "et", "or", "和", "与", "及", "到"}  # between
 
 
 def read_statements(reply: str) -> tuple[str, ...]:
-    """Return the texts of `<statement>…</statement>`, in order and with repeats; empty for `[[No statements]]`."""
+    """Return the texts of `<statement>…</statement>`, in order and with repeats; empty for `[[No statements]]`.
+
+    Raises Unreadable where neither is there, or both are, or tags do not close.
+    """
     if len(reply) > LONGEST_REPLY:
         raise Unreadable(f"the reply has {len(reply)} characters, more than {LONGEST_REPLY}")
     parted = split_thoughts(reply)

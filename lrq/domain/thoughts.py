@@ -55,7 +55,7 @@ def split_thoughts(text: str) -> Thoughts:
     """Part the thoughts of a reply from its answer; a reply without thoughts is its own answer, unchanged.
 
     A closing mark without an opening one ends a thought that the prompt has opened. Marks in quotes are spoken of,
-    not used. Takes time in proportion to the text.
+    not used. Takes time in proportion to the length of `text`.
     """
     if _CHANNEL.search(text):
         parted = _split_channels(text)
@@ -112,7 +112,9 @@ def _split_tags(text: str, tags: Sequence[re.Match[str]]) -> Thoughts:
             open_[name] = None
             continue
         if open_:
-            _close(open_, name)
+            # Closes those within it too; all of them where none has the name, a model's slip.
+            while open_ and open_.popitem()[0] != name:
+                pass
         else:  # opened by the prompt
             thoughts += answers
             answers.clear()
@@ -121,13 +123,6 @@ def _split_tags(text: str, tags: Sequence[re.Match[str]]) -> Thoughts:
             offset = tag.end()
     (thoughts if open_ else answers).append(text[offset:])
     return Thoughts(thought="\n".join(thoughts), answer="".join(answers), closed=not open_)
-
-
-def _close(open_: dict[str, None], name: str) -> None:
-    """Close the thought of that name and those within it; all of them where none has the name, a model's slip."""
-    while open_:
-        if open_.popitem()[0] == name:
-            return
 
 
 def _is_close(tag: re.Match[str]) -> bool:

@@ -12,7 +12,7 @@ class Overtime(Exception):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise Overtime in this thread, whichever it is, once the block has taken longer.
+    """Raise Overtime in this thread, whichever it is, once the block has taken longer than `seconds`.
 
     Python code alone is stopped: a call into a library is let end first.
     """

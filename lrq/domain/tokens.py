@@ -6,7 +6,6 @@ within a tenth. A Chinese character is always one token, where those make it 0.6
 """
 
 import re
-from collections.abc import Iterator
 from itertools import islice, pairwise
 
 from lrq.domain.records import Chunk
@@ -35,12 +34,11 @@ def count_tokens(text: str) -> int:
 
 
 def chunk(text: str, size: int) -> list[Chunk]:
-    """Cut `text` into chunks of `size` tokens, the last one shorter; together they are the whole text, once."""
+    """Cut `text` into chunks of `size` tokens, the last one shorter; together they are the whole text, once.
+
+    Raises ValueError for a `size` under 1.
+    """
     if size < 1:
         raise ValueError(f"a chunk holds at least one token, not {size}")
-    starts = [*_starts(text, size), len(text)]
+    starts = [*(token.start() for token in islice(_TOKEN.finditer(text), 0, None, size)), len(text)]
     return [Chunk(start=start, end=end) for start, end in pairwise(starts)]
-
-
-def _starts(text: str, size: int) -> Iterator[int]:
-    return (token.start() for token in islice(_TOKEN.finditer(text), 0, None, size))

@@ -27,7 +27,7 @@ class Transcript:
 
 
 def read_transcript(text: str) -> Transcript:
-    """Return turns, material and scores of a prompt with its expected reply."""
+    """Return turns, material and scores of `text`: a prompt, [/INST], and the reply that is expected."""
     prompt, _, reply = text.rpartition(_END_OF_PROMPT)
     header = None
     for header in _HEADER.finditer(prompt):  # noqa: B007 - the last one counts
@@ -35,18 +35,17 @@ def read_transcript(text: str) -> Transcript:
     conversation = prompt[header.end() :] if header else ""
     before = prompt[: header.start()] if header else ""
     material = _MATERIAL.search(before)
+    speakers = list(_SPEAKER.finditer(conversation))
+    ends = [*(speaker.start() for speaker in speakers), len(conversation)][1:]
+    turns = [
+        (speaker[1], conversation[speaker.end() : end].rstrip(_BRACKETS))
+        for speaker, end in zip(speakers, ends, strict=True)
+    ]
     return Transcript(
-        turns=tuple(_turns(conversation)),
+        turns=tuple({"speaker": name, "text": _unescaped(words)} for name, words in turns if words),
         material=before[material.end() :].strip(" \t\r\n_") if material else "",
         scores=reply.replace("</s>", "").strip(),
     )
-
-
-def _turns(conversation: str) -> list[Mapping[str, str]]:
-    marks = list(_SPEAKER.finditer(conversation))
-    ends = [*(mark.start() for mark in marks), len(conversation)][1:]
-    texts = [conversation[mark.end() : end].rstrip(_BRACKETS) for mark, end in zip(marks, ends, strict=True)]
-    return [{"speaker": mark[1], "text": _unescaped(text)} for mark, text in zip(marks, texts, strict=True) if text]
 
 
 def _unescaped(text: str) -> str:

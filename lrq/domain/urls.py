@@ -29,7 +29,7 @@ _UNESCAPED = (
 
 
 def safe_url(url: str) -> str:
-    """Return a URL for people and logs: user, password, fragment and all query values that may be keys as ***.
+    """Return `url` for people and logs: user, password, fragment and all query values that may be keys as ***.
 
     It need not be a valid one: of `redis://lrq:p@ss#w@host/5` everything before the last @ is hidden.
     """

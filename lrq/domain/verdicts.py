@@ -58,12 +58,12 @@ class Mark(Generic[T]):
 
 
 def is_citation(reply: str, start: int) -> bool:
-    """Say whether a mark is only the number of a passage, a section or the like."""
+    """Tell whether the mark that begins at `start` is only the number of a passage, a section or the like."""
     return _CITED.search(reply[max(0, start - 120) : start]) is not None
 
 
 def last_of(reply: str, marks: Sequence[Mark[T]]) -> T:
-    """Return what the last mark says.
+    """Return what the last of `marks`, in their order in `reply`, says.
 
     Raises Unreadable where it says nothing, or where the words around the marks speak against it.
     """
@@ -80,15 +80,16 @@ def last_of(reply: str, marks: Sequence[Mark[T]]) -> T:
         return last.value
     lead = _lead(reply, last, marks[-2])
     is_own = bool(_FINAL.search(lead) or (_LABEL.search(lead) and not _ASIDE.search(lead)))
+    trail = _SENTENCE_END.split(reply[last.end : last.end + _NEAR], maxsplit=1)[0]
     between = reply[marks[-2].end : last.start][-_NEAR:]
     problem = ""
     if marks[-2].value != last.value and between.strip() and _RANGE.fullmatch(between) and "\n" not in between:
         problem = "ends a range"
-    elif _ASIDE.search(lead) or _ASIDE.search(_trail(reply, last)):
+    elif _ASIDE.search(lead) or _ASIDE.search(trail):
         problem = "is spoken of, not given"
     elif any(map(_FINAL.search, differing)) and not _FINAL.search(lead) and not _CORRECTED.search(between):
         problem = "comes after one that is called final"
-    elif not is_own and _is_name(lead) and any(_is_name(lead_) or _LABEL.search(lead_) for lead_ in differing):
+    elif not is_own and _is_name(lead) and any(_is_name(words) or _LABEL.search(words) for words in differing):
         problem = "is one of several that have different names"
     if problem:
         raise Unreadable(f"marks disagree, and the last one, [[{last.text}]], {problem}")
@@ -103,11 +104,6 @@ def _lead(reply: str, mark: Mark[T], before: Mark[T] | None) -> str:
         return pieces[-1]
     heading = next((piece.strip() for piece in reversed(pieces[:-1]) if piece.strip()), "")
     return heading if heading.startswith("#") or heading.endswith((":", "：")) else ""
-
-
-def _trail(reply: str, mark: Mark[T]) -> str:
-    """Return the words after a mark in its sentence."""
-    return _SENTENCE_END.split(reply[mark.end : mark.end + _NEAR], maxsplit=1)[0]
 
 
 def _is_name(lead: str) -> bool:

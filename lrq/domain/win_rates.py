@@ -34,12 +34,15 @@ def preference_matrix(asked: Mapping[tuple[int, int], float], count: int) -> lis
 
 
 def win_rates(matrix: Matrix) -> list[float]:
-    """Return each response's mean probability of beating one of all K, itself included (½)."""
+    """Return the mean of each row of `matrix`: how likely a response beats one of all K, itself included (½)."""
     return [fmean(row) for row in matrix]
 
 
 def logit_matrix(logits: Matrix) -> list[list[float]]:
-    """Return P from the logits of a preference model, both orders averaged in probability (the paper's P = σ(s))."""
+    """Return P from `logits`, K × K, of a preference model that is shown i before j.
+
+    Both orders are averaged in probability (the paper's P = σ(s)).
+    """
     count = len(logits)
     preferences = {(i, j): sigmoid(logits[i][j]) for i in range(count) for j in range(count) if i != j}
     return preference_matrix(preferences, count)
@@ -48,7 +51,7 @@ def logit_matrix(logits: Matrix) -> list[list[float]]:
 def collapsed_matrix(logits: Matrix) -> list[list[float]]:
     """Return P as the authors' released code makes it: σ of the difference of s_i = mean_j(l_ij − l_ji).
 
-    A consistent difference of logits counts twice, P_ij depends on the other responses, and cycles become ties.
+    A consistent difference of `logits` counts twice, P_ij depends on the other responses, and cycles become ties.
     """
     count = range(len(logits))
     means = [fmean(logits[i][j] - logits[j][i] for j in count) for i in count]
@@ -61,22 +64,22 @@ def sigmoid(logit: float) -> float:
 
 
 def reward_logits(rewards: Sequence[float]) -> list[list[float]]:
-    """Return the logits of a Bradley-Terry model: of i over j the difference of their rewards."""
+    """Return the K × K logits of a Bradley-Terry model: of i over j the difference of their `rewards`."""
     return [[a - b for b in rewards] for a in rewards]
 
 
 def reward_matrix(rewards: Sequence[float]) -> list[list[float]]:
-    """Return the matrix in which the higher reward beats the lower, and equal ones tie."""
+    """Return the K × K matrix in which the higher of the `rewards` beats the lower, and equal ones tie."""
     return [[0.5 if a == b else float(a > b) for b in rewards] for a in rewards]
 
 
 def rates_by_reward(rewards: Mapping[K, float]) -> dict[K, float]:
-    """Return the win rate of each of a prompt's responses among all of them, itself included, by their rewards."""
+    """Return the win rate of each of a prompt's responses among all of them, itself included, by their `rewards`."""
     return dict(zip(rewards, win_rates(reward_matrix(list(rewards.values()))), strict=True))
 
 
 def cycles(matrix: Matrix) -> list[tuple[int, int, int]]:
-    """Return the triples i beats j beats k beats i, each once: preferences that no ranking agrees with."""
+    """Return the triples (i, j, k) of `matrix` in which i beats j beats k beats i, each once: no ranking fits them."""
 
     def beats(i: int, j: int) -> bool:
         return round(matrix[i][j], DECIMALS) > 0.5

@@ -79,7 +79,7 @@ def _judged(tx: Transaction, ids: Sequence[int]) -> list[Judged]:
     names = ("item_id", "prompt", "k", "dimension", "evidence")
     query = of_current_round(sa.select(*(scores.c[name] for name in names)).where(has_any), scores)
     return [
-        Judged(place=(item, prompt, k), dimension=dimension, evidence=orjson.loads(text))
+        Judged(response=(item, prompt, k), dimension=dimension, evidence=orjson.loads(text))
         for page in pages(ids)
         for item, prompt, k, dimension, text in tx.execute(query.where(scores.c.item_id.in_(page)))
     ]

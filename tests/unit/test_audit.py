@@ -20,7 +20,7 @@ def of_prompt(item: int, *values: float) -> dict[tuple[int, int, int], float]:
 
 
 def judged(item: int, k: int, evidence: dict[str, object]) -> Judged:
-    return Judged(place=(item, 0, k), dimension="wit", evidence=evidence)
+    return Judged(response=(item, 0, k), dimension="wit", evidence=evidence)
 
 
 @pytest.mark.parametrize(
