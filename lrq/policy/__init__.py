@@ -21,11 +21,12 @@ def open_policy(
     template: Mapping[str, Any] | None = None,
     context_length: ContextLength | None = None,
 ) -> Policy:
-    """Open a folder, a name in the local hub cache, or a server's URL.
+    """Open `spec`: a folder, a name in the local hub cache, or a server's URL.
 
-    device ("auto", "cpu", "cuda", "cuda:1") and dtype ("auto": the folder's own) are for the first two. For the last:
-    model, endpoint, `ask`, which makes the paid requests, and `context_length`, which asks for the model's window.
-    `template`, arguments of the chat template such as enable_thinking, is for all. Raises UsageError with what to do.
+    `device` ("auto", "cpu", "cuda", "cuda:1") and `dtype` ("auto": the folder's own) are for the first two. For the
+    last: `model`, `endpoint`, `ask`, which makes the paid requests, and `context_length`, which asks for the model's
+    window. `template`, arguments of the chat template such as enable_thinking, is for all. Raises UsageError with what
+    to do.
     """
     if spec.startswith(("http://", "https://")):
         if not model or ask is None:

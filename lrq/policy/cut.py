@@ -25,7 +25,10 @@ class OverLong(Exception):
 def fit(
     messages: Sequence[Message], context: str, *, count: Count, limit: int | None, over_long: Literal["cut", "refuse"]
 ) -> Fitted:
-    """Return the prompt with as much of its context as `limit` tokens hold; raises OverLong."""
+    """Return the prompt with as much of its `context` as `limit` tokens hold; None: it is not cut.
+
+    `count` gives the tokens of messages. Raises OverLong where `over_long` is "refuse", or nothing of the context fits.
+    """
     tokens = count(messages)
     if limit is None or tokens <= limit:
         return Fitted(messages=tuple(messages), tokens=tokens)
@@ -37,9 +40,9 @@ def fit(
 
 
 def kept_characters(messages: Sequence[Message], context: str, *, count: Count, limit: int, tokens: int) -> int:
-    """Return how many characters of the context to keep: between 99 and 100 % of the limit is used.
+    """Return how many characters of `context` to keep: between 99 and 100 % of the `limit` is used.
 
-    Raises OverLong if nothing can be.
+    `tokens` is what `count` gives for the messages uncut. Raises OverLong if nothing can be kept.
     """
 
     def measure(characters: int) -> int:

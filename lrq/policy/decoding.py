@@ -21,10 +21,11 @@ class Drawn:
 def decode(
     fork: Fork, logits: Tensor, keys: Sequence[int], sampling: Sampling, ends: Set[int], should_stop: ShouldStop
 ) -> list[Drawn]:
-    """Draw one response per key after the prompt whose next logits are (1, vocabulary).
+    """Draw one response for each of `keys` after the prompt whose next `logits` are (1, vocabulary).
 
-    A row that has ended is dropped, and so is one whose logits hold a NaN or an infinity: no token can be drawn from
-    those, and the likeliest of them means nothing. Raises Stopping between two tokens once `should_stop` says so.
+    `ends` are the tokens that end a response. A row that has ended is dropped, and so is one whose logits hold a NaN or
+    an infinity: no token can be drawn from those, and the likeliest of them means nothing. Raises Stopping between two
+    tokens once `should_stop` says so.
     """
     ids: list[list[int]] = [[] for _ in keys]
     failed: set[int] = set()

@@ -16,9 +16,9 @@ _BLOCK, _BLOCKS = 4096, 256  # of larger ones, this many blocks spread evenly
 
 
 def find(spec: str) -> Path:
-    """Return the folder of that path, or of that name in the local hub cache; nothing is downloaded.
+    """Return the folder at the path `spec`, or of that name in the local hub cache; nothing is downloaded.
 
-    Raises UsageError.
+    Raises UsageError where there is none, or it holds no model.
     """
     folder = Path(spec).expanduser()
     if folder.is_dir():
@@ -29,9 +29,9 @@ def find(spec: str) -> Path:
 
 
 def base_of(folder: Path) -> Path | None:
-    """Return the folder of the whole model to which an adapter belongs; None: the folder is no adapter.
+    """Return the folder of the whole model to which the adapter in `folder` belongs; None: the folder is no adapter.
 
-    Raises UsageError.
+    Raises UsageError where its base is not named, not there, or an adapter itself.
     """
     if not (folder / ADAPTER).is_file():
         return None
@@ -66,6 +66,7 @@ def _checked_adapter(folder: Path) -> Path:
 
 
 def checked(folder: Path) -> Path:
+    """Return `folder` where it holds a model in safetensors form, or an adapter with its base; else UsageError."""
     if (folder / ADAPTER).is_file():
         return _checked_adapter(folder)
     for pattern, what in (("config.json", "config.json"), (WEIGHTS, "safetensors weights")):

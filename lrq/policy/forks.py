@@ -31,7 +31,7 @@ class Prefilled:
 
 
 def prefill(model: Model, ids: Sequence[int]) -> Prefilled:
-    """Read the prompt, once for all its continuations."""
+    """Read the prompt of the tokens `ids`, once for all its continuations."""
     cache = new_cache(model)
     tokens = torch.tensor([ids], device=model.device)
     logits = forward(model, tokens, cache, start=0, logits_to_keep=1)[:, -1]
@@ -51,7 +51,7 @@ def new_cache(model: Model) -> DynamicCache:
 
 
 def forward(model: Model, tokens: Tensor, cache: DynamicCache, *, start: int, **more: Any) -> Tensor:
-    """Return the logits (rows, tokens, vocabulary) of tokens (rows, tokens), the first at position `start`.
+    """Return the logits (rows, tokens, vocabulary) of `tokens` (rows, tokens), the first at position `start`.
 
     Positions are always said: some models (Bamba) otherwise count from 0 whatever the cache holds.
     """
@@ -76,7 +76,7 @@ class Fork(Protocol):
     """Several continuations of one prompt, known by their rows."""
 
     def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
-        """Append a token (rows,) to each of the rows, which only ever become fewer; logits (rows, vocabulary)."""
+        """Append `tokens` (rows,) to the `rows`, which only ever become fewer; return logits (rows, vocabulary)."""
         ...
 
     def close(self) -> None:
@@ -166,7 +166,10 @@ class SwitchingFork:
 
 
 def read_each(model: Model, sequences: Sequence[Sequence[int]], rows: Sequence[int]) -> tuple[BatchFork, Tensor]:
-    """Read a sequence for each row, all of one length; returns their fork and the next logits (rows, vocabulary)."""
+    """Read one of the `sequences`, all of one length, for each of `rows`.
+
+    Returns their fork and the next logits (rows, vocabulary).
+    """
     cache = new_cache(model)
     tokens = torch.tensor(sequences, device=model.device)
     logits = forward(model, tokens, cache, start=0, logits_to_keep=1)[:, -1]
@@ -174,7 +177,7 @@ def read_each(model: Model, sequences: Sequence[Sequence[int]], rows: Sequence[i
 
 
 def fork(model: Model, read: Prefilled, rows: int, way: Way) -> Fork:
-    """Return `rows` continuations of a prompt."""
+    """Return `rows` continuations of a prompt that was read, in the `way` that its model can do."""
     branches: Fork
     if way == "shared":
         branches = SharedFork(model, read)
@@ -189,7 +192,7 @@ def fork(model: Model, read: Prefilled, rows: int, way: Way) -> Fork:
 
 
 def select(model: Model, cache: DynamicCache, rows: Sequence[int]) -> None:
-    """Make a cache's rows these of its rows, in place."""
+    """Make the rows of `cache` copies of those that `rows` names, in place; one may be named several times."""
     cache.reorder_cache(torch.tensor(rows, device=model.device))
 
 

@@ -145,7 +145,9 @@ def main() -> None:
     os.dup2(2, 1)  # the libraries may print
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _hide_torch()
+    # Transformers shall find no torch: tokenizers need none, and it takes 180 MB.
+    find_spec = importlib.util.find_spec
+    importlib.util.find_spec = lambda name, package=None: None if name == "torch" else find_spec(name, package)
     loaded: dict[int, Any] = {}
     for line in sys.stdin.buffer:
         seconds, _, data = line.partition(b" ")
@@ -163,24 +165,18 @@ def _answer(request: Mapping[str, Any], loaded: dict[int, Any]) -> dict[str, Any
 
     number = request["number"]
     try:
-        known = loaded.get(number)
-        if known is None:
+        rendering = loaded.get(number)
+        if rendering is None:
             loaded.clear()
-            known = Rendering(tokenizer=load_tokenizer(Path(request["folder"])), template={})
-        if (known.template, known.at) != (request["template"], request["at"]):
-            known = Rendering(tokenizer=known.tokenizer, template=request["template"], at=request["at"])
-        loaded[number] = known
-        return {"value": getattr(known, request["method"])(*request["arguments"])}
+            rendering = Rendering(tokenizer=load_tokenizer(Path(request["folder"])), template={})
+        if (rendering.template, rendering.at) != (request["template"], request["at"]):
+            rendering = Rendering(tokenizer=rendering.tokenizer, template=request["template"], at=request["at"])
+        loaded[number] = rendering
+        return {"value": getattr(rendering, request["method"])(*request["arguments"])}
     except UsageError as error:
         return {"refused": str(error)}
     except Exception as error:  # a template is a program: it raises what it likes
         return {"failed": f"{type(error).__name__}: {error}"[:300]}
-
-
-def _hide_torch() -> None:
-    """Let transformers find none: tokenizers need none, and it takes 180 MB."""
-    find_spec = importlib.util.find_spec
-    importlib.util.find_spec = lambda name, package=None: None if name == "torch" else find_spec(name, package)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,14 @@ from transformers.utils import logging
 from lrq.domain.errors import UsageError
 
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
-_BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    SafetensorError,
-)  # what transformers raises for a folder it cannot use
+_BROKEN = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)  # transformers, for a folder it cannot use
 
 
 def load_model(folder: Path, dtype: str, config: Any = None) -> Any:
-    """Load the folder's language model on the CPU, or what another configuration makes of it; raises UsageError."""
+    """Load the folder's language model on the CPU, or what another `config` makes of it.
+
+    `dtype` is "auto", the weights' own, or the name of one of torch's. Raises UsageError with what to do.
+    """
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype, None)
     if torch_dtype != "auto" and not isinstance(torch_dtype, torch.dtype):
         raise UsageError(f"policy.dtype is auto, float32, bfloat16 or float16, not {dtype}")
@@ -30,7 +27,8 @@ def load_model(folder: Path, dtype: str, config: Any = None) -> Any:
         options = _OFFLINE if config is None else {**_OFFLINE, "config": config}
         return model_class(folder).from_pretrained(folder, dtype=torch_dtype, use_safetensors=True, **options).eval()
     except _BROKEN as error:
-        raise UsageError(f"{folder} holds no model that can be loaded: {_line(error)}") from None
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{folder} holds no model that can be loaded: {words}") from None
 
 
 def model_class(folder: Path) -> Any:
@@ -44,11 +42,7 @@ def model_class(folder: Path) -> Any:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return all ids that end a response: the generation settings may name several."""
+    """Return all ids that end a response of `model`: its generation settings may name several, `tokenizer` one."""
     eos = model.generation_config.eos_token_id
     several = eos if isinstance(eos, list) else [eos]
     return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -47,11 +47,11 @@ class LocalPolicy:
         self._tokenizer = load_tokenizer(folder)
         self._rendering: Rendering | IsolatedRendering = IsolatedRendering(folder=folder, template=dict(template or {}))
         try:
-            named = self._rendering.end_ids()
+            template_ends = self._rendering.end_ids()
         except Unrenderable as error:
             raise UsageError(f"{folder} cannot be sampled: {error}") from None
         self._model = load_model(folder, dtype).to(self._device)
-        self._ends = end_tokens(self._model, self._tokenizer) | named
+        self._ends = end_tokens(self._model, self._tokenizer) | template_ends
         self.probed = probe(self._model)
         if self.probed.reason:
             _log.info("%s is sampled by a %s cache: %s", folder, self.probed.way, self.probed.reason)
@@ -132,8 +132,8 @@ class LocalPolicy:
 
     def _rendered(self, messages: Sequence[Message], ids: Sequence[int]) -> dict[str, Any]:
         """Return what is needed to render the prompt again, and to know whether it is the same."""
-        known = {"ids_hash": ids_hash(ids), "tokenizer": self._tokenizer_fingerprint}
-        return known | self._rendering.describe(messages)
+        hashes = {"ids_hash": ids_hash(ids), "tokenizer": self._tokenizer_fingerprint}
+        return hashes | self._rendering.describe(messages)
 
     @cached_property
     def _tokenizer_fingerprint(self) -> str:
@@ -196,19 +196,15 @@ class LocalPolicy:
 
 
 def or_out_of_memory(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """Return what `work` returns, or None where it ran out of memory, with what it held freed."""
+    """Return what `work` returns, or None where it ran out of memory, with its tensors freed."""
     try:
         return work(*args, **kwargs)
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        is_torch_error = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not is_torch_error and "can't allocate memory" not in str(error):  # torch on a CPU
             raise
     _free()  # outside the handler: until its end the error keeps the tensors of its frames alive
     return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    is_torch_error = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return is_torch_error or "can't allocate memory" in str(error)  # torch on a CPU
 
 
 def _free() -> None:

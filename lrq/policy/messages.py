@@ -8,7 +8,7 @@ TOKENS = "+tokens"  # behind a message's name: it holds control tokens that are 
 
 
 def messages_of(written: str, opened: str) -> dict[str, dict[str, Any]]:
-    """Return the messages of an assistant that may stand for what was written, without its end, by their names.
+    """Return the messages of an assistant that may stand for what was `written`, without its end, by their names.
 
     `content`: the text as it is; `opened`: with the mark that the prompt opened; `answer`: the answer alone; the
     others: the thought in a field of its own, by the names that chat templates read.

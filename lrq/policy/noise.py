@@ -22,13 +22,16 @@ _GAMMA = 0x9E3779B97F4A7C15
 
 
 def stream(seed: int, item: str, round_: int, prompt: int, k: int) -> int:
-    """Return the 64-bit key of one response's noise."""
+    """Return the 64-bit key of the noise of response `k`; `seed` is the run's, `prompt` the prompt's index."""
     name = json.dumps([seed, item, round_, prompt, k]).encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
 
 
 def choose(logits: Tensor, keys: Sequence[int], position: int, *, temperature: float, top_p: float) -> Tensor:
-    """Return the next token of each row: logits (rows, vocabulary), one key per row; returns (rows,)."""
+    """Return the next token of each row, (rows,), from `logits` (rows, vocabulary) and one of `keys` for each.
+
+    `position` counts the tokens drawn before. At `temperature` 0 it is the likeliest.
+    """
     if temperature == 0:
         return logits.argmax(-1)
     scores = logits.double() / temperature
@@ -38,7 +41,7 @@ def choose(logits: Tensor, keys: Sequence[int], position: int, *, temperature: f
 
 
 def gumbel(keys: Sequence[int], position: int, size: int, device: Any) -> Tensor:
-    """Standard Gumbel noise (rows, size): row r, column i depends on keys[r], position and i alone."""
+    """Return standard Gumbel noise (rows, `size`): row r, column i depends on `keys[r]`, `position` and i alone."""
     starts = mix(torch.tensor([_signed(key + (position + 1) * _GAMMA) for key in keys], device=device))
     steps = torch.arange(1, size + 1, device=device) * _signed(_GAMMA)
     uniform = (_shift(mix(starts[:, None] + steps), 11).double() + 0.5) * 2.0**-53
@@ -46,7 +49,7 @@ def gumbel(keys: Sequence[int], position: int, size: int, device: Any) -> Tensor
 
 
 def mix(x: Tensor) -> Tensor:
-    """SplitMix64's finalizer on 64-bit integers, which wrap around."""
+    """Return SplitMix64's finalizer of 64-bit integers `x`, of any shape, which wrap around."""
     x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
     return x ^ _shift(x, 31)

@@ -79,7 +79,9 @@ def _probe_at(model: Model, length: int) -> Probed:
     size = model.get_input_embeddings().num_embeddings
     prompt, new = _ids(size, length), [_ids(size, NEW, start=length + row) for row in range(ROWS)]
     with torch.inference_mode():
-        plain = _plain(model, prompt, new)
+        # Log-probabilities (rows, 1 + new tokens, vocabulary), each row by a forward pass of its own, uncached.
+        rows = [model(input_ids=row[None], use_cache=False).logits[0] for row in _rows(model, prompt, new)]
+        plain = torch.stack(rows)[:, len(prompt) - 1 :].float().log_softmax(-1)
         if not plain.isfinite().all():
             raise _NotFinite("the policy's logits are not finite: its weights hold a NaN, or overflow in this dtype")
         together = model(input_ids=_rows(model, prompt, new), use_cache=False).logits[:, length - 1 :]
@@ -112,12 +114,6 @@ def _cheapest(
 def _ids(size: int, count: int, start: int = 0) -> list[int]:
     """Return token ids from the middle half of the vocabulary."""
     return [size // 4 + (start + i) * _STRIDE % max(1, size // 2) for i in range(count)]
-
-
-def _plain(model: Model, prompt: Sequence[int], new: Sequence[Sequence[int]]) -> Tensor:
-    """Return log-probabilities (rows, 1 + new tokens, vocabulary), each row by a forward pass of its own, uncached."""
-    rows = [model(input_ids=row[None], use_cache=False).logits[0] for row in _rows(model, prompt, new)]
-    return torch.stack(rows)[:, len(prompt) - 1 :].float().log_softmax(-1)
 
 
 def _rows(model: Model, prompt: Sequence[int], new: Sequence[Sequence[int]]) -> Tensor:

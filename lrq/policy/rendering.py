@@ -40,11 +40,14 @@ class Rendering:
     at: float | None = None
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a prompt; raises UsageError where the template refuses the messages, or Overtime."""
+        """Return the token ids of a prompt of `messages`, up to where the answer begins.
+
+        Raises UsageError where the template refuses the messages, Overtime where it does not end.
+        """
         return list(self._apply(messages, add_generation_prompt=True, **CHAT_TEMPLATE)["input_ids"])
 
     def text(self, messages: Sequence[Mapping[str, Any]], *, answer: bool = False) -> str:
-        """Return a chat as text, with the beginning of an answer unless it ends in one."""
+        """Return a chat as text, with the beginning of an answer, or with `answer` where its last message is one."""
         return str(self._apply(messages, add_generation_prompt=not answer, tokenize=False))
 
     def _apply(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:

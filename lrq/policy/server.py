@@ -57,7 +57,9 @@ class ServerPolicy:
     ) -> Samples:
         """Ask for all n even where fewer `ks` are wanted: the same keys then find what was paid for; see Policy."""
         started = time.perf_counter()
-        await self._learn_window()
+        if self._context_length is not None:
+            ask, self._context_length = self._context_length, None
+            self._window = await ask()
         limit = prompt_room(self._window, sampling.max_new_tokens)
         draw = _Drawn(reasons=dict.fromkeys(range(sampling.n), "over_long"))
         fitted = Fitted(messages=tuple(prompt.messages), tokens=0)
@@ -81,11 +83,6 @@ class ServerPolicy:
             calls=tuple(draw.calls),
             rendering={"server": True, "template": self._template, "at": prompt.at},
         )
-
-    async def _learn_window(self) -> None:
-        if self._context_length is not None:
-            ask, self._context_length = self._context_length, None
-            self._window = await ask()
 
     def release(self) -> None:
         """Do nothing: the accelerator is the server's."""
@@ -134,6 +131,8 @@ class ServerPolicy:
                 drawn.add(reply, [k])
 
     def _call(self, prompt: Prompt, messages: Sequence[Message], sampling: Sampling) -> Call:
+        # The fields that vLLM, SGLang and their like read.
+        template = {"chat_template_kwargs": self._template} if self._template else {}
         return Call(
             role="policy",
             endpoint=self._endpoint,
@@ -143,14 +142,9 @@ class ServerPolicy:
             top_p=sampling.top_p,
             max_tokens=sampling.max_new_tokens,
             n=sampling.n,
-            extra=self._extra(),
+            extra=template | ({_IDS: True} if self._says_ids else {}),
             seed=seed(sampling.seed, prompt.item, prompt.round, prompt.index),
         )
-
-    def _extra(self) -> dict[str, Any]:
-        """Return the fields that vLLM, SGLang and their like read."""
-        template = {"chat_template_kwargs": self._template} if self._template else {}
-        return template | ({_IDS: True} if self._says_ids else {})
 
     async def _asked(self, call: Call, should_stop: ShouldStop) -> Reply:
         if should_stop():
@@ -203,7 +197,7 @@ def _reason(finish: str, parted: Thoughts) -> str:
 
 
 def seed(*names: object) -> int:
-    """31 bits for the server: other items, rounds and draws get other noise, as far as the server minds it."""
+    """Return 31 bits for the server: other `names` (item, round, draw) get other noise, if the server minds it."""
     return int.from_bytes(hashlib.blake2b(json.dumps(names).encode(), digest_size=4).digest(), "big") >> 1
 
 

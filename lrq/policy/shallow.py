@@ -28,7 +28,7 @@ def shallow_config(folder: Path) -> Any:
 
 
 def first_layers(config: Any) -> Any:
-    """Keep the first layers of a configuration, in place, and return it; None where that makes no model."""
+    """Keep the first layers of `config`, in place, and return it; None where that makes no model."""
     text = config.get_text_config()
     try:
         kinds = layer_kinds(text)
@@ -44,14 +44,21 @@ def first_layers(config: Any) -> Any:
 
 
 def layer_kinds(text: Any) -> list[Kind]:
-    """Return the kind of each layer of a text configuration, by a model without weights."""
+    """Return the kind of each layer of the text configuration `text`, by a model without weights."""
     with torch.device("meta"):
         model = AutoModel.from_config(text)
     lists = (part for part in model.modules() if isinstance(part, torch.nn.ModuleList))
     layers = next(part for part in lists if len(part) == text.num_hidden_layers)
-    types = [values for values in _per_layer(text).values() if all(_is_type(value) for value in values)]
+    lists_of_types = [  # names of kinds and flags, not sizes
+        values
+        for values in _per_layer(text).values()
+        if all(isinstance(value, str) or value in (0, 1) for value in values)
+    ]
     return [
-        (*((name, type(part).__name__) for name, part in layer.named_modules()), *(values[index] for values in types))
+        (
+            *((name, type(part).__name__) for name, part in layer.named_modules()),
+            *(types[index] for types in lists_of_types),
+        )
         for index, layer in enumerate(layers)
     ]
 
@@ -61,8 +68,3 @@ def _per_layer(text: Any) -> dict[str, list[Any]]:
     count = text.num_hidden_layers
     lists = {name: value for name, value in vars(text).items() if isinstance(value, list | tuple)}
     return {name: list(value) for name, value in lists.items() if len(value) == count}
-
-
-def _is_type(value: Any) -> bool:
-    """Tell the name of a kind, or a flag, from a size."""
-    return isinstance(value, str) or value in (0, 1)

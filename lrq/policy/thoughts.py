@@ -33,7 +33,7 @@ class Written:
 
 
 def open_mark(prompt: str) -> str:
-    """Return the mark of a thought that a rendered prompt ends in, which a response then begins within; else empty."""
+    """Return the mark of a thought in which the rendered `prompt` ends, so that a response begins in it; else empty."""
     tail = prompt[-100:]
     ends = [start for start, _ in MARKS if tail.rstrip().endswith(start)]
     return max(ends, key=len) if ends else ""

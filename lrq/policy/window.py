@@ -37,7 +37,7 @@ def model_tokens(messages: Sequence[Message]) -> int:
 
 
 def prompt_room(window: int | None, reply: int) -> int | None:
-    """Return the tokens that a prompt may have beside its reply; None where the window is not known.
+    """Return the tokens of `window` that a prompt may have beside `reply` tokens; None where the window is not known.
 
     Raises LrqError where the reply leaves no room.
     """
@@ -53,15 +53,15 @@ def prompt_room(window: int | None, reply: int) -> int | None:
 
 
 def is_too_long(refusal: str) -> bool:
-    """Tell whether a server refused a request for its length."""
+    """Tell whether `refusal`, a server's words, refuses a request for its length."""
     return bool(_TOO_LONG.search(refusal))
 
 
 def shorter_limit(refusal: str, sent: int, reply: int, window: int | None) -> int:
     """Return how long the next prompt may be, in the unit in which `sent` was counted.
 
-    reply: tokens that were asked for. window: what the server said in advance, else it is read from the refusal. Its
-    numbers of prompt and request are told apart by what must be true of a prompt that was refused.
+    `reply`: tokens that were asked for. `window`: what the server said in advance, else it is read from the refusal.
+    Its numbers of prompt and request are told apart by what must be true of a prompt that was refused.
     """
     match = _WINDOW.search(refusal)
     window = window or (int(re.sub(r"\D", "", match["after"] or match["before"])) if match else None)
