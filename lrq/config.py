@@ -26,6 +26,7 @@ from pydantic import (
 
 from lrq.config_errors import OVERRIDES as OVERRIDES  # noqa: PLC0414 - part of this module
 from lrq.config_errors import source_of, unknown_setting
+from lrq.domain.commands import fill_command
 from lrq.domain.errors import UsageError
 from lrq.domain.records import ROLES, Role
 from lrq.domain.urls import broker_url_problem, database_url_problem, redis_url_problem, safe_url
@@ -404,6 +405,36 @@ class PolicySettings(RoleSettings):
     device: str = setting("Where it runs: auto, cpu, cuda, cuda:1 …", example="cuda:0", default="auto")
     dtype: str = setting("Type of its weights: auto, float32, bfloat16 …", example="bfloat16", default="auto")
     template: dict[str, Any] = setting("Arguments of its chat template", example={"enable_thinking": False}, default={})
+    serve: str | None = setting(
+        "Command that starts an OpenAI-compatible server on a model folder: that of path, and in later rounds what the "
+        "round before made. It runs while there is something to sample, and makes room for training; instead of url, "
+        "and of sampling in the sampler's own process",
+        example="vllm serve {model} --host 127.0.0.1 --port {port}",
+    )
+    serve_timeout: float = setting(
+        "Time that this server has until it lists its models", unit="seconds", example=1800, default=900.0, gt=0
+    )
+
+    @field_validator("serve")
+    @classmethod
+    def _is_a_command(cls, serve: str | None) -> str | None:
+        if serve is not None:
+            fill_command(serve, {"model": "", "port": ""})
+        return serve
+
+    @model_validator(mode="after")
+    def _has_one_server(self) -> Self:
+        if self.serve and (self.url or self.endpoints):
+            raise ValueError("policy.serve starts a server, and policy.url names another; leave one of them out")
+        return self
+
+    def served(self, *, url: str, model: str, identity: str) -> Endpoint:
+        """Return the endpoint of the server that `serve` has started; what it costs is the machine's."""
+        shared = {name: getattr(self, name) for name in _Server.model_fields}
+        price = self.price or Price(input=0.0)
+        return Endpoint(
+            **{**shared, "name": "served", "url": url, "model": model, "identity": identity, "price": price}
+        )
 
 
 class SampleSettings(_Part):
@@ -542,6 +573,10 @@ class Settings(_Part):
             return (self.scorer,)
         part: RoleSettings = getattr(self, role)
         return part.all_endpoints()
+
+    def serving(self, endpoint: Endpoint) -> Self:
+        """Return these settings with this endpoint as the policy's."""
+        return self.model_copy(update={"policy": self.policy.model_copy(update={"endpoints": (endpoint,)})})
 
     def variables(self) -> set[str]:
         """Return the names of the environment variables that endpoints' settings name as ${NAME}."""

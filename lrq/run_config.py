@@ -89,7 +89,8 @@ def check_rounds(config: Mapping[str, Any]) -> None:
     if schedule and schedule.rounds > 1 and policy["models"] and not policy["path"]:
         raise UsageError(
             f"{schedule.rounds} rounds are asked for, and the policy is behind a URL, where no server has the model "
-            "that a round makes: set policy.path (LRQ_POLICY) to its folder, or --rounds 1 and --no-train"
+            "that a round makes: set policy.path (LRQ_POLICY) to its folder, and policy.serve to a command that starts "
+            "a server on one; or --rounds 1 and --no-train"
         )
 
 

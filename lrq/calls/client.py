@@ -82,6 +82,11 @@ class Caller:
         self.breaker = Breaker(writer)
         self.observers: list[Observer] = []
 
+    def use(self, settings: Settings) -> None:
+        """Take the policy's endpoints from `settings` from now on. Call it from any thread."""
+        self._settings = settings
+        self._pools = {names: pool for names, pool in list(self._pools.items()) if names[0] != "policy"}
+
     async def call(self, call: Call, purpose: Purpose) -> Reply:
         """Return the reply to this question; bought at most once, however many ask.
 

@@ -72,8 +72,8 @@ def raise_file_limit() -> None:
 
 def note_probe(settings: Settings, config: Mapping[str, Any]) -> None:
     """Refuse a policy that cannot be sampled or trained; say in one line where it is not sampled the cheapest way."""
-    line = check_policy(settings.home, config)
-    if line and "one cache for all" not in line:
+    line = check_policy(settings.home, config, is_served=bool(settings.policy.serve))
+    if line and not settings.policy.serve and "one cache for all" not in line:
         echo(f"policy: {line}", err=True)
 
 

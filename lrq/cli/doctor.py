@@ -124,7 +124,8 @@ def _ledger(settings: Settings) -> str:
 def _policy(settings: Settings, path: str) -> str:
     """Probe the policy as a run with these settings would."""
     folder = find(path)
-    line = check_policy(settings.home, snapshot_config(settings, train=True))
+    config = snapshot_config(settings, train=True)
+    line = check_policy(settings.home, config, is_served=bool(settings.policy.serve))
     return f"{folder}, {line or 'not probed: torch and transformers are not installed here'}"
 
 

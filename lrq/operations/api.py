@@ -120,7 +120,7 @@ def run(
         frozen = snapshot_config(loaded, train=train)
         check_trainable(frozen)
         check_servers(loaded)
-        check_policy(loaded.home, frozen)
+        check_policy(loaded.home, frozen, is_served=bool(loaded.policy.serve))
         ledger = open_ledger(loaded, create=True)
         try:
             check_pairable(loaded, intent)

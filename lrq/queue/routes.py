@@ -35,7 +35,7 @@ def task_name(queue: str) -> str:
 
 def concurrency(worker: str, settings: Settings) -> int:
     """Return how many messages one process of this type works on at once."""
-    if worker == "judge" or (worker == "sampler" and settings.endpoints("policy")):
+    if worker == "judge" or (worker == "sampler" and (settings.endpoints("policy") or settings.policy.serve)):
         if settings.judge_threads != "auto":
             return settings.judge_threads
         return MOST_TASKS if is_redis(settings.broker()) else _TASKS_ELSEWHERE  # they wait for servers

@@ -22,25 +22,27 @@ _NEEDED = ("torch", "transformers")
 _COUNTED = (*_NEEDED, "trl", "deepspeed", "lrq")  # whose versions a verdict holds for
 # No kernel is fetched, and threads of torch that wait for each other sleep.
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
+_SERVED = {"line": "sampled by the server that policy.serve starts", "refusal": ""}
 
 
-def check_policy(home: Path, config: Mapping[str, Any]) -> str:
+def check_policy(home: Path, config: Mapping[str, Any], *, is_served: bool = False) -> str:
     """Return in words how the policy of a run is sampled; empty where there is none in a folder, or no torch here.
 
-    Takes some seconds, in processes of its own and on the CPU; the verdict is kept below `home`. Raises UsageError
-    where the policy cannot be sampled, or cannot be trained by a run that is to.
+    `is_served`: a server that policy.serve starts samples it. Takes some seconds, in processes of its own and on the
+    CPU; the verdict is kept below `home`. Raises UsageError where the policy cannot be sampled, or cannot be trained by
+    a run that is to.
     """
     policy = config["policy"]
     if not policy["path"] or not all(map(importlib.util.find_spec, _NEEDED)):
         return ""
     folder = find(policy["path"])
-    file = home / "probes" / f"{_key(folder, config)}.json"
+    file = home / "probes" / f"{_key(folder, config, is_served)}.json"
     if file.exists():
         verdict = orjson.loads(file.read_bytes())
     else:
-        verdict = _sampling(folder, policy["dtype"])
+        verdict = _SERVED if is_served else _sampling(folder, policy["dtype"])
         if not verdict["refusal"] and config["train"] is not None:
-            verdict |= _training(folder, config["train"])
+            verdict = verdict | _training(folder, config["train"])
         if verdict["line"] or verdict["refusal"]:
             file.parent.mkdir(parents=True, exist_ok=True)
             temporary = file.with_suffix(f".{os.getpid()}")
@@ -51,7 +53,7 @@ def check_policy(home: Path, config: Mapping[str, Any]) -> str:
     return str(verdict["line"])
 
 
-def _key(folder: Path, config: Mapping[str, Any]) -> str:
+def _key(folder: Path, config: Mapping[str, Any], is_served: bool) -> str:
     """Hash all that a verdict depends on."""
     versions = {}
     for name in _COUNTED:
@@ -59,7 +61,13 @@ def _key(folder: Path, config: Mapping[str, Any]) -> str:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = ""
-    parts = [fingerprint(folder), config["policy"]["dtype"], config["train"], versions]
+    parts = [
+        fingerprint(folder),
+        config["policy"]["dtype"],
+        config["train"],
+        versions,
+        *(["served"] if is_served else []),
+    ]
     return hashlib.blake2b(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
 

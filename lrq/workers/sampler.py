@@ -1,16 +1,20 @@
 """The sampler worker: the policy answers an item's prompts, N responses from one prefill each."""
 
+import asyncio
+import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
 from lrq.config import Settings
+from lrq.domain.environment import COMPUTE, SYSTEM, pick
 from lrq.domain.errors import LrqError, Stopping
 from lrq.domain.records import Call, Prompt, Purpose, Reply, Role
 from lrq.judge.asking import in_series
@@ -22,6 +26,8 @@ from lrq.ledger.runs import Run
 from lrq.ledger.token_ids import pack_ids
 from lrq.policy import Policy, Samples, Sampling, open_policy
 from lrq.policy import Prompt as Request
+from lrq.policy.folder import find
+from lrq.policy.served import ServedPolicy
 from lrq.policy.server import ServerPolicy
 from lrq.run_config import RunConfig
 from lrq.workers import loop
@@ -29,8 +35,8 @@ from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.cases import load_case
 from lrq.workers.engine import Engine
 
-_opening = threading.Lock()
-_at_work = threading.Lock()  # held while a policy in this process samples
+_at_work = threading.Condition()  # guards what follows; notified where a sample ends
+_sampling_now = 0  # samples that are being drawn with the machine's accelerator
 _LOOK_EVERY = 1.0  # seconds, of an idle sampler that a training may wait for
 _policies: dict[bytes, Policy] = {}  # one: a process holds the weights of one policy
 _accelerator: Accelerator | None = None
@@ -101,10 +107,6 @@ def _open_prompts(engine: Engine, task: Task, frozen: RunConfig) -> list[_OpenPr
 def _sample_one(engine: Engine, task: Task, run: Run, frozen: RunConfig, asked: _OpenPrompt) -> _Drawn:
     prompt = asked.prompt
     _asked_for.set((Purpose(run=task.run, item=task.item, step="sample", kind=prompt.name or "sample"), run.series))
-    if prompt.by == "policy":
-        model = _policy(engine, frozen, _round_model(engine, task))
-    else:
-        model = _paid_model(engine, frozen, prompt.by)
     request = Request(
         item=asked.item,
         messages=prompt.render(asked.context),
@@ -113,7 +115,7 @@ def _sample_one(engine: Engine, task: Task, run: Run, frozen: RunConfig, asked: 
         round=task.round,
         at=run.created_at,
     )
-    with _at_accelerator(model) if prompt.by == "policy" else nullcontext():
+    with _at_model(engine, task, frozen, prompt.by) as model:
         samples = loop.run(model.sample(request, _sampling(frozen, prompt), should_stop=loop.stopping.is_set))
     if samples.seconds > 0:
         engine.notes["tokens_per_second"] = round(samples.completion_tokens / samples.seconds, 1)
@@ -121,19 +123,42 @@ def _sample_one(engine: Engine, task: Task, run: Run, frozen: RunConfig, asked: 
 
 
 @contextmanager
+def _at_model(
+    engine: Engine, task: Task, frozen: RunConfig, by: Literal["policy", "teacher", "judge"]
+) -> Iterator[Policy]:
+    """Enter with who answers a prompt: of policies that of the task's round, and no other is opened meanwhile."""
+    if by != "policy":
+        yield _paid_model(engine, frozen, by)
+        return
+    with ExitStack() as stack:
+        with _at_work:
+            policy = _policy(engine, frozen, _round_model(engine, task))
+            stack.enter_context(_at_accelerator(policy))
+        yield policy
+
+
+@contextmanager
 def _at_accelerator(policy: Policy) -> Iterator[None]:
-    """Sample with the accelerator, where a machine has one alone; a training that waits for it has it first."""
+    """Sample with the accelerator, where it is shared with trainings; one that waits for it has it first."""
+    global _sampling_now
     if _accelerator is None or isinstance(policy, ServerPolicy):
         yield
         return
     with _at_work:
         if _accelerator.is_wanted():
+            _at_work.wait_for(lambda: not _sampling_now)
             policy.release()
             _accelerator.give_up()
         if not _accelerator.share(loop.stopping):
             raise Stopping
         policy.restore()
+        _sampling_now += 1
+    try:
         yield
+    finally:
+        with _at_work:
+            _sampling_now -= 1
+            _at_work.notify_all()
 
 
 def _yield_when_idle(accelerator: Accelerator) -> None:
@@ -141,9 +166,10 @@ def _yield_when_idle(accelerator: Accelerator) -> None:
     while not loop.stopping.wait(_LOOK_EVERY):
         if accelerator.is_wanted() and _at_work.acquire(blocking=False):
             try:
-                for policy in list(_policies.values()):
-                    policy.release()
-                accelerator.give_up()
+                if not _sampling_now:
+                    for policy in list(_policies.values()):
+                        policy.release()
+                    accelerator.give_up()
             finally:
                 _at_work.release()
 
@@ -180,12 +206,14 @@ def _policy(engine: Engine, frozen: RunConfig, model: str = "") -> Policy:
     name = orjson.dumps(
         [spec, own["models"], own["dtype"], own.get("template")]
     )  # one server may have the models of several runs
-    with _opening:
+    with _at_work:
         if name not in _policies:
+            _at_work.wait_for(lambda: not _sampling_now)
+            _end_servers()
             _policies.clear()
             _policies[name] = _open(engine, frozen, spec)
-            local = not spec.startswith(("http://", "https://"))
-            if local and _accelerator is None and is_single(engine.settings.policy.device):
+            local, serve = not spec.startswith(("http://", "https://")), engine.settings.policy.serve
+            if local and _accelerator is None and (serve or is_single(engine.settings.policy.device)):
                 _accelerator = Accelerator()
                 threading.Thread(target=_yield_when_idle, args=(_accelerator,), daemon=True).start()
         return _policies[name]
@@ -195,9 +223,43 @@ def _open(engine: Engine, frozen: RunConfig, spec: str) -> Policy:
     models: list[dict[str, Any]] = frozen.config["policy"]["models"]
     device, dtype = engine.settings.policy.device, frozen.config["policy"]["dtype"]
     template = frozen.config["policy"].get("template") or {}
+    if engine.settings.policy.serve and not spec.startswith(("http://", "https://")):
+        return _serve(engine, find(spec), template)
     if not models:
         return open_policy(spec, device=device, dtype=dtype, template=template)
     return _server(engine, "policy", spec, models[0], template)
+
+
+def _serve(engine: Engine, folder: Path, template: Mapping[str, Any]) -> ServedPolicy:
+    """Return the policy in a folder behind the server that policy.serve starts; it ends with this process."""
+    settings = engine.settings
+    key = settings.policy.api_key
+
+    def connect(url: str, model: str) -> Policy:
+        endpoint = settings.policy.served(url=url, model=model, identity=f"served {served.fingerprint}")
+        engine.settings = settings.serving(endpoint)
+        engine.caller.use(engine.settings)
+        named: dict[str, Any] = {"endpoint": endpoint.name, "model": model, "extra": {}, "identity": endpoint.identity}
+        return _server(engine, "policy", url, named, template)
+
+    served = ServedPolicy(
+        folder,
+        command=settings.policy.serve or "",
+        environment=pick(os.environ, SYSTEM, COMPUTE),
+        log=settings.home / "logs" / "policy-server.log",
+        seconds=settings.policy.serve_timeout,
+        api_key=None if key is None else key.get_secret_value(),
+        connect=connect,
+        should_stop=loop.stopping.is_set,
+    )
+    loop.at_close(lambda: asyncio.to_thread(served.release))
+    return served
+
+
+def _end_servers() -> None:
+    for policy in _policies.values():
+        if isinstance(policy, ServedPolicy):
+            policy.release()
 
 
 def _paid_model(engine: Engine, frozen: RunConfig, role: Literal["teacher", "judge"]) -> Policy:

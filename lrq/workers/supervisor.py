@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 
 from lrq.config import OVERRIDES, Settings
+from lrq.domain.commands import fill_command
 from lrq.domain.environment import COMPUTE, PROXIES, SYSTEM, pick
 from lrq.domain.errors import LrqError
 from lrq.domain.records import ROLES, Role
@@ -85,7 +86,9 @@ def unavailable_processes(settings: Settings, asked: Collection[Role] = ("policy
     policy = settings.policy
     if not (policy.path or any(settings.endpoints(role) for role in asked)):
         reasons["sampler"] = "no policy is named; set LRQ_POLICY to a folder or a URL"
-    elif policy.path and not _installed("torch", "transformers"):
+    elif policy.serve and not shutil.which(server := fill_command(policy.serve, {"model": "", "port": ""})[0]):
+        reasons["sampler"] = f"policy.serve runs {server}, which is not found here; install it, or name its path"
+    elif policy.path and not policy.serve and not _installed("torch", "transformers"):
         reasons["sampler"] = "it needs the training extra; pip install 'lrq[train]'"
     if not settings.judge.path:
         reasons["scorer"] = "no preference model is named; set judge.path to its folder"

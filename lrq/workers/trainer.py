@@ -48,7 +48,7 @@ def _train(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> Result:
     folder = _prepare(engine, task, run, frozen)
     if folder is None:
         return Result(state="nothing", reason="no item has brought a row")
-    if not is_single("auto"):
+    if not (engine.settings.policy.serve or is_single("auto")):  # a policy's server may have all of them
         return _follow(engine, task, folder)
     with Accelerator().alone(loop.stopping) as had:
         return _follow(engine, task, folder) if had else Result(state="stopped")
