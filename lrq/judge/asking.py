@@ -9,7 +9,7 @@ from lrq.domain.dress import short
 from lrq.domain.errors import CallFailed, CallRefused, Unreadable, Unscored
 from lrq.domain.finish import finish_of
 from lrq.domain.records import Call, Choice, Purpose, Reply
-from lrq.recipes.ports import Answer
+from lrq.recipes.ports import Answer, Sampling
 
 T = TypeVar("T")
 
@@ -75,7 +75,15 @@ class Asker:
     report: Report = _ignore  # is told of every reply whether it could be read
 
     async def __call__(
-        self, kind: str, prompt: str, read: Callable[[str], T], *, dimension: str, max_tokens: int, draw: int = 0
+        self,
+        kind: str,
+        prompt: str,
+        read: Callable[[str], T],
+        *,
+        dimension: str,
+        max_tokens: int,
+        draw: int = 0,
+        sampling: Sampling | None = None,
     ) -> Answer[T]:
         model = self.models(dimension, prompt)
         sample = (0 if kind in self.shared else self.vote) * DRAWS + draw
@@ -88,14 +96,16 @@ class Asker:
             extra=model.extra,
             identity=model.identity,
             draw=sample,
+            top_p=sampling["top_p"] if sampling else 1.0,
         )
         purpose = replace(self.purpose, dimension=dimension, kind=kind)
         first = AGAIN_TEMPERATURE if sample else FIRST_TEMPERATURE
+        temperatures = (sampling["temperature"],) * 2 if sampling else (first, AGAIN_TEMPERATURE)
         keys: list[str] = []
         reason = ""
         for series in range(self.series + 1):
             try:
-                return await self._ask(partial(make_call, series=series), first, purpose, read, max_tokens, keys)
+                return await self._ask(partial(make_call, series=series), temperatures, purpose, read, max_tokens, keys)
             except _Fruitless as fruitless:
                 reason = f"{dimension}, {kind}: {fruitless}"
                 if fruitless.is_new:  # it was asked just now: another series is for another `resume --failed`
@@ -105,7 +115,7 @@ class Asker:
     async def _ask(
         self,
         asked: Callable[..., Call],
-        temperature: float,
+        temperatures: tuple[float, float],  # of the first attempt, and of the others
         purpose: Purpose,
         read: Callable[[str], T],
         max_tokens: int,
@@ -113,8 +123,7 @@ class Asker:
     ) -> Answer[T]:
         problem, is_new = "", False
         for attempt in range(ATTEMPTS):
-            call = asked(attempt=attempt, temperature=temperature, max_tokens=max_tokens)
-            temperature = AGAIN_TEMPERATURE
+            call = asked(attempt=attempt, temperature=temperatures[attempt > 0], max_tokens=max_tokens)
             try:
                 reply = await self.caller.call(call, purpose)
             except (CallRefused, CallFailed) as failure:

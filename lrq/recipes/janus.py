@@ -31,6 +31,8 @@ SETTINGS: Mapping[str, Any] = {
     "rows": "one",
     "rubrics": [],
     "show_system": True,
+    "judge_temperature": 1.0,
+    "judge_top_p": 0.9,
     "min_scored": 2,
     "min_margin": 0.0,
 }
@@ -43,6 +45,8 @@ DESCRIBED: Mapping[str, str] = {
     "rows": "Of an instruction, paired by system: one, or each system message in turn",
     "rubrics": "The rubrics, where items bring none: a list of {name, criteria, descriptions}",
     "show_system": "Show the judge the system message; the published evaluation left it out",
+    "judge_temperature": "Of the judge by rubrics, as published; other judges are asked at 0.01",
+    "judge_top_p": "Of the judge by rubrics, as published",
     "min_scored": "Scored responses that a pair by rubrics needs",
     "min_margin": "Reward of chosen minus reward of rejected that a pair by rubrics needs",
 }

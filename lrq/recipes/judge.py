@@ -11,7 +11,7 @@ from lrq.domain.language import Language, language
 from lrq.domain.marks import read_score
 from lrq.domain.records import Passage, Response, Score
 from lrq.recipes.fanout import each_text
-from lrq.recipes.ports import Answer, Ask, Case, Nearest, Prefer
+from lrq.recipes.ports import Answer, Ask, Case, Nearest, Prefer, Sampling
 from lrq.recipes.templates import fill, placeholders
 
 T = TypeVar("T")
@@ -68,14 +68,21 @@ class Judge:
         return "\n\n".join(sections)
 
     async def answer(
-        self, kind: str, read: Callable[[str], T], sections: Mapping[str, str], *, max_tokens: int | None = None
+        self,
+        kind: str,
+        read: Callable[[str], T],
+        sections: Mapping[str, str],
+        *,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
     ) -> Answer[T]:
         """Ask the judge with the template of that kind, filled with the sections.
 
-        `max_tokens` overrides the kind's. Raises Unscored.
+        `max_tokens` overrides the kind's; `sampling` is for methods whose paper says how. Raises Unscored.
         """
         limit = max_tokens or self.kinds.get(kind, Kind(name=kind)).max_tokens
-        return await self.ask(kind, self.text(kind, **sections), read, dimension=self.dimension, max_tokens=limit)
+        ask = partial(self.ask, sampling=sampling) if sampling else self.ask
+        return await ask(kind, self.text(kind, **sections), read, dimension=self.dimension, max_tokens=limit)
 
     async def score_each(
         self,

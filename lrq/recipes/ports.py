@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 from lrq.domain.records import Item, Passage, Prompt, Ref, Response, Score
 
@@ -18,13 +18,30 @@ class Answer(Generic[T]):
     calls: tuple[str, ...]  # keys of all calls it took, re-asks included
 
 
+class Sampling(TypedDict):
+    """How a reply of the judge is drawn, where a paper says it."""
+
+    temperature: float
+    top_p: float
+
+
 class Ask(Protocol):
     """Asks the judge until its reply can be read."""
 
     async def __call__(
-        self, kind: str, prompt: str, read: Callable[[str], T], *, dimension: str, max_tokens: int, draw: int = 0
+        self,
+        kind: str,
+        prompt: str,
+        read: Callable[[str], T],
+        *,
+        dimension: str,
+        max_tokens: int,
+        draw: int = 0,
+        sampling: Sampling | None = None,
     ) -> Answer[T]:
         """Return what `read` makes of the reply; `read` raises Unreadable.
+
+        `sampling`: of all attempts; None: all but certain at first, and warmer where the reply cannot be read.
 
         Raises Unscored with a reason when no reply could be had or read.
         """

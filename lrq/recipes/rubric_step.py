@@ -13,7 +13,7 @@ from lrq.domain.records import Dimension, Response, Score
 from lrq.domain.rubrics import BadRubric, Rubric, read_result, read_rubric
 from lrq.recipes.fanout import each_text, gather_all
 from lrq.recipes.judge import Judge, Kind
-from lrq.recipes.ports import Case
+from lrq.recipes.ports import Case, Sampling
 from lrq.recipes.recipe import Step
 
 DIMENSION = Dimension(name="rubric", low=1, high=5)
@@ -50,10 +50,19 @@ async def _score(judge: Judge, number: int, value: Any, response: Response) -> S
         return score(state="unscored", reason=f"rubric {number}: {bad}")
     try:
         read = partial(read_result, low=rubric.low, high=rubric.high)
-        answer = await judge.answer("rubric", read, _sections(judge, rubric, response))
+        sections = _sections(judge, rubric, response)
+        answer = await judge.answer("rubric", read, sections, sampling=_sampling(judge.case))
     except Unscored as why:
         return score(state="unscored", reason=str(why), evidence=judge.evidence(criteria=rubric.criteria))
     return score(value=answer.value, evidence=judge.evidence(answer, criteria=rubric.criteria))
+
+
+def _sampling(case: Case) -> Sampling | None:
+    """Return how the judge is sampled; None: as others are, in a run that was frozen without the settings."""
+    values = case.settings
+    if "judge_temperature" not in values:
+        return None
+    return {"temperature": values["judge_temperature"], "top_p": values["judge_top_p"]}
 
 
 def _sections(judge: Judge, rubric: Rubric, response: Response) -> dict[str, str]:

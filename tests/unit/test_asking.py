@@ -55,6 +55,14 @@ async def test_the_first_readable_reply_counts() -> None:
     assert (judge.purposes[0].dimension, judge.purposes[0].kind) == ("helpfulness", "helpfulness")
 
 
+async def test_a_method_may_say_how_the_judge_is_sampled() -> None:
+    """All its attempts, each of them a question of its own."""
+    judge = Judge(lambda call: "[[7]]" if call.attempt == 2 else "none")
+    sampling = {"temperature": 1.0, "top_p": 0.9}
+    await asker(judge)("rubric", "prompt", read_score, dimension="rubric", max_tokens=512, sampling=sampling)  # type: ignore[arg-type]
+    assert [(call.temperature, call.top_p, call.attempt) for call in judge.calls] == [(1.0, 0.9, n) for n in range(3)]
+
+
 async def test_an_unreadable_reply_is_asked_again_warmer_five_times_in_all() -> None:
     """0.01, then 0.95 four times, each an attempt of its own; then it is unscored with the last problem."""
     judge = Judge(lambda _: "[[85]]")

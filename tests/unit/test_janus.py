@@ -84,11 +84,21 @@ class Judge:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.sampling: list[Any] = []
 
     async def __call__(
-        self, kind: str, prompt: str, read: Callable[[str], T], *, dimension: str, max_tokens: int, draw: int = 0
+        self,
+        kind: str,
+        prompt: str,
+        read: Callable[[str], T],
+        *,
+        dimension: str,
+        max_tokens: int,
+        sampling: Any = None,
+        **_: Any,
     ) -> Answer[T]:
         self.asked.append(prompt)
+        self.sampling.append(sampling)
         return Answer(value=read("Good. [RESULT] 4"), text="", calls=("key",))
 
 
@@ -105,6 +115,7 @@ def test_rubrics_are_a_call_each_and_the_judge_sees_the_system_message() -> None
         ("rubric/2", 1, 4),
     ]
     assert "[System message]\n~~~~\nsystem 1\n~~~~" in judge.asked[1]
+    assert judge.sampling == [{"temperature": 1.0, "top_p": 0.9}] * 4, "as GPT-4 was asked"
     hidden = Judge()
     shut = answered("a", rubrics=rubrics, settings={"pair_by": "rubric", "show_system": False})
     asyncio.run(step.procedure(step.judge(shut, hidden, None)))  # type: ignore[arg-type]
