@@ -63,7 +63,7 @@ class Prompt:
     span: "Chunk | None" = None  # the stretch of the context; None: all of it
     by: Literal["policy", "teacher", "judge"] = "policy"
     samples: int | None = None  # responses to draw; None: sample.responses
-    sampling: Mapping[str, Any] = field(default_factory=dict)  # over the run's: temperature, top_p, max_new_tokens
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # over the run's sample section
     followup: str = ""  # what a later turn of the same conversation asks, where the context was given before
     typical: str = ""  # a reply as it may come, for estimates; empty: a stretch of text
 

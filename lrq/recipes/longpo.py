@@ -173,7 +173,8 @@ def _answer_prompt(
     fence = fenced(passage).partition("\n")[0]
     shown = CONTEXT if span or is_whole else passage.replace(CONTEXT, " ")
     text = f"{fence}\n{shown}\n{fence}\n\n{question.replace(CONTEXT, ' ')}"
-    sampling = {"temperature": case.settings["answer_temperature"], "max_new_tokens": 1024}
+    # A long prompt that is cut may lose the passage, and training on it would teach answers that stand nowhere.
+    sampling = {"temperature": case.settings["answer_temperature"], "over_long": "refuse"}
     message = {"role": "user", "content": text}
     return Prompt(name=name, messages=(message,), span=span, samples=1, sampling=sampling, followup=question)
 
@@ -199,7 +200,7 @@ def _unfit(case: Case, short: int, long: int) -> str:
     """Say why a turn is left out; empty where it is not."""
     chosen, rejected = case.answers(short), case.answers(long)
     if not (chosen and rejected):
-        return "an answer is missing"
+        return "an answer is missing (it is empty, or its prompt is longer than the policy's window)"
     reasons = {
         "short": unfit(chosen[0].text, most_repeated=0.9),
         "long": unfit(rejected[0].text),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lrq.config import SampleSettings
 from lrq.domain.records import Item
 from lrq.recipes import RECIPES
 from lrq.recipes.janus import JANUS
@@ -48,7 +49,10 @@ def test_the_losses_of_janus_by_name() -> None:
 
 
 def test_questions_and_answers_are_drawn_as_published() -> None:
-    """LongPO's questions at 0.7 and top-p 0.9, its answers greedy; Janus' at 1.0 and 0.9; 1,024 tokens each."""
+    """LongPO's questions at 0.7 and top-p 0.9, its answers greedy; Janus' at 1.0 and 0.9; 1,024 tokens each.
+
+    LongPO's documents are shorter than the window: none is cut.
+    """
     context = "One two three four."
     item = Item(id="1", context=context, question="?", fields={})
     settings = {**LONGPO.settings, "least_chunk_tokens": 1, "chunk_tokens": 50}
@@ -56,7 +60,8 @@ def test_questions_and_answers_are_drawn_as_published() -> None:
     assert asked.sampling == {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 1024}
     brought = Item(id="1", context=context, fields={"questions": ["What?"], "short_contexts": ["One two"]})
     short, long = LONGPO.prompts(Case(item=brought, texts=LONGPO.prompt_texts(), settings=settings))
-    assert short.sampling == long.sampling == {"temperature": 0.0, "max_new_tokens": 1024}
+    assert short.sampling == long.sampling == {"temperature": 0.0, "over_long": "refuse"}
+    assert SampleSettings().max_new_tokens == 1024
     told = Item(id="1", question="What?", fields={"system": ["Be brief."]})
     (answer,) = JANUS.prompts(Case(item=told, texts=JANUS.prompt_texts(), settings=JANUS.settings))
     assert answer.sampling == {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 1024}
