@@ -1,5 +1,7 @@
 """A policy in a folder behind a server that a command of the user's starts, and that ends where its place is needed."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
@@ -70,6 +73,7 @@ class ServedPolicy:
         """
         if self._process is not None and self._process.poll() is None:
             return
+        self.release()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -105,6 +109,8 @@ class ServedPolicy:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # of a keeper that was killed
 
     def _await_model(self, url: str, begin: int) -> str:
         """Return the name of the model that the server at `url` lists, once it does; its log begins at `begin`."""
