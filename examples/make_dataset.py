@@ -1,6 +1,6 @@
 """Make the demo's datasets: `python examples/make_dataset.py --output demo-out/data`.
 
-Eight files in lrq's input form, one JSON object per line. The same seed gives the same bytes on every machine.
+Ten files in lrq's input form, one JSON object per line. The same seed gives the same bytes on every machine.
 """
 
 import json
@@ -114,6 +114,23 @@ def documents(
         }
 
 
+def questions(rng: random.Random, name: str, count: int, sentences: tuple[int, int]) -> Iterator[Line]:
+    """Yield items with a question on a document of so many sentences, English and Chinese in turn."""
+    for number in range(count):
+        language = LANGUAGES[number % 2]
+        text, facts = document(rng, language, rng.randint(*sentences))
+        asked = rng.sample(facts, rng.choice((2, 2, 3)))
+        yield line_of(rng, f"{name}-{number + 1:03d}", language, text, asked)
+
+
+def short_answers(rng: random.Random, count: int) -> Iterator[Line]:
+    """Yield demonstrations of right answers to short documents, asked as lrq asks."""
+    for line in questions(rng, "short", count, (15, 60)):
+        asked = f"~~~~\n{line['context']}\n~~~~\n\n{line['question']}"
+        answered = [{"role": "assistant", "content": line["answer"]}]
+        yield {"prompt": [{"role": "user", "content": asked}], "completion": answered}
+
+
 def instructed_items(rng: random.Random, count: int) -> Iterator[Line]:
     """Yield items that bring two system messages each."""
     for line in sampled_items(rng, "instructed", count):
@@ -157,8 +174,10 @@ FILES: dict[str, Callable[[random.Random], Iterator[Line]]] = {
     "held_out": lambda rng: sampled_items(rng, "held-out", 40),
     "judge_only": lambda rng: judged_items(rng, 12),
     "long": long_items,
-    "documents": lambda rng: documents(rng, "document", 24),
+    "documents": lambda rng: documents(rng, "document", 24, (320, 360)),
     "instructed": lambda rng: instructed_items(rng, 32),
+    "short_answers": lambda rng: short_answers(rng, 240),
+    "held_out_long": lambda rng: questions(rng, "held-out", 40, (320, 360)),
     "transcripts": lambda rng: transcripts(rng, 24),
 }
 

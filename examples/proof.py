@@ -23,8 +23,7 @@ import numpy as np
 import torch
 import yaml
 from demo import judge
-from harbour import LANGUAGES
-from make_dataset import Line, document, documents, line_of
+from make_dataset import Line, documents, questions
 from transformers import AutoTokenizer, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -39,17 +38,6 @@ POLICY = HERE / "small_policy" / "model"
 ARMS = ("method", "sft", "control")
 FIGURES = ("sampled exact", "sampled reward", "greedy exact", "greedy reward")
 COMPARED = (("method", "before"), ("control", "before"), ("method", "sft"), ("method", "control"))
-
-
-def questions(rng: random.Random, name: str, count: int, sentences: tuple[int, int]) -> list[Line]:
-    """Return items with a question on a document of so many sentences, English and Chinese in turn."""
-    lines = []
-    for number in range(count):
-        language = LANGUAGES[number % 2]
-        text, facts = document(rng, language, rng.randint(*sentences))
-        asked = rng.sample(facts, rng.choice((2, 2, 3)))
-        lines.append(line_of(rng, f"{name}-{number + 1:03d}", language, text, asked))
-    return lines
 
 
 def small_policy(folder: Path, split: str) -> Path:
@@ -131,7 +119,7 @@ def prove(name: str, seed: int, home: Path, split: str, held_out: int) -> dict[s
     torch.set_num_threads(1)
     lines = method.make(random.Random(f"{split}-{name}-{seed}"), f"{name}-{seed}", method.items, method.sentences)
     file = write(folder / "items.jsonl", lines)
-    asked = questions(random.Random(f"{split}-{name}-held-out"), "held-out", held_out, method.sentences)
+    asked = list(questions(random.Random(f"{split}-{name}-held-out"), "held-out", held_out, method.sentences))
     policy = method.policy(folder, split)
     seeds = {"sample.seed": seed, "train.seed": seed}
     settings = {"policy.path": policy, "judge.identity": "judge-sim", **seeds, **method.settings}
