@@ -29,13 +29,13 @@ from lrq.config import Price, Settings
 from lrq.domain.errors import CallFailed, CallRefused, RunHalted, Stopping
 from lrq.domain.records import Call, Purpose, Reply, Usage
 from lrq.ledger import Writer, pauses, runs
-from lrq.ledger.calls import Claim, Claimed, ClaimResult, Ended, Fail, Known, Release, Reuse, Send, Settle
+from lrq.ledger.calls import CachedReply, Claim, Claimed, ClaimResult, Fail, PriorFailure, Release, Reuse, Send, Settle
 from lrq.ledger.changes import limits_by_lane
 from lrq.ledger.engine import Ledger
 from lrq.ledger.learned import Fact, Keep, all_facts
-from lrq.ledger.money import Charge, Held
+from lrq.ledger.money import Charge, InFlightElsewhere
 from lrq.ledger.runs import halted_runs
-from lrq.ledger.writer import AWAY, Together
+from lrq.ledger.writer import AWAY, InTransaction
 
 T = TypeVar("T")
 
@@ -146,10 +146,10 @@ class Caller:
             except AWAY:
                 await self._pause(_AWAY_PAUSE, purpose)
                 continue
-            if isinstance(result, Known):
+            if isinstance(result, CachedReply):
                 await self._count_reuse(call, purpose)
                 return replies.decode(key, result, reused=True)
-            if isinstance(result, Ended):
+            if isinstance(result, PriorFailure):
                 raise (CallRefused if result.error == "refused" else CallFailed)(result.reason, is_new=False)
             if isinstance(result, Claimed):
                 outcome = await self._deliver(result.id, claim, pool, forms, tries)
@@ -157,7 +157,7 @@ class Caller:
                     return outcome
                 if outcome is not None:
                     await self._after_failure(result.id, outcome, pool, tries, call, purpose)
-            elif isinstance(result, Held):
+            elif isinstance(result, InFlightElsewhere):
                 await self._pause(tries.look_again(), purpose)
 
     async def _deliver(self, id_: int, claim: Claim, pool: Pool, forms: Forms, tries: Tries) -> Reply | Outcome | None:
@@ -177,7 +177,7 @@ class Caller:
             grant = await self._permit(pool, (lead, turn), warm_up, call, purpose, tries)
             is_stale = self.adapting.forms(pool, call, purpose.kind) != forms
             if grant is None or not await self._may_send(id_, grant.permit, tries, is_stale=is_stale):
-                await self._writer.surely(Release(id=id_, owner=self._owner, unknown=False))
+                await self._writer.write_until_committed(Release(id=id_, owner=self._owner, unknown=False))
                 return None
             grant = Granted(grant.line, grant.permit, forms[grant.line.lane.name])
             outcome = await self._send(id_, claim.key, pool, grant, call, purpose, tries)
@@ -349,7 +349,7 @@ class Caller:
             note = "the server counted more tokens than could be foreseen"
         cost = None if line.rates is None else line.rates.cost(usage)
         reply = Reply(key=key, choices=outcome.choices, vectors=outcome.vectors, usage=usage, cost_micros=cost)
-        is_kept: bool = await self._writer.surely(
+        is_kept: bool = await self._writer.write_until_committed(
             Settle(
                 id=id_,
                 reply=replies.encode(outcome.choices, outcome.vectors),
@@ -379,22 +379,24 @@ class Caller:
         fail = partial(Fail, id=id_, owner=self._owner, charge=outcome.charge)
         release = Release(id=id_, owner=self._owner, unknown=outcome.unknown, charge=outcome.charge)
         if outcome.kind == "adapted":
-            await self._writer.surely(release)
+            await self._writer.write_until_committed(release)
             return
         if outcome.kind == "refused":
-            await self._writer.surely(fail(error="refused", reason=outcome.reason, unknown=False))
+            await self._writer.write_until_committed(fail(error="refused", reason=outcome.reason, unknown=False))
             await self.breaker.failed(call, purpose, "refused", outcome.reason)
             raise CallRefused(outcome.reason)
         if outcome.kind == "account":
-            await self._writer.surely(release)
+            await self._writer.write_until_committed(release)
             refusal = pauses.Refusal(call=call, purpose=purpose, reason=outcome.reason)
-            raise RunHalted(await self._writer.surely(Together(partial(pauses.pause, refusal=refusal))))
+            raise RunHalted(
+                await self._writer.write_until_committed(InTransaction(partial(pauses.pause, refusal=refusal)))
+            )
         try:
             pause = tries.pause(outcome)
         except CallFailed as failed:
-            await self._writer.surely(fail(error="failed", reason=str(failed), unknown=outcome.unknown))
+            await self._writer.write_until_committed(fail(error="failed", reason=str(failed), unknown=outcome.unknown))
             raise
-        await self._writer.surely(release)
+        await self._writer.write_until_committed(release)
         if outcome.is_in_reply and outcome.kind == "failed":
             await self.breaker.failed(call, purpose, "error", outcome.reason)
         if not pool.has_others(tries.failed_at):
@@ -408,11 +410,11 @@ class Caller:
             f"the {call.role} counted more tokens than its budget had reserved for a call ({counts}); what was counted "
             "is charged, and from now on as much is reserved: `lrq resume` goes on, `lrq budget` raises the limit"
         )
-        await self._writer.surely(Together(partial(runs.halt_capped, run=run, reason=reason)))
+        await self._writer.write_until_committed(InTransaction(partial(runs.halt_capped, run=run, reason=reason)))
 
     async def _halt(self, run: int, reason: str) -> None:
         halt = partial(runs.halt, run=run, state="paused", by="account", reason=reason)
-        await self._writer.surely(Together(halt))
+        await self._writer.write_until_committed(InTransaction(halt))
 
     async def _pause(self, seconds: float, purpose: Purpose) -> None:
         await self._interruptible(partial(asyncio.sleep, seconds), purpose)

@@ -8,7 +8,7 @@ import orjson
 import zstandard
 
 from lrq.domain.records import Choice, Reply
-from lrq.ledger.calls import Known
+from lrq.ledger.calls import CachedReply
 
 _WORTH_COMPRESSING = 400  # bytes; below, a frame's header eats the gain
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -29,7 +29,7 @@ def _ids(choice: Choice) -> list[list[int]]:
     return [list(choice.ids)] if choice.ids else []
 
 
-def decode(key: str, known: Known, *, reused: bool = False) -> Reply:
+def decode(key: str, known: CachedReply, *, reused: bool = False) -> Reply:
     choices, vectors = decode_body(known.reply)
     return Reply(key=key, choices=choices, vectors=vectors, usage=known.usage, cost_micros=known.cost, reused=reused)
 

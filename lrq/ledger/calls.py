@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from lrq.domain.errors import RunHalted
 from lrq.domain.records import Call, Purpose, Usage
 from lrq.ledger.batches import packed
-from lrq.ledger.money import Bound, Charge, Group, Held, Money, reserve
+from lrq.ledger.money import Bound, Charge, Group, InFlightElsewhere, Money, reserve
 from lrq.ledger.processes import is_dead, remove_dead
 from lrq.ledger.schema import calls
 from lrq.ledger.statements import OF_CLAIM, OF_GROUP, statements
@@ -31,7 +31,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class CachedReply:
     """The reply was committed before."""
 
     reply: bytes
@@ -40,14 +40,14 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class PriorFailure:
     """The call came to an end without a reply."""
 
     error: str  # refused, failed
     reason: str
 
 
-ClaimResult = Claimed | Known | Ended | Held | RunHalted
+ClaimResult = Claimed | CachedReply | PriorFailure | InFlightElsewhere | RunHalted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Claim:
         results |= _reserve(tx, open_)
         inserted = [write for write in open_ if results[write.key] is None]
         results |= _insert(tx, inserted, stored)
-        return [results[write.key] or Held() for write in writes]
+        return [results[write.key] or InFlightElsewhere() for write in writes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,11 +262,11 @@ def _known(row: sa.Row[Any] | None, write: Claim) -> ClaimResult | None:
             cached_tokens=row.cached_tokens,
             reasoning_tokens=row.reasoning_tokens,
         )
-        return Known(reply=row.reply, usage=tokens, cost=row.cost)
+        return CachedReply(reply=row.reply, usage=tokens, cost=row.cost)
     if row.state == "failed":
         another_run = row.run_id != write.purpose.run and row.error == "failed"
-        return None if another_run else Ended(error=row.error, reason=row.reason)
-    return Held()
+        return None if another_run else PriorFailure(error=row.error, reason=row.reason)
+    return InFlightElsewhere()
 
 
 def _reserve(tx: Transaction, wanted: Sequence[Claim]) -> dict[str, ClaimResult | None]:

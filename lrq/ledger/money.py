@@ -34,7 +34,7 @@ class Charge:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class InFlightElsewhere:
     """Another living process has it, or the budget waits for calls in flight: ask again soon."""
 
 
@@ -99,7 +99,7 @@ def _count(is_sqlite: bool) -> Any:
     return insert.on_conflict_do_update(index_elements=Group._fields, set_=sums)
 
 
-def reserve(tx: Transaction, run: int, bounds: Sequence[Bound]) -> list[Held | RunHalted | None]:
+def reserve(tx: Transaction, run: int, bounds: Sequence[Bound]) -> list[InFlightElsewhere | RunHalted | None]:
     """Reserve each bound that the run's budget has room for, in their order; None: it is reserved.
 
     The run's row is locked, so that what is decided still holds when it is written. Where there is room for none and
@@ -131,10 +131,12 @@ def reserve(tx: Transaction, run: int, bounds: Sequence[Bound]) -> list[Held | R
         reason += "`lrq budget` raises it"
         return _halt(tx, run, bounds, reason, state="stopped", halt="budget")
     tx.execute(_RESERVE, {"run": run, "cost": cost, "tokens": tokens})
-    return [None if fit else Held() for fit in fits]
+    return [None if fit else InFlightElsewhere() for fit in fits]
 
 
-def _halt(tx: Transaction, run: int, bounds: Sequence[Bound], reason: str, **how: str) -> list[Held | RunHalted | None]:
+def _halt(
+    tx: Transaction, run: int, bounds: Sequence[Bound], reason: str, **how: str
+) -> list[InFlightElsewhere | RunHalted | None]:
     tx.execute(runs.update().where(runs.c.id == run).values(reason=reason, **how))
     return [RunHalted(reason) for _ in bounds]
 

@@ -22,10 +22,10 @@ from lrq.ledger.transaction import SETTLING, Transaction
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-_LINGER_SECONDS = 0.003  # waits this long for company …
-_CROWD = 16  # … and if so many have come by then
-_CROWD_SECONDS = 0.017  # … this long again: all far below any judge's latency
-_MOST_AT_ONCE = 500
+_BATCH_WINDOW = 0.003  # seconds in which writes are gathered …
+_BUSY = 16  # … and where so many have come by then
+_BUSY_WINDOW = 0.017  # … so many seconds more: all far below any judge's latency
+_MAX_BATCH = 500
 _TRIES = 5  # a transaction that met a deadlock or a lost connection is tried again
 _LONGEST_PAUSE = 5.0  # seconds between two tries of what must be written, while the database is away
 
@@ -50,7 +50,7 @@ class Write(Protocol[T_co]):
 
 
 @dataclass(frozen=True)
-class Together(Generic[T]):
+class InTransaction(Generic[T]):
     """Any function of a transaction as a write of its own."""
 
     function: Callable[[Transaction], T]
@@ -85,7 +85,7 @@ class Writer:
         line.put(_Waiting(write, future))
         return await future
 
-    async def surely(self, write: Write[T]) -> T:
+    async def write_until_committed(self, write: Write[T]) -> T:
         """Commit what must not be lost, for as long as it takes: it was paid for, or others wait for it."""
         pause = 0.1
         while True:
@@ -95,8 +95,8 @@ class Writer:
                 await asyncio.sleep(pause)
                 pause = min(_LONGEST_PAUSE, 2 * pause)
 
-    async def together(self, function: Callable[[Transaction], T]) -> T:
-        return await self.write(Together(function))
+    async def in_transaction(self, function: Callable[[Transaction], T]) -> T:
+        return await self.write(InTransaction(function))
 
     def close(self) -> None:
         """Write what is waiting, then end the threads."""
@@ -131,14 +131,14 @@ class _Line:
             self._commit(batch)
 
     def _gather(self, batch: list[_Waiting]) -> bool:
-        """Take what comes within the linger; True when the writer is to end.
+        """Take what comes within the window; True when the writer is to end.
 
         It sleeps through it: a thread that waits at the queue is woken by every write, and takes the event loop's turn.
         """
-        time.sleep(_LINGER_SECONDS)
-        if self._queue.qsize() >= _CROWD:
-            time.sleep(_CROWD_SECONDS)
-        while len(batch) < _MOST_AT_ONCE:
+        time.sleep(_BATCH_WINDOW)
+        if self._queue.qsize() >= _BUSY:
+            time.sleep(_BUSY_WINDOW)
+        while len(batch) < _MAX_BATCH:
             try:
                 following = self._queue.get_nowait()
             except Empty:
@@ -185,15 +185,15 @@ class _Line:
             groups.setdefault(type(waiting.write), []).append(index)
         results: list[Any] = [None] * len(batch)
         with self._ledger.write() as tx:
-            for kind, places in sorted(groups.items(), key=_turn):
+            for kind, places in sorted(groups.items(), key=_runs_last):
                 ended = kind.apply(tx, [batch[index].write for index in places])
                 for index, result in zip(places, ended, strict=True):
                     results[index] = result
         return results
 
 
-def _turn(group: tuple[type[Any], list[int]]) -> bool:
-    """Sorts kinds that have work to do before they are alone in front of others."""
+def _runs_last(group: tuple[type[Any], list[int]]) -> bool:
+    """Tell whether a kind has nothing to do before it is alone: the others go first."""
     return not getattr(group[0], "before_alone", False)
 
 

@@ -50,7 +50,7 @@ class _Step:
 
     async def work(self) -> None:
         scores = await cast(self.frozen.votes(self.task.name), self._vote)
-        await self.engine.writer.surely(EndStep(task=self.task, found=scores))
+        await self.engine.writer.write_until_committed(EndStep(task=self.task, found=scores))
 
     async def _vote(self, vote: int) -> Sequence[Score]:
         step = self.frozen.recipe.step(self.task.name)

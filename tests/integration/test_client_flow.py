@@ -386,6 +386,6 @@ async def test_one_bad_write_does_not_fail_its_neighbours(scene: Scene) -> None:
         raise ValueError("bad")
 
     async with scene(lambda _: answer()) as bench:
-        good = [bench.writer.together(lambda tx: tx.execute(sa.select(calls)).all()) for _ in range(3)]
-        results = await asyncio.gather(*good, bench.writer.together(bad), return_exceptions=True)
+        good = [bench.writer.in_transaction(lambda tx: tx.execute(sa.select(calls)).all()) for _ in range(3)]
+        results = await asyncio.gather(*good, bench.writer.in_transaction(bad), return_exceptions=True)
         assert [str(one) for one in results] == ["[]", "[]", "[]", "bad"]

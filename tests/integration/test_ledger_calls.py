@@ -13,7 +13,19 @@ import sqlalchemy as sa
 from lrq.domain.errors import LrqError, RunHalted
 from lrq.domain.records import Call, Purpose, Usage
 from lrq.ledger import Ledger, Writer, processes, runs
-from lrq.ledger.calls import Bound, Claim, Claimed, Ended, Fail, Held, Known, Release, Send, Settle, release_dead_calls
+from lrq.ledger.calls import (
+    Bound,
+    CachedReply,
+    Claim,
+    Claimed,
+    Fail,
+    InFlightElsewhere,
+    PriorFailure,
+    Release,
+    Send,
+    Settle,
+    release_dead_calls,
+)
 from lrq.ledger.processes import Presence
 from lrq.ledger.schema import calls
 from lrq.ledger.schema import processes as processes_table
@@ -74,7 +86,7 @@ async def test_a_settled_call_is_known_to_whoever_asks_again(
     await writer.write(settle(claimed.id))
     assert money(ledger) == (30, 0, 120, 0, 0)
     again = await writer.write(claim(run, owner))
-    assert again == Known(reply=b'{"choices":[]}', usage=USAGE, cost=30)
+    assert again == CachedReply(reply=b'{"choices":[]}', usage=USAGE, cost=30)
     assert money(ledger) == (30, 0, 120, 0, 0)
 
 
@@ -85,7 +97,7 @@ async def test_a_reply_is_kept_however_long_its_server_s_name_is(
     claimed = await writer.write(claim(run, owner))
     await writer.write(Send(id=claimed.id, owner=owner))
     assert await writer.write(replace(settle(claimed.id), server="a" * 300)) is True
-    assert isinstance(await writer.write(claim(run, owner)), Known)
+    assert isinstance(await writer.write(claim(run, owner)), CachedReply)
 
 
 async def test_a_claimed_key_is_held_against_everyone_else(
@@ -94,7 +106,7 @@ async def test_a_claimed_key_is_held_against_everyone_else(
     """While a living process has a call, others wait."""
     other = Presence(ledger, "judge")
     await writer.write(claim(run, owner))
-    assert await writer.write(claim(run, other.id)) == Held()
+    assert await writer.write(claim(run, other.id)) == InFlightElsewhere()
     other.close()
 
 
@@ -150,7 +162,7 @@ async def test_after_a_sleep_of_the_machine_nobody_is_dead(
     with ledger.write() as tx:
         tx.execute(processes_table.update().values(seen_at=tx.now() - 3600))
         assert release_dead_calls(tx) == 0
-    assert await writer.write(claim(run, owner)) == Held()
+    assert await writer.write(claim(run, owner)) == InFlightElsewhere()
     await writer.write(settle(first.id))
     assert money(ledger) == (30, 0, 120, 0, 0)
     other.close()
@@ -183,7 +195,7 @@ async def test_who_was_thought_dead_may_still_bring_the_reply(
     second = await writer.write(claim(run, owner))
     await writer.write(settle(first.id))
     assert await writer.write(Send(id=second.id, owner=owner)) is False
-    assert isinstance(await writer.write(claim(run, owner)), Known)
+    assert isinstance(await writer.write(claim(run, owner)), CachedReply)
     spent, reserved, *_ = money(ledger)
     assert (spent, reserved) == (130, 0)
 
@@ -195,7 +207,7 @@ async def test_a_refused_call_is_not_asked_again_and_costs_nothing(
     claimed = await writer.write(claim(run, owner))
     await writer.write(Send(id=claimed.id, owner=owner))
     await writer.write(Fail(id=claimed.id, owner=owner, error="refused", reason="too long", unknown=False))
-    assert await writer.write(claim(run, owner)) == Ended(error="refused", reason="too long")
+    assert await writer.write(claim(run, owner)) == PriorFailure(error="refused", reason="too long")
     assert money(ledger) == (0, 0, 0, 0, 0)
 
 
@@ -205,7 +217,7 @@ async def test_another_run_may_try_what_failed_for_the_first(
     """A server that was down then may be up now; within one run the failure stands."""
     claimed = await writer.write(claim(run, owner))
     await writer.write(Fail(id=claimed.id, owner=owner, error="failed", reason="down", unknown=False))
-    assert isinstance(await writer.write(claim(run, owner)), Ended)
+    assert isinstance(await writer.write(claim(run, owner)), PriorFailure)
     with ledger.write() as tx:
         second = runs.create_run(tx, "second", {"recipe": "longreward"})
     assert await writer.write(claim(second, owner)) == Claimed(id=claimed.id)
@@ -227,7 +239,7 @@ async def test_the_budget_waits_for_calls_in_flight_and_then_stops_the_run(
 ) -> None:
     """1000 to spend: a bound of 900 leaves no room for 200 until it is settled at 850; then the run stops."""
     first = await writer.write(claim(run, owner, "a", cost=900))
-    assert await writer.write(claim(run, owner, "b", cost=200)) == Held()
+    assert await writer.write(claim(run, owner, "b", cost=200)) == InFlightElsewhere()
     await writer.write(Send(id=first.id, owner=owner))
     await writer.write(settle(first.id, cost=850))
     with pytest.raises(RunHalted, match="budget"):

@@ -6,7 +6,7 @@ import pytest
 
 from lrq.calls.replies import decode, decode_body, encode
 from lrq.domain.records import Choice, Usage
-from lrq.ledger.calls import Known
+from lrq.ledger.calls import CachedReply
 
 ZSTD = b"\x28\xb5\x2f\xfd"
 
@@ -49,7 +49,7 @@ def test_vectors_keep_the_precision_of_32_bits() -> None:
 
 def test_a_known_reply_says_whether_it_is_reused() -> None:
     """With its key, usage and money."""
-    known = Known(reply=encode([Choice(text="a")]), usage=Usage(prompt_tokens=3), cost=None)
+    known = CachedReply(reply=encode([Choice(text="a")]), usage=Usage(prompt_tokens=3), cost=None)
     reply = decode("key", known, reused=True)
     assert (reply.key, reply.usage.prompt_tokens, reply.cost_micros, reply.reused) == ("key", 3, None, True)
     assert not decode("key", known).reused
