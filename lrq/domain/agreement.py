@@ -90,17 +90,11 @@ def _compare_counted(pairs: Mapping[_Pair, int]) -> Agreement:
     )
 
 
-def quadratic_kappa(references: Sequence[int], predictions: Sequence[int]) -> float:
-    """Return Cohen's kappa with quadratic weights, in [−1, 1], of the scores of one criterion, item by item.
-
-    1 − Σ w·observed / Σ w·expected; 1.0 where both are one constant. Raises ValueError where `references` and
-    `predictions` are not as many.
-    """
-    return _kappa(Counter(zip(references, predictions, strict=True)))
-
-
 def _kappa(pairs: Mapping[tuple[int, int], int]) -> float:
-    """Return the kappa of pairs of scores that are counted."""
+    """Return Cohen's kappa with quadratic weights: 1 − Σ w·observed / Σ w·expected; 1.0 where both are one constant.
+
+    pairs: (reference, prediction) → how often they met.
+    """
     items = sum(pairs.values())
     rows, columns = Counter[int](), Counter[int]()
     for (a, b), count in pairs.items():

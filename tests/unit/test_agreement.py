@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lrq.domain.agreement import Agreement, best_constant, bootstrap_intervals, category, compare, quadratic_kappa
+from lrq.domain.agreement import Agreement, best_constant, bootstrap_intervals, category, compare
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "agreement.json").read_text(encoding="utf-8"))
 UNIFORM = GOLDEN["aggregates"][0]["references"]
@@ -85,5 +85,5 @@ def test_nothing_to_compare_is_an_error() -> None:
 
 
 def test_kappa_of_two_equal_constants_is_one() -> None:
-    assert quadratic_kappa([2, 2], [2, 2]) == 1.0
-    assert quadratic_kappa([2, 2], [3, 3]) == 0.0
+    assert compare([[2], [2]], [[2], [2]]).kappa == [1.0]
+    assert compare([[2], [2]], [[3], [3]]).kappa == [0.0]
