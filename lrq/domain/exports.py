@@ -19,16 +19,6 @@ def trl_row(
     return {"prompt": list(prompt), "chosen": list(chosen), "rejected": list(rejected)}
 
 
-def trl_pair(prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, Any]:
-    """Return a preference row of TRL: conversational, with an explicit prompt."""
-    return {"prompt": _chat(prompt), "chosen": _assistant(chosen), "rejected": _assistant(rejected)}
-
-
-def trl_demonstration(prompt: Sequence[Message], answer: str) -> dict[str, Any]:
-    """Return a prompt-completion row of TRL, conversational."""
-    return {"prompt": _chat(prompt), "completion": _assistant(answer)}
-
-
 def longreward_pair(item: Item, chosen: str, rejected: str) -> dict[str, Any]:
     """Return a row of LongReward's published preference data."""
     return {
@@ -100,14 +90,6 @@ def score_row(item: str, response: Response, scores: Iterable[Score], reward: Re
         "reward": reward.value if reward else None,
         "reasons": reasons,
     }
-
-
-def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-
-def _assistant(text: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": text}]
 
 
 def _sharegpt(role: str, text: str) -> dict[str, str]:

@@ -10,10 +10,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from lrq.domain.exports import llama_factory_pair, longreward_pair, trl_demonstration, trl_pair
+from lrq.domain.exports import llama_factory_pair, longreward_pair, trl_row
 from lrq.domain.records import Item
 
 PROMPT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Text.\n\nWhy?"}]
+GOOD, BAD = ([{"role": "assistant", "content": text}] for text in ("good", "bad"))
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -44,7 +45,7 @@ def tokenizer() -> Any:
 
 def test_pairs_are_what_trl_calls_conversational(tmp_path: Path, trl: Any):
     """The prompt ends where the answer of the assistant begins; both answers follow it."""
-    rows = load(tmp_path, trl_pair(PROMPT, "good", "bad"), trl_pair(PROMPT[1:], "yes", "no"))
+    rows = load(tmp_path, trl_row(PROMPT, GOOD, BAD), trl_row(PROMPT[1:], BAD, GOOD))
     assert all(trl.is_conversational(row) for row in rows)
     assert trl.maybe_apply_chat_template(rows[0], tokenizer()) == {
         "prompt": "<system>Be brief.</s><user>Text.\n\nWhy?</s><assistant>",
@@ -55,7 +56,7 @@ def test_pairs_are_what_trl_calls_conversational(tmp_path: Path, trl: Any):
 
 def test_demonstrations_are_what_trl_calls_conversational(tmp_path: Path, trl: Any):
     """The completion is told apart from the prompt."""
-    (row,) = load(tmp_path, trl_demonstration(PROMPT, "good"))
+    (row,) = load(tmp_path, trl_row(PROMPT, GOOD))
     assert trl.is_conversational(row)
     assert trl.maybe_apply_chat_template(row, tokenizer())["completion"] == "good</s>"
 

@@ -5,28 +5,24 @@ from lrq.domain.exports import (
     llama_factory_pair,
     longreward_pair,
     score_row,
-    trl_demonstration,
-    trl_pair,
+    trl_row,
 )
 from lrq.domain.records import Item, Response, Reward, Score
 
 PROMPT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Text.\n\nWhy?"}]
+GOOD, BAD = ([{"role": "assistant", "content": text}] for text in ("good", "bad"))
 FOUR = ("helpfulness", "logicality", "faithfulness", "completeness")
 
 
 def test_a_trl_pair_is_conversational_with_an_explicit_prompt():
     """Prompt and both answers are lists of messages."""
-    assert trl_pair(PROMPT, "good", "bad") == {
-        "prompt": PROMPT,
-        "chosen": [{"role": "assistant", "content": "good"}],
-        "rejected": [{"role": "assistant", "content": "bad"}],
-    }
+    row = trl_row(PROMPT, GOOD, BAD)
+    assert row == {"prompt": PROMPT, "chosen": GOOD, "rejected": BAD}
 
 
 def test_a_trl_demonstration_is_a_prompt_with_its_completion():
     """Rows that show one good answer use TRL's other form."""
-    row = trl_demonstration(PROMPT, "good")
-    assert row == {"prompt": PROMPT, "completion": [{"role": "assistant", "content": "good"}]}
+    assert trl_row(PROMPT, GOOD) == {"prompt": PROMPT, "completion": GOOD}
 
 
 def test_a_longreward_pair_has_the_published_columns():
