@@ -1,6 +1,6 @@
 """Two runs on the same items beside each other: how far they agree, and what each took."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -104,10 +104,6 @@ class _Compared:
             "same_pairs": sum(self._same_rows) / len(self._same_rows) if self._same_rows else None,
             "took": dict(zip(names, took, strict=True)),
         }
-
-
-def _took_by(bill: Mapping[str, Amount]) -> dict[str, dict[str, int]]:
-    return {name: _took(bill[name]) for name in sorted(bill)} | {"all": _took(sum(bill.values(), Amount()))}
 
 
 def _took(amount: Amount) -> dict[str, int]:
