@@ -95,9 +95,6 @@ class Writer:
                 await asyncio.sleep(pause)
                 pause = min(_LONGEST_PAUSE, 2 * pause)
 
-    async def in_transaction(self, function: Callable[[Transaction], T]) -> T:
-        return await self.write(InTransaction(function))
-
     def close(self) -> None:
         """Write what is waiting, then end the threads."""
         for line in {self._line, self._free}:

@@ -21,6 +21,7 @@ from lrq.domain.records import Choice, Purpose, Usage
 from lrq.ledger import Ledger, Transaction, Writer, runs
 from lrq.ledger.calls import Claim, Claimed, Send, Settle
 from lrq.ledger.schema import calls
+from lrq.ledger.writer import InTransaction
 
 
 @pytest.fixture
@@ -386,6 +387,6 @@ async def test_one_bad_write_does_not_fail_its_neighbours(scene: Scene) -> None:
         raise ValueError("bad")
 
     async with scene(lambda _: answer()) as bench:
-        good = [bench.writer.in_transaction(lambda tx: tx.execute(sa.select(calls)).all()) for _ in range(3)]
-        results = await asyncio.gather(*good, bench.writer.in_transaction(bad), return_exceptions=True)
+        good = [bench.writer.write(InTransaction(lambda tx: tx.execute(sa.select(calls)).all())) for _ in range(3)]
+        results = await asyncio.gather(*good, bench.writer.write(InTransaction(bad)), return_exceptions=True)
         assert [str(one) for one in results] == ["[]", "[]", "[]", "bad"]
