@@ -23,7 +23,7 @@ POLICY = {"path": str(REPOSITORY / "examples/small_policy/model"), "device": "cp
 
 def make_model(kind: str, folder: Path, items: list[dict[str, Any]]) -> Path:
     """Save a random model that knows the items' words."""
-    from lrq.scorer.tiny import make_pairrm, make_reward_model  # noqa: PLC0415 - loads torch
+    from support.tiny_scorers import make_pairrm, make_reward_model  # noqa: PLC0415 - loads torch
 
     texts = (f"{item['context']} {item['question']}" for item in items)
     words = list(dict.fromkeys(word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text)))

@@ -11,13 +11,13 @@ pytest.importorskip("torch")
 
 import torch
 from safetensors.torch import load_file, save_file
+from support.tiny_scorers import make_pairrm, make_reward_model
 from transformers import DebertaV2ForSequenceClassification
 
 from lrq.domain.errors import UsageError
 from lrq.run_config import scored_model
 from lrq.scorer.models import Classifier, TooLong, open_scorer
 from lrq.scorer.pairrm import PairRM
-from lrq.scorer.tiny import make_pairrm, make_reward_model
 
 pytestmark = pytest.mark.torch
 

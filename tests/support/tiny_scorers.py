@@ -1,5 +1,4 @@
-# ruff: noqa: S106 - names of special tokens, no passwords
-"""Preference and reward models far too small to be good: for tests and the demo, made on the spot, no download."""
+"""Preference and reward models far too small to be good, made on the spot."""
 
 import json
 from collections.abc import Sequence
