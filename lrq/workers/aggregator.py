@@ -10,12 +10,12 @@ from lrq.ledger.runs import Run
 from lrq.recipes import Case
 from lrq.run_config import RunConfig
 from lrq.workers.cases import load_case
-from lrq.workers.engine import Engine
+from lrq.workers.context import WorkerContext
 
 
-def aggregate(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
+def aggregate(worker: WorkerContext, task: Task, run: Run, frozen: RunConfig) -> None:
     """Write the item's rewards and rows, and open the trainings that are due."""
-    with engine.ledger.write() as tx:
+    with worker.ledger.write() as tx:
         _, case = load_case(tx, frozen, task.item, task.round, with_scores=True)
         rewards = frozen.recipe.rewards(case)
         if backlog.end_aggregate(tx, task, rewards, rows_of(frozen, case, rewards)):

@@ -16,29 +16,29 @@ from lrq.recipes import Case
 from lrq.run_config import RunConfig
 from lrq.workers import loop
 from lrq.workers.cases import load_case
-from lrq.workers.engine import Engine
+from lrq.workers.context import WorkerContext
 
 
-def judge(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> int:
+def judge(worker: WorkerContext, task: Task, run: Run, frozen: RunConfig) -> int:
     """Score all responses of the item in the dimensions of one step; return how many responses it has."""
-    with engine.ledger.read() as tx:
-        row, case = load_case(tx, frozen, task.item, task.round, step=task.name, documents=engine.documents)
-    with engine.room.take(sys.getsizeof(case.item.context)):
-        loop.run(_Step(engine, task, run, frozen, case, row.context_hash).work())
+    with worker.ledger.read() as tx:
+        row, case = load_case(tx, frozen, task.item, task.round, step=task.name, documents=worker.documents)
+    with worker.room.take(sys.getsizeof(case.item.context)):
+        loop.run(_Step(worker, task, run, frozen, case, row.context_hash).work())
     return len(case.responses)
 
 
 class _Step:
     def __init__(
         self,
-        engine: Engine,
+        worker: WorkerContext,
         task: Task,
         run: Run,
         frozen: RunConfig,
         case: Case,
         context_hash: str,
     ) -> None:
-        self.engine = engine
+        self.worker = worker
         self.task = task
         self.run = run
         self.frozen = frozen
@@ -50,23 +50,23 @@ class _Step:
 
     async def work(self) -> None:
         scores = await cast(self.frozen.votes(self.task.name), self._vote)
-        await self.engine.writer.write_until_committed(EndStep(task=self.task, found=scores))
+        await self.worker.writer.write_until_committed(EndStep(task=self.task, found=scores))
 
     async def _vote(self, vote: int) -> Sequence[Score]:
         step = self.frozen.recipe.step(self.task.name)
         ask = Asker(
-            caller=self.engine.caller,
+            caller=self.worker.caller,
             models=self.frozen.judge_of,
             purpose=self.purpose,
             series=self.run.series,
             vote=vote,
             shared=step.shared,
-            report=self.engine.caller.breaker.read,
+            report=self.worker.caller.breaker.read,
         )
         prefer = None
         if self.frozen.is_compared(step.name):
             prefer = Preferences(
-                caller=self.engine.caller, models=self.frozen.judge_of, purpose=self.purpose, series=self.run.series
+                caller=self.worker.caller, models=self.frozen.judge_of, purpose=self.purpose, series=self.run.series
             )
         scores = await step.procedure(step.judge(self.case, ask, self._nearest, prefer))
         if not self.left_out:
@@ -78,7 +78,7 @@ class _Step:
         if passages is None:
             embed = self._embedder()
             name = (self.context_hash, chunk_tokens, embed and (embed.endpoint, embed.model, embed.identity))
-            passages = await self.engine.passages.get(name, self.case.item.context, chunk_tokens, embed)
+            passages = await self.worker.passages.get(name, self.case.item.context, chunk_tokens, embed)
             self.passages[chunk_tokens] = passages
         self.left_out = [list(passages.passages[index]) for index in passages.left_out]
         return await passages(queries, count=count)
@@ -89,7 +89,7 @@ class _Step:
             return None
         purpose = replace(self.purpose, kind="embedding")
         return Embedder(
-            caller=self.engine.caller,
+            caller=self.worker.caller,
             endpoint=models[0]["endpoint"],
             model=models[0]["model"],
             identity=models[0].get("identity", ""),

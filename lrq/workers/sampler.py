@@ -33,7 +33,7 @@ from lrq.run_config import RunConfig
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
 from lrq.workers.cases import load_case
-from lrq.workers.engine import Engine
+from lrq.workers.context import WorkerContext
 
 _at_work = threading.Condition()  # guards what follows; notified where a sample ends
 _sampling_now = 0  # samples that are being drawn with the machine's accelerator
@@ -43,17 +43,17 @@ _accelerator: Accelerator | None = None
 _asked_for: ContextVar[tuple[Purpose, int]] = ContextVar("asked_for")  # a sample's paid calls: for whom, what series
 
 
-def sample(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
+def sample(worker: WorkerContext, task: Task, run: Run, frozen: RunConfig) -> None:
     """Have the recipe's prompts answered until it has no more; the item goes on to its steps of judging."""
-    with engine.ledger.read() as tx:
-        _, item = items_.load_item(tx, task.item, engine.documents)
-    with engine.room.take(sys.getsizeof(item.context)):
-        while prompts := _open_prompts(engine, task, frozen):
-            samples = [_sample_one(engine, task, run, frozen, prompt) for prompt in prompts]
-            with engine.ledger.write() as tx:
+    with worker.ledger.read() as tx:
+        _, item = items_.load_item(tx, task.item, worker.documents)
+    with worker.room.take(sys.getsizeof(item.context)):
+        while prompts := _open_prompts(worker, task, frozen):
+            samples = [_sample_one(worker, task, run, frozen, prompt) for prompt in prompts]
+            with worker.ledger.write() as tx:
                 for each in samples:
                     _keep(tx, task, each)
-    with engine.ledger.write() as tx:
+    with worker.ledger.write() as tx:
         backlog.end_sample(tx, task, frozen.steps)
 
 
@@ -94,9 +94,9 @@ class _Drawn:
         }
 
 
-def _open_prompts(engine: Engine, task: Task, frozen: RunConfig) -> list[_OpenPrompt]:
-    with engine.ledger.read() as tx:
-        _, case = load_case(tx, frozen, task.item, task.round, documents=engine.documents)
+def _open_prompts(worker: WorkerContext, task: Task, frozen: RunConfig) -> list[_OpenPrompt]:
+    with worker.ledger.read() as tx:
+        _, case = load_case(tx, frozen, task.item, task.round, documents=worker.documents)
     first, item = len(case.prompts), case.item
     return [
         _OpenPrompt(number=number, item=item.id, context=item.context, prompt=prompt)
@@ -104,7 +104,7 @@ def _open_prompts(engine: Engine, task: Task, frozen: RunConfig) -> list[_OpenPr
     ]
 
 
-def _sample_one(engine: Engine, task: Task, run: Run, frozen: RunConfig, asked: _OpenPrompt) -> _Drawn:
+def _sample_one(worker: WorkerContext, task: Task, run: Run, frozen: RunConfig, asked: _OpenPrompt) -> _Drawn:
     prompt = asked.prompt
     _asked_for.set((Purpose(run=task.run, item=task.item, step="sample", kind=prompt.name or "sample"), run.series))
     request = Request(
@@ -115,24 +115,24 @@ def _sample_one(engine: Engine, task: Task, run: Run, frozen: RunConfig, asked: 
         round=task.round,
         at=run.created_at,
     )
-    with _at_model(engine, task, frozen, prompt.by) as model:
+    with _at_model(worker, task, frozen, prompt.by) as model:
         samples = loop.run(model.sample(request, _sampling(frozen, prompt), should_stop=loop.stopping.is_set))
     if samples.seconds > 0:
-        engine.notes["tokens_per_second"] = round(samples.completion_tokens / samples.seconds, 1)
+        worker.notes["tokens_per_second"] = round(samples.completion_tokens / samples.seconds, 1)
     return _Drawn(number=asked.number, prompt=prompt, samples=samples, fingerprint=model.fingerprint)
 
 
 @contextmanager
 def _at_model(
-    engine: Engine, task: Task, frozen: RunConfig, by: Literal["policy", "teacher", "judge"]
+    worker: WorkerContext, task: Task, frozen: RunConfig, by: Literal["policy", "teacher", "judge"]
 ) -> Iterator[Policy]:
     """Enter with who answers a prompt: of policies that of the task's round, and no other is opened meanwhile."""
     if by != "policy":
-        yield _paid_model(engine, frozen, by)
+        yield _paid_model(worker, frozen, by)
         return
     with ExitStack() as stack:
         with _at_work:
-            policy = _policy(engine, frozen, _round_model(engine, task))
+            policy = _policy(worker, frozen, _round_model(worker, task))
             stack.enter_context(_at_accelerator(policy))
         yield policy
 
@@ -191,18 +191,18 @@ def _spec(settings: Settings, frozen: RunConfig) -> str:
     raise LrqError("no policy to sample from: set LRQ_POLICY to a model folder or a server's URL")
 
 
-def _round_model(engine: Engine, task: Task) -> str:
+def _round_model(worker: WorkerContext, task: Task) -> str:
     """Return the folder of the policy of the task's round; empty in the first, whose policy is the run's."""
     if not task.round:
         return ""
-    with engine.ledger.read() as tx:
+    with worker.ledger.read() as tx:
         return runs_.model_before(tx, task.run, task.round)
 
 
-def _policy(engine: Engine, frozen: RunConfig, model: str = "") -> Policy:
+def _policy(worker: WorkerContext, frozen: RunConfig, model: str = "") -> Policy:
     """Return the policy in the folder `model`, without one that of the run."""
     global _accelerator
-    spec, own = model or _spec(engine.settings, frozen), frozen.config["policy"]
+    spec, own = model or _spec(worker.settings, frozen), frozen.config["policy"]
     name = orjson.dumps(
         [spec, own["models"], own["dtype"], own.get("template")]
     )  # one server may have the models of several runs
@@ -211,36 +211,36 @@ def _policy(engine: Engine, frozen: RunConfig, model: str = "") -> Policy:
             _at_work.wait_for(lambda: not _sampling_now)
             _end_servers()
             _policies.clear()
-            _policies[name] = _open(engine, frozen, spec)
-            local, serve = not spec.startswith(("http://", "https://")), engine.settings.policy.serve
-            if local and _accelerator is None and (serve or is_single(engine.settings.policy.device)):
+            _policies[name] = _open(worker, frozen, spec)
+            local, serve = not spec.startswith(("http://", "https://")), worker.settings.policy.serve
+            if local and _accelerator is None and (serve or is_single(worker.settings.policy.device)):
                 _accelerator = Accelerator()
                 threading.Thread(target=_yield_when_idle, args=(_accelerator,), daemon=True).start()
         return _policies[name]
 
 
-def _open(engine: Engine, frozen: RunConfig, spec: str) -> Policy:
+def _open(worker: WorkerContext, frozen: RunConfig, spec: str) -> Policy:
     models: list[dict[str, Any]] = frozen.config["policy"]["models"]
-    device, dtype = engine.settings.policy.device, frozen.config["policy"]["dtype"]
+    device, dtype = worker.settings.policy.device, frozen.config["policy"]["dtype"]
     template = frozen.config["policy"].get("template") or {}
-    if engine.settings.policy.serve and not spec.startswith(("http://", "https://")):
-        return _serve(engine, find(spec), template)
+    if worker.settings.policy.serve and not spec.startswith(("http://", "https://")):
+        return _serve(worker, find(spec), template)
     if not models:
         return open_policy(spec, device=device, dtype=dtype, template=template)
-    return _server(engine, "policy", spec, models[0], template)
+    return _server(worker, "policy", spec, models[0], template)
 
 
-def _serve(engine: Engine, folder: Path, template: Mapping[str, Any]) -> ServedPolicy:
+def _serve(worker: WorkerContext, folder: Path, template: Mapping[str, Any]) -> ServedPolicy:
     """Return the policy in a folder behind the server that policy.serve starts; it ends with this process."""
-    settings = engine.settings
+    settings = worker.settings
     key = settings.policy.api_key
 
     def connect(url: str, model: str) -> Policy:
         endpoint = settings.policy.served(url=url, model=model, identity=f"served {served.fingerprint}")
-        engine.settings = settings.serving(endpoint)
-        engine.caller.use(engine.settings)
+        worker.settings = settings.serving(endpoint)
+        worker.caller.use(worker.settings)
         named: dict[str, Any] = {"endpoint": endpoint.name, "model": model, "extra": {}, "identity": endpoint.identity}
-        return _server(engine, "policy", url, named, template)
+        return _server(worker, "policy", url, named, template)
 
     served = ServedPolicy(
         folder,
@@ -262,25 +262,27 @@ def _end_servers() -> None:
             policy.release()
 
 
-def _paid_model(engine: Engine, frozen: RunConfig, role: Literal["teacher", "judge"]) -> Policy:
+def _paid_model(worker: WorkerContext, frozen: RunConfig, role: Literal["teacher", "judge"]) -> Policy:
     """Return the first teacher or judge of the run, asked as a policy behind a server is."""
     models = frozen.config.get(role, {}).get("models", ())
-    endpoints = engine.settings.endpoints(role)
+    endpoints = worker.settings.endpoints(role)
     if not models or not endpoints:
         raise LrqError(f"this recipe asks a {role}: set LRQ_{role.upper()}_URL and LRQ_{role.upper()}_MODEL")
-    return _server(engine, role, endpoints[0].url, models[0], {})
+    return _server(worker, role, endpoints[0].url, models[0], {})
 
 
-def _server(engine: Engine, role: Role, url: str, model: Mapping[str, Any], template: Mapping[str, Any]) -> Policy:
+def _server(
+    worker: WorkerContext, role: Role, url: str, model: Mapping[str, Any], template: Mapping[str, Any]
+) -> Policy:
     async def ask(call: Call) -> Reply:
         parameters = {"extra": {**call.extra, **model["extra"]}, "identity": model.get("identity", "")}
         call = replace(call, role=role, **parameters)
-        return await in_series(engine.caller, call, *_asked_for.get())
+        return await in_series(worker.caller, call, *_asked_for.get())
 
     async def shortest_window() -> int | None:
         """Return the shortest window of a pool: any of its servers may answer."""
-        pool = engine.settings.pool(role, model["endpoint"])
-        windows = [(await engine.transport.models(server)).context_of(model["model"]) for server in pool]
+        pool = worker.settings.pool(role, model["endpoint"])
+        windows = [(await worker.transport.models(server)).context_of(model["model"]) for server in pool]
         return min((length for length in windows if length is not None), default=None)
 
     return open_policy(

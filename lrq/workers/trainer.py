@@ -22,39 +22,39 @@ from lrq.trainer.job import JobFolder, Result, check_settings, make_job, prepare
 from lrq.trainer.loss_names import reads
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single
-from lrq.workers.engine import Engine
+from lrq.workers.context import WorkerContext
 from lrq.workers.rows import renderer_of, training_rows, trl_row
 
 
-def train(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> None:
+def train(worker: WorkerContext, task: Task, run: Run, frozen: RunConfig) -> None:
     """Train to the end, whatever it is; its state and reason go to the ledger."""
     try:
-        result = _train(engine, task, run, frozen)
+        result = _train(worker, task, run, frozen)
     except LrqError as error:
         result = Result(state="failed", reason=str(error))
     if result.state == "stopped":
         raise Stopping
     if result.model is not None:
-        _link_latest(run_folder(engine.settings.home, run.name), result.model)
-    with engine.ledger.write() as tx:
+        _link_latest(run_folder(worker.settings.home, run.name), result.model)
+    with worker.ledger.write() as tx:
         ended = {"state": result.state, "reason": result.reason, "model": str(result.model or "")}
         backlog.end_training(tx, task, **ended, ended_at=tx.now())
         backlog.advance_run(tx, run.id, frozen.schedule)
 
 
-def _train(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> Result:
-    with engine.ledger.write() as tx:
+def _train(worker: WorkerContext, task: Task, run: Run, frozen: RunConfig) -> Result:
+    with worker.ledger.write() as tx:
         backlog.set_training(tx, task, state="running", started_at=tx.now())
-    folder = _prepare(engine, task, run, frozen)
+    folder = _prepare(worker, task, run, frozen)
     if folder is None:
         return Result(state="nothing", reason="no item has brought a row")
-    if not (engine.settings.policy.serve or is_single("auto")):  # a policy's server may have all of them
-        return _follow(engine, task, folder)
+    if not (worker.settings.policy.serve or is_single("auto")):  # a policy's server may have all of them
+        return _follow(worker, task, folder)
     with Accelerator().alone(loop.stopping) as had:
-        return _follow(engine, task, folder) if had else Result(state="stopped")
+        return _follow(worker, task, folder) if had else Result(state="stopped")
 
 
-def _follow(engine: Engine, task: Task, folder: JobFolder) -> Result:
+def _follow(worker: WorkerContext, task: Task, folder: JobFolder) -> Result:
     identity = {"run_id": task.run, "round": task.round, "window": backlog.window_of(task)}
     unkept: list[dict[str, Any]] = []
 
@@ -62,23 +62,23 @@ def _follow(engine: Engine, task: Task, folder: JobFolder) -> Result:
         """Keep the figures of a step; where the database is away, they go in with the next step's."""
         unkept.append({**identity, "step": metric["step"], "body": orjson.dumps(metric).decode()})
         with suppress(*AWAY):
-            with engine.ledger.write() as tx:
+            with worker.ledger.write() as tx:
                 runs_.add_metrics(tx, unkept)
             unkept.clear()
 
     return launch.run(folder, on_metric=keep, cancel=loop.stopping)
 
 
-def _prepare(engine: Engine, task: Task, run: Run, frozen: RunConfig) -> JobFolder | None:
+def _prepare(worker: WorkerContext, task: Task, run: Run, frozen: RunConfig) -> JobFolder | None:
     """Write the window's rows and the job; None where there are no rows."""
-    home = run_folder(engine.settings.home, run.name)
+    home = run_folder(worker.settings.home, run.name)
     name = f"round-{task.round}-window-{backlog.window_of(task)}"
     path = home / "training" / name
     path.mkdir(parents=True, exist_ok=True)
     rows = path / "pairs.jsonl"
-    if not rows.exists() and not _write_rows(engine, task, run, frozen, rows):
+    if not rows.exists() and not _write_rows(worker, task, run, frozen, rows):
         return None
-    folders = {**_models(engine, task, frozen), "rows": rows, "output": home / _output(task, frozen)}
+    folders = {**_models(worker, task, frozen), "rows": rows, "output": home / _output(task, frozen)}
     settings = {**train_settings(frozen.config["train"]), "about": about(run.name, frozen.config, task.round)}
     return prepare(path, make_job({**folders, **settings}))
 
@@ -101,10 +101,10 @@ def _link_latest(home: Path, model: Path) -> None:
     temporary.replace(link)
 
 
-def _write_rows(engine: Engine, task: Task, run: Run, frozen: RunConfig, path: Path) -> int:
+def _write_rows(worker: WorkerContext, task: Task, run: Run, frozen: RunConfig, path: Path) -> int:
     rates = any(reads(name).rates for name in train_settings(frozen.config).get("loss_type", ()))
-    rows = training_rows(engine.ledger, frozen, run.id, task.round, window=backlog.window_of(task), rates=rates)
-    with engine.ledger.read() as tx:
+    rows = training_rows(worker.ledger, frozen, run.id, task.round, window=backlog.window_of(task), rates=rates)
+    with worker.ledger.read() as tx:
         sampled_by = runs_.model_before(tx, task.run, task.round)
     renderer = renderer_of(frozen, Path(sampled_by) if sampled_by else None)
     written = 0
@@ -118,11 +118,11 @@ def _write_rows(engine: Engine, task: Task, run: Run, frozen: RunConfig, path: P
     return written
 
 
-def _models(engine: Engine, task: Task, frozen: RunConfig) -> dict[str, Path]:
+def _models(worker: WorkerContext, task: Task, frozen: RunConfig) -> dict[str, Path]:
     """Return what a training starts from, the model of the one before it, and its reference, the round's start."""
     check_trainable(frozen.config)
     policy = frozen.config["policy"]["path"]
-    with engine.ledger.read() as tx:
+    with worker.ledger.read() as tx:
         before = runs_.model_before(tx, task.run, task.round, backlog.window_of(task)) or policy
         start = runs_.model_before(tx, task.run, task.round) or policy
     return {"model": find(before), **({} if start == before else {"reference_model": find(start)})}

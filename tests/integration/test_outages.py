@@ -21,7 +21,7 @@ from lrq.ledger.processes import Presence
 from lrq.ledger.schema import metrics, tasks
 from lrq.trainer import launch
 from lrq.trainer.job import Result
-from lrq.workers import engine as engine_
+from lrq.workers import context as context_
 from lrq.workers import tasks as tasks_
 from lrq.workers import trainer
 
@@ -131,7 +131,7 @@ def test_a_task_that_met_an_outage_goes_back_and_is_no_failure(
     def away(*_: object) -> None:
         raise error("UPDATE", {}, Exception("the server is gone"))
 
-    monkeypatch.setattr(engine_, "_engine", context)
+    monkeypatch.setattr(context_, "_context", context)
     monkeypatch.setattr(tasks_, "_do", away)
     try:
         for delivery in range(1, 5):

@@ -87,8 +87,8 @@ def test_runs_with_other_models_behind_one_server_have_policies_of_their_own(mon
     for model in ("small", "large", "large"):
         told = settings(policy=PolicySettings(endpoints=(Endpoint(url="http://policy:1/v1", model=model),)))
         config = snapshot_config(told, train=False)
-        engine: Any = SimpleNamespace(settings=told, caller=None)
-        asked.append(sampler._policy(engine, load_run_config("longreward", config)))
+        worker: Any = SimpleNamespace(settings=told, caller=None)
+        asked.append(sampler._policy(worker, load_run_config("longreward", config)))
     assert asked[0].fingerprint != asked[1].fingerprint
     assert asked[1] is asked[2]
 

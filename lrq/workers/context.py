@@ -42,7 +42,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class Engine:
+class WorkerContext:
+    """What a worker process opens once and hands to each of its tasks."""
+
     settings: Settings
     ledger: Ledger
     writer: Writer
@@ -76,22 +78,22 @@ class Engine:
         return None if config is None else config.prices.get(price_name(call.role, call.endpoint, call.model))
 
 
-_engine: Engine | None = None
+_context: WorkerContext | None = None
 _type = "worker"  # sampler, judge, …: how this process is named in `lrq status`
 _opening = asyncio.Lock()
 
 
-def engine() -> Engine:
-    """Return this process's engine, opened when it is first asked for. Call it from any thread but the loop's."""
-    return _engine or loop.run(_open())
+def worker_context() -> WorkerContext:
+    """Return this process's context, opened when it is first asked for. Call it from any thread but the loop's."""
+    return _context or loop.run(_open())
 
 
 class Opened(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Opens the engine before the first message is taken: a process that cannot open it ends, and says why."""
+    """Opens the context before the first message is taken: a process that cannot open it ends, and says why."""
 
     def start(self, _worker: Any) -> None:
         try:
-            engine()
+            worker_context()
         except Exception as error:
             is_plain = isinstance(error, LrqError)
             log.critical("%s", error if is_plain else f"{type(error).__name__}: {error}", exc_info=not is_plain)
@@ -102,16 +104,16 @@ app.steps["worker"].add(Opened)
 
 
 class TasksAtOnce(Prefetch):
-    """Prefetch as the engine's room has it."""
+    """Prefetch as the context's room has it."""
 
     def open(self, most: int) -> Room:
-        opened = engine()
+        worker = worker_context()
         if self.room is None:
-            opened.room = Room(opened.settings.judge_memory_mb * 2**20, most)
-        return opened.room
+            worker.room = Room(worker.settings.judge_memory_mb * 2**20, most)
+        return worker.room
 
     def load(self) -> tuple[int, int]:
-        return engine().caller.load()
+        return worker_context().caller.load()
 
 
 app.steps["consumer"].add(TasksAtOnce)
@@ -123,17 +125,17 @@ def _name_process(sender: str, **_: object) -> None:
     _type = sender.partition("@")[0]
 
 
-async def _open() -> Engine:
-    global _engine
+async def _open() -> WorkerContext:
+    global _context
     async with _opening:
-        if _engine is None:
-            _engine = await open_engine(settings_in_use(), _type)
-            loop.at_close(partial(close_engine, _engine))
-            _engine.stops = asyncio.create_task(_stop_calls(_engine.caller))
-            _engine.reads = asyncio.create_task(_read_contexts(_engine)) if _type == "judge" else None
+        if _context is None:
+            _context = await open_context(settings_in_use(), _type)
+            loop.at_close(partial(close_context, _context))
+            _context.stops = asyncio.create_task(_stop_calls(_context.caller))
+            _context.reads = asyncio.create_task(_read_contexts(_context)) if _type == "judge" else None
             gc.freeze()
             gc.set_threshold(_COLLECT_EVERY, 20, 20)
-        return _engine
+        return _context
 
 
 async def _stop_calls(caller: Caller) -> None:
@@ -142,16 +144,16 @@ async def _stop_calls(caller: Caller) -> None:
     await caller.stop()
 
 
-async def _read_contexts(opened: Engine) -> None:
+async def _read_contexts(worker: WorkerContext) -> None:
     """Ask judges how many tokens they take, where they say so for nothing: what is longer is not sent."""
-    for endpoint in opened.settings.endpoints("judge"):
-        models = await opened.transport.models(endpoint)
+    for endpoint in worker.settings.endpoints("judge"):
+        models = await worker.transport.models(endpoint)
         for model, tokens in models.contexts.items():
             if model == endpoint.model:
-                opened.caller.adapting.has_context(endpoint, model, tokens)
+                worker.caller.adapting.has_context(endpoint, model, tokens)
 
 
-async def open_engine(settings: Settings, type_: str) -> Engine:
+async def open_context(settings: Settings, type_: str) -> WorkerContext:
     """Everything a process needs to make calls; to be closed on the same event loop."""
     ledger = open_ledger(settings, create=True)  # on a fresh machine whoever comes first makes it
     notes: dict[str, Any] = {}
@@ -166,7 +168,7 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
     telemetry = open_collector(ledger, type_)
     if telemetry is not None:
         caller.observers.append(telemetry.observe)
-    opened = Engine(
+    worker = WorkerContext(
         settings=settings,
         ledger=ledger,
         writer=writer,
@@ -183,10 +185,10 @@ async def open_engine(settings: Settings, type_: str) -> Engine:
         frozen={},
         notes=notes,
     )
-    caller.price = opened.price
+    caller.price = worker.price
     is_short = type_ in {"aggregator", "trainer"}
-    presence.note = lambda: notes | ({} if is_short else {TASKS: opened.room.limit}) | _waits(caller)
-    return opened
+    presence.note = lambda: notes | ({} if is_short else {TASKS: worker.room.limit}) | _waits(caller)
+    return worker
 
 
 def _waits(caller: Caller) -> dict[str, str]:
@@ -195,19 +197,19 @@ def _waits(caller: Caller) -> dict[str, str]:
     return {"waiting for": "; ".join(lanes)} if lanes else {}
 
 
-async def close_engine(opened: Engine) -> None:
+async def close_context(worker: WorkerContext) -> None:
     """Commit what is in flight, then leave."""
-    global _engine
-    if opened.reads is not None:
-        opened.reads.cancel()
-    await opened.caller.stop()
-    opened.reports.close()
-    if opened.telemetry is not None:
-        await asyncio.to_thread(opened.telemetry.close)
-    await opened.limiter.close()
-    await opened.transport.close()
-    await opened.redis.aclose()
-    await asyncio.to_thread(opened.writer.close)
-    await asyncio.to_thread(opened.presence.close)
-    opened.ledger.close()
-    _engine = None
+    global _context
+    if worker.reads is not None:
+        worker.reads.cancel()
+    await worker.caller.stop()
+    worker.reports.close()
+    if worker.telemetry is not None:
+        await asyncio.to_thread(worker.telemetry.close)
+    await worker.limiter.close()
+    await worker.transport.close()
+    await worker.redis.aclose()
+    await asyncio.to_thread(worker.writer.close)
+    await asyncio.to_thread(worker.presence.close)
+    worker.ledger.close()
+    _context = None

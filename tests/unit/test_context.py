@@ -7,7 +7,7 @@ from celery.exceptions import WorkerShutdown
 
 from lrq.domain.errors import LrqError
 from lrq.queue.celery import app
-from lrq.workers import engine, loop
+from lrq.workers import context, loop
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from lrq.workers import engine, loop
         (ImportError("libpq.so: cannot open"), "ImportError: libpq.so: cannot open", False),
     ],
 )
-def test_a_worker_that_cannot_open_its_engine_ends_and_says_why(
+def test_a_worker_that_cannot_open_its_context_ends_and_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, said: str, told: bool
 ) -> None:
     """With code 1, before it takes a message; what the user can mend in one line, anything else with its trace."""
@@ -25,12 +25,12 @@ def test_a_worker_that_cannot_open_its_engine_ends_and_says_why(
     async def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(engine, "open_engine", fails)
-    monkeypatch.setattr(engine, "settings_in_use", lambda: None)
-    assert engine.Opened in app.steps["worker"]
+    monkeypatch.setattr(context, "open_context", fails)
+    monkeypatch.setattr(context, "settings_in_use", lambda: None)
+    assert context.Opened in app.steps["worker"]
     try:
         with caplog.at_level(logging.CRITICAL), pytest.raises(WorkerShutdown) as ended:
-            engine.Opened(None).start(None)
+            context.Opened(None).start(None)
     finally:
         loop.close()
     assert ended.value.code == 1
