@@ -445,19 +445,6 @@ def _clear(folder: JobFolder) -> None:
         outdated.unlink(missing_ok=True)
 
 
-def fingerprint(model: Path) -> str:
-    """SHA-256 over configuration and weights of a model folder; of an adapter, over its base's as well."""
-    digest = hashlib.sha256()
-    if base := policies.base_of(model):
-        digest.update(fingerprint(base).encode())
-    configs = [model / name for name in ("config.json", policies.ADAPTER) if (model / name).exists()]
-    for file in [*configs, *sorted(model.glob("*.safetensors"))]:
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
 def identity(job: TrainJob) -> str:
     """Return the hash that a finished model folder names, so that a restart recognises its own work."""
     return hashlib.sha256(job.model_dump_json().encode()).hexdigest()
