@@ -12,7 +12,7 @@ from typing import Any
 import click
 import orjson
 
-from lrq.cli.terminal import echo
+from lrq.cli.terminal import console, echo
 from lrq.config import OVERRIDES, Settings, load_settings, merge_flags
 from lrq.datasets.dataset import Dataset
 from lrq.datasets.sources import find_files
@@ -188,5 +188,8 @@ def reading_bar(dataset: Dataset) -> Iterator[Callable[[], None]]:
     if not source.total or not sys.stderr.isatty():
         yield lambda: None
         return
-    with click.progressbar(length=source.total, label="reading", file=sys.stderr) as bar:
-        yield lambda: bar.update(source.position - bar.pos)
+    from rich.progress import Progress  # noqa: PLC0415 - most commands show no bar
+
+    with Progress(console=console(err=True)) as progress:
+        bar = progress.add_task("reading", total=source.total)
+        yield lambda: progress.update(bar, completed=source.position)
