@@ -20,7 +20,7 @@ from torch.distributed.run import main as torchrun
 
 from lrq.domain.errors import UsageError
 from lrq.domain.logs import format_logs
-from lrq.trainer.job import JobFolder, PreparedJob, Result, TrainJob, finished, write_json
+from lrq.trainer.job import JobFolder, PreparedJob, Result, finished, write_json
 from lrq.trainer.launch import PARENT, environment, torchrun_arguments
 from lrq.trainer.parent import watch_parent
 
@@ -30,7 +30,7 @@ EXIT_STATUS = {"done": 0, "nothing": 0, "failed": 1, "stopped": 130}
 
 
 def main(folder: JobFolder) -> int:
-    """Train, or continue, in as many processes as the job wants; returns the exit status."""
+    """Train what `folder` asks for, or continue it, in as many processes as the job wants; return the exit status."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     format_logs(logging.getLogger(), as_json=os.environ.get("LRQ_LOG") == "json")
     job = folder.load()
@@ -61,7 +61,8 @@ def _train(folder: JobFolder, job: PreparedJob) -> Result:
     os.environ[PARENT] = str(os.getpid())
     os.environ.update(environment(os.environ))
     try:
-        job.accumulation(processes := _processes(job))
+        gpus = torch.cuda.device_count() if job.device != "cpu" else 0
+        job.accumulation(processes := job.processes or max(1, gpus))
         torchrun(torchrun_arguments(folder, processes))
     except (ChildFailedError, UsageError) as error:
         return folder.load_result() or _failed(folder, error)
@@ -80,12 +81,6 @@ def _merge(folder: JobFolder, job: PreparedJob, result: Result) -> Result:
         return Result(state="failed", reason=f"the adapter in {folder.adapter} could not be merged: {error}")
     shutil.rmtree(folder.adapter, ignore_errors=True)
     return result
-
-
-def _processes(job: TrainJob) -> int:
-    if job.processes:
-        return job.processes
-    return max(1, torch.cuda.device_count()) if job.device != "cpu" else 1
 
 
 def _failed(folder: JobFolder, error: Any) -> Result:

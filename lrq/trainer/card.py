@@ -7,7 +7,7 @@ from lrq.trainer.job import Preflight, Result, Spread, TrainJob
 
 
 def model_card(job: TrainJob, result: Result) -> str:
-    """Base, data, run, method, settings and figures; no path of this machine but the last names."""
+    """Return base, data, run, method, settings and figures of `result`; no path of this machine but the last names."""
     rows = result.preflight or Preflight()
     licence = job.about.get("licence")
     return f"""---

@@ -13,12 +13,12 @@ def checkpoint_step(path: Path) -> int:
 
 
 def mark_complete(path: Path) -> None:
-    """Mark a checkpoint as whole, once all processes have written their parts."""
+    """Mark the checkpoint folder `path` as whole, once all processes have written their parts."""
     (path / MARKER).touch()
 
 
 def last_complete(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end; None where there is none."""
+    """Return the newest checkpoint in `folder` that was written to its end; None where there is none."""
     complete = [path for path in folder.glob("checkpoint-*") if (path / MARKER).exists()]
     return max(complete, key=checkpoint_step, default=None)
 
@@ -31,7 +31,7 @@ def remove_torn(folder: Path) -> None:
 
 
 def rewind_metrics(metrics: Path, step: int) -> None:
-    """Drop the lines after `step`, and a torn last one: those steps are taken again."""
+    """Drop the lines of the file `metrics` after `step`, and a torn last one: those steps are taken again."""
     if not metrics.exists():
         return
     lines = (line for line in metrics.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))

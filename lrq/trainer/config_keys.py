@@ -16,7 +16,8 @@ def for_all_readers(base: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[s
 
     `saved` is what the library at hand wrote; from it comes what the base leaves to a default.
     """
-    merged = _with_both_names({**_of_rope(saved), **base})
+    rope = {"rope_parameters": saved["rope_parameters"]} if saved.get("rope_parameters") else {}
+    merged = _with_both_names({**rope, **base})
     parts = {name: value for name, value in base.items() if isinstance(value, dict) and name.endswith("_config")}
     for name, part in parts.items():
         inner = saved.get(name)
@@ -25,7 +26,7 @@ def for_all_readers(base: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[s
 
 
 def with_rope_theta(base: Mapping[str, Any], theta: float | None) -> dict[str, Any]:
-    """Return the base's configuration with another base of rotary positions, wherever it names one; None: its own."""
+    """Return `base` with `theta` as the base of rotary positions, wherever it names one; None: its own."""
     if theta is None:
         return dict(base)
     changed = {name: with_rope_theta(part, theta) for name, part in base.items() if _has_rope(name, part)}
@@ -34,10 +35,6 @@ def with_rope_theta(base: Mapping[str, Any], theta: float | None) -> dict[str, A
 
 def _has_rope(name: str, part: Any) -> bool:
     return isinstance(part, dict) and (name == "rope_parameters" or name.endswith("_config"))
-
-
-def _of_rope(saved: Mapping[str, Any]) -> dict[str, Any]:
-    return {"rope_parameters": saved["rope_parameters"]} if saved.get("rope_parameters") else {}
 
 
 def _with_both_names(config: dict[str, Any]) -> dict[str, Any]:

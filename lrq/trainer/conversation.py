@@ -35,7 +35,7 @@ def opening(tokenizer: Any) -> Opening:
 
 
 def parts(row: PreferenceRow) -> Iterator[PreferenceRow]:
-    """Yield the rows of one turn that a row is made of: its first turn, the later ones, what the reference sees."""
+    """Yield the rows of one turn of which `row` is made: its first turn, the later ones, what the reference sees."""
     yield replace(row, later=(), reference=())
     for turn in row.later:
         yield replace(turn, prompt=[*BEFORE, *turn.prompt], ids=None)
@@ -43,9 +43,10 @@ def parts(row: PreferenceRow) -> Iterator[PreferenceRow]:
 
 
 def join(row: PreferenceRow, encoded: Sequence[Ids], before: Opening | None) -> Ids:
-    """Make one sequence for each side of the parts' tokens; `before` may be None for a row of one turn.
+    """Make one sequence for each side of `encoded`, the tokens of the row's `parts`.
 
-    Masks are 1 on answers, 0 on what the user says between them. Raises ValueError where a turn does not follow.
+    `before` may be None for a row of one turn. Masks are 1 on answers, 0 on what the user says between them. Raises
+    ValueError where a turn does not follow.
     """
     first, later = encoded[0], encoded[1 : 1 + len(row.later)]
     joined: Ids = {**first, "reference": list(encoded[1 + len(row.later) :])}

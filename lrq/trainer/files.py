@@ -18,7 +18,7 @@ _TRAIN = ("train", "validation", "test", "eval", "dev")  # names of splits: the 
 
 
 def find_rows(name: Path) -> Path:
-    """Return the file or folder of that path, or the data set of that name in the local hub cache.
+    """Return the file or folder at the path `name`, or the data set of that name in the local hub cache.
 
     Raises UsageError where there is none or it holds no rows' file. Nothing is downloaded.
     """
@@ -31,12 +31,12 @@ def find_rows(name: Path) -> Path:
 
 
 def is_file_of_rows(source: str) -> bool:
-    """Tell whether these words mean rows rather than a run: a path, a file's name, or owner/name of a data set."""
+    """Tell whether `source` means rows rather than a run: a path, a file's name, or owner/name of a data set."""
     return Path(source).expanduser().exists() or "/" in source or _is_data(Path(source))
 
 
 def data_files(path: Path) -> list[Path]:
-    """Return the files with rows: the path itself, or all in the folder that are not of another split than train."""
+    """Return the files with rows: `path` itself, or all in the folder that are not of another split than train."""
     if path.is_file():
         return [path]
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_data(file) and file.name[0] != "."]
@@ -45,7 +45,10 @@ def data_files(path: Path) -> list[Path]:
 
 
 def read_records(path: Path) -> Iterator[tuple[int, bytes | dict[str, Any]]]:
-    """Yield each row's number, from 1, with its line of JSON or its content; raises LrqError on a bad file."""
+    """Yield each row's number, from 1, with its line of JSON or its content, of all files under `path`.
+
+    Raises LrqError where one cannot be read.
+    """
     number = 0
     for file in data_files(path):
         try:
@@ -94,9 +97,9 @@ def _records(file: Path) -> Iterator[bytes | dict[str, Any]]:
     with _opened(file) as stream:
         first = next((line for line in stream if line.strip()), b"")
         if first.lstrip().startswith(b"[") and not _is_json(first):  # an array over several lines
-            yield from _array(first + stream.read())
+            yield from orjson.loads(first + stream.read())
         elif first.lstrip().startswith(b"[{"):
-            yield from _array(first)
+            yield from orjson.loads(first)
         else:
             yield from (line.strip() for line in chain([first], stream))
 
@@ -115,10 +118,6 @@ def _is_json(line: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return True
-
-
-def _array(text: bytes) -> list[dict[str, Any]]:
-    return list(orjson.loads(text))
 
 
 def _parquet(file: Path) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ _WRITTEN_ANEW = {"config.json", "model.safetensors.index.json", NOTE}
 
 
 def publish(trainer: Any, folder: JobFolder, job: PreparedJob, result: Result) -> None:
-    """Write the model beside its final place, then rename it; to be called by all processes.
+    """Write the model beside its final place, `job.output`, then rename it; to be called by all processes.
 
     An adapter that is to be merged is left in the job's folder: that takes the base anew, in another process.
     """
@@ -69,7 +69,10 @@ def tied_weights(model: Any) -> Collection[str]:
 
 
 def restore_base(base: Path, saved: Path, tied: Collection[str] = (), rope_theta: float | None = None) -> None:
-    """Make a saved model the base's folder but for the values of its weights, and `rope_theta` where it was set."""
+    """Make the model in `saved` the `base`'s folder but for the values of its weights.
+
+    `tied` names weights that are another's; `rope_theta`, where it is set, replaces the base of rotary positions.
+    """
     texts = {path.name for path in base.iterdir() if path.suffix in _TEXTS} - _WRITTEN_ANEW
     for path in saved.iterdir():  # what the library wrote in its own words, and a pickle of this machine's settings
         if path.is_file() and path.suffix in (*_TEXTS, ".bin") and path.name not in _WRITTEN_ANEW:
@@ -83,7 +86,7 @@ def restore_base(base: Path, saved: Path, tied: Collection[str] = (), rope_theta
 
 
 def restore_adapter(model: Path, saved: Path) -> None:
-    """Make a saved adapter a folder that loads by itself: its base's tokenizer as it was, its base by its path."""
+    """Make the adapter in `saved` a folder that loads by itself: tokenizer of its base `model`, base by its path."""
     base = base_of(model) or model
     shutil.rmtree(saved / "ref", ignore_errors=True)  # the adapter at the start, TRL's reference
     for path in saved.iterdir():
@@ -98,7 +101,7 @@ def restore_adapter(model: Path, saved: Path) -> None:
 
 
 def seal(temporary: Path, folder: JobFolder, job: PreparedJob, result: Result) -> None:
-    """Add card and note, open the files to whom the umask allows, and put the folder in its place."""
+    """Add card and note, open the files to whom the umask allows, and rename `temporary` to `job.output`."""
     (temporary / "README.md").write_text(model_card(job, result), encoding="utf-8")
     write_json(temporary / NOTE, {"job": identity(job), "result": result.model_dump(mode="json", exclude={"model"})})
     open_by_umask(temporary)

@@ -12,7 +12,10 @@ from lrq.domain.errors import UsageError
 
 
 def split(rows: Any, share: float) -> tuple[Any, Any]:
-    """Return a data set's rows to train on and those held out; None where no share is asked for. Raises UsageError."""
+    """Return a data set's rows to train on and those held out; None where `share` is 0.
+
+    Raises UsageError where none is left to train on.
+    """
     if not share:
         return rows, None
     chosen = held_out_rows(rows["prompt_ids"], share)
@@ -22,9 +25,9 @@ def split(rows: Any, share: float) -> tuple[Any, Any]:
 
 
 def held_out_rows(prompts: Sequence[Sequence[int]], share: float) -> set[int]:
-    """Return the places of a share of the rows, at least one; rows of one prompt stay on one side.
+    """Return the places of a `share` of the rows, at least one; rows of one prompt stay on one side.
 
-    Which they are depends on the prompts alone: the same after a restart, and with rows in another order.
+    Which they are depends on `prompts`, token ids, alone: the same after a restart, and with rows in another order.
     """
     groups: dict[bytes, list[int]] = {}
     for index, ids in enumerate(prompts):

@@ -233,7 +233,7 @@ class TrainJob(_Record):
         return self
 
     def accumulation(self, processes: int) -> int:
-        """Return the forward passes of each process that make a step; raises UsageError where they do not divide."""
+        """Return the forward passes of each of `processes` that make a step; UsageError where they do not divide."""
         passes, remainder = divmod(self.batch_size, self.micro_batch * processes)
         if remainder or not passes:
             raise UsageError(
@@ -259,7 +259,7 @@ def _betas_by_term(betas: Any) -> Any:
 
 
 def make_job(settings: Mapping[str, Any]) -> TrainJob:
-    """Return the job with these settings.
+    """Return the job with these settings, fields of TrainJob by their names.
 
     Raises UsageError, in one line, on a setting that does not exist or cannot be.
     """
@@ -364,7 +364,7 @@ class JobFolder:
 
 
 def prepare(path: Path, job: TrainJob) -> JobFolder:
-    """Write the job into its folder, or find the same job there; paths become absolute.
+    """Write the job into the folder `path`, or find the same job there; its paths become absolute.
 
     Same are settings and content of the files. A training whose model was removed since is begun anew.
     Raises UsageError if the folder holds another training that took steps, or the job's files cannot be used.
@@ -390,7 +390,7 @@ def prepare(path: Path, job: TrainJob) -> JobFolder:
 
 
 def find_model(model: Path) -> Path:
-    """Return the folder of that path, or of that name in the local hub cache, absolute; raises UsageError."""
+    """Return the folder at the path `model`, or of that name in the local hub cache, absolute; raises UsageError."""
     if model.is_absolute() and not model.is_dir():
         raise UsageError(f"{model} holds no model (no config.json): name a local model folder")
     return policies.find(str(model)).absolute()
@@ -451,11 +451,10 @@ def identity(job: TrainJob) -> str:
 
 
 def finished(folder: JobFolder, job: TrainJob) -> Result | None:
-    """Return the result of a training that needs no further start; None: it needs one.
+    """Return the result of the training `job` in `folder` that needs no further start; None: it needs one.
 
-    There was nothing to train on, or its model lies where it belongs.
-
-    So one is finished whose result was not yet written, and one is not whose model was removed.
+    There was nothing to train on, or its model lies where it belongs. So one is finished whose result was not yet
+    written, and one is not whose model was removed.
     """
     result = folder.load_result()
     if result and result.state == "nothing":
@@ -468,7 +467,7 @@ def finished(folder: JobFolder, job: TrainJob) -> Result | None:
 
 
 def write_json(path: Path, content: BaseModel | dict[str, Any]) -> None:
-    """Replace the file in one step: readers see the old content or the new."""
+    """Replace the file `path` in one step, synced to disk: readers see the old content or the new."""
     data = content.model_dump(mode="json") if isinstance(content, BaseModel) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as stream:

@@ -35,7 +35,7 @@ Metric = Callable[[Mapping[str, Any]], None]
 
 
 def torchrun_arguments(folder: JobFolder, processes: int) -> list[str]:
-    """torchrun on this machine alone: rendezvous and processes meet on the loopback."""
+    """Return torchrun's arguments for `processes` on this machine alone, which meet on the loopback."""
     return [
         "--standalone",
         "--local-addr=127.0.0.1",
@@ -55,7 +55,7 @@ OFFLINE = {
 
 
 def environment(inherited: Mapping[str, str], report_to: Sequence[str] = ()) -> dict[str, str]:
-    """Return what a training may know: no keys but those of the trackers its figures go to, no hub, no telemetry."""
+    """Return what a training may know of `inherited`: no hub, no keys but those of the trackers in `report_to`."""
     trackers = [(f"{REPORTERS[name]}*",) for name in report_to]
     variables = pick(inherited, SYSTEM, COMPUTE, (PARENT, "LRQ_LOG"), *trackers)
     signals = {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT"}  # SIGTERM and SIGINT are lrq.trainer.agent's
@@ -129,7 +129,7 @@ def can_train(model: Path, settings: Mapping[str, Any] | None = None) -> str:
 
 
 def check_installed() -> None:
-    """Raises LrqError unless the libraries of training are there; none is loaded."""
+    """Raise LrqError unless the libraries of training are there; none is loaded."""
     if missing := [name for name in ("torch", "transformers", "trl", "deepspeed") if find_spec(name) is None]:
         raise LrqError(f"training needs {', '.join(missing)}: pip install 'lrq[train]'")
 
@@ -161,9 +161,9 @@ def _end(process: subprocess.Popen[bytes], grace: float) -> None:
 
 
 def follow_metrics(folder: JobFolder, on_metric: Metric) -> Callable[[], int]:
-    """Return what looks for new lines and passes each step on once, though a start that resumes writes the file anew.
+    """Return what passes each new line of the metrics on to `on_metric`, once, and returns the last step seen.
 
-    It returns the last step seen.
+    Once it is too where a start that resumes writes the file anew.
     """
     position = {"inode": 0, "offset": 0, "step": 0}
 
@@ -193,7 +193,7 @@ def _new_lines(path: Path, seen: dict[str, int]) -> list[bytes]:
 
 
 def follow_stage(folder: JobFolder, on_stage: Metric) -> Callable[[], None]:
-    """Return what looks whether the stage changed."""
+    """Return what calls `on_stage` with the stage where it has changed."""
     previous = b""
 
     def look() -> None:
@@ -208,13 +208,12 @@ def follow_stage(folder: JobFolder, on_stage: Metric) -> Callable[[], None]:
 
 def _died(folder: JobFolder, process: subprocess.Popen[bytes], steps: int, *, asked: bool) -> Result:
     """Killed, or ended before it could say why; the same command goes on from the last checkpoint."""
-    killed = process.returncode < 0
-    reason = f"the training was killed by signal {-process.returncode}" if killed else _last_words(folder)
+    tail = folder.log.read_bytes()[-LOG_TAIL:].decode(errors="replace").strip()
+    last_line = tail.splitlines()[-1] if tail else "the training ended without a word"
+    was_killed = process.returncode < 0
+    reason = (
+        f"the training was killed by signal {-process.returncode}" if was_killed else f"{last_line} (see {folder.log})"
+    )
     result = Result(state="stopped" if asked else "failed", reason=reason, steps=steps)
     write_json(folder.result, result)
     return result
-
-
-def _last_words(folder: JobFolder) -> str:
-    tail = folder.log.read_bytes()[-LOG_TAIL:].decode(errors="replace").strip()
-    return f"{tail.splitlines()[-1] if tail else 'the training ended without a word'} (see {folder.log})"

@@ -50,7 +50,7 @@ _COEFFICIENTS: Mapping[str, Mapping[str, float]] = {
 
 
 def reads(name: str) -> Reads:
-    """Return what a loss of that name reads; those of TRL read pairs and a reference."""
+    """Return what the loss `name` reads; those of TRL read pairs and a reference."""
     return OWN.get(name, Reads())
 
 
@@ -65,7 +65,7 @@ def names() -> list[str]:
 
 
 def expand(losses: Sequence[str], weights: Sequence[float]) -> tuple[list[str], list[float]]:
-    """Replace sums by their terms, each with its share of the weight; a name that comes twice is added up."""
+    """Replace sums among `losses` by their terms, each with its share of the weight; equal names are added up."""
     total: dict[str, float] = {}
     for name, weight in zip(losses, weights, strict=True):
         for term, share in SUMS.get(name, {name: 1.0}).items():
@@ -88,7 +88,7 @@ _FORM = "NAME, NAME:WEIGHT or WEIGHT*NAME:beta=NUMBER, several of them joined by
 
 
 def read_terms(text: str) -> list[Term]:
-    """Read a sum of losses, as dpo:beta=0.1+0.1*sft or nll:1,sigmoid:0.01. Raises UsageError."""
+    """Read `text`, a sum of losses, as dpo:beta=0.1+0.1*sft or nll:1,sigmoid:0.01. Raises UsageError."""
     return [_read_term(part) for part in ([text] if text in SUMS else _PLUS.split(text))]
 
 
@@ -147,24 +147,24 @@ def readers_of_beta(name: str) -> list[str]:
 
 
 def trl_beta(losses: Collection[str], betas: Mapping[str, float], beta: float) -> float:
-    """Return the beta of TRL's losses among these, `beta` where there is none; it has one for all.
+    """Return the beta of TRL's losses among `losses`, `beta` where there is none; it has one for all.
 
-    betas: those of single losses, by their names. Raises UsageError where they differ.
+    `betas` are those of single losses, by their names. Raises UsageError where they differ.
     """
-    theirs = {name: betas.get(name, beta) for name in losses if name not in OWN}
-    if len(set(theirs.values())) > 1:
-        each = ", ".join(f"{name} {value:g}" for name, value in theirs.items())
-        raise UsageError(f"losses of TRL share one beta, and these have several: {each}")
-    return next(iter(theirs.values()), beta)
+    trl_betas = {name: betas.get(name, beta) for name in losses if name not in OWN}
+    if len(set(trl_betas.values())) > 1:
+        differing = ", ".join(f"{name} {value:g}" for name, value in trl_betas.items())
+        raise UsageError(f"losses of TRL share one beta, and these have several: {differing}")
+    return next(iter(trl_betas.values()), beta)
 
 
 def is_one_sided(losses: Collection[str]) -> bool:
-    """Tell whether the chosen responses are all that these losses read."""
+    """Tell whether the chosen responses are all that `losses` read."""
     return not any(reads(name).rejected for name in losses)
 
 
 def lack(losses: Collection[str], carried: Collection[str]) -> str:
-    """Return what rows that carry these (of "rejected", "p_w") lack for a loss; empty: nothing."""
+    """Return what rows that have `carried` (of "rejected", "p_w") lack for one of `losses`; empty: nothing."""
     for name in losses:
         if reads(name).rejected and "rejected" not in carried:
             return f"no 'rejected', which the loss {name!r} reads: demonstrations are trained with sft"

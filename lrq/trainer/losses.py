@@ -25,8 +25,8 @@ class LogProbs:
     rejected_tokens: Tensor | None = None  # |y_l|
     chosen_reference: Tensor | None = None  # log π_ref(y_w|x)
     rejected_reference: Tensor | None = None  # log π_ref(y_l|x)
-    whole: Tensor | None = None  # log π(x, y_w), without the first token
-    whole_tokens: Tensor | None = None  # |x| + |y_w| - 1
+    sequence: Tensor | None = None  # log π(x, y_w), without the first token
+    sequence_tokens: Tensor | None = None  # |x| + |y_w| - 1
     p_w: Tensor | None = None  # win rates against the reference, in [0, 1]
     p_l: Tensor | None = None
 
@@ -60,7 +60,7 @@ class Coefficients:
     betas: Mapping[str, float] = field(default_factory=dict)  # of single losses, where it is not `beta`
 
     def of(self, name: str) -> "Coefficients":
-        """Return the coefficients of one loss."""
+        """Return the coefficients of the loss `name`: with its own beta, where it has one."""
         return replace(self, beta=self.betas.get(name, self.beta))
 
 
@@ -88,7 +88,7 @@ def nll(p: LogProbs, _: Coefficients) -> Tensor:
 
     -Σ log π(x, y_w) / Σ (|x| + |y_w| - 1).
     """
-    return -_given(p.whole).sum() / _given(p.whole_tokens).sum()
+    return -_given(p.sequence).sum() / _given(p.sequence_tokens).sum()
 
 
 def sppo(p: LogProbs, c: Coefficients) -> Tensor:
@@ -119,7 +119,7 @@ LOSSES: Mapping[str, Loss] = {"sigmoid": dpo, "sft": sft, "nll": nll, "sppo": sp
 
 
 def weighted(p: LogProbs, c: Coefficients, weights: Mapping[str, float]) -> Tensor:
-    """Return the batch's loss: the mean over its rows of each loss, times its weight, added up."""
+    """Return the batch's loss, a scalar: the mean over its rows of each loss in `weights`, times its weight, summed."""
     return torch.stack([weight * LOSSES[name](p, c.of(name)).mean() for name, weight in weights.items()]).sum()
 
 

@@ -37,7 +37,7 @@ def load_model(job: TrainJob, *, bf16: bool, gpu: bool, config: Any = None) -> A
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load the folder's tokenizer, of an adapter that has none its base's; raises UsageError."""
+    """Load the tokenizer of `folder`, of an adapter that has none its base's; raises UsageError."""
     source = tokenizer_folder(folder)
     try:
         return AutoTokenizer.from_pretrained(source, **_OFFLINE)
@@ -47,7 +47,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def architecture(folder: Path) -> Any:
-    """Return the class that the folder's configuration names, as TRL does; else the one transformers picks for text."""
+    """Return the class that the configuration in `folder` names, as TRL does; else transformers' choice for text."""
     config = AutoConfig.from_pretrained(folder, **_OFFLINE)
     class_name = (config.architectures or [""])[0]
     return getattr(transformers, class_name, None) or AutoModelForCausalLM
@@ -86,7 +86,10 @@ def freeze_what_text_never_reaches(model: Any) -> None:
 
 
 def adapter_config(job: TrainJob, model: Any) -> Any:
-    """Return peft's configuration of a new adapter; None where all weights, or the model's own adapter, are trained."""
+    """Return peft's configuration of a new adapter for `model`.
+
+    None where all weights, or the model's own adapter, are trained.
+    """
     if job.adapter is None or hasattr(model, "peft_config"):
         return None
     from peft import LoraConfig  # noqa: PLC0415 - for adapters alone

@@ -46,17 +46,20 @@ class _Recorder:
         if self._shares:
             prompts = (labels != -100).int().argmax(dim=1).tolist()
             kwargs["prompts"] = prompts[: len(prompts) // 2]
-        whole = whole_chosen(labels, kwargs["input_ids"], kwargs["attention_mask"])
-        outputs = self._model(**{**kwargs, "labels": whole})
+        all_labels = whole_chosen(labels, kwargs["input_ids"], kwargs["attention_mask"])
+        outputs = self._model(**{**kwargs, "labels": all_labels})
         self.log_probs = outputs.log_probs
         return replace(outputs, log_probs=outputs.log_probs.masked_fill(labels[:, 1:] == -100, 0))
 
 
 def whole_chosen(labels: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return labels [2B, L] with all tokens of the chosen half but the padding; the rejected half as it was."""
+    """Return `labels` [2B, L] with all tokens of the chosen half but the padding; the rejected half as it was.
+
+    `ids` and `mask` are [2B, L], the mask 0 on padding.
+    """
     chosen = len(ids) // 2
-    whole = ids[:chosen].masked_fill(mask[:chosen] == 0, -100)
-    return torch.cat((whole, labels[chosen:]))
+    chosen_labels = ids[:chosen].masked_fill(mask[:chosen] == 0, -100)
+    return torch.cat((chosen_labels, labels[chosen:]))
 
 
 class PreferenceCollator(DataCollatorForPreference):  # type: ignore[misc]
@@ -153,7 +156,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             for row, columns in enumerate(zip(keys["chosen"], keys["rejected"], strict=True))
             for turn, pair in enumerate(zip(*columns, strict=True))
         }
-        log_probs = self._known(list(pairs.values()))
+        log_probs = self._stored_log_probs(list(pairs.values()))
         missing = {position: pair for position, pair in pairs.items() if not log_probs.keys() >= set(pair)}
         if missing:
             self._compute_missing(ReferenceParts(dataset, list(missing)), list(missing.values()), log_probs, batch_size)
@@ -204,7 +207,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         self._engine = self._engine or prepare_deepspeed(self.model, self.accelerator)
         return self._engine
 
-    def _known(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
+    def _stored_log_probs(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
         """Return what the store holds for these rows, as the first process sees it."""
         stored = self._store.load() if self.accelerator.is_main_process else {}
         keys = {key for pair in pairs for key in pair}
@@ -263,7 +266,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         chosen_tokens, rejected_tokens = mask.sum(dim=1).chunk(2)
         pairs = len(chosen)
         sequence = {
-            "whole": log_probs[:pairs].sum(dim=1), "whole_tokens": inputs["attention_mask"][:pairs, 1:].sum(dim=1)
+            "sequence": log_probs[:pairs].sum(dim=1), "sequence_tokens": inputs["attention_mask"][:pairs, 1:].sum(dim=1)
         }  # fmt: skip
         return LogProbs(
             chosen=chosen,
@@ -289,8 +292,8 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         record = LogProbs(
             chosen=(log_probs * on_response).sum(dim=1),
             chosen_tokens=on_response.sum(dim=1),
-            whole=log_probs.sum(dim=1),
-            whole_tokens=on_all.sum(dim=1),
+            sequence=log_probs.sum(dim=1),
+            sequence_tokens=on_all.sum(dim=1),
         )
         if self.model.training:
             self._total_train_tokens += int(self.accelerator.gather_for_metrics(attention.sum()).sum())

@@ -155,10 +155,11 @@ def _forward_pairs(
 ) -> Any:
     pairs = layouts(attention_mask, labels, prompts)
     width = max(pair.end for pair in pairs)
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     packed = plain(
         input_ids=_pack(input_ids, pairs, width, fill=0),
         labels=_pack(labels, pairs, width, fill=-100),
-        position_ids=_pack(_positions(input_ids), pairs, width, fill=0),
+        position_ids=_pack(positions, pairs, width, fill=0),
         attention_mask=None,
         pairs=pairs,
         **kwargs,
@@ -187,10 +188,6 @@ def _layout(prompt: int, chosen: int, rejected: int, device: torch.device) -> Pa
     branch = rejected - prompt + 1
     mask = torch.ones(branch, rejected, dtype=torch.bool, device=device).tril(prompt - 1)
     return PairLayout(prompt=prompt, chosen=chosen, rejected=rejected, mask=mask)
-
-
-def _positions(input_ids: torch.Tensor) -> torch.Tensor:
-    return torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
 
 
 def _pack(batch: torch.Tensor, pairs: Sequence[PairLayout], width: int, *, fill: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lrq.trainer.prefix import PairLayout, layouts, share_prefix
+from lrq.trainer.prefix import layouts, share_prefix
 
 # Largest difference of a log-probability in nats (bf16: their mean, for single tokens scatter), and of the gradient as
 # a share of its norm. fp32 leaves 1e-6 on models that agree; a mask that is wrong anywhere leaves 1e-2 and more.
@@ -40,7 +40,7 @@ _BOUNDS = ("sliding_window", "attention_chunk_size", "original_max_position_embe
 
 
 def compared_tokens(config: Any, longest: int) -> int:
-    """Tokens of prompt to compare on: few, but beyond every bound of the model's that the longest row crosses."""
+    """Return the tokens of prompt to compare on: few, but beyond every bound of the model that `longest` crosses."""
     settings = (getattr(config, name, None) for name in _BOUNDS)
     bounds = [int(bound) for bound in settings if bound and bound < longest]
     return max([_ENOUGH, *(bound + _ENOUGH // 4 for bound in bounds)])
@@ -110,14 +110,12 @@ def _two_passes(model: Any, call: Callable[..., Any], inputs: dict[str, Any]) ->
 def _one_pass(model: Any, call: Callable[..., Any], inputs: dict[str, Any]) -> _Pass:
     pair = layouts(inputs["attention_mask"], inputs["labels"])[0]
     log_probs, gradient = _run(model, call, inputs, sign=1.0)
-    return _Pass(log_probs=log_probs, gradient=_by_token(gradient[0], pair))
-
-
-def _by_token(packed: torch.Tensor, pair: PairLayout) -> torch.Tensor:
-    """Undo the packing: the last prompt token stands twice."""
+    # Undo the packing: the last prompt token stands twice.
+    packed = gradient[0]
     prompt = packed[: pair.prompt].clone()
     prompt[-1] += packed[pair.chosen]
-    return torch.cat((prompt, packed[pair.prompt : pair.chosen], packed[pair.chosen + 1 : pair.end]))
+    tokens = (prompt, packed[pair.prompt : pair.chosen], packed[pair.chosen + 1 : pair.end])
+    return _Pass(log_probs=log_probs, gradient=torch.cat(tokens))
 
 
 def _run(

@@ -37,7 +37,10 @@ def main(model: Path, settings: str) -> int:
 
 
 def probe(model: Path, settings: dict[str, Any], folder: Path) -> str:
-    """Return why the model cannot take a step with these settings of a training; empty: it can."""
+    """Return why `model` cannot take a step with these `settings` of a training; empty: it can.
+
+    Files are made in `folder`. Takes over the process group of torch in this process.
+    """
     from lrq.trainer.worker import Place, reason_of  # noqa: PLC0415 - with torch's process group in place
 
     torch.distributed.init_process_group("gloo")

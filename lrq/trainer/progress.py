@@ -33,7 +33,7 @@ class Progress:
             self.seconds = line["seconds"]
 
     def stage(self, name: str, done: int = 0, of: int = 0) -> None:
-        """Say where the work is before its first step."""
+        """Write where the work is before its first step: the stage `name`, `done` of `of`; at most once a second."""
         now = time.monotonic()
         if self._speaks and (not done or done == of or now - self._spoke > STAGE_SECONDS):
             self._spoke = now
@@ -50,7 +50,7 @@ class Progress:
                 stream.write(orjson.dumps(line) + b"\n")
 
     def held_out(self, step: int, figures: dict[str, float]) -> None:
-        """Keep what was measured on the rows held out, before the first step or after the last."""
+        """Keep the `figures` that were measured on the rows held out, before the first step or after the last."""
         if self._speaks:
             with self._folder.held_out.open("ab") as stream:
                 stream.write(orjson.dumps({"step": step, **figures}) + b"\n")
@@ -71,7 +71,7 @@ def stop_on_signals() -> None:
 
 
 def stop_asked(folder: JobFolder) -> bool:
-    """Tell whether the training is to stop: a signal to one process is enough, and all must ask together."""
+    """Tell whether the training in `folder` is to stop: a signal to one process is enough; all must ask together."""
     flag = torch.tensor(int(_signalled or folder.stop.exists()))
     if torch.distributed.is_initialized():
         flag = flag.cuda() if torch.distributed.get_backend() == "nccl" else flag

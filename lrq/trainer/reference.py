@@ -11,7 +11,7 @@ import orjson
 def response_key(
     model: str, prompt_ids: Sequence[int], response_ids: Sequence[int], mask: Sequence[int] | None = None
 ) -> str:
-    """Name of log π_ref(response | prompt); `model` is the reference's fingerprint.
+    """Return the name of log π_ref(response | prompt); `model` is the reference's fingerprint.
 
     `mask` is 0 on tokens of a response of several turns that the user wrote; None: there are none.
     """
@@ -33,7 +33,7 @@ class ReferenceStore:
         return dict(_read(self._path)) if self._path.exists() else {}
 
     def append(self, logps: Mapping[str, float]) -> None:
-        """Add them in one write, on a line of their own even after a torn one."""
+        """Add `logps`, in nats by key, in one write, on a line of their own even after a torn one."""
         lines = b"".join(orjson.dumps({"key": key, "logp": logp}) + b"\n" for key, logp in logps.items())
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as stream:

@@ -6,7 +6,10 @@ from lrq.domain.errors import UsageError
 
 
 def set_rope_theta(model: Any, theta: float) -> None:
-    """Set the base in the configuration and in all rotary tables; raises UsageError where a model has not just one."""
+    """Set `theta` as the base in the configuration of `model` and in all its rotary tables, in place.
+
+    Raises UsageError where a model has not just one base.
+    """
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None)
     if not isinstance(rope, dict) or "rope_theta" not in rope:

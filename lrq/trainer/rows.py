@@ -80,7 +80,7 @@ class PreferenceRow:
         return SIDES if has_rejected else SIDES[:1]
 
     def lacks(self, losses: Collection[str]) -> str:
-        """Say what the row has not and a loss reads; empty: nothing."""
+        """Return what the row has not and one of `losses` reads; empty: nothing."""
         rates = {"p_w"} if self.p_w is not None and self.p_l is not None else set[str]()
         lacking = lack(losses, {*self.sides, *rates})
         return f"has {lacking}" if lacking else ""
@@ -115,7 +115,7 @@ def read_rows(path: Path, also: Path | None = None) -> Iterator[PreferenceRow | 
 
 
 def no_rows(path: Path, losses: Collection[str] = ()) -> str | None:
-    """Return why nothing can be trained on with these losses; None if it can. Reads up to the first good row."""
+    """Return why nothing in `path` can be trained on with `losses`; None if it can. Reads up to the first good row."""
     bad: list[BadRow] = []
     for row in read_rows(path):
         reason = row.reason if isinstance(row, BadRow) else row.lacks(losses)
@@ -167,17 +167,17 @@ def _in_our_names(data: dict[str, Any]) -> dict[str, Any]:
     if data.get("win_response") is not None:  # LongReward-10k
         shown = f"{data.get('context') or ''}\n\n{data.get('query') or ''}".strip()
         return _as_messages("", shown, {"chosen": data["win_response"], "rejected": data.get("lose_response")})
-    asked: Any = data.get("prompt")
+    prompt: Any = data.get("prompt")
     system: Any = data.get("system") or ""
     sides: dict[str, Any] = {side: data.get(side) for side in SIDES}
-    if asked is None and isinstance(data.get("input"), str) and None not in sides.values():  # Multifaceted-RM
+    if prompt is None and isinstance(data.get("input"), str) and None not in sides.values():  # Multifaceted-RM
         return _as_messages("", data["input"], sides)
-    if isinstance(asked, str) and isinstance(system, str):
+    if isinstance(prompt, str) and isinstance(system, str):
         if system and sides["chosen"] is None:  # Multifaceted-Collection
             sides = {"chosen": data.get("output"), "rejected": None}
-        known = [value for value in sides.values() if value is not None]
-        if known and (system or all(isinstance(value, list) for value in known)):  # Multifaceted-DPO, -ORPO
-            return {**data, **_as_messages(system, asked, sides)}
+        responses = [value for value in sides.values() if value is not None]
+        if responses and (system or all(isinstance(value, list) for value in responses)):  # Multifaceted-DPO, -ORPO
+            return {**data, **_as_messages(system, prompt, sides)}
     if data.get("chosen") is None and data.get("completion") is not None:
         return {**data, "chosen": data["completion"]}
     messages = data.get("messages")
@@ -205,7 +205,7 @@ def _as_messages(system: str, asked: str, sides: Mapping[str, Any]) -> dict[str,
         row[side] = chat[-1:]
         before.append(chat[:-1])
     texts = {system.strip(), asked.strip(), f"{system}\n{asked}".strip(), f"{system}\n\n{asked}".strip()}
-    preceding = next((chat for chat in before if any(_content(one).strip() not in texts for one in chat)), None)
+    preceding = next((chat for chat in before if any(_content(turn).strip() not in texts for turn in chat)), None)
     if preceding is not None and any(chat != preceding for chat in before):
         raise ValueError("has 'chosen' and 'rejected' that answer different messages")
     return {**row, "prompt": prompt if preceding is None else preceding}
@@ -251,7 +251,11 @@ def _seen_by_reference(data: dict[str, Any], number: int) -> PreferenceRow | Non
 def _texts(data: dict[str, Any]) -> tuple[Text, Text, Text | None]:
     chosen = _text(data, "chosen")
     if data.get("rejected") is None:
-        return _demonstrated(_text(data, "prompt"), chosen)
+        prompt = _text(data, "prompt")
+        if type(prompt) is not type(chosen):
+            raise ValueError("mixes a text and messages")
+        _check_filled(prompt=prompt, chosen=chosen)
+        return prompt, chosen, None
     rejected = _text(data, "rejected")
     if type(chosen) is not type(rejected):
         raise ValueError("mixes a text and messages")
@@ -265,13 +269,6 @@ def _texts(data: dict[str, Any]) -> tuple[Text, Text, Text | None]:
     if chosen == rejected:
         raise ValueError("has the same text as 'chosen' and 'rejected'")
     return prompt, chosen, rejected
-
-
-def _demonstrated(prompt: Text, chosen: Text) -> tuple[Text, Text, None]:
-    if type(prompt) is not type(chosen):
-        raise ValueError("mixes a text and messages")
-    _check_filled(prompt=prompt, chosen=chosen)
-    return prompt, chosen, None
 
 
 def _check_filled(**parts: Text) -> None:

@@ -15,7 +15,7 @@ CHECKPOINTS_KEPT = 2  # the one before stays until the newer one is complete
 def dpo_config(
     job: TrainJob, folder: JobFolder, *, gpu: bool, bf16: bool, processes: int, fresh: bool = True
 ) -> DPOConfig:
-    """Settings for TRL's DPOTrainer; `fresh` unless it goes on from a checkpoint."""
+    """Return the settings for TRL's DPOTrainer; `fresh` unless it goes on from a checkpoint."""
     return DPOConfig(
         output_dir=str(folder.checkpoints),
         loss_type=list(job.loss_type),
@@ -56,7 +56,7 @@ def dpo_config(
 
 
 def deepspeed_config(job: TrainJob, *, bf16: bool, gpu: bool) -> dict[str, Any]:
-    """ZeRO-2 or ZeRO-3; `auto` is filled in from the trainer's settings.
+    """Return ZeRO-2 or ZeRO-3 with the job's `deepspeed` laid over; `auto` is filled in from the trainer's settings.
 
     The optimizer is torch's, by the name of the job: DeepSpeed's own and every offload compile an extension first.
     """
@@ -76,9 +76,9 @@ def deepspeed_config(job: TrainJob, *, bf16: bool, gpu: bool) -> dict[str, Any]:
     return _overlay(defaults, job.deepspeed)
 
 
-def _overlay(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(ours)
-    for name, value in theirs.items():
+def _overlay(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for name, value in settings.items():
         are_mappings = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
         merged[name] = _overlay(merged[name], value) if are_mappings else value
     return merged

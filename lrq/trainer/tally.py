@@ -68,7 +68,7 @@ def _spread(lengths: Sequence[int]) -> Spread:
 
 
 def check_dropped(preflight: Preflight, job: TrainJob) -> None:
-    """Raises UsageError with the remedy if too many rows are too long."""
+    """Raise UsageError with the remedy if more rows are too long than `job.max_dropped` allows."""
     if preflight.dropped > job.max_dropped * preflight.rows:
         remedy = "set overlong=cut, or raise max_length" if job.overlong == "drop" else "raise max_length"
         raise UsageError(

@@ -82,7 +82,7 @@ class Chat:
         return frozenset(word for text_words in words for word in text_words) or None
 
     def reads(self, name: str) -> bool:
-        """Say whether the chat template knows an argument by that name: others are not passed on."""
+        """Tell whether the chat template knows an argument `name`: others are not passed on."""
         return self._names is None or name in self._names or name in {"tools", "documents"}
 
     @cached_property
@@ -92,13 +92,13 @@ class Chat:
 
     @cached_property
     def special_tokens(self) -> list[str]:
-        """Those of them that end a turn or the like; marks of thoughts mostly are none."""
+        """Return those of them that end a turn or the like; marks of thoughts mostly are none."""
         added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
         return [token.content for token in added if token.special]
 
     @cached_property
     def start(self) -> list[int]:
-        """The tokens that the tokenizer puts before a plain text."""
+        """Return the tokens that the tokenizer puts before a plain text."""
         [ids] = self.tokenizer([""], add_special_tokens=True)["input_ids"]
         return list(takewhile(lambda token: token == self.tokenizer.bos_token_id, ids))
 
@@ -196,7 +196,7 @@ class Rendered:
     ids: tuple[list[int], ...] = ()
     letters: list[int] | None = None  # the prompt, where control tokens in it are letters and the row says nothing
     is_broken: bool = False  # a plain row in whose texts control tokens are letters
-    drawn: TokenIds | None = None  # the ids of the row itself: nothing is rendered
+    own_ids: TokenIds | None = None  # the ids of the row itself: nothing is rendered
     change: str = ""  # what the template does to it that its policy never saw
 
 
@@ -212,15 +212,14 @@ def _rendered(rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally) 
             continue
         try:
             with time_limit(LONGEST_RENDERING):
-                plan = Plan(row=row_with_ids, parts=[_render_part(part, chat) for part in parts(row_with_ids)])
+                rendered = [
+                    Rendered(row=part, own_ids=part.ids) if part.ids else render(part, chat)
+                    for part in parts(row_with_ids)
+                ]
         except Exception as error:  # a template is a program: it raises what it likes
             tally.set_aside_row(row.line, f"does not fit the chat template: {error}")
             continue
-        yield plan
-
-
-def _render_part(row: PreferenceRow, chat: Chat) -> "Rendered":
-    return Rendered(row=row, drawn=row.ids) if row.ids else render(row, chat)
+        yield Plan(row=row_with_ids, parts=rendered)
 
 
 def _with_own_ids(row: PreferenceRow, chat: Chat, tally: Tally) -> PreferenceRow:
@@ -255,7 +254,7 @@ def _remark(rendered: Rendered, chat: Chat, tally: Tally) -> None:
         tally.remark(rendered.row.line, words)
     if rendered.change:
         tally.remark(rendered.row.line, f"the policy cannot have written it like this: {rendered.change}")
-    if rendered.row.conversational and not rendered.drawn and not chat.turn_end.is_written:
+    if rendered.row.conversational and not rendered.own_ids and not chat.turn_end.is_written:
         end = chat.tokenizer.convert_ids_to_tokens(chat.turn_end.token)
         tally.remark(rendered.row.line, f"the chat template ends no turn, so {end} is added")
 
@@ -304,7 +303,7 @@ def _render_plain(row: PreferenceRow, chat: Chat) -> Rendered:
     first = [chat.tokenizer.bos_token_id] if prompt != row.prompt else []
     last = [] if chat.tokenizer.eos_token_id is None else [chat.tokenizer.eos_token_id]
     prompt_ids, *wholes = (_without_doubles(first + chat.letters(text), chat.tokenizer) for text in texts)
-    ids = (whole + last if is_ended else whole for whole, is_ended in zip(wholes, ends, strict=True))
+    ids = (text_ids + last if is_ended else text_ids for text_ids, is_ended in zip(wholes, ends, strict=True))
     return Rendered(row=row, ids=(prompt_ids, *ids), is_broken=True)
 
 
@@ -312,8 +311,7 @@ def _applied(row: PreferenceRow, chat: Chat, template: Any) -> tuple[Any, ...]:
     """Apply the template to the prompt, and to the prompt with each response; contents in the form that it reads."""
     responses = (getattr(row, side) for side in row.sides)
     prompt, *sides = ([chat.rendering.message(m) for m in part] for part in (row.prompt, *responses))
-    whole = [template(prompt + response) for response in sides]
-    return (template(prompt, add_generation_prompt=True), *whole)
+    return (template(prompt, add_generation_prompt=True), *(template(prompt + response) for response in sides))
 
 
 def _holds_control_tokens(messages: Sequence[Mapping[str, Any]], chat: Chat) -> bool:
@@ -330,7 +328,7 @@ def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[
         places = [index for index, row in enumerate(rendered) if row.texts and row.row.conversational != plain]
         texts = [text for index in places for text in rendered[index].texts]
         ids = chat.tokenizer(texts, add_special_tokens=plain)["input_ids"] if texts else []
-        ids = [_without_doubles(each, chat.tokenizer) for each in ids] if plain else ids
+        ids = [_without_doubles(text_ids, chat.tokenizer) for text_ids in ids] if plain else ids
         remaining = iter(ids)
         for index in places:
             rendered[index].ids = tuple(islice(remaining, len(rendered[index].texts)))
@@ -342,10 +340,8 @@ def encode(rendered: Sequence[Rendered], tokenizer: Any) -> list[dict[str, list[
             row.change = row.change or _MOVED
         if row.letters is not None:  # a template may end a prompt as no conversation goes on: that is not its text
             encoded[index]["prompt_ids"] = row.letters[: len(row.letters) - len(row.ids[0]) + end]
-        if row.drawn:
-            encoded[index] = {
-                "prompt_ids": row.drawn.prompt, "chosen_ids": row.drawn.chosen, "rejected_ids": row.drawn.rejected
-            }  # fmt: skip
+        if own := row.own_ids:
+            encoded[index] = {"prompt_ids": own.prompt, "chosen_ids": own.chosen, "rejected_ids": own.rejected}
         elif row.row.conversational:
             _end_turns(encoded[index], row.row, chat.turn_end)
         elif row.row.unended:
@@ -376,8 +372,8 @@ def _end_turns(ids: dict[str, list[int]], row: PreferenceRow, end: TurnEnd) -> N
 
 def _parted(prompt: list[int], *wholes: list[int]) -> dict[str, list[int]]:
     """Cut where all part: a template may end a prompt in a way that no conversation goes on."""
-    part = min(_same(prompt, whole) for whole in wholes)
-    sides = {f"{side}_ids": whole[part:] for side, whole in zip(SIDES, wholes, strict=False)}
+    part = min(_same(prompt, ids) for ids in wholes)
+    sides = {f"{side}_ids": ids[part:] for side, ids in zip(SIDES, wholes, strict=False)}
     return {"prompt_ids": prompt[:part], "rejected_ids": [], **sides}
 
 
@@ -388,19 +384,19 @@ def _same(left: list[int], right: list[int]) -> int:
 
 
 def fits(row: PreferenceRow, ids: Ids, job: TrainJob, tally: Tally) -> bool:
-    """Tell whether the row can be trained on; its prompt is shortened in place if it must be, and it is counted."""
+    """Tell whether the row can be trained on, and count it in `tally`; `ids` are shortened in place if they must be."""
     if reason := _unusable(row, ids, job):
         tally.set_aside_row(row.line, reason)
         return False
     sequences = [ids, *ids.get("reference", ())]
-    rooms = [(job.max_length or _length(each)) - _longer(each) for each in sequences]
-    too_long = [len(each["prompt_ids"]) > room for each, room in zip(sequences, rooms, strict=True)]
+    rooms = [(job.max_length or _length(sequence)) - _longer(sequence) for sequence in sequences]
+    too_long = [len(sequence["prompt_ids"]) > room for sequence, room in zip(sequences, rooms, strict=True)]
     if any(too_long) and (job.overlong == "drop" or min(rooms) < SHORTEST_PROMPT):
         tally.drop_row(row.line, f"has {max(map(_length, sequences))} tokens, more than max_length {job.max_length}")
         return False
-    for each, room in zip(sequences, rooms, strict=True):
-        if len(each["prompt_ids"]) > room:
-            each["prompt_ids"] = cut_middle(each["prompt_ids"], room)
+    for sequence, room in zip(sequences, rooms, strict=True):
+        if len(sequence["prompt_ids"]) > room:
+            sequence["prompt_ids"] = cut_middle(sequence["prompt_ids"], room)
     tally.cut += any(too_long) or row.cut
     tally.also += row.is_also
     tally.lengths.append((len(ids["prompt_ids"]), len(ids["chosen_ids"]), len(ids["rejected_ids"])))
@@ -425,6 +421,6 @@ def _length(ids: Ids) -> int:
 
 
 def cut_middle(ids: list[int], room: int) -> list[int]:
-    """Keep the beginning and the end, where instructions and questions stand."""
+    """Keep the beginning and the end of `ids`, `room` tokens: there instructions and questions stand."""
     head = room // 2
     return ids[:head] + ids[len(ids) - (room - head) :]

@@ -21,7 +21,10 @@ class TurnEnd:
 
 
 def turn_end(tokenizer: Any, ends: Collection[int] = ()) -> TurnEnd:
-    """Ask the template; where it ends a turn only by opening the next (GLM), that token or the tokenizer's end."""
+    """Return where the template ends a turn, by asking it.
+
+    Where it does so only by opening the next (GLM), it is that token if it is among `ends`, else the tokenizer's end.
+    """
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}]
     end = getattr(tokenizer, "eos_token_id", None)
     alone = _tokens_after_answer(tokenizer, chat)
@@ -49,7 +52,7 @@ def _tokens_after_answer(tokenizer: Any, chat: Sequence[dict[str, str]]) -> list
 
 
 def end_tokens_of(folder: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the ids that end a response: those of the folder's generation settings, and the tokenizer's own.
+    """Return the ids that end a response: those of the generation settings in `folder`, and the tokenizer's own.
 
     Of an adapter the generation settings are its base's.
     """
@@ -59,22 +62,22 @@ def end_tokens_of(folder: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
 
 
-def change_by_template(row: PreferenceRow, prompt: str, wholes: Sequence[str], tokenizer: Any) -> str:
+def change_by_template(row: PreferenceRow, prompt: str, chats: Sequence[str], tokenizer: Any) -> str:
     """Say what the template does to a conversational row that its policy never saw; empty: nothing.
 
-    `prompt` is the rendered prompt, `wholes` prompt and response rendered, chosen then rejected.
+    `prompt` is the rendered prompt, `chats` prompt and response rendered, chosen then rejected.
     """
-    for side, whole in zip(row.sides, wholes, strict=True):
+    for side, chat in zip(row.sides, chats, strict=True):
         message = getattr(row, side)[0]
-        if not whole.startswith(prompt):
+        if not chat.startswith(prompt):
             return "the prompt is rendered otherwise once it is answered"
         content = message.get("content")
         called = [call.get("function", call).get("name", "") for call in message.get("tool_calls") or ()]
-        if any(name not in whole[len(prompt) :] for name in called):
+        if any(name not in chat[len(prompt) :] for name in called):
             return "a tool call is left out"
-        if message["role"] != "assistant" or not content or whole.startswith(content, len(prompt)):
+        if message["role"] != "assistant" or not content or chat.startswith(content, len(prompt)):
             continue
-        written, rendered = tokenizer([content, whole[len(prompt) :]], add_special_tokens=False)["input_ids"]
+        written, rendered = tokenizer([content, chat[len(prompt) :]], add_special_tokens=False)["input_ids"]
         if rendered[: len(written)] != written:
             return "thoughts or white space of a response are rendered otherwise"
     return ""

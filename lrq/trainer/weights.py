@@ -17,7 +17,7 @@ _FORMATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "B
 
 
 def weights_of(folder: Path) -> list[Path]:
-    """Return the files that make up the model: those of its index, else model.safetensors, else all there are."""
+    """Return the files in `folder` that make up the model: those of its index, else model.safetensors, else all."""
     index = folder / INDEX
     if index.exists():
         names = set(orjson.loads(index.read_bytes())["weight_map"].values())
@@ -46,7 +46,9 @@ def write_as_base(base: Path, saved: Path, tied: Collection[str] = ()) -> None:
         new.rename(saved / new.name)
     temporary.rmdir()
     if list(layout) != [SINGLE]:
-        (saved / INDEX).write_bytes(_index(saved, layout))
+        size = sum(path.stat().st_size for path in saved.glob("*.safetensors"))
+        content = {"metadata": {"total_size": size}, "weight_map": {t: file for file, ts in layout.items() for t in ts}}
+        (saved / INDEX).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
 
 
 # By file name and name of the tensor: the stream that has it, and its number format; None: as it is there.
@@ -79,9 +81,3 @@ def _cast(tensors: _Tensors) -> Iterator[tuple[str, torch.Tensor]]:
     for name, (stream, dtype) in tensors.items():
         tensor = stream.get_tensor(name)
         yield name, tensor.to(dtype or tensor.dtype).contiguous()
-
-
-def _index(folder: Path, layout: dict[str, _Tensors]) -> bytes:
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    content = {"metadata": {"total_size": size}, "weight_map": {t: file for file, ts in layout.items() for t in ts}}
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)

@@ -47,11 +47,12 @@ class Place:
 
     @property
     def first(self) -> bool:
+        """Tell whether it is the process that writes files."""
         return self.rank == 0
 
 
 def main(folder: JobFolder) -> int:
-    """Run this process's part; returns the exit status and leaves the result or the failure in the folder."""
+    """Run this process's part of the job in `folder`, and leave result or failure there; return the exit status."""
     stop_on_signals()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     format_logs(logging.getLogger(), as_json=os.environ.get("LRQ_LOG") == "json")
@@ -108,7 +109,10 @@ def run(folder: JobFolder, job: PreparedJob, place: Place) -> Result:
     tokenizer = load_tokenizer(job.model)
     preflight = make_rows(folder, job, place, tokenizer, progress)
     if not preflight.kept:
-        return Result(state="nothing", reason=_nothing(preflight), preflight=preflight)
+        reason = "the file holds no rows"
+        if preflight.rows:
+            reason = f"none of {preflight.rows} rows can be trained on; {preflight.reasons[0]}"
+        return Result(state="nothing", reason=reason, preflight=preflight)
     checkpoint = _last_checkpoint(folder, place, progress)
     try:
         if job.reference_model and job.reads_reference:
@@ -123,7 +127,10 @@ def run(folder: JobFolder, job: PreparedJob, place: Place) -> Result:
 def make_rows(
     folder: JobFolder, job: PreparedJob, place: Place, tokenizer: PreTrainedTokenizerBase, progress: Progress
 ) -> Preflight:
-    """Make the rows in the first process; all read what came of them."""
+    """Make the rows in the first process, and return in all what came of them.
+
+    Raises UsageError where more are too long than `job.max_dropped` allows.
+    """
     if place.first and not folder.preflight.exists():
         progress.stage("rows")
         model = fingerprint(job.model)
@@ -134,7 +141,9 @@ def make_rows(
             read_rows(job.rows, job.also), tokenizer, job, model=reference, target=folder.rows, ends=ends,
             give_up=partial(_give_up, folder),
         )  # fmt: skip
-        write_json(folder.preflight, tally.preflight(model=model, shared_prefix=_asked(job)))
+        # Why prefixes are not shared before anything is tried; empty: the model is asked.
+        reason = "" if job.shared_prefix or job.is_one_sided else "not asked for"
+        write_json(folder.preflight, tally.preflight(model=model, shared_prefix=reason))
     torch.distributed.barrier()
     preflight = Preflight.model_validate_json(folder.preflight.read_bytes())
     check_dropped(preflight, job)
@@ -145,11 +154,6 @@ def _give_up(folder: JobFolder, reason: str) -> None:
     """End this process, whatever it is at; torchrun ends the others."""
     _leave_failure(folder, reason)
     os._exit(1)
-
-
-def _asked(job: PreparedJob) -> str:
-    """Return why prefixes are not shared before anything is tried; empty: the model is asked."""
-    return "" if job.shared_prefix or job.is_one_sided else "not asked for"
 
 
 def _with_prefix(folder: JobFolder, preflight: Preflight, check: PrefixCheck | None, place: Place) -> Preflight:
@@ -174,12 +178,6 @@ def _last_checkpoint(folder: JobFolder, place: Place, progress: Progress) -> Pat
         progress.recall()
     torch.distributed.barrier()
     return last_complete(folder.checkpoints)
-
-
-def _nothing(preflight: Preflight) -> str:
-    if not preflight.rows:
-        return "the file holds no rows"
-    return f"none of {preflight.rows} rows can be trained on; {preflight.reasons[0]}"
 
 
 def make_trainer(
@@ -207,6 +205,8 @@ def make_trainer(
     # After the configuration: ZeRO-3 shards the model as it loads.
     model = load_model(job, bf16=place.bf16, gpu=place.gpu, config=config)
     rows, held_out = split(Dataset.from_file(str(folder.rows)), job.held_out)
+    # Any token will do: what pads is masked.
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return PreferenceTrainer(
         job=job,
         folder=folder,
@@ -219,7 +219,7 @@ def make_trainer(
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=tokenizer,
-        data_collator=PreferenceCollator(pad_token_id=_padding(tokenizer)),
+        data_collator=PreferenceCollator(pad_token_id=next(int(token) for token in candidates if token is not None)),
         peft_config=adapter_config(job, model),
     )
 
@@ -255,12 +255,6 @@ def fill_reference(
     gc.collect()  # of cycles between the trainer and its callbacks
     if place.gpu:
         torch.cuda.empty_cache()
-
-
-def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Any token will do: what pads is masked."""
-    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(int(token) for token in candidates if token is not None)
 
 
 def _train(

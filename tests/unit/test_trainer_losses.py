@@ -136,7 +136,7 @@ def test_longpo_equals_the_papers_code_without_its_padding(case: dict[str, Any])
     }
     [ids] = data["chosen_input_ids"]
     ids = ids[: sum(data["chosen_attention_mask"][0])]
-    record = batch(**sides, **turns, whole=under(policy, [ids], [ids]), whole_tokens=numbers(len(ids) - 1))
+    record = batch(**sides, **turns, sequence=under(policy, [ids], [ids]), sequence_tokens=numbers(len(ids) - 1))
     official = case["official"]
     assert sides["chosen"].item() == pytest.approx(official["policy_chosen_logps"], abs=1e-5)
     assert turns["rejected_reference"].item() == pytest.approx(official["reference_rejected_logps"], abs=1e-5)
