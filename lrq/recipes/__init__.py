@@ -29,7 +29,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def load_recipe(name: str) -> Recipe:
-    """Return the recipe of that name, or the one called NAME in a file, for `my_recipe.py:NAME`. Raises UsageError."""
+    """Return the recipe `name`, or the one called NAME in a file, for `my_recipe.py:NAME`. Raises UsageError."""
     if name in RECIPES:
         return RECIPES[name]
     path, colon, attribute = name.rpartition(":")
@@ -44,7 +44,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def code_hash(name: str) -> str:
-    """Return the SHA-256 of the module that a recipe stands in; raises UsageError where there is none."""
+    """Return the SHA-256 of the module in which the recipe `name` stands; raises UsageError where there is none."""
     module = "rubric" if name in EVALYAKS else name
     path = Path(__file__).with_name(f"{module}.py") if name in RECIPES else Path(name.rpartition(":")[0])
     try:

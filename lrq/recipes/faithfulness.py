@@ -42,11 +42,8 @@ async def _judge(judge: Judge, response: Response) -> Score:
     score = partial(Score, dimension=DIMENSION, k=response.k)
     evidence = judge.evidence(statements=[])
     try:
-        listed = await judge.answer(
-            "statements",
-            read_statements,
-            {"question": judge.question, "answer": fenced(response.text)},
-        )
+        sections = {"question": judge.question, "answer": fenced(response.text)}
+        listed = await judge.answer("statements", read_statements, sections)
         evidence = judge.evidence(listed, statements=[])
         if not listed.value:
             return score(state="not_applicable", reason="no factual statements", evidence=evidence)
@@ -76,11 +73,8 @@ async def _check(judge: Judge, statements: Sequence[str]) -> list[Evidence]:
 
 async def _check_alone(judge: Judge, statement: str, near: Sequence[Passage]) -> Evidence:
     try:
-        answer = await judge.answer(
-            "support",
-            read_support,
-            {"statement": fenced(statement), "passages": judge.passages(near)},
-        )
+        sections = {"statement": fenced(statement), "passages": judge.passages(near)}
+        answer = await judge.answer("support", read_support, sections)
     except Unscored as why:
         return _evidence(statement, near, None) | {"reason": str(why)}
     return _evidence(statement, near, answer.value, answer.calls)

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 async def gather_all(work: Iterable[Awaitable[T]]) -> list[T]:
-    """Return the results in order, once all have ended; only then raise the first failure.
+    """Return the results of `work` in order, once all have ended; only then raise the first failure.
 
     Raising at once would leave siblings behind whose replies are being paid for.
     """
@@ -26,7 +26,10 @@ async def gather_all(work: Iterable[Awaitable[T]]) -> list[T]:
 
 
 async def each_text(case: Case, judge: Callable[[Response], Awaitable[Score]]) -> tuple[Score, ...]:
-    """Judge all responses at once, equal texts to the same prompt only once; one Score per response, in order."""
+    """Judge all responses at once, equal texts to the same prompt only once; one Score per response, in order.
+
+    `judge` is called with the first response that has a text; its score is given to the others with their own k.
+    """
     firsts: dict[tuple[int, str], Response] = {}
     for response in case.responses:
         firsts.setdefault((response.prompt, response.text), response)

@@ -71,16 +71,19 @@ def values() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
 
 
 def value_sets(item: str, count: int) -> list[dict[str, str]]:
-    """Return `count` sets for an item, no two alike: of each dimension one preference with its description."""
+    """Return `count` sets for `item`, no two alike: of each dimension one preference with its description.
+
+    They depend on the item's id alone.
+    """
     generator = random.Random(f"values of {item}")
     sets: list[dict[str, str]] = []
     while len(sets) < count:
-        preferences_ = {}
+        values_ = {}
         for dimension, subdimensions in values().items():
             preferences = subdimensions[generator.choice(sorted(subdimensions))]
-            preferences_[dimension] = preferences[generator.choice(sorted(preferences))]
-        if preferences_ not in sets:
-            sets.append(preferences_)
+            values_[dimension] = preferences[generator.choice(sorted(preferences))]
+        if values_ not in sets:
+            sets.append(values_)
     return sets
 
 

@@ -50,7 +50,7 @@ class Judge:
         return fenced(self.case.item.question)
 
     def template(self, name: str) -> str:
-        """Return the prompt text of that name: in the item's language, else in English, else in none."""
+        """Return the prompt text `name`: in the item's language, else in English, else in none. Raises KeyError."""
         texts = self.case.texts
         names = (f"{self.language}/{name}", f"en/{name}", name)
         chosen = next((candidate for candidate in names if candidate in texts), None)
@@ -59,7 +59,7 @@ class Judge:
         return texts[chosen]
 
     def text(self, name: str, **values: str) -> str:
-        """Return the template of that name, filled; untrusted values come fenced."""
+        """Return the template `name`, filled; untrusted values come fenced."""
         return fill(self.template(name), values)
 
     def passages(self, passages: Iterable[Passage]) -> str:
@@ -76,7 +76,7 @@ class Judge:
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
     ) -> Answer[T]:
-        """Ask the judge with the template of that kind, filled with the sections.
+        """Ask the judge with the template `kind`, filled with `sections`, and return what `read` makes of its reply.
 
         `max_tokens` overrides the kind's; `sampling` is for methods whose paper says how. Raises Unscored.
         """
@@ -131,7 +131,7 @@ class Judge:
 
 
 def not_applicable(case: Case, dimension: str, reason: str) -> Sequence[Score]:
-    """Return a score for each response that says the dimension does not apply, and why."""
+    """Return a score for each response of `case` that says the dimension does not apply, and for what `reason`."""
     return [
         Score(dimension=dimension, k=response.k, prompt=response.prompt, state="not_applicable", reason=reason)
         for response in case.responses
@@ -139,7 +139,7 @@ def not_applicable(case: Case, dimension: str, reason: str) -> Sequence[Score]:
 
 
 def failures(noun: str, parts: Sequence[Mapping[str, Any]]) -> str:
-    """Say which of the parts have a reason, or nothing: "statement 3 of 7: …, and 1 more"."""
+    """Return which of `parts` have a "reason", or nothing: for the `noun` "statement", "statement 3 of 7: …"."""
     failed = [(n, part["reason"]) for n, part in enumerate(parts, 1) if part.get("reason")]
     if not failed:
         return ""

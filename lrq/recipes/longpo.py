@@ -76,7 +76,8 @@ _PARTS = {
 def chunks(text: str, *, least: int, most: int, by: str = "paragraphs") -> list[Chunk]:
     """Return stretches of whole paragraphs, or sections of LaTeX, with `least` to `most` tokens, in order.
 
-    What would be shorter is left out, and so is a paragraph or section longer than `most`.
+    What would be shorter is left out, and so is a paragraph or section longer than `most`. `by` is "paragraphs" or
+    "sections".
     """
     spans: list[Chunk] = []
     start, end, tokens = 0, 0, 0
@@ -93,7 +94,7 @@ def chunks(text: str, *, least: int, most: int, by: str = "paragraphs") -> list[
 
 
 def parts(text: str, by: str) -> list[Chunk]:
-    """Return the paragraphs or sections of a text, without those that are blank."""
+    """Return the paragraphs or sections of a text, without those that are blank; `by` names them, as in CHOICES."""
     seams = [(match.start(), match.end()) for match in _PARTS[by].finditer(text)]
     starts, ends = [0, *(end for _, end in seams)], [*(start for start, _ in seams), len(text)]
     return [Chunk(start=a, end=b) for a, b in zip(starts, ends, strict=True) if text[a:b].strip()]

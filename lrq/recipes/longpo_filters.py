@@ -5,7 +5,6 @@ Both languages are read alike. The released scripts cut questions at any number,
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from itertools import pairwise
 
 _NUMBERED = re.compile(
@@ -60,21 +59,16 @@ def unfit(answer: str, *, most_repeated: float = 0.95) -> str:
         return "empty"
     if _REFUSAL.match(answer.lstrip().lstrip(_DRESS)):  # its own words, which open it, and none that it quotes
         return "a refusal"
-    if _repeated(words) > most_repeated or is_loop(answer):
-        return "a repetition"
-    return ""
-
-
-def _repeated(words: Sequence[str]) -> float:
-    """Return the share of words that occur twice or more; of Chinese, which has no spaces, of pairs of characters."""
+    # The share of words that occur twice or more; of Chinese, which has no spaces, of pairs of characters.
     if _CHINESE.match(words[0]):
         words = [a + b for a, b in pairwise(words)] or list(words)
     counts = Counter(word.casefold() for word in words)
-    return sum(count for count in counts.values() if count > 1) / len(words)
+    repeated = sum(count for count in counts.values() if count > 1) / len(words)
+    return "a repetition" if repeated > most_repeated or is_loop(answer) else ""
 
 
 def is_loop(text: str) -> bool:
-    """Return whether one unit, repeated three times or more in a row, takes up half of the text, whatever its tail."""
+    """Tell whether one unit, repeated three times or more in a row, takes up half of `text`, whatever its tail."""
     text = " ".join(text.split())
     middle = len(text) // 2  # stands in every stretch that takes up half
     return any(_loops(text, middle, unit) for unit in range(1, len(text) // LEAST_UNIT + 1))

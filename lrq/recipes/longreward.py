@@ -69,11 +69,8 @@ async def _extract(judge: Judge, part: Chunk) -> tuple[dict[str, Any], str | Non
     """Return the evidence for a part of the context, and what it says on the question; None for nothing."""
     evidence: dict[str, Any] = {"chunk": [part.start, part.end]}
     try:
-        answer = await judge.answer(
-            "extraction",
-            read_extraction,
-            {"part": fenced(judge.case.item.context[part.start : part.end]), "question": judge.question},
-        )
+        sections = {"part": fenced(judge.case.item.context[part.start : part.end]), "question": judge.question}
+        answer = await judge.answer("extraction", read_extraction, sections)
     except Unscored as why:
         return evidence | {"found": False, "reason": str(why), "calls": []}, None
     return evidence | {"found": answer.value is not None, "calls": list(answer.calls)}, answer.value
@@ -106,7 +103,7 @@ def rewards(case: Case) -> list[Reward]:
 
 
 def reward(scores: Sequence[Score]) -> Reward:
-    """Return the mean of one response's dimensions, 0 to 10; none if any is unscored.
+    """Return the mean of `scores`, all of one response, 0 to 10; none if any is unscored.
 
     What is not applicable is left out.
     """
@@ -115,16 +112,13 @@ def reward(scores: Sequence[Score]) -> Reward:
     missing += [f"{score.dimension}: {score.reason}" for score in scores if score.state == "unscored"]
     left_out = [f"{score.dimension}: {score.reason}" for score in scores if score.state == "not_applicable"]
     values = [score.value for score in scores if score.value is not None]
+    note = f"mean of {len(values)}; not applicable: {'; '.join(left_out)}" if left_out else ""
     return Reward(
         k=scores[0].k,
         prompt=scores[0].prompt,
         value=fmean(values) if values and not missing else None,
-        reason="; ".join(missing) or _left_out(left_out, len(values)),
+        reason="; ".join(missing) or note,
     )
-
-
-def _left_out(reasons: Sequence[str], counted: int) -> str:
-    return f"mean of {counted}; not applicable: {'; '.join(reasons)}" if reasons else ""
 
 
 STEPS = (

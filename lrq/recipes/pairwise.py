@@ -48,7 +48,10 @@ def read_preference(reply: str) -> float:
 
 
 async def compare(judge: Judge, question: str, texts: Sequence[str]) -> Tournament:
-    """Compare distinct texts as answers to a question, each pair in both orders; of one text nothing is asked."""
+    """Compare distinct `texts` as answers to `question`, each pair in both orders; of one text nothing is asked.
+
+    A failed comparison leaves the tournament without a matrix, and with its reason.
+    """
     if len(texts) < 2:
         return Tournament(matrix=[[0.5]] * len(texts), logits=[[0.0]] * len(texts), evidence=judge.evidence())
     return await (_compare_by_model if judge.prefer else _compare_by_judge)(judge, question, texts)

@@ -79,13 +79,13 @@ class Case:
     scores: tuple[Score, ...] = ()
 
     def named(self, name: str) -> list[int]:
-        """Return the numbers of the prompts of that name."""
+        """Return the numbers of the prompts called `name`."""
         return [number for number, prompt in enumerate(self.prompts) if prompt.name == name]
 
     def answers(self, prompt: int) -> list[Response]:
-        """Return the responses to one prompt."""
+        """Return the responses to the prompt number `prompt`, by k."""
         return [response for response in self.responses if response.prompt == prompt]
 
     def scores_of(self, ref: Ref) -> list[Score]:
-        """Return the scores of one response."""
+        """Return the scores of the response `ref`, (prompt, k)."""
         return [score for score in self.scores if (score.prompt, score.k) == ref]

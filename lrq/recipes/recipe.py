@@ -51,7 +51,7 @@ class Step:
         return frozenset(kind.name for kind in self.kinds if kind.shared)
 
     def judge(self, case: Case, ask: Ask, nearest: Nearest, prefer: Prefer | None = None) -> Judge:
-        """Return what the procedure works with."""
+        """Return what the procedure works with: `case` and ports; `prefer` where the judge is a preference model."""
         return Judge(
             case=case,
             ask=ask,
@@ -63,7 +63,7 @@ class Step:
 
 
 def simple(name: str, **kind: Any) -> Step:
-    """Return a step that scores each response by one prompt text of that name; `kind` is as of Kind."""
+    """Return a step that scores each response by the one prompt text `name`; `kind` has fields of Kind."""
 
     async def procedure(judge: Judge) -> Sequence[Score]:
         return await judge.score_each(name)
@@ -95,7 +95,7 @@ def _mean(response: Response, scores: Sequence[Score]) -> Reward:
 
 
 def best_against_worst_rows(case: Case, rewards: Sequence[Reward]) -> list[Row | NoRow]:
-    """Pair the best response to each prompt with the worst, or say why there is no such pair."""
+    """Pair the best response to each prompt with the worst by `rewards`, or say why there is no such pair."""
     prompts = sorted({reward.prompt for reward in rewards})
     return [_best_against_worst(case, rewards, prompt) for prompt in prompts] or [NoRow(reason="no reward")]
 
@@ -150,11 +150,11 @@ class Recipe:
         return ("rejected", "p_w") if self.steps else ("rejected",)
 
     def steps_for(self, settings: Mapping[str, Any]) -> tuple[Step, ...]:
-        """Return the steps that judge items under these settings of the recipe."""
+        """Return the steps that judge items under `settings`, the recipe's."""
         return tuple(step for step in self.steps if step.when is None or step.when(settings))
 
     def needs_judge(self, settings: Mapping[str, Any]) -> bool:
-        """Tell whether a judge is asked anything under these settings."""
+        """Tell whether a judge is asked anything under `settings`, the recipe's."""
         return bool(self.steps_for(settings)) if self.asks_judge is None else self.asks_judge(settings)
 
     @property
@@ -168,7 +168,7 @@ class Recipe:
         return {kind.name: kind for step in self.steps for kind in step.kinds}
 
     def step(self, name: str) -> Step:
-        """Return the step of that name; raises KeyError."""
+        """Return the step called `name`; raises KeyError."""
         return {step.name: step for step in self.steps}[name]
 
     def prompt_texts(self) -> dict[str, str]:

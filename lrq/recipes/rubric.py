@@ -104,7 +104,7 @@ def prompts(case: Case) -> Sequence[Prompt]:
     replies = case.answers(len(case.prompts) - 1)
     if not replies or len(case.prompts) >= _MOST_ASKED:
         return ()
-    if any(not _problems(read_scores(reply.text, rubrics)) for reply in replies):
+    if any(not any(isinstance(score, str) for score in read_scores(reply.text, rubrics).values()) for reply in replies):
         return ()
     return [replace(case.prompts[0], sampling=_SAMPLING_AGAIN)]
 
@@ -167,20 +167,16 @@ def _last_object(reply: str) -> Mapping[str, Any]:
     return {}
 
 
-def _problems(scores: Mapping[str, float | str]) -> list[str]:
-    return [score for score in scores.values() if isinstance(score, str)]
-
-
 async def read_replies(judge: Judge) -> Sequence[Score]:
     """Read what the judge has answered, to the last of several equal prompts; no call is made."""
     case = judge.case
     rubrics = criteria(case)
     last = max((response.prompt for response in case.responses), default=0)
-    return [score for response in case.answers(last) for score in _scores(response, rubrics)]
-
-
-def _scores(response: Response, rubrics: Mapping[str, Rubric]) -> list[Score]:
-    return [_score(response, name, value) for name, value in read_scores(response.text, rubrics).items()]
+    return [
+        _score(response, name, value)
+        for response in case.answers(last)
+        for name, value in read_scores(response.text, rubrics).items()
+    ]
 
 
 def _score(response: Response, name: str, value: float | str) -> Score:
@@ -189,7 +185,10 @@ def _score(response: Response, name: str, value: float | str) -> Score:
 
 
 def reference_scores(case: Case) -> dict[str, int]:
-    """Return the item's own scores by dimension, from its answer: a JSON object or a Python dict. Raises Unreadable."""
+    """Return the item's own scores by dimension, from its `answer`: a JSON object or a Python dict.
+
+    Raises Unreadable where a criterion has none, BadRubric where the criteria cannot be read.
+    """
     by_criterion = _last_object(case.item.answer or "")
     scores = {}
     for name, rubric in criteria(case).items():
@@ -215,7 +214,7 @@ def rows(case: Case, rewards: Sequence[Reward]) -> Sequence[Row | NoRow]:
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Raise ValueError for a scorer that there is not, and for a rubric that cannot be used."""
+    """Raise ValueError for a `scored_by` that there is not, and for a rubric that cannot be used."""
     if settings["scored_by"] not in _SCORERS:
         raise ValueError(f"settings.scored_by is {' or '.join(_SCORERS)}, not {settings['scored_by']!r}")
     check_rubrics(settings["rubrics"])

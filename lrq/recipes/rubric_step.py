@@ -25,7 +25,7 @@ def rubrics_of(case: Case) -> Sequence[Any]:
 
 
 def check_rubrics(rubrics: Iterable[Any]) -> None:
-    """Raise BadRubric for the first of the settings' rubrics that cannot be used, with its number."""
+    """Raise BadRubric for the first of `rubrics`, the settings', that cannot be used, with its number."""
     for number, rubric in enumerate(rubrics, 1):
         try:
             read_rubric(rubric)
@@ -85,7 +85,7 @@ def _section(judge: Judge, name: str, text: str) -> str:
 
 
 def system_of(case: Case, response: Response) -> str:
-    """Return the system message that a response was written under.
+    """Return the system message that `response` was written under.
 
     Of an item that brings its responses: the k-th for the k-th response where there are several, else the only one.
     """

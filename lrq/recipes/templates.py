@@ -10,12 +10,12 @@ _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 def load_prompts(folder: Path) -> dict[str, str]:
     """Return the texts of `folder` by name: `en/helpfulness` for the file `en/helpfulness.txt`."""
-    files = sorted(folder.rglob("*.txt"))
-    return {path.relative_to(folder).with_suffix("").as_posix(): _text(path) for path in files}
+    texts = {path: path.read_text(encoding="utf-8").rstrip("\n") for path in sorted(folder.rglob("*.txt"))}
+    return {path.relative_to(folder).with_suffix("").as_posix(): text for path, text in texts.items()}
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Put each value in place of its `{{name}}`; what is put in is never filled again.
+    """Put each of `values` in place of its `{{name}}`; what is put in is never filled again.
 
     Raises ValueError if a placeholder has no value or a value no placeholder. Untrusted values come fenced.
     """
@@ -28,7 +28,7 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def placeholders(template: str) -> frozenset[str]:
-    """Return the names that a template has a place for."""
+    """Return the names that `template` has a place for."""
     return frozenset(_parts(template)[1])
 
 
@@ -37,7 +37,3 @@ def _parts(template: str) -> tuple[list[str], list[str]]:
     """Return the texts between placeholders, one more than there are of these, and the placeholders' names."""
     parts = _PLACEHOLDER.split(template)
     return parts[::2], parts[1::2]
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8").rstrip("\n")

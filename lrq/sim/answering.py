@@ -26,7 +26,7 @@ class Asked:
 
 
 def take_apart(messages: Sequence[Mapping[str, str]]) -> Asked:
-    """Split a prompt into the document and the question of its last user message.
+    """Split `messages`, a prompt, into the document and the question of its last user message.
 
     A fenced document ends with its fence. Without one the last line is the question, or the last sentence if
     there is but one line; the document may then stand in the messages before.
@@ -43,7 +43,7 @@ def take_apart(messages: Sequence[Mapping[str, str]]) -> Asked:
 
 
 def manner(draw: float) -> str:
-    """Return the manner for a draw in [0, 1)."""
+    """Return the manner of MANNERS for `draw`, a number in [0, 1)."""
     for name, share in MANNERS:
         if draw < share:
             return name
@@ -52,7 +52,7 @@ def manner(draw: float) -> str:
 
 
 def respond(asked: Asked, how: str, draw: int) -> str:
-    """Answer in the manner `how`; `draw` picks among the wrong values."""
+    """Return an answer to what is `asked` in the manner `how`; `draw` picks among the wrong values."""
     chinese = _CHINESE.search(asked.question) is not None
     refusal = "文档中没有提到。" if chinese else "I cannot tell ."
     facts = [fact for fact in _facts(asked) if fact]
@@ -61,21 +61,21 @@ def respond(asked: Asked, how: str, draw: int) -> str:
     if how == "partial":
         facts = facts[: len(facts) // 2] or [_halved(facts[0])]
     if how == "wrong":
-        facts[draw % len(facts)] = _altered(facts[draw % len(facts)], _indexed(asked.document).said, draw)
+        facts[draw % len(facts)] = _altered(facts[draw % len(facts)], _indexed(asked.document).sentences, draw)
     closed = (fact if fact[-1] in ".!?。！？" else fact + ("。" if chinese else " .") for fact in facts)
     return ("" if chinese else " ").join(dict.fromkeys(closed))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Index:
-    said: Sequence[str]
+    sentences: Sequence[str]
     frequency: Mapping[str, int]  # in how many sentences a unit stands
 
 
 @lru_cache(maxsize=32)
 def _indexed(document: str) -> _Index:
     stated = [sentence for sentence in sentences(document) if units(sentence)]
-    return _Index(said=stated, frequency=Counter(unit for sentence in stated for unit in units(sentence)))
+    return _Index(sentences=stated, frequency=Counter(unit for sentence in stated for unit in units(sentence)))
 
 
 @lru_cache(maxsize=256)
@@ -85,28 +85,28 @@ def _facts(asked: Asked) -> tuple[str, ...]:
 
     def weight(part: frozenset[str], sentence: str) -> float:
         shared = part & units(sentence)
-        return sum(math.log(1 + len(index.said) / index.frequency[unit]) for unit in shared)
+        return sum(math.log(1 + len(index.sentences) / index.frequency[unit]) for unit in shared)
 
-    best = (max(index.said, key=lambda s: weight(part, s), default="") for part in parts(asked.question))
+    best = (max(index.sentences, key=lambda s: weight(part, s), default="") for part in parts(asked.question))
     pairs = ((part, sentence) for part, sentence in zip(parts(asked.question), best, strict=True))
     return tuple(sentence if part & units(sentence) else "" for part, sentence in pairs)
 
 
-def _altered(fact: str, said: Sequence[str], draw: int) -> str:
+def _altered(fact: str, stated: Sequence[str], draw: int) -> str:
     """Return the fact with another sentence's value, else with another number, else another sentence."""
     value = value_of(fact).strip(" .。！!")
     subject = units(fact) - units(value)
     others = {
         alternative: None
-        for sentence in said
+        for sentence in stated
         if (alternative := value_of(sentence).strip(" .。！!")) and alternative != value and subject & units(sentence)
     }
     if value and others:
         head, _, tail = fact.rpartition(value)
         return head + list(others)[draw % len(others)] + tail
     if _NUMBER.search(fact):
-        return _NUMBER.sub(lambda found: str(int(found[0]) + 1 + draw % 7), fact, count=1)
-    return said[draw % len(said)]
+        return _NUMBER.sub(lambda number: str(int(number[0]) + 1 + draw % 7), fact, count=1)
+    return stated[draw % len(stated)]
 
 
 def _halved(fact: str) -> str:

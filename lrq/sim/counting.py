@@ -62,7 +62,7 @@ class Counter:
         return Reply(key=key, choices=outcome.choices, vectors=vectors, usage=usage)
 
     def count(self, call: Call, purpose: Purpose, amount: Amount) -> None:
-        """Add what a call takes."""
+        """Add `amount`, what a call takes, to the group of the call and its `purpose`."""
         group = _group(call, purpose)
         self._bill[group] = self._bill.get(group, Amount()) + amount
 
@@ -149,7 +149,7 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 def is_simulator(url: str) -> bool:
-    """Tell whether a simulator listens there, by a free request without a key, and only on this machine."""
+    """Tell whether a simulator listens at `url`, by a free request without a key, and only on this machine."""
     if urlsplit(url).hostname not in {"localhost", "127.0.0.1", "::1"}:
         return False
     try:

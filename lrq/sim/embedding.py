@@ -19,7 +19,7 @@ def _place(unit: str) -> tuple[int, float]:
 
 
 def embed(text: str, dimensions: int) -> NDArray[np.float32]:
-    """Return the vector of a text: each unit adds ±(1 + ln count) at its hashed place; all zeros only for no dimension.
+    """Return the vector of `text`, [`dimensions`]: each unit adds ±(1 + ln count) at its hashed place; its length is 1.
 
     A text without content gets the first unit vector, so that every cosine is defined.
     """
@@ -34,7 +34,7 @@ def embed(text: str, dimensions: int) -> NDArray[np.float32]:
 
 
 def encoded(vector: NDArray[np.float32], encoding: str) -> object:
-    """Return a vector as the API sends it: a list of numbers, or base64 of little-endian floats."""
+    """Return `vector` as the API sends it: a list of numbers, or as `encoding` "base64" of little-endian floats."""
     if encoding == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
     return vector

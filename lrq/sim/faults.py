@@ -17,13 +17,16 @@ FALSE_MARKS = ("[[I cannot tell]]", "[[85]]", "[[Not fully supported]]", "The sc
 
 
 def draw(*keys: object) -> float:
-    """Return a number in [0, 1) that depends on the keys alone."""
+    """Return a number in [0, 1) that depends on `keys` alone."""
     digest = blake2b(repr(keys).encode(), digest_size=7).digest()
     return int.from_bytes(digest) / 2**56
 
 
 def fault(rates: Mapping[str, float], seed: int, body: bytes, seen: int) -> str | None:
-    """Return the fault of a body's `seen`-th delivery, so that another try may succeed; None: it goes well."""
+    """Return the fault of a body's `seen`-th delivery, so that another try may succeed; None: it goes well.
+
+    `rates` are shares of requests by the faults' names.
+    """
     position = draw("fault", seed, body, seen) if rates else 1.0
     for name in FAULTS:
         rate = rates.get(name, 0.0)
@@ -34,6 +37,6 @@ def fault(rates: Mapping[str, float], seed: int, body: bytes, seen: int) -> str 
 
 
 def unreadable(kind: str, seed: int, body: bytes, seen: int) -> str:
-    """Return a reply that holds nothing for a prompt of this kind; to an extraction any prose would be an answer."""
+    """Return a reply that holds nothing for a prompt of this `kind`; to an extraction any prose would be an answer."""
     texts = NOTICES if kind == "extraction" else NOTICES + FALSE_MARKS
     return texts[int(draw("unreadable", seed, body, seen) * len(texts))]

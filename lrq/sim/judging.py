@@ -8,17 +8,7 @@ from itertools import combinations
 from lrq.domain.marks import NO_STATEMENTS, NOTHING_RELEVANT, SUPPORT_VALUES
 from lrq.sim.sections import Prompt
 from lrq.sim.support import Supported, evidence, supported
-from lrq.sim.text import (
-    is_refusal,
-    negated,
-    overlap,
-    parts,
-    refuses,
-    relevant,
-    sentences,
-    units,
-    value_of,
-)
+from lrq.sim.text import is_refusal, negated, overlap, parts, refuses, relevant, sentences, units, value_of
 
 _OPENER = re.compile(
     r"(?:sure|certainly|of course|okay|ok|hello|hi|thank|here (?:is|are)|in (?:summary|conclusion|short)|overall)\b"
@@ -69,7 +59,7 @@ def helpfulness(prompt: Prompt) -> Verdict:
 
 
 def logicality(prompt: Prompt) -> Verdict:
-    """Free of contradiction, repetition and wrong sums; no outside knowledge."""
+    """Score by freedom from contradiction, repetition and wrong sums; no outside knowledge."""
     claims = [sentence for sentence in sentences(prompt.first("answer")) if units(sentence) or refuses(sentence)][:200]
     clashes = sum(_contradict(a, b) for a, b in combinations(claims[:60], 2))
     repeated = len(claims) - len({units(sentence) for sentence in claims})
@@ -84,20 +74,20 @@ def logicality(prompt: Prompt) -> Verdict:
     )
 
 
-def _contradict(one: str, other: str) -> bool:
+def _contradict(first: str, second: str) -> bool:
     """Tell whether both have the same subject with another value, or are the same sentence once denied."""
-    here, there = units(one), units(other)
+    here, there = units(first), units(second)
     if here == there:
-        return negated(one) != negated(other)
-    value, different = units(value_of(one)), units(value_of(other))
+        return negated(first) != negated(second)
+    value, different = units(value_of(first)), units(value_of(second))
     if not (value and different) or value & different or here - value != there - different:
         return False
-    return not (negated(one) or negated(other))
+    return not (negated(first) or negated(second))
 
 
-def _sum_holds(found: re.Match[str]) -> bool:
-    left, right, result = int(found[1]), int(found[3]), int(found[4])
-    return result == {"+": left + right, "-": left - right}.get(found[2], left * right)
+def _sum_holds(equation: re.Match[str]) -> bool:
+    left, right, result = int(equation[1]), int(equation[3]), int(equation[4])
+    return result == {"+": left + right, "-": left - right}.get(equation[2], left * right)
 
 
 def statements(prompt: Prompt) -> Verdict:
@@ -135,8 +125,8 @@ def support_batch(prompt: Prompt) -> Verdict:
     return Verdict(text="\n".join(lines))
 
 
-def _why(found: Supported, chinese: bool) -> str:
-    return f"文段包含该陈述内容的{found.share:.0%}。" if chinese else f"The passages hold {found.share:.0%} of it."
+def _why(verdict: Supported, chinese: bool) -> str:
+    return f"文段包含该陈述内容的{verdict.share:.0%}。" if chinese else f"The passages hold {verdict.share:.0%} of it."
 
 
 def extraction(prompt: Prompt) -> Verdict:
@@ -174,9 +164,9 @@ def _points(extracted: str) -> list[str]:
     return [point for content, point in points.items() if content]
 
 
-def _covered(point: frozenset[str], question: frozenset[str], said: frozenset[str]) -> float:
+def _covered(point: frozenset[str], question: frozenset[str], answered: frozenset[str]) -> float:
     news = point - question or point
-    return len(news & said) / len(news)
+    return len(news & answered) / len(news)
 
 
 def pairwise(prompt: Prompt) -> Verdict:

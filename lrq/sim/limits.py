@@ -62,7 +62,10 @@ class Limits:
         self.admitted = 0
 
     def admit(self, now: float, tokens: int, in_flight: int) -> Refusal | None:
-        """Enter the request into the logs, or say what refuses it; a refused one uses nothing up."""
+        """Enter a request of so many `tokens` into the logs, or say what refuses it; a refused one uses nothing up.
+
+        `now` is in seconds and never falls.
+        """
         options = self.options
         if options.quota is not None and self.admitted >= options.quota:
             return Refusal(limit="quota", retry_after=0.0)
@@ -78,7 +81,7 @@ class Limits:
         return None
 
     def headers(self, now: float) -> dict[str, str]:
-        """x-ratelimit-* for the limits that are set."""
+        """Return x-ratelimit-* for the limits that are set, as they stand at `now`, in seconds."""
         fields: dict[str, str] = {}
         if not self.options.headers:
             return fields
@@ -91,7 +94,7 @@ class Limits:
         return fields
 
     def retry_after(self, refusal: Refusal) -> dict[str, str]:
-        """Whole seconds, rounded up, as servers send; decimals only where the window is under 10 s."""
+        """Return Retry-After in whole seconds, rounded up, as servers send; decimals only for a `window` under 10 s."""
         if not self.options.headers or refusal.limit == "quota":
             return {}
         seconds = refusal.retry_after

@@ -28,7 +28,7 @@ def tokenise(model: str, text: str) -> Tokenised:
 
 
 def cut(text: str, limit: int) -> str:
-    """Return the first `limit` tokens of a text."""
+    """Return the first `limit` tokens of `text`."""
     if limit < 1 or not text:
         return ""
     return text[: chunk(text, limit)[0].end]
@@ -41,7 +41,7 @@ class PrefixCache:
         self.known: Lru[int, bool] = Lru(blocks)
 
     def cached(self, chain: Sequence[int]) -> int:
-        """Tokens of the prompt that need not be read again: a multiple of 128, at least 1,024, or 0."""
+        """Return the tokens of the prompt `chain` that need not be read again: a multiple of 128 from 1,024, or 0."""
         count = next((i for i, block in enumerate(chain) if not self.known.get(block)), len(chain)) * BLOCK
         return count if count >= SHORTEST else 0
 

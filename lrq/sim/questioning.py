@@ -13,13 +13,13 @@ SPOKEN_OF = 2  # sentences that a question is on
 
 
 def asks_for_questions(text: str) -> int:
-    """Return how many numbered questions a prompt asks for; 0: it asks for something else."""
+    """Return how many numbered questions the prompt `text` asks for; 0: it asks for something else."""
     match = _ASKS.search(text)
     return int(match[1]) if match else 0
 
 
 def write_questions(text: str, count: int) -> str:
-    """Write questions on the text that a prompt shows, as many as its sentences allow."""
+    """Write questions on the text that a prompt shows: `count` numbered lines, or as many as its sentences allow."""
     document = take_apart([{"role": "user", "content": text}]).document
     subjects = list(dict.fromkeys(filter(None, map(_subject, sentences(document)))))
     chinese = _CHINESE.search("".join(subjects)) is not None
@@ -42,8 +42,8 @@ def _subject(sentence: str) -> str:
 
 def write_system_message(text: str) -> str:
     """Return a system message from the values that a prompt lists; empty where it asks for none."""
-    heading, _, rest = text.partition("\n")
+    heading, _, remainder = text.partition("\n")
     if "system message" not in heading and "系统消息" not in heading:
         return ""
-    values = [line.removeprefix("- ") for line in rest.partition("~~~~")[0].splitlines() if line.startswith("- ")]
+    values = [line.removeprefix("- ") for line in remainder.partition("~~~~")[0].splitlines() if line.startswith("- ")]
     return f"You write for a reader with these wishes. {' '.join(values)}" if values else ""

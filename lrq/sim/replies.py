@@ -111,7 +111,7 @@ def answer_embedding(request: EmbeddingRequest) -> Outcome:
 
 
 def answer_score(model: str, prompt: str, *responses: str) -> Outcome:
-    """Reward each response by a number that depends on its words and the prompt's alone."""
+    """Return a reward for each of `responses` that depends on its words and those of `prompt` alone."""
     rewards = tuple(np.array([draw("score", prompt, response)]) for response in responses)
     tokens = sum(count_tokens(prompt) + count_tokens(response) for response in responses)
     return Outcome(kind="score", model=model, vectors=rewards, prompt_tokens=tokens)
@@ -130,7 +130,10 @@ def instead(outcome: Outcome, text: str) -> Outcome:
 
 
 def render(outcome: Outcome, digest: bytes, cached: int) -> bytes:
-    """Return the body of a 200 reply; everything but the cached tokens follows from the request."""
+    """Return the body of a 200 reply; everything but the `cached` tokens follows from the request.
+
+    `digest` is the request body's, and names the reply.
+    """
     fields = _embedding(outcome) if outcome.kind == "embedding" else _chat(outcome, digest, cached)
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -41,7 +41,7 @@ class EmbeddingRequest:
 
 
 def read_body(body: bytes, options: Options) -> dict[str, Any]:
-    """Parse the JSON object of a body and check its model. Raises BadRequest."""
+    """Parse the JSON object of a body and check its model against `options`. Raises BadRequest."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:

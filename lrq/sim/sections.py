@@ -32,7 +32,7 @@ class Prompt:
 
 
 def read_prompt(text: str) -> Prompt | None:
-    """Parse the prompt of a judge; None if the first line names no task.
+    """Parse the prompt of a judge; None if the first line of `text` names no task.
 
     A section that returns replaces the earlier one, since examples come before the case itself; numbered
     ones are gathered from number 1 on.

@@ -67,8 +67,8 @@ class Sim:
             return await self.send(request, self.locked(), request.path)
         try:
             outcome = self.outcome(request.path, body, digest)
-        except BadRequest as wrong:
-            response = self.reply(wrong.status, render_error(str(wrong), wrong.code))
+        except BadRequest as error:
+            response = self.reply(error.status, render_error(str(error), error.code))
             return await self.send(request, response, request.path)
         tokens = outcome.prompt_tokens + outcome.completion_tokens
         if refusal := self.limits.admit(time.monotonic(), tokens, stats.in_flight):
@@ -108,7 +108,7 @@ class Sim:
         return response
 
     async def wait(self, digest: bytes, seen: int) -> None:
-        """Wait for the latency of this delivery, in a slot if there are any."""
+        """Wait for the latency of the delivery `seen` of a body, in a slot if there are any."""
         options = self.options
         spread = options.jitter_ms * (2 * faults.draw("latency", options.seed, digest, seen) - 1)
         seconds = max(0.0, options.latency_ms + spread) / 1000
@@ -119,7 +119,7 @@ class Sim:
                 await asyncio.sleep(seconds)
 
     async def lose(self, request: web.BaseRequest, fault: str) -> web.StreamResponse:
-        """Reset the connection in place of a reply, at once or after having hung."""
+        """Reset the connection in place of a reply, at once, or for the `fault` "hang" after having hung."""
         if fault == "hang":
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.closing.wait(), self.options.hang_seconds)
@@ -210,7 +210,7 @@ class Running:
 
 @asynccontextmanager
 async def serve(options: Options) -> AsyncIterator[Running]:
-    """Listen in this event loop while the context is open; port 0 picks a free one."""
+    """Listen in this event loop while the context is open; `options.port` 0 picks a free one."""
     sim = Sim(options)
     # A handler is cancelled when its client goes: a reply nobody waits for is not sent.
     runner = web.ServerRunner(web.Server(sim.handle, handler_cancellation=True, access_log=None), shutdown_timeout=0.5)

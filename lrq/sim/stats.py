@@ -27,7 +27,7 @@ class Stats:
     peak: int = 0
 
     def begin(self, body: bytes) -> int:
-        """Count an admitted request; return how often its body came before."""
+        """Count an admitted request with the hash `body`; return how often its body came before."""
         before = self.seen[body]
         self.seen[body] += 1
         self.in_flight += 1

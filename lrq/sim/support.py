@@ -20,13 +20,13 @@ class Supported:
 
 
 def evidence(passages: Sequence[str]) -> list[str]:
-    """Return the sentences of the passages, and those that a cut between two of them may have parted."""
+    """Return the sentences of `passages`, and those that a cut between two of them may have parted."""
     seams = (first[-SEAM:] + second[:SEAM] for first, second in pairwise(passages))
     return [sentence for text in (*passages, *seams) for sentence in sentences(text)]
 
 
 def supported(statement: str, places: Sequence[str]) -> Supported:
-    """Judge a statement against sentences.
+    """Judge a statement against `places`, sentences.
 
     A short value after a copula must stand in the same clause as the rest, since other sentences often hold
     the same words with another value; a clause with the same subject and another value denies the statement.

@@ -74,7 +74,7 @@ def _units_of(token: str) -> tuple[str, ...]:
 
 
 def words(text: str) -> list[str]:
-    """Content units in order: stems, numbers without separators, bigrams of Chinese; no function words."""
+    """Return content units in order: stems, numbers without separators, bigrams of Chinese; no function words."""
     return [unit for token in _UNIT.findall(text) for unit in _units_of(token)]
 
 
@@ -138,11 +138,11 @@ def parts(question: str) -> tuple[frozenset[str], ...]:
 
 
 def overlap(part: frozenset[str], sentence: str) -> float:
-    """Return the share of a part's units that a text has, 0 to 1."""
+    """Return the share of the units `part` that `sentence` has, 0 to 1."""
     return len(part & units(sentence)) / len(part) if part else 0.0
 
 
 def relevant(parts_asked: tuple[frozenset[str], ...], sentence: str) -> bool:
-    """Tell whether a sentence bears on some part: it has two of the part's units, or all if there are fewer."""
+    """Tell whether `sentence` bears on some of `parts_asked`: it has two of its units, or all if there are fewer."""
     content = units(sentence)
     return any(part and len(part & content) >= min(2, len(part)) for part in parts_asked)
