@@ -14,7 +14,7 @@ REASON_LENGTH = 300
 _WORDS = (
     *("error", "errors", "message", "error_message", "errormessage", "error_msg", "errmsg", "msg", "detail"),
     *("details", "description", "error_description", "status_msg", "base_resp", "metadata", "raw", "reasons"),
-    *("title", "reason", "cause"),
+    *("title", "reason", "cause", "fault", "faultstring"),
 )
 _CODES = {
     *("code", "type", "__type", "status", "reason", "error_code", "errorcode", "err_code", "errcode"),

@@ -21,7 +21,8 @@ def _any(*patterns: str) -> re.Pattern[str]:
 # Somebody has closed the account: said with any status, and with words of any kind beside it.
 _CLOSED = _any(
     r"\b(?:account|organi[sz]ation|project|user|team|key|subscription|workspace)\b[^.|]{0,60}?\b(?:suspend|deactivat"
-    r"|disabled|banned|terminat|restricted|not active|inactive|overdue|locked|expired|frozen|closed|in arrears)",
+    r"|disabled|banned|blocked|terminat|restricted|not active|inactive|overdue|locked|expired|frozen|closed"
+    r"|in arrears)",
     r"service has been paused|账户[^。]{0,10}(?:冻结|停用|封禁|锁定)",
 )
 
@@ -32,13 +33,15 @@ _SPENT = _any(
     r"|expired)|not enough (?:balance|credits?|points|funds)",
     r"(?:reached|exceeded|hit) (?:\w+ ){0,4}(?:spend|spending|monthly|weekly|budget|credit) (?:\w+ )?(?:limit|cap)\b",
     r"trial (?:\w+ ){0,3}(?:expired|ended|over|exhausted|used up)|credit card|payment (?:instrument|method) must",
-    r"余额(?:不足|已用)|欠费",
+    r"(?:run|ran) out of (?:\w+ )?(?:tokens|credits?|funds?|quota)|余额(?:不足|已用)|欠费",
 )
 _MONEY = _any(
     r"insufficient (?:\w+ ){0,3}quota",
     r"balance (?:is |was )?(?:too low|insufficient|not enough|exhausted|negative)|account balance|credit balance",
     r"(?:not enough|more|add|buy|purchase|any|lacks?|included) (?:\w+ )?credits\b",
     r"can only afford|payment (?:required|method)|prepaid|top up|topup|recharge|pay (?:past|outstanding)",
+    r"daily (?:\w+ ){0,2}(?:limit|quota)|key limit exceeded|quota for subscription|upgrade (?:to|your) (?:\w+ )?"
+    r"(?:pro|plus|plan|subscription)\b",
     r"blocked api access|spend(?:ing)? alert|quota (?:\w+ )?not enough|total (?:request )?limit (?:reached|exceeded)",
     r"\bbilling\b|arrear|overdue|unpaid|past due",
     r"budget (?:\w+ ){0,3}exceeded|exceeded (?:\w+ )*budget|over (?:the |its )?budget|max budget",
@@ -46,6 +49,8 @@ _MONEY = _any(
     r"quota (?:\w+ ){0,2}(?:exhausted|exceeded|reached|used up|insufficient)|out of (?:\w+ ){0,3}quota|no quota",
     r"exceeded (?:your|the|its|current) (?:\w+ )*quota|free allocated quota|free ?tier ?only|resource ?pack ?exhausted",
     r"(?:/|per|a) month\b|unpurchased|purchase",
+    r"guthaben|kontingent|solde insuffisant|crédits? (?:insuffisant|épuisé)|quota (?:dépassé|épuisé)|saldo insuficiente"
+    r"|crédito insuficiente|残高|クレジット|잔액|크레딧|недостаточно средств",
     r"余额|欠费|额度|充值|资源包|套餐",
 )
 
@@ -76,7 +81,9 @@ _TOO_LARGE = _any(
     r"(?:exceed|over|beyond|above)\w{0,4} (?:\w+ ){0,4}(?:max\w{0,8}|limit) (?:\w+ ){0,3}(?:length|size|tokens?)"
     r"(?! per)|reduce (?:the |your )?(?:length|prompt|input|message)|input or output tokens must be reduced",
     r"(?:length|size|tokens?)\b[^.|]{0,60}\bexceed\w{0,4} (?:the )?(?:max|model|limit|allowed|context|token limit)",
-    r"range of input length|max(?:imum)? length|too many (?:input |prompt )?tokens in|prompt is too|\btoo long\b",
+    r"exceeds (?:the |your )?(?:\w+(?:'s)? ){0,2}(?:limit|maximum) of [\d,.]+ ?k? ?(?:input |prompt )?tokens\b(?! per)",
+    r"range of input length|max(?:imum)? (?:\w+ )?length"
+    r"|too many (?:input |prompt )?tokens in|prompt is too|\btoo long\b",
     r"exceed\w{0,4} model token limit|过长|超长|上下文长度|超[过出][^。]{0,20}长度|长度超[过出]",
 )
 _TOO_LARGE_FOR_RATE = _any(  # with 429: the words of a single request, never those of a minute's sum
@@ -96,7 +103,7 @@ _CONTENT = _any(
 )
 
 _DAILY = _any(
-    r"(?:per|by) ?day|/ ?day\b|a day\b|per 86400|daily|\bdays?\b[^.|]{0,10}(?:limit|quota)|per ?month"
+    r"monthly|(?:per|by) ?day|/ ?day\b|a day\b|per 86400|daily|\bdays?\b[^.|]{0,10}(?:limit|quota)|per ?month"
     r"|当日|今日|本日|每日|每天|单日|本月|每月"
 )
 _SLIDING = _any(r"\b[rt]pd\b")  # a day's limit that gives a little back all the time, and says when
@@ -106,6 +113,7 @@ _RATE = _any(
     r"throttl|burst|concurren|parallel request|overload|slow ?down|at capacity|capacity (?:exceeded|limit)",
     r"(?:retry|try again) (?:in|after) (?:about )?\d|allocated quota exceeded|requests? limit (?:reached|exceeded)"
     r"|limit requests|reached max request|crossed tpm|resource (?:has been )?exhausted|quota metric|server is busy",
+    r"(?:pro|par|por) minut|zu viele anfragen|trop de requêtes|demasiadas solicitudes|リクエスト数|1分|分あたり",
     r"频率|限流|并发|速率|过于频繁|过载|繁忙|稍后",
 )
 _RATE_ANYWHERE = _any(  # with a status that is not 429
@@ -157,6 +165,7 @@ _TOO_LONG_FOR_MODEL: Sequence[_Table] = (
 
 _ACCOUNT = {401, 402, 407}  # whatever is said
 _DENIED = {400, 403, 404, 405, 406, 410, 412}  # unless words tell more
+_LONGEST_WAIT = 3600.0  # seconds that a sliding limit of a day may ask for, beyond which nobody waits
 _PASSING = {408, 409, 423, 424, 425, 498, 499}  # 4xx that may go well another time; Groq's for its flexible tier
 _GATEWAYS = {502, 503, 504}  # what they say is not the model's
 
@@ -167,6 +176,7 @@ def fault(status: int, error: ErrorBody) -> Fault:
     status: of HTTP, or the one that a reply of 200 names in its error; 0 where it names none.
     """
     text = error.searchable
+    status = 429 if status == 420 else status  # of servers older than 429
     if status in _ACCOUNT or 300 <= status < 400:
         return "account"
     if status == 429 and _asks_beyond_limit(text):
@@ -174,7 +184,8 @@ def fault(status: int, error: ErrorBody) -> Fault:
     by_code = next((kind for kind, codes in _CODES.items() if error.codes & codes), None)
     by_words = by_code or next((kind for kind, pattern in _tables(status) if pattern.search(text)), None)
     if by_words:
-        return by_words
+        waits_for_hours = (error.retry_after or 0.0) > _LONGEST_WAIT and _SLIDING.search(text)
+        return "account" if by_words == "throttled" and waits_for_hours else by_words
     if status == 429:
         return "throttled"
     if not 400 <= status < 500 or status in _PASSING:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _WORD = (
-    r"(?:(?:thinking|thought|reasoning)[ _-]?process|chain[ _-]?of[ _-]?thoughts?|cot|think(?:ing)?|thoughts?|reasoning"
-    r"|reflection|scratchpad|(?:inner|internal)[ _-]?(?:monologue|thoughts?)|思考)"
+    r"(?:(?:thinking|thought|reasoning)[ _-]?(?:process|block|steps?)|chain[ _-]?of[ _-]?thoughts?|cot|think(?:ing)?"
+    r"|think_never_used_\w{8,64}|thoughts?|reason(?:ing)?|rationale|reflect(?:ion)?|analysis|deliberation|planning"
+    r"|scratch[ _-]?pad|(?:(?:inner|internal)[ _-]?)?monologue|(?:inner|internal)[ _-]?thoughts?|思索"
+    r"|思考(?:过程|過程)?)"
 )
 _OPEN, _SHUT = r"(?:[<＜]|&lt;)", r"(?:[>＞]|&gt;)"  # some servers escape what looks like HTML
 _BAR = r"[|｜]"
@@ -15,7 +17,7 @@ _THINKING = r"(?:thought|think(?:ing)?|reasoning)"
 # Opening and closing marks, each with a name of its own by which the two find each other.
 _TAG = re.compile(
     rf"{_OPEN}(?P<end>\s?[/\\])?\s?(?P<tag>(?:[a-z]{{1,16}}[:_.-]?)?{_WORD})(?:\s[^<>\n]{{0,100}}?)?{_SHUT}"
-    rf"|\[(?P<square_end>/)?(?P<square>think(?:ing)?|thoughts?|reasoning)\]"
+    rf"|[\[【](?P<square_end>/|end )?(?:begin |start )?(?P<square>think(?:ing)?|thoughts?|reasoning|思考)[\]】]"
     rf"|◁(?P<diamond_end>/)?(?P<diamond>think(?:ing)?)▷"
     rf"|<{_BAR}(?P<token_end>(?:/|end{_JOIN}(?:of{_JOIN})?){_THINKING}"
     rf"|{_THINKING}{_JOIN}end|inner_suffix){_BAR}>"
@@ -31,6 +33,15 @@ _CHANNEL_END = re.compile(
 _PLAIN_CHANNEL = re.compile(r"\s*(?:assistant)?analysis(?=[A-Z\u4e00-\u9fff])")  # without its special tokens
 _PLAIN_FINAL = "assistantfinal"
 _HEADING = re.compile(r"\W{0,8}here(?:['’]s| is) my (?:thought|thinking|reasoning) process\b", re.IGNORECASE)
+# Other frames of a thought that begins a reply, and what ends it: a page's fold, a block of code, a turn of its own.
+_FRAMES = (
+    (re.compile(r"\s*<details\s[^<>\n]{0,100}?type=[\"']?reasoning[^<>\n]{0,100}>"), re.compile(r"</details>")),
+    (re.compile(r"\s*```(?:think(?:ing)?|thoughts?|reasoning)[^\S\n]*\n"), re.compile(r"^```[^\S\n]*$", re.MULTILINE)),
+    (
+        re.compile(r"\s*<\|im_start\|>\s?think(?:ing)?\b"),
+        re.compile(r"(?:<\|im_end\|>\s{0,9})?<\|im_start\|>\s?(?:answer|assistant)\b"),
+    ),
+)
 _ANSWER_HEADING = re.compile(r"here(?:['’]s| is) my (?:response|answer)\b\W{0,4}", re.IGNORECASE)
 _ANSWER_TOKEN = re.compile(
     rf"<{_BAR}(?:(?:begin|end)_of_(?:solution|answer|box)|(?:start|end)_(?:response|answer)){_BAR}>", re.IGNORECASE
@@ -66,6 +77,8 @@ def split_thoughts(text: str) -> Thoughts:
         heading = _ANSWER_HEADING.search(text)
         start, end = heading.span() if heading else (len(text), len(text))
         parted = Thoughts(thought=text[:start], answer=text[end:], closed=heading is not None)
+    elif framed := _split_frame(text):
+        parted = framed
     else:
         tags = [tag for tag in _TAG.finditer(text) if not _is_quoted(text, tag)]
         if not tags and not _ANSWER_TOKEN.search(text):
@@ -78,6 +91,16 @@ def _unwrap(answer: str) -> str:
     answer = _ANSWER_TOKEN.sub("", answer).strip()
     wrapped = _WRAPPED.fullmatch(answer)
     return wrapped["text"].strip() if wrapped else answer
+
+
+def _split_frame(text: str) -> Thoughts | None:
+    for opening, closing in _FRAMES:
+        if opened := opening.match(text):
+            end = closing.search(text, opened.end())
+            thought = text[opened.end() : end.start() if end else len(text)]
+            answer = text[end.end() :].strip().removesuffix("<|im_end|>") if end else ""
+            return Thoughts(thought=thought, answer=answer, closed=end is not None)
+    return None
 
 
 def _split_channels(text: str) -> Thoughts:

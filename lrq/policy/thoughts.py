@@ -1,4 +1,9 @@
-"""What a policy thought and what it answers: the judge sees the answer, training sees all that was written."""
+"""What a policy thought and what it answers: the judge sees the answer, training sees all that was written.
+
+Of what was drawn here, control tokens included: the parts must render to the same tokens again, so only marks of chat
+templates count, the prompt's own is known, and white space stays. Replies of servers are read by
+`lrq.domain.thoughts`, which takes whatever a person would.
+"""
 
 import re
 from dataclasses import dataclass, replace

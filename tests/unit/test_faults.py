@@ -119,9 +119,26 @@ ACCOUNT = {
         200,
         {"Response": {"Error": {"Code": "FailedOperation.ResourcePackExhausted", "Message": "资源包余量已用尽"}}},
     ),
+    "OpenAI: a day's, for hours": (
+        429,
+        openai("Rate limit reached on tokens per day (TPD): Limit 100000, Used 99999. Please try again in 7h12m."),
+    ),
+    "blocked": (403, openai("Your account has been blocked.", "account_blocked")),
+    "OpenRouter: key's day": (403, openai("Key limit exceeded (daily limit). Manage it in the settings")),
+    "Baidu: day": (400, {"error_code": 17, "error_msg": "Open api daily request limit reached"}),
+    "API Gateway: month": (429, {"message": "API rate limit exceeded: monthly quota of your plan"}),
+    "Azure API Management": (400, {"message": "The quota for subscription 'free' is used up."}),
+    "a plan": (403, {"message": "Plan limit hit: upgrade to Pro"}),
+    "out of tokens": (403, {"message": "You have run out of tokens. Please subscribe."}),
+    "German": (429, openai("Ihr Guthaben ist aufgebraucht")),
+    "French": (403, openai("Quota dépassé pour ce compte")),
+    "Japanese": (429, openai("クレジットの残高が不足しています")),
     "Spark, in a 200": (200, {"code": 11200, "message": "AppIdNoAuthError:授权错误", "sid": "s"}),
 }
 THROTTLED = {
+    "older than 429": (420, {"error": "Enhance your calm"}),
+    "German": (429, openai("Zu viele Anfragen: Ihr Kontingent pro Minute ist erreicht")),
+    "Japanese": (429, openai("リクエスト数の上限に達しました。しばらくしてから再試行してください")),
     "OpenAI": (
         429,
         openai(
@@ -190,6 +207,8 @@ THROTTLED = {
     "Hunyuan, in a 200": (200, {"Response": {"Error": {"Code": "RequestLimitExceeded", "Message": "超过了频率限制"}}}),
 }
 REFUSED = {
+    "xAI: long": (400, {"error": "This model's maximum prompt length is 131072 but the request contains 140000."}),
+    "a limit of tokens": (400, openai("Input exceeds the model's limit of 8,192 tokens")),
     "OpenAI: too long": (400, openai("This model's maximum context length is 8192", "context_length_exceeded")),
     "OpenAI: above the rate": (
         429,

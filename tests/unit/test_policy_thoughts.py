@@ -2,7 +2,8 @@
 
 import pytest
 
-from lrq.policy.thoughts import open_mark, split_thought
+from lrq.domain.thoughts import split_thoughts
+from lrq.policy.thoughts import MARKS, open_mark, split_thought
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,11 @@ def test_a_thought_without_an_end_leaves_no_answer(written, opened):
 def test_a_prompt_may_open_the_thought(prompt, mark):
     """Where it ends in an opening mark, white space aside."""
     assert open_mark(prompt) == mark
+
+
+@pytest.mark.parametrize(("start", "end"), MARKS)
+def test_a_server_s_replies_are_parted_at_the_same_marks(start, end):
+    """What is drawn here keeps its white space, since it has to render to the same tokens again."""
+    written = f"{start}\nCount.\n{end}\nSeven."
+    parts, reply = split_thought(written), split_thoughts(written)
+    assert (parts.thought.strip(), parts.answer.strip()) == (reply.thought, reply.answer) == ("Count.", "Seven.")

@@ -34,6 +34,19 @@ from lrq.domain.thoughts import split_thoughts
         "<think>T<\\think>A",
         "&lt;think&gt;T&lt;/think&gt;A",
         "<|start_of_reasoning|>T<|end_of_reasoning|>A",
+        "<analysis>T</analysis>A",
+        "<reflect>T</reflect>A",
+        "<rationale>T</rationale>A",
+        "<scratch_pad>T</scratch_pad>A",
+        "<inner_monologue>T</inner_monologue>A",
+        "<ThinkingBlock>T</ThinkingBlock>A",
+        "<think_never_used_51bce0c785ca2f68081bfa7d91973934>T</think_never_used_51bce0c785ca2f68081bfa7d91973934>A",
+        "<思考过程>T</思考过程>A",
+        "【思考】T【/思考】A",
+        "[BEGIN THOUGHT]T[END THOUGHT]A",
+        '<details type="reasoning" done="true">\nT</details>\nA',
+        "```thinking\nT\n```\nA",
+        "<|im_start|>think\nT<|im_end|>\n<|im_start|>answer\nA<|im_end|>",
         "<|channel|>commentary<|message|>T<|end|><|start|>assistant<|channel|>final<|message|>A",
     ],
 )
@@ -54,6 +67,10 @@ def test_a_thought_is_parted_from_the_answer(reply: str) -> None:
         "<|channel|>analysis<|message|>T",
         "analysisThe user asks for T",
         "Here is my thought process:\nT",
+        "<analysis>T",
+        '<details type="reasoning">T',
+        "```thinking\nT",
+        "<|im_start|>think\nT",
     ],
 )
 def test_a_thought_that_never_ends_leaves_no_answer(reply: str) -> None:
@@ -96,3 +113,9 @@ def test_a_reply_without_thoughts_is_its_own_answer(reply: str) -> None:
     """To the letter; a mark that is spoken of parts nothing."""
     parted = split_thoughts(reply)
     assert (parted.thought, parted.answer, parted.closed) == ("", reply, True)
+
+
+def test_a_page_s_fold_that_is_no_thought_is_an_answer() -> None:
+    """Only a fold that names reasoning, at the head of a reply, is a thought."""
+    reply = "It holds.\n<details><summary>Proof</summary>[[3]]</details>\n[[7]]"
+    assert split_thoughts(reply).answer == reply
