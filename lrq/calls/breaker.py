@@ -100,7 +100,7 @@ class Breaker:
 
     async def failed(self, call: Call, purpose: Purpose, way: str, problem: str, sample: str = "") -> None:
         """Note a call that brought nothing: `way` is one of ADVICE. Raises RunHalted where it was one too many."""
-        if call.role == "embedding":
+        if call.role == "embedding" and way == "refused":
             return  # its requests are made smaller until they are taken
         question = _question(call, purpose)
         self._told.pop(question, None)

@@ -1,5 +1,6 @@
 """A server's error in a body of any shape: its words, its codes, its own status, and how long it asks to wait."""
 
+import html
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ _MOST_TEXT = 4_000  # characters of any text that are read
 _DEEPEST = 12
 
 _URL = re.compile(r"https?://[^\s\"'<>)]+")
+_TAG = re.compile(r"(<[^<>]{0,2000}>)")
+_NO_WORDS = {"script", "style", "svg", "template", "noscript"}
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
@@ -52,7 +55,8 @@ class ErrorBody:
 def read_error(body: object, raw: bytes) -> ErrorBody:
     """Read an error from a parsed body, or from its bytes where it is no JSON (`body` is None)."""
     is_page = raw.lstrip()[:1] == b"<"
-    plain = raw[:_MOST_TEXT].decode("utf-8", "replace")
+    plain = raw[: 8 * _MOST_TEXT if is_page else _MOST_TEXT].decode("utf-8", "replace")
+    plain = _words_of_page(plain) if is_page else plain
     nodes = list(_walk(body))
     texts = list(dict.fromkeys(_texts(body))) if body is not None else [plain]
     codes = list(dict.fromkeys(_codes(nodes)))
@@ -66,6 +70,22 @@ def read_error(body: object, raw: bytes) -> ErrorBody:
         status=_inner_status(nodes),
         retry_after=_wait(nodes, " ".join(texts)),
     )
+
+
+def _words_of_page(page: str) -> str:
+    """Return the title and the words of a page of HTML; the page itself where it has none."""
+    words, inside = [], ""
+    for piece in _TAG.split(page):
+        if not piece.startswith("<"):
+            words += [] if inside or not piece.strip() else [html.unescape(piece.strip())]
+            continue
+        name = piece[1:40].lower().strip("/").partition(" ")[0].rstrip(">")
+        is_end = piece.startswith("</")
+        if not inside and name in _NO_WORDS and not is_end:
+            inside = name
+        elif is_end and name == inside:
+            inside = ""
+    return " ".join(words)[:_MOST_TEXT] or page[:_MOST_TEXT]
 
 
 def _telling(texts: Sequence[str]) -> list[str]:

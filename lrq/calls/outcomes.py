@@ -39,7 +39,7 @@ _LARGEST_COUNT = 2**31 - 1  # of tokens in a column of the ledger
 class Outcome:
     """What came of one request. `unknown`: it was sent, and not answered: nobody knows whether it is charged.
 
-    A page of HTML is none of a model's: something before it has answered.
+    A page of HTML is none of a model's: something before it has answered, and charges nothing.
     """
 
     kind: Kind
@@ -101,7 +101,7 @@ def _no_reply(
     """Return what came with a status of success and has not the form of a reply; `size`: the bytes of it."""
     error = read_error(body, raw)
     is_page = raw.lstrip().startswith(b"<")
-    text = error.text if is_page else f"the body does not have the form of a reply ({error.text or 'it is empty'})"
+    text = f"a page in place of a reply: {error.text}" if is_page else f"the body does not have the form of a reply ({error.text or 'it is empty'})"
     return Outcome(
         kind="failed",
         reason=f"HTTP {status}: {text}",
@@ -111,7 +111,7 @@ def _no_reply(
         body=body,
         usage=_usage_of(body),
         unread=None if is_page else size,
-        is_in_reply=not is_page,
+        is_in_reply=True,
     )
 
 

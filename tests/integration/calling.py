@@ -14,7 +14,7 @@ from lrq.calls.client import Caller
 from lrq.calls.limiter import Limiter
 from lrq.calls.transport import Transport
 from lrq.calls.tries import Patience
-from lrq.config import Endpoint, JudgeSettings, Price, Settings
+from lrq.config import Endpoint, JudgeSettings, Price, RoleSettings, Settings
 from lrq.domain.records import Call, Purpose
 from lrq.ledger import Ledger, Writer, runs
 from lrq.ledger.processes import Presence
@@ -97,7 +97,8 @@ class Bench:
 
 def judge_at(url: str, settings: Settings, **fields: Any) -> Settings:
     endpoint = Endpoint(url=url, model="m", **{"timeout": 10.0, "price": PRICE, **fields})
-    return settings.model_copy(update={"judge": JudgeSettings(endpoints=(endpoint,))})
+    roles = {"judge": JudgeSettings(endpoints=(endpoint,)), "embedding": RoleSettings(endpoints=(endpoint,))}
+    return settings.model_copy(update=roles)
 
 
 def make_run(ledger: Ledger, name: str = "r", **caps: Any) -> int:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from lrq.calls.breaker import WarmUp
 from lrq.config import Settings
 from lrq.domain.errors import CallRefused, RunHalted, Unscored
 from lrq.domain.marks import read_score
+from lrq.domain.records import Call
 from lrq.judge.asking import Asker, JudgeModel
 from lrq.ledger import Ledger, Writer, runs
 from lrq.ledger.breakers import LIMIT, NoteFailure, NoteSuccess, Question
 from lrq.ledger.schema import items
 
+EMBEDDING = Call(role="embedding", endpoint="default", model="m", input=("text",))
 MODEL = JudgeModel(endpoint="default", model="m")
 
 
@@ -128,6 +131,36 @@ async def test_an_error_in_each_reply_pauses_the_run(scene: Scene) -> None:
         assert "connection lost" in bench.row().reason
         assert len(bench.requests) <= 2 * LIMIT
         assert bench.row().spent_cost == 0
+
+
+LOGIN = b"<!DOCTYPE html><html><head><title>Sign in</title><script>if (a < b) {}</script></head><body>to go on</body>"
+
+
+async def test_a_page_in_place_of_replies_pauses_the_run(scene: Scene) -> None:
+    """A wrong path, or a proxy's login: no time helps, nothing is charged, and the reason has the page's words."""
+    page = partial(web.Response, body=LOGIN, content_type="text/html")
+    async with scene(lambda _: page(), patience=replace(SOON, failures=9)) as bench:
+        found = await ask_all(bench, 40)
+        assert {type(error) for error in found} == {RunHalted}
+        reason = bench.row().reason
+        assert "a page in place of a reply: Sign in to go on; see that its url" in reason
+        assert len(bench.requests) <= 2 * LIMIT
+        assert (bench.row().spent_cost, bench.row().unknown_cost) == (0, 0)
+
+
+@pytest.mark.parametrize("vectors", [[[], []], [[1.0]], []])
+async def test_an_embedding_server_without_vectors_pauses_the_run(scene: Scene, vectors: list[Any]) -> None:
+    """Its requests are not made smaller without end: it is none of their sizes."""
+    data = [{"index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    async with scene(lambda _: web.json_response({"data": data}), patience=replace(SOON, failures=9)) as bench:
+        calls = [replace(EMBEDDING, input=(f"text {number}", "another")) for number in range(40)]
+        found = await asyncio.gather(
+            *(bench.caller.call(call, replace(bench.purpose, item=n)) for n, call in enumerate(calls)),
+            return_exceptions=True,
+        )
+        assert {type(error) for error in found} == {RunHalted}
+        assert "the embedding's calls to m have only failed" in bench.row().reason
+        assert len(bench.requests) <= 3 * LIMIT
 
 
 async def test_what_is_known_is_no_failure_of_today(scene: Scene) -> None:
