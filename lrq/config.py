@@ -699,6 +699,24 @@ def load_settings(flags: Mapping[str, Any] | None = None, env: Mapping[str, str]
         raise UsageError(f"{source_of(section, env)}setting {'.'.join(path)}: {words}") from None
 
 
+def without_keys(overrides: Any) -> Any:
+    """Return nested settings without what only a caller of endpoints needs.
+
+    A key and the values of headers and queries are hidden, not left out: they are set all the same.
+    """
+    if isinstance(overrides, list | tuple):
+        return [without_keys(part) for part in overrides]
+    if not isinstance(overrides, Mapping):
+        return overrides
+    return {name: _without_key(name, value) for name, value in overrides.items() if name != "proxy"}
+
+
+def _without_key(name: str, value: Any) -> Any:
+    if name in ("headers", "query") and isinstance(value, Mapping):
+        return dict.fromkeys(value, "***")
+    return "***" if name == "api_key" else without_keys(value)
+
+
 def _names_beside(path: tuple[str, ...]) -> list[str]:
     """List the settings among which the last name of a path was looked for."""
     part: Any = Settings

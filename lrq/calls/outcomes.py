@@ -101,7 +101,8 @@ def _no_reply(
     """Return what came with a status of success and has not the form of a reply; `size`: the bytes of it."""
     error = read_error(body, raw)
     is_page = raw.lstrip().startswith(b"<")
-    text = f"a page in place of a reply: {error.text}" if is_page else f"the body does not have the form of a reply ({error.text or 'it is empty'})"
+    no_form = f"the body does not have the form of a reply ({error.text or 'it is empty'})"
+    text = f"a page in place of a reply: {error.text}" if is_page else no_form
     return Outcome(
         kind="failed",
         reason=f"HTTP {status}: {text}",

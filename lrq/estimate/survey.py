@@ -61,8 +61,10 @@ def survey(
         if len(head) < first:
             head.append(entry)
     if not reservoir.kept:
-        reason, number = next(iter(lines.reasons.most_common(1)), ("it is empty", 0))
-        raise LrqError(f"no line of {intent.file} can be used: {reason}" + (f" ({number:,} lines)" if number else ""))
+        if not lines.reasons:
+            raise UsageError(f"{intent.file} is empty: it holds no line")
+        reason, number = lines.reasons.most_common(1)[0]
+        raise LrqError(f"no line of {intent.file} can be used: {reason} ({number:,} lines)")
     estimate = estimate_items(dry_run, reservoir, _MOST_CHARS)
     return Seen(
         estimate=replace(estimate, notes=[*estimate.notes, *short_contexts(settings, dry_run.longest)]),

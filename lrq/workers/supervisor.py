@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from lrq.config import OVERRIDES, Settings
+from lrq.config import OVERRIDES, Settings, without_keys
 from lrq.domain.commands import fill_command
 from lrq.domain.environment import COMPUTE, PROXIES, SYSTEM, pick
 from lrq.domain.errors import LrqError
@@ -312,8 +312,9 @@ class Supervisor:
         # Variables that headers name are keys, too; whoever makes no calls only reads that they are set.
         keys = {key: os.environ.get(key, "") if _KEYS in needs else "***" for key in self.settings.variables()}
         env = {**keys, **PATIENT_THREADS, **pick(os.environ, SYSTEM, plain, *needs), _SUPERVISOR: str(os.getpid())}
-        if self.overrides:
-            env[OVERRIDES] = orjson.dumps(self.overrides).decode()
+        overrides = self.overrides or orjson.loads(os.environ.get(OVERRIDES, "{}"))
+        if overrides:
+            env[OVERRIDES] = orjson.dumps(overrides if _KEYS in needs else without_keys(overrides)).decode()
         return env
 
     def _grace(self) -> float:

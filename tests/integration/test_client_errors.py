@@ -100,7 +100,12 @@ def unreadable(body: bytes, content_type: str = "application/json") -> Callable[
         (lambda _: error(504), "HTTP 504", BOUND, 0),
         (lambda _: error(408), "HTTP 408", 0, 0),
         (unreadable(b""), "HTTP 200", 0, PROMPT),
-        (unreadable(b"<html>maintenance</html>", "text/html"), "HTTP 200: a page in place of a reply: maintenance", 0, 0),
+        (
+            unreadable(b"<html>maintenance</html>", "text/html"),
+            "HTTP 200: a page in place of a reply: maintenance",
+            0,
+            0,
+        ),
         (unreadable(b'{"odd": 7}'), "form of a reply", 0, PROMPT + 10 * 2),  # a token for each of ten bytes
         (unreadable(b'{"choices": [{"message": {"content": 7}}]}'), "form of a reply", 0, BOUND),
         (unreadable(b'{"odd": 7, "usage": {"prompt_tokens": 3, "completion_tokens": 1}}'), "odd", 0, 3 * 1 + 1 * 2),

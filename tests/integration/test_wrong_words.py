@@ -89,6 +89,14 @@ def test_a_file_that_cannot_be_read_begins_no_run(lrq: World, tmp_path: Path) ->
     assert lrq("status", "--json").json()["runs"] == []
 
 
+@pytest.mark.parametrize("command", ["enqueue", "estimate", "run"])
+def test_an_empty_file_is_a_wrong_word_to_all_commands(lrq: World, tmp_path: Path, command: str) -> None:
+    """An empty file, and one of blank lines, is refused in the same words and with the same code."""
+    for name, text in (("nothing.jsonl", ""), ("blank.jsonl", "\n\n")):
+        (tmp_path / name).write_text(text)
+        assert f"{name} is empty: it holds no line" in lrq(command, tmp_path / name, "--no-train", code=2).err
+
+
 def test_items_that_cannot_make_a_pair_are_known_before_the_first_call(lrq: World) -> None:
     """By estimate, enqueue and run alike; where scores alone are wanted, or fewer do, they are taken."""
     path = lrq.write("items", journals(2, 4))

@@ -1,5 +1,6 @@
 """What child processes are given of the environment."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,24 @@ def test_processes_get_keys_and_proxies_where_they_call_endpoints(
         assert (given.get(variable) == OURS[variable]) is calls, variable
     assert not given.keys() & {"HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "GITHUB_PAT"}
     assert load_settings(env=given).endpoints("judge")[0].url == "http://h/v1"
+
+
+@pytest.mark.parametrize("name", ["redis", "sampler", "judge-2", "aggregator", "trainer", "flower"])
+def test_flags_reach_all_processes_and_their_keys_those_that_call(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a flag came to `up` itself or from its parent: a key of `--set` is as secret as a variable's."""
+    endpoint = {"url": "http://h/v1", "model": "m", "api_key": "sk-flag", "proxy": "http://me:pw@proxy:3128"}
+    endpoint |= {"headers": {"x-gateway": "key-of-a-header"}, "query": {"code": "key-of-a-query"}}
+    flags = {"judge": {"endpoints": [{**endpoint, "rpm": 7}]}, "embedding": {**endpoint, "model": "e"}}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LRQ_OVERRIDES", json.dumps(flags))
+    settings = load_settings()
+    for supervisor in (Supervisor(settings, []), Supervisor(settings, [], overrides=flags)):
+        environment = supervisor._environment(name)
+        calls = name in {"sampler", "judge-2"}
+        for secret in ("sk-flag", "me:pw", "key-of-a-header", "key-of-a-query"):
+            assert (secret in environment["LRQ_OVERRIDES"]) is calls
+        judge = load_settings(env=environment).endpoints("judge")[0]
+        assert (judge.url, judge.rpm, set(judge.headers)) == ("http://h/v1", 7, {"x-gateway"})
+        assert judge.secret() == ("sk-flag" if calls else "***")
