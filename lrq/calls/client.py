@@ -342,6 +342,7 @@ class Caller:
         """Commit the reply; None: another process was thought dead and brought one, which stands."""
         line, form = granted.line, granted.form
         usage, note = counted(call, outcome.choices, outcome.usage, form)
+        note = note or outcome.note
         self.adapting.answered(line.endpoint, call, purpose.kind, form, outcome)
         is_over = not note and self.adapting.overrun(line.endpoint, call, form, usage)
         cut = "" if note else self.adapting.cut_prompt(line.endpoint, call, usage)

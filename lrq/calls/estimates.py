@@ -59,6 +59,18 @@ def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PL
     return replace(charged, reasoning_tokens=reasoning), note
 
 
+def split_total(call: Call, choices: Sequence[Choice], total: int) -> Usage:
+    """Part a sum of tokens: what was written is the completion's by its bytes, or its limit where it was cut.
+
+    The rest is the prompt's, as far as its text can have so many; what is beyond that was thought.
+    """
+    length = sum(utf8_length(choice.text) + utf8_length(choice.reasoning) for choice in choices)
+    is_cut = call.max_tokens and any(choice.finish == "length" for choice in choices)
+    written = call.max_tokens * call.n if call.max_tokens and is_cut else ceil(_TOKENS_PER_BYTE * length)
+    prompt = min(max(1, total - written), at_most(call).prompt_tokens)
+    return Usage(prompt_tokens=min(prompt, total), completion_tokens=max(0, total - prompt))
+
+
 class Expectation:
     """Running means: tokens per prompt byte for each model, completion tokens for each kind of prompt."""
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import orjson
 
 from lrq.calls.errors import ErrorBody, read_error
+from lrq.calls.estimates import split_total
 from lrq.calls.faults import fault
 from lrq.domain.finish import finish_of
 from lrq.domain.records import Call, Choice, Usage
@@ -56,6 +57,7 @@ class Outcome:
     unread: int | None = None  # bytes of an answer that cannot be read, and may be charged
     is_unsent: bool = False  # it failed before the request went out
     charge: Charge | None = None  # what an answer that is no reply costs
+    note: str = ""  # on counts that are estimates
     body: object = field(default=None, repr=False)  # of a failure, as JSON
 
 
@@ -231,11 +233,15 @@ def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], late
         vectors = _scores(body["data"], len(call.input) - 1)
     else:
         choices = [_choice(choice) for choice in list(body["choices"])] or [Choice(text="", finish="empty")]
+    usage, note = _usage(body), ""
+    if call.api == "chat" and (total := _lone_total(body)):
+        usage, note = split_total(call, choices, total), "the server counted only a total: its parts are estimated"
     return Outcome(
         kind="ok",
         choices=choices,
         vectors=vectors,
-        usage=_usage(body),
+        usage=usage,
+        note=note,
         status=200,
         headers=headers,
         latency=latency,
@@ -344,7 +350,7 @@ def _usage(body: Mapping[str, Any]) -> Usage:
     prompt, completion = _first(usage, *_PROMPT), _first(usage, *_COMPLETION)
     if not _first(usage, "prompttokens"):  # Anthropic's: what its cache read and wrote is counted beside the input
         prompt += sum(_first(usage, name) for name in _BESIDE_INPUT)
-    total = _first(usage, "totaltokens", "totaltokencount")
+    total = _first(usage, *_TOTAL)
     prompt = prompt or max(0, total - completion)
     completion = max(completion, total - prompt)
     reasoning = _first(of_completion, "reasoningtokens") or _first(usage, "reasoningtokens", "thoughtstokencount")
@@ -357,10 +363,17 @@ def _usage(body: Mapping[str, Any]) -> Usage:
     )
 
 
+def _lone_total(body: Mapping[str, Any]) -> int:
+    """Return the total of tokens where a reply counts nothing else; else 0."""
+    counts = _counts(next(filter(None, map(body.get, _USAGE)), None))
+    return 0 if _first(counts, *_PROMPT, *_COMPLETION, *_BESIDE_INPUT) else _first(counts, *_TOTAL)
+
+
 # Names as `_counts` writes them: OpenAI's, Anthropic's and Bedrock's, Google's.
 _USAGE = ("usage", "usageMetadata", "usage_metadata")
 _PROMPT = ("prompttokens", "inputtokens", "prompttokencount")
 _COMPLETION = ("completiontokens", "outputtokens", "candidatestokencount")
+_TOTAL = ("totaltokens", "totaltokencount")
 _BESIDE_INPUT = ("cachereadinputtokens", "cachecreationinputtokens", "cachewriteinputtokens")
 # DeepSeek's name, Moonshot's place, Anthropic's and Google's names
 _CACHED = ("promptcachehittokens", "cachedtokens", "cachereadinputtokens", "cachedcontenttokencount")

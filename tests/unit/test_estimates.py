@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from lrq.calls.estimates import Expectation, at_most, counted
 from lrq.calls.forms import Form
+from lrq.calls.outcomes import read_outcome
 from lrq.domain.records import Call, Choice, Purpose, Usage
 
 CALL = Call(role="judge", endpoint="e", model="m", messages=({"role": "user", "content": "x" * 100},), max_tokens=40)
@@ -126,3 +128,35 @@ def test_bounds_allow_for_what_a_server_was_seen_to_count() -> None:
     form = Form(prompt_factor=2.5, completion_factor=1.5, room=100)
     assert at_most(CALL, form) == Usage(prompt_tokens=410, completion_tokens=210)
     assert at_most(replace(CALL, n=3), Form(refused=frozenset({"n"}))).completion_tokens == 40
+
+
+@pytest.mark.parametrize(
+    ("total", "written", "finish", "prompt", "completion"),
+    [
+        (130, "x" * 100, "stop", 102, 28),  # 0.28 tokens to a byte
+        (500, "x" * 100, "stop", 264, 236),  # 200 bytes and a message's template are 264 tokens at most
+        (130, "x" * 100, "length", 80, 50),  # cut: all of its limit
+        (10, "x" * 100, "stop", 1, 9),
+        (1, "x" * 100, "stop", 1, 0),
+    ],
+)
+def test_a_lone_total_is_parted(total: int, written: str, finish: str, prompt: int, completion: int) -> None:
+    """Its parts are what their texts can have, add up to it, and are marked as estimates."""
+    call = Call(
+        role="judge", endpoint="e", model="m", messages=({"role": "user", "content": "y" * 200},), max_tokens=50
+    )
+    body = {
+        "choices": [{"message": {"content": written}, "finish_reason": finish}],
+        "usage": {"total_tokens": total},
+    }
+    outcome = read_outcome(call, 200, {}, orjson.dumps(body))
+    assert (outcome.usage.prompt_tokens, outcome.usage.completion_tokens) == (prompt, completion)
+    assert outcome.note == "the server counted only a total: its parts are estimated"
+
+
+def test_a_total_beside_a_count_is_no_estimate() -> None:
+    """What one count leaves of the total is the other."""
+    call = Call(role="judge", endpoint="e", model="m", messages=({"role": "user", "content": "y" * 200},), max_tokens=50)
+    body = {"choices": [{"message": {"content": "x"}}], "usage": {"total_tokens": 90, "prompt_tokens": 70}}
+    outcome = read_outcome(call, 200, {}, orjson.dumps(body))
+    assert (outcome.usage.prompt_tokens, outcome.usage.completion_tokens, outcome.note) == (70, 20, "")
