@@ -66,7 +66,7 @@ def split_total(call: Call, choices: Sequence[Choice], total: int) -> Usage:
     """
     length = sum(utf8_length(choice.text) + utf8_length(choice.reasoning) for choice in choices)
     is_cut = call.max_tokens and any(choice.finish == "length" for choice in choices)
-    written = call.max_tokens * call.n if call.max_tokens and is_cut else ceil(_TOKENS_PER_BYTE * length)
+    written = call.max_tokens * call.n if call.max_tokens and is_cut else round(_TOKENS_PER_BYTE * length)
     prompt = min(max(1, total - written), at_most(call).prompt_tokens)
     return Usage(prompt_tokens=min(prompt, total), completion_tokens=max(0, total - prompt))
 

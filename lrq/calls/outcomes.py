@@ -234,7 +234,7 @@ def _answered(call: Call, body: dict[str, Any], headers: Mapping[str, str], late
     else:
         choices = [_choice(choice) for choice in list(body["choices"])] or [Choice(text="", finish="empty")]
     usage, note = _usage(body), ""
-    if call.api == "chat" and (total := _lone_total(body)):
+    if call.api == "chat" and not usage.completion_tokens and (total := _lone_total(body)):
         usage, note = split_total(call, choices, total), "the server counted only a total: its parts are estimated"
     return Outcome(
         kind="ok",

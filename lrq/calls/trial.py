@@ -36,7 +36,12 @@ async def try_call(transport: Transport, endpoint: Endpoint, role: Role, adaptin
     if outcome.kind == "ok" and room_for(form, outcome.choices, usage):  # of so small a question no room says nothing
         adapting.answered(endpoint, call, "others", form, outcome)
     rates = rates_of(endpoint)
-    return Trial(outcome=outcome, usage=usage, cost_micros=None if rates is None else rates.cost(usage), note=note or outcome.note)
+    return Trial(
+        outcome=outcome,
+        usage=usage,
+        cost_micros=None if rates is None else rates.cost(usage),
+        note=note or outcome.note,
+    )
 
 
 def _call(endpoint: Endpoint, role: Role) -> Call:

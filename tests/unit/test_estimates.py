@@ -156,7 +156,9 @@ def test_a_lone_total_is_parted(total: int, written: str, finish: str, prompt: i
 
 def test_a_total_beside_a_count_is_no_estimate() -> None:
     """What one count leaves of the total is the other."""
-    call = Call(role="judge", endpoint="e", model="m", messages=({"role": "user", "content": "y" * 200},), max_tokens=50)
+    call = Call(
+        role="judge", endpoint="e", model="m", messages=({"role": "user", "content": "y" * 200},), max_tokens=50
+    )
     body = {"choices": [{"message": {"content": "x"}}], "usage": {"total_tokens": 90, "prompt_tokens": 70}}
     outcome = read_outcome(call, 200, {}, orjson.dumps(body))
     assert (outcome.usage.prompt_tokens, outcome.usage.completion_tokens, outcome.note) == (70, 20, "")

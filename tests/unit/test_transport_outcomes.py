@@ -225,7 +225,7 @@ def test_a_page_instead_of_a_reply_is_charged_to_nobody() -> None:
     """A proxy's or a portal's: no model has answered, and a budget must not go into it."""
     outcome = read(b"\n<!DOCTYPE html><p>Welcome</p>")
     assert (outcome.kind, outcome.unknown) == ("failed", False)
-    assert outcome.reason == "HTTP 200: <!DOCTYPE html><p>Welcome</p>"
+    assert outcome.reason == "HTTP 200: a page in place of a reply: Welcome"
 
 
 def test_a_reply_without_choices_is_an_empty_one() -> None:
