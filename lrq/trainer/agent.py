@@ -52,7 +52,7 @@ def _alone(folder: JobFolder) -> Iterator[None]:
 
 
 def _train(folder: JobFolder, job: PreparedJob) -> Result:
-    for leftover in (folder.stop, folder.failure, folder.result):
+    for leftover in (folder.stop, folder.failure, folder.overtime, folder.result):
         leftover.unlink(missing_ok=True)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: folder.stop.touch())
@@ -91,6 +91,8 @@ def _failed(folder: JobFolder, error: Any) -> Result:
     if folder.stop.exists():
         return Result(state="stopped", reason="stopped before the first step")
     _, failure = error.get_first_failure()
+    if failure.exitcode == 1 and folder.overtime.exists():
+        return Result(state="failed", reason=folder.overtime.read_text())
     if failure.exitcode == -signal.SIGKILL:
         return Result(state="failed", reason="a training process was killed, most likely because memory ran out")
     return Result(state="failed", reason=f"a training process ended with status {failure.exitcode} (see {folder.log})")

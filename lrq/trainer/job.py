@@ -342,6 +342,7 @@ class JobFolder:
         self.checkpoints = path / "checkpoints"
         self.result = path / "result.json"
         self.failure = path / "failure"  # why, of the process that failed first
+        self.overtime = path / "overtime"  # why, of a process that is ended within what may not end
         self.stop = path / "stop"  # its presence asks for a checkpoint and the end
         self.lock = path / "lock"
         self.log = path / "train.log"

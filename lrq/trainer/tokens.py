@@ -5,9 +5,9 @@ response starting where prompt and prompt + response part, with one end token af
 that was cut off. They go to an Arrow file that all processes map into memory.
 """
 
+import faulthandler
 import re
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
 )
 ROWS_AT_ONCE = 16  # the tokenizer works on these in parallel; 16 documents of 100 KB stay small in memory
 LONGEST_TOKENIZING = 1800.0  # seconds for these rows
+_UNINTERRUPTED = 2.0  # times as long as it may take, after which a template is not to be interrupted
 SANITIZE = "sanitize_control_tokens"  # a template's argument: control tokens in messages stay plain text
 _VERBATIM = "{{ messages[0]['content'] }}"  # the template of a plain text
 _MOVED = "a token reaches over the border of prompt and response"
@@ -118,20 +119,22 @@ def tokenize(
     model: str,
     target: Path,
     ends: Collection[int] = (),
-    give_up: Callable[[str], None] = lambda _: None,
+    overtime: Path | None = None,
 ) -> Tally:
     """Write the rows that can be trained on to an Arrow file; `model` is the reference's fingerprint.
 
-    `give_up` is called, in a thread of its own, with the reason where the tokenizer does not end.
+    A template or tokenizer that does not end and that nothing can interrupt ends this process with status 1: the file
+    `overtime` then holds the reason.
     """
     tally, chat = Tally(), Chat(tokenizer, ends, job.control_tokens)
     temporary = target.with_suffix(".part")
     if job.is_one_sided:
         rows = (row if isinstance(row, BadRow) else row.demonstration() for row in rows)
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
-        rendered = _rendered(rows, chat, tally)
+        rendered = _rendered(rows, chat, tally, overtime)
         while chunk := list(islice(rendered, ROWS_AT_ONCE)):
-            with _watched(chunk, give_up):
+            lines = f"lines {chunk[0].row.line} to {chunk[-1].row.line}"
+            with _watched("tokenizer", lines, LONGEST_TOKENIZING, overtime):
                 encoded = list(_encoded(chunk, chat, tally))
             records = [_record(plan.row, ids, model) for plan, ids in encoded if fits(plan.row, ids, job, tally)]
             writer.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
@@ -154,17 +157,18 @@ def _encoded(plans: Sequence["Plan"], chat: Chat, tally: Tally) -> Iterator[tupl
 
 
 @contextmanager
-def _watched(chunk: Sequence["Plan"], give_up: Callable[[str], None]) -> Iterator[None]:
-    """Give up where the tokenizer, which nothing can interrupt, does not end."""
-    lines = f"lines {chunk[0].row.line} to {chunk[-1].row.line}"
-    reason = f"the tokenizer did not end within {LONGEST_TOKENIZING:g} s on {lines}"
-    timer = threading.Timer(LONGEST_TOKENIZING, give_up, [reason])
-    timer.daemon = True
-    timer.start()
+def _watched(what: str, lines: str, seconds: float, overtime: Path | None) -> Iterator[None]:
+    """End this process where the block does not end, even if it holds the interpreter: a thread of C looks to it."""
+    if overtime is None:
+        yield
+        return
+    overtime.write_text(f"the {what} did not end within {seconds:g} s on {lines}")
+    faulthandler.dump_traceback_later(seconds, exit=True)
     try:
         yield
     finally:
-        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
+        overtime.unlink()
 
 
 def _record(row: PreferenceRow, ids: Ids, model: str) -> dict[str, Any]:
@@ -200,7 +204,9 @@ class Rendered:
     change: str = ""  # what the template does to it that its policy never saw
 
 
-def _rendered(rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally) -> Iterator[Plan]:
+def _rendered(
+    rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally, overtime: Path | None
+) -> Iterator[Plan]:
     for row in rows:
         tally.rows += 1
         if isinstance(row, BadRow):
@@ -211,7 +217,8 @@ def _rendered(rows: Iterable[PreferenceRow | BadRow], chat: Chat, tally: Tally) 
             tally.set_aside_row(row.line, "has token ids of another tokenizer and no texts")
             continue
         try:
-            with time_limit(LONGEST_RENDERING):
+            watched = _watched("chat template", f"line {row.line}", _UNINTERRUPTED * LONGEST_RENDERING, overtime)
+            with watched, time_limit(LONGEST_RENDERING):
                 rendered = [
                     Rendered(row=part, own_ids=part.ids) if part.ids else render(part, chat)
                     for part in parts(row_with_ids)

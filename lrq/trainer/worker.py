@@ -6,7 +6,6 @@ import os
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +138,7 @@ def make_rows(
         ends = end_tokens_of(job.model, tokenizer)
         tally = tokenize(
             read_rows(job.rows, job.also), tokenizer, job, model=reference, target=folder.rows, ends=ends,
-            give_up=partial(_give_up, folder),
+            overtime=folder.overtime,
         )  # fmt: skip
         # Why prefixes are not shared before anything is tried; empty: the model is asked.
         reason = "" if job.shared_prefix or job.is_one_sided else "not asked for"
@@ -148,12 +147,6 @@ def make_rows(
     preflight = Preflight.model_validate_json(folder.preflight.read_bytes())
     check_dropped(preflight, job)
     return preflight
-
-
-def _give_up(folder: JobFolder, reason: str) -> None:
-    """End this process, whatever it is at; torchrun ends the others."""
-    _leave_failure(folder, reason)
-    os._exit(1)
 
 
 def _with_prefix(folder: JobFolder, preflight: Preflight, check: PrefixCheck | None, place: Place) -> Preflight:

@@ -1,6 +1,7 @@
 """Preflight: rows as token ids, with what is kept, cut, dropped and set aside."""
 
-import threading
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -259,24 +260,39 @@ def test_a_template_that_does_not_end_costs_its_row(tmp_path: Path, monkeypatch:
     assert "did not end within 0.3 s" in tally.reasons[0]
 
 
-def test_a_tokenizer_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing can interrupt it: whoever started it is told which lines it is at."""
-    monkeypatch.setattr("lrq.trainer.tokens.LONGEST_TOKENIZING", 0.05)
-    given_up = threading.Event()
-    reasons: list[str] = []
+HOLDING = """
+import re, sys
+from pathlib import Path
+from unittest import mock
+from lrq.trainer import tokens
+from lrq.trainer.job import TrainJob
+from lrq.trainer.rows import PreferenceRow
 
-    def give_up(reason: str) -> None:
-        reasons.append(reason)
-        given_up.set()
+def hold(*_, **__):
+    re.match("(a+)+$", "a" * 60 + "b")  # holds the interpreter: no thread of Python runs meanwhile
 
-    class Slow:
-        eos_token, bos_token_id, eos_token_id = "", None, 0
-        added_tokens_decoder: dict[int, Any] = {}  # noqa: RUF012
+tokens.LONGEST_TOKENIZING = tokens.LONGEST_RENDERING = 0.5
+folder = Path(sys.argv[2])
+files = {"model": folder, "rows": folder / "r.jsonl", "output": folder / "out"}
+rows = [PreferenceRow(line=7, prompt="q", chosen="a", rejected="b")]
+tokens._render_part = mock.MagicMock()
+with mock.patch.object(tokens, sys.argv[1], hold):
+    tokens.tokenize(
+        rows, mock.MagicMock(), TrainJob.model_validate(files), model="m", target=folder / "rows.arrow",
+        overtime=folder / "overtime",
+    )
+"""
 
-        def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
-            assert given_up.wait(30)
-            return {"input_ids": [[1, place] for place, _ in enumerate(texts)]}
 
-    job = TrainJob.model_validate(FILES)
-    tokenize([row("q")], Slow(), job, model="m", target=tmp_path / "rows.arrow", give_up=give_up)
-    assert reasons == ["the tokenizer did not end within 0.05 s on lines 1 to 1"]
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ("encode", "the tokenizer did not end within 0.5 s on lines 7 to 7"),
+        ("_render_part", "the chat template did not end within 1 s on line 7"),
+    ],
+)
+def test_what_holds_the_interpreter_ends_the_process(part: str, reason: str, tmp_path: Path) -> None:
+    """Nothing of Python can stop it: the process is ended, and leaves which lines it was at."""
+    command = [sys.executable, "-c", HOLDING, part, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, (tmp_path / "overtime").read_text()) == (1, reason), done.stderr
