@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from lrq.cli import COMMANDS
+
 pytestmark = pytest.mark.slow
 
 TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "hidden")
@@ -120,32 +122,52 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
     server.server_close()
 
 
+HOSTILE_WORDS = [
+    (("run",), "hostile"),
+    (("status",), "hostile"),
+    (("status", "--json"), "hostile"),
+    (("status", "hostile", "--failed"), WORD),
+    (("show", "hostile:first", "--full"), WORD),
+    (("show", "hostile:first"), WORD),
+    (("show", "hostile:third", "--full"), WORD),
+    (("show", "hostile:first", "--json"), WORD),
+    (("report", "hostile"), "helpfulness"),
+    (("export", "hostile", "--format", "scores"), WORD),
+    (("estimate", "FILE", "--scores-only"), "tokens"),
+    (("doctor",), "judge"),
+    (("doctor", "--json"), "judge"),
+    (("resume", "hostile", "--failed", "--no-wait"), ""),
+    (("show", f"hostile:{HOSTILE}"), "no item"),
+    (("status", f"{HOSTILE}"), ""),
+    (("export", f"{HOSTILE}"), ""),
+    (("run", f"no-file{HOSTILE}"), "no-file"),
+    ((f"no-command{HOSTILE}",), "no-command"),
+    (("--debug", "show", f"hostile:{HOSTILE}"), "Traceback"),
+    (("recipe", "check", f"recipe{HOSTILE}.py:X"), "recipe"),
+    (("settings", f"judge.{HOSTILE}"), "no setting"),
+    (("audit", "hostile"), "hostile"),
+    (("limits",), "judge"),
+    (("agreement", "hostile"), "hostile"),
+    (("rescore", "hostile", "--judge", f"m{HOSTILE}"), ""),
+    (("fork", "hostile", "--name", f"fork{HOSTILE}"), "name"),
+    (("evaluate", "FILE", "--policy", f"a{HOSTILE}=folder{HOSTILE}"), "folder"),
+    (("train", f"no-rows{HOSTILE}.jsonl", "--model", "m", "--output", "out"), "no-rows"),
+    (("enqueue", "FILE", "--name", f"name{HOSTILE}"), "name"),
+    (("pause", f"{HOSTILE}"), "no run"),
+    (("budget", f"{HOSTILE}"), "no run"),
+    (("label", f"{HOSTILE}"), ""),
+    (("view", f"{HOSTILE}", "--port", f"1{HOSTILE}"), ""),
+    (("worker", f"{HOSTILE}"), ""),
+    (("up", f"--set={HOSTILE}"), ""),
+    (("broker", f"--set={HOSTILE}"), ""),
+    (("flower", f"--port={HOSTILE}"), ""),
+    (("judge-sim", f"--port={HOSTILE}"), ""),
+]
+
+
 @pytest.mark.parametrize(
     ("words", "holds"),
-    [
-        (("run",), "hostile"),
-        (("status",), "hostile"),
-        (("status", "--json"), "hostile"),
-        (("status", "hostile", "--failed"), WORD),
-        (("show", "hostile:first", "--full"), WORD),
-        (("show", "hostile:first"), WORD),
-        (("show", "hostile:third", "--full"), WORD),
-        (("show", "hostile:first", "--json"), WORD),
-        (("report", "hostile"), "helpfulness"),
-        (("export", "hostile", "--format", "scores"), WORD),
-        (("estimate", "FILE", "--scores-only"), "tokens"),
-        (("doctor",), "judge"),
-        (("doctor", "--json"), "judge"),
-        (("resume", "hostile", "--failed", "--no-wait"), ""),
-        (("show", f"hostile:{HOSTILE}"), "no item"),
-        (("status", f"{HOSTILE}"), ""),
-        (("export", f"{HOSTILE}"), ""),
-        (("run", f"no-file{HOSTILE}"), "no-file"),
-        ((f"no-command{HOSTILE}",), "no-command"),
-        (("--debug", "show", f"hostile:{HOSTILE}"), "Traceback"),
-        (("recipe", "check", f"recipe{HOSTILE}.py:X"), "recipe"),
-        (("settings", f"judge.{HOSTILE}"), "no setting"),
-    ],
+    HOSTILE_WORDS,
     ids=lambda value: None if isinstance(value, str) else ascii(" ".join(value))[1:30],
 )
 def test_no_control_of_the_data_comes_through(
@@ -166,3 +188,8 @@ def test_json_on_a_terminal_is_exact(terminal: Callable[..., str]) -> None:
     """What is escaped reads as what it was."""
     facts = json.loads(terminal("show", "hostile:first", "--json"))
     assert facts["question"] == f"What {HOSTILE} left?"
+
+
+def test_every_command_is_tried_with_hostile_data() -> None:
+    """A new one is to be added above."""
+    assert set(COMMANDS) <= {words[0] for words, _ in HOSTILE_WORDS}
