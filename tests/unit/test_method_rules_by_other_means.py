@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lrq.domain.agreement import category, compare, quadratic_kappa
+from lrq.domain.agreement import category, compare
 from lrq.domain.lines import parse_entry
 from lrq.domain.records import Item, NoRow, Reward
 from lrq.domain.win_rates import cycles, preference_matrix, rates_by_reward, win_rates
@@ -43,7 +43,8 @@ def test_kappa_is_one_less_the_ratio_of_weighted_disagreements(seed: int) -> Non
     predictions = [min(5, max(1, score + rng.choice((-1, 0, 0, 1, 2)))) for score in references]
     observed = Fraction(sum((a - b) ** 2 for a, b in zip(references, predictions, strict=True)), 30)
     chance = Fraction(sum((a - b) ** 2 for a, b in product(references, predictions)), 900)
-    assert quadratic_kappa(references, predictions) == pytest.approx(float(1 - observed / chance), abs=1e-12)
+    (kappa,) = compare([(n,) for n in references], [(n,) for n in predictions]).kappa
+    assert kappa == pytest.approx(float(1 - observed / chance), abs=1e-12)
 
 
 def test_a_judge_that_reverses_the_scale_is_worse_than_chance() -> None:
