@@ -48,7 +48,7 @@ def score_agreement(ledger: Ledger, run: Run) -> dict[str, Any]:
 
 
 def mean_agreement(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the means of the shares and of the variation over runs, each of which counts alike (EvalYaks' parts)."""
+    """Return the means of shares and variation over `reports` of runs, each of which counts alike (EvalYaks' parts)."""
     return {name: fmean(report[name] for report in reports) for name in ("accurate", "acceptable", "variation")}
 
 
@@ -66,11 +66,8 @@ def _score_pairs(ledger: Ledger, frozen: RunConfig, run: Run) -> Iterator[Pair]:
             for id_ in page:
                 _, case = load_case(tx, frozen, id_, items_.round_of(tx, id_), with_scores=True)
                 if reference := _references(frozen, case):
-                    scores = reversed(case.scores)
-                    yield (
-                        reference,
-                        {each.dimension: round(each.value) for each in scores if each.value is not None},
-                    )
+                    values = ((score.dimension, score.value) for score in reversed(case.scores))
+                    yield reference, {name: round(value) for name, value in values if value is not None}
         if not page:
             return
         after = page[-1]

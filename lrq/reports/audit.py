@@ -1,14 +1,15 @@
 """What in a run's rewards cannot be trusted, from the ledger alone: nothing is sent."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain, starmap
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
-from lrq.domain.audit import Figure, Judged, against_length, figure, position_figures, separation, share, vote_figures
+from lrq.domain.audit import Judged, against_length, figure, position_figures, separation, share, vote_figures
 from lrq.ledger import Ledger, Transaction
 from lrq.ledger.items import CUT
 from lrq.ledger.runs import Run, score_states
@@ -37,26 +38,26 @@ def audit(ledger: Ledger, run: Run) -> dict[str, Any]:
     with ledger.read() as tx:
         ids, of = sample_items(tx, run)
         values, rewarded, lengths = load_values(tx, ids), load_rewards(tx, ids), load_lengths(tx, ids)
-        states, cut, attempts, judged = _states(tx, run), _cut(tx, ids), _attempts(tx, ids), _judged(tx, ids)
+        query = of_current_round(sa.select(sa.func.count()), responses).where(responses.c.finish == CUT)
+        query = query.where(responses.c.text.is_not(None))
+        cut = sum(tx.execute(query.where(responses.c.item_id.in_(page))).scalar_one() for page in pages(ids))
+        states, attempts, judged = _states(tx, run), _attempts(tx, ids), _judged(tx, ids)
+    labels = label_agreement(ledger, run)
+    parts = [] if labels is None else [("reward", labels), *labels["dimensions"].items()]
     figures = [
         *(share("unscored", name, count["unscored"], count.total()) for name, count in states.items()),
         share("cut", "", cut, len(lengths)),
-        *(each for name, its in [*values.items(), ("reward", rewarded)] for each in separation(name, its)),
+        *chain.from_iterable(starmap(separation, [*values.items(), ("reward", rewarded)])),
         against_length(rewarded, lengths),
         *position_figures(judged),
         *(share("re-asks", kind, numbers.count(True), len(numbers)) for kind, numbers in attempts.items()),
         *vote_figures(judged),
-        *_label_figures(label_agreement(ledger, run)),
+        *(
+            figure("agreement with people", name, part["agree"], part["decided"], low=(part["interval"] or (None,))[0])
+            for name, part in parts
+        ),
     ]
-    return {"run": run.name, "items": len(ids), "of": of, "figures": [asdict(each) for each in figures]}
-
-
-def _label_figures(labels: Mapping[str, Any] | None) -> list[Figure]:
-    parts = [] if labels is None else [("reward", labels), *labels["dimensions"].items()]
-    return [
-        figure("agreement with people", name, part["agree"], part["decided"], low=(part["interval"] or (None,))[0])
-        for name, part in parts
-    ]
+    return {"run": run.name, "items": len(ids), "of": of, "figures": list(map(asdict, figures))}
 
 
 def _states(tx: Transaction, run: Run) -> dict[str, Counter[str]]:
@@ -65,12 +66,6 @@ def _states(tx: Transaction, run: Run) -> dict[str, Counter[str]]:
     for row in score_states(tx, run.id):
         states[row.dimension][row.state] = row.number
     return states
-
-
-def _cut(tx: Transaction, ids: Sequence[int]) -> int:
-    query = of_current_round(sa.select(sa.func.count()), responses).where(responses.c.finish == CUT)
-    query = query.where(responses.c.text.is_not(None))
-    return sum(tx.execute(query.where(responses.c.item_id.in_(page))).scalar_one() for page in pages(ids))
 
 
 def _judged(tx: Transaction, ids: Sequence[int]) -> list[Judged]:

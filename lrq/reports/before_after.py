@@ -27,14 +27,19 @@ def before_and_after(ledger: Ledger, run: Run) -> list[dict[str, Any]]:
         start = _resolved((run.config.get("policy") or {}).get("path") or "")
         if not models or not start:
             return []
-        others = [each for each in runs_.all_runs(tx) if each.id != run.id]
-        paths = {each.id: _resolved((each.config.get("policy") or {}).get("path") or "") for each in others}
-        before = {each.name: _item_means(tx, each) for each in others if paths[each.id] == start}
-        after = [each for each in others if paths[each.id] in models]
+        evaluations = [evaluation for evaluation in runs_.all_runs(tx) if evaluation.id != run.id]
+        paths = {
+            evaluation.id: _resolved((evaluation.config.get("policy") or {}).get("path") or "")
+            for evaluation in evaluations
+        }
+        before = {
+            evaluation.name: _item_means(tx, evaluation) for evaluation in evaluations if paths[evaluation.id] == start
+        }
+        after = [evaluation for evaluation in evaluations if paths[evaluation.id] in models]
         return [
-            _compare(each, models[paths[each.id]], name, means, _item_means(tx, each))
-            for each in after
-            for name, means in _alike(before, tx, each)
+            _compare(evaluation, models[paths[evaluation.id]], name, means, _item_means(tx, evaluation))
+            for evaluation in after
+            for name, means in _alike(before, tx, evaluation)
         ]
 
 
@@ -47,7 +52,7 @@ def _alike(
 ) -> list[tuple[str, Mapping[str, float]]]:
     """Return the evaluation before that shares most items, if any does."""
     keys = _item_means(tx, after).keys()
-    shared = sorted(before.items(), key=lambda one: len(one[1].keys() & keys))
+    shared = sorted(before.items(), key=lambda entry: len(entry[1].keys() & keys))
     return [shared[-1]] if shared and shared[-1][1].keys() & keys else []
 
 

@@ -1,7 +1,7 @@
 """What the charts of a run show; of a large run, of a sample of its items."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,16 +26,22 @@ def run_charts(ledger: Ledger, run: Run) -> dict[str, Any]:
         values = load_values(tx, ids)
         rewarded = load_rewards(tx, ids)
         lengths = load_lengths(tx, ids)
-        margins = [row.margin for row in _margins(tx, ids) if row.margin is not None]
+        query = of_current_round(sa.select(rows.c.margin), rows).where(rows.c.margin.is_not(None))
+        margins = [
+            margin for page in pages(ids) for margin in tx.execute(query.where(rows.c.item_id.in_(page))).scalars()
+        ]
         kinds = _kinds(tx, ids)
         curves = _curves(tx, run)
+    figures = {**values, "reward": rewarded}
+    # Pearson's correlation of each two over the responses that have both; None where there is none.
+    matrix = [[_correlation(first, second) for second in figures.values()] for first in figures.values()]
     return {
         "items": len(ids),
         "of": of,
         "dimensions": {name: histogram(list(by_response.values())) for name, by_response in values.items()},
         "reward": histogram(list(rewarded.values())),
         "margin": histogram(margins),
-        "agreement": _agreement({**values, "reward": rewarded}),
+        "agreement": {"names": list(figures), "matrix": matrix},
         "length": _against_length(rewarded, lengths),
         "kinds": kinds,
         "curves": curves,
@@ -43,7 +49,7 @@ def run_charts(ledger: Ledger, run: Run) -> dict[str, Any]:
 
 
 def histogram(values: Sequence[float], bins: int = BINS) -> dict[str, Any] | None:
-    """Return counts in equal bins over a round range, with mean and quartiles; None where there is no value."""
+    """Return counts in `bins` equal parts of a round range, with mean and quartiles; None where there is no value."""
     if not values:
         return None
     numbers = np.asarray(values, dtype=float)
@@ -68,13 +74,6 @@ def _round_range(low: float, high: float) -> tuple[float, float]:
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
-def _agreement(values: Mapping[str, Mapping[Place, float]]) -> dict[str, Any]:
-    """Pearson's correlation of each two dimensions over the responses that have both; None where there is none."""
-    names = list(values)
-    matrix = [[_correlation(values[a], values[b]) for b in names] for a in names]
-    return {"names": names, "matrix": matrix}
-
-
 def _correlation(first: Mapping[Place, float], other: Mapping[Place, float]) -> float | None:
     pairs = [(value, other[response]) for response, value in first.items() if response in other]
     if len(pairs) < _FEW:
@@ -93,11 +92,6 @@ def _against_length(rewarded: Mapping[Place, float], lengths: Mapping[Place, flo
 
 
 # ----- reading
-
-
-def _margins(tx: Transaction, ids: Sequence[int]) -> Iterator[sa.Row[Any]]:
-    query = of_current_round(sa.select(rows.c.margin), rows)
-    return (row for page in pages(ids) for row in tx.execute(query.where(rows.c.item_id.in_(page))))
 
 
 def _kinds(tx: Transaction, ids: Sequence[int]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Two runs on the same items beside each other: how far they agree, and what each took."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,8 @@ from lrq.reports.usage import bill_of
 def compared(ledger: Ledger, run: Run, other: Run) -> dict[str, Any]:
     """Return how far two runs agree on the responses that both have judged, and what each one's scores took.
 
-    Calls are counted as if each run had been alone: a reply that one found in the ledger counts for both.
+    Calls are counted as if each run had been alone: a reply that one found in the ledger counts for both. Raises
+    UsageError where `run` and `other` have no item with the same responses.
     """
     comparison = _Compared()
     with ledger.read() as tx:
@@ -33,10 +34,10 @@ def compared(ledger: Ledger, run: Run, other: Run) -> dict[str, Any]:
 def _common(tx: Transaction, run: Run, other: Run) -> Iterator[tuple[int, int]]:
     """Yield the numbers of the items that stand in both runs under the same id, in the order of the first."""
     after = 0
-    theirs = items.alias("theirs")
+    others = items.alias("others")
     while True:
-        query = sa.select(items.c.id, theirs.c.id.label("other")).join(theirs, theirs.c.key == items.c.key)
-        query = query.where(items.c.run_id == run.id, theirs.c.run_id == other.id, items.c.id > after)
+        query = sa.select(items.c.id, others.c.id.label("other")).join(others, others.c.key == items.c.key)
+        query = query.where(items.c.run_id == run.id, others.c.run_id == other.id, items.c.id > after)
         page = tx.execute(query.order_by(items.c.id).limit(500)).all()
         yield from ((row.id, row.other) for row in page)
         if not page:
@@ -87,23 +88,22 @@ class _Compared:
 
     def facts(self, names: Sequence[str]) -> dict[str, Any]:
         first, second = self._values
-        agreed = {name: asdict(agreement(first.get(name, {}), second.get(name, {}))) for name in first | second}
-        rewards_ = agreed.pop("reward", asdict(Agreement(count=0)))
-        took = [
-            {name: _took(amount) for name, amount in sorted(bill.items())}
-            | {"all": _took(sum(bill.values(), Amount()))}
-            for bill in self._bills
-        ]
+        dimensions = {name: asdict(agreement(first.get(name, {}), second.get(name, {}))) for name in first | second}
+        reward = dimensions.pop("reward", asdict(Agreement(count=0)))
         return {
             "items": self.items,
             "responses": self.responses,
             "responses_that_differ": self.different,
-            "dimensions": agreed,
-            "reward": rewards_,
+            "dimensions": dimensions,
+            "reward": reward,
             "items_with_pairs": len(self._same_rows),
             "same_pairs": sum(self._same_rows) / len(self._same_rows) if self._same_rows else None,
-            "took": dict(zip(names, took, strict=True)),
+            "took": {name: _took_by(bill) for name, bill in zip(names, self._bills, strict=True)},
         }
+
+
+def _took_by(bill: Mapping[str, Amount]) -> dict[str, dict[str, int]]:
+    return {name: _took(amount) for name, amount in sorted(bill.items())} | {"all": _took(sum(bill.values(), Amount()))}
 
 
 def _took(amount: Amount) -> dict[str, int]:

@@ -16,7 +16,10 @@ Means = Mapping[str, float]  # of rewards, by item
 
 
 def item_means(ledger: Ledger, run: str) -> dict[str, float]:
-    """Return the mean reward of each item's responses; an item without any reward is left out."""
+    """Return the mean reward of the responses to each item of the run named `run`, by the item's id.
+
+    An item without any reward is left out.
+    """
     means: dict[str, float] = {}
     after = 0
     with ledger.read() as tx:
@@ -38,10 +41,10 @@ def mean_over_runs(runs: Sequence[Means]) -> dict[str, float]:
 
 
 def compare_policies(evaluated: Mapping[str, Sequence[Means]]) -> list[dict[str, Any]]:
-    """Return mean reward and paired difference to the first policy, for the runs of each policy by its label.
+    """Return mean reward and paired difference to the first policy, one record for each policy.
 
-    The reward is the mean of the items, each the mean of its runs (Multifaceted Bench, arXiv 2405.17977, averages three
-    runs); `runs` are the means of each.
+    `evaluated` has the runs of each policy by its label. The reward is the mean of the items, each the mean of its runs
+    (Multifaceted Bench, arXiv 2405.17977, averages three runs); `runs` are the means of each.
     """
     means = {label: mean_over_runs(runs) for label, runs in evaluated.items()}
     first = next(iter(means.values()))
@@ -55,7 +58,7 @@ def compare_policies(evaluated: Mapping[str, Sequence[Means]]) -> list[dict[str,
 
 
 def paired_difference(first: Means, second: Means) -> dict[str, Any]:
-    """Return mean difference over common items and its 95 % bootstrap interval (percentiles); empty without any."""
+    """Return the mean of `second` − `first` over common items and its 95 % bootstrap interval; empty without any."""
     common = sorted(first.keys() & second.keys())
     if not common:
         return {}

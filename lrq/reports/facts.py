@@ -27,7 +27,7 @@ NO_SCORES: dict[str, Any] = {"mean": None, "deviation": None, "value": 0, "not_a
 
 
 def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
-    """Items, scores, pairs, calls and money of one run."""
+    """Return items, scores, pairs, calls and money of one run; money in units of the currency, `latency` in seconds."""
     with ledger.read() as tx:
         usage = runs_.usage_of(tx, run.id)
         return {
@@ -59,7 +59,10 @@ def run_facts(ledger: Ledger, run: Run) -> dict[str, Any]:
 
 
 def pace_facts(tx: Transaction, run: Run, usage: list[UsageRow]) -> dict[str, Any]:
-    """Return how the latest calls went, and the seconds left at their rate by the calls that items took so far."""
+    """Return how the latest calls went, and `seconds_left` at their rate by the calls that items took so far.
+
+    It is None for a run that is not active, or of which nothing is known yet.
+    """
     pace, states = pace_of(tx, run.id), runs_.item_states(tx, run.id)
     ended = states.get("done", 0) + states.get("failed", 0)
     open_, call_count = sum(states.values()) - ended, sum(row.calls for row in usage)
@@ -78,7 +81,7 @@ def process_facts(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 async def lane_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
-    """Return how the endpoints' limits stand over all processes; nothing while Redis does not answer."""
+    """Return how the limits of all endpoints in `settings` stand over all processes; nothing while Redis is silent."""
     client = redis.asyncio.Redis.from_url(settings.redis(), socket_connect_timeout=1, socket_timeout=2)
     try:
         lanes = await read_lanes(client, prefix_of(ledger.id))
@@ -90,7 +93,7 @@ async def lane_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]
 
 
 def learned_facts(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
-    """Return what is known of the endpoints' ways, in words."""
+    """Return what is known of the ways of the endpoints in `settings`, in words; without those of which nothing is."""
     with ledger.read() as tx:
         learned = Learned(all_facts(tx))
     facts = []
@@ -170,11 +173,12 @@ def _calls(usage: list[UsageRow]) -> dict[str, Any]:
     return {**sums, "cache_hit_rate": _share(sums["cached_tokens"], sums["prompt_tokens"])}
 
 
-def _share(part: int, whole: int) -> float | None:
-    return round(part / whole, 4) if whole else None
+def _share(part: int, total: int) -> float | None:
+    return round(part / total, 4) if total else None
 
 
 def _money(run: Run, usage: list[UsageRow]) -> dict[str, Any]:
+    is_priced = any(row.calls > row.unpriced for row in usage)
     return {
         "spent": run.spent_cost / 1e6,
         "unknown_outcome": run.unknown_cost / 1e6,
@@ -183,12 +187,8 @@ def _money(run: Run, usage: list[UsageRow]) -> dict[str, Any]:
         "tokens": run.spent_tokens,
         "max_tokens": run.max_tokens,
         "unpriced_calls": sum(row.unpriced for row in usage),
-        "saved_by_caches": sum(row.saved for row in usage) / 1e6 if _is_priced(usage) else None,
+        "saved_by_caches": sum(row.saved for row in usage) / 1e6 if is_priced else None,
     }
-
-
-def _is_priced(usage: list[UsageRow]) -> bool:
-    return any(row.calls > row.unpriced for row in usage)
 
 
 def _usage(row: UsageRow) -> dict[str, Any]:

@@ -14,10 +14,14 @@ from lrq.domain.records import Item, Score
 from lrq.ledger import Ledger, Transaction
 from lrq.ledger import items as items_
 from lrq.ledger.schema import calls
+from lrq.reports.usage import call_keys
 
 
 def explain(ledger: Ledger, id_: int, round_: int | None = None) -> dict[str, Any]:
-    """Return the item, its responses of a round, by default its latest, and what led to each score; plain data."""
+    """Return the item, its responses of round `round_`, and what led to each score; plain data.
+
+    `id_` is its number in the ledger. None: its latest round. Raises UsageError where it has no such round.
+    """
     with ledger.read() as tx:
         row, item = items_.load_item(tx, id_)
         if round_ is None:
@@ -56,38 +60,16 @@ def explain(ledger: Ledger, id_: int, round_: int | None = None) -> dict[str, An
 
 def _words(tx: Transaction, id_: int, scores: list[Score]) -> dict[str, Mapping[str, Any]]:
     """Return the calls made for the item, and those of others that its scores rest on, by key."""
-    keys = {key for score in scores for key in _keys(score.evidence)}
+    keys = {key for score in scores for key in call_keys(score.evidence)}
     rows = tx.execute(sa.select(calls).where((calls.c.item_id == id_) | calls.c.key.in_(keys)).order_by(calls.c.id))
     return {row.key: _call(row) for row in rows}
-
-
-def _keys(evidence: Any) -> Iterator[str]:
-    if isinstance(evidence, Mapping):
-        for name, value in evidence.items():
-            if name == "calls":
-                yield from value
-            else:
-                yield from _keys(value)
-    elif isinstance(evidence, list):
-        for value in evidence:
-            yield from _keys(value)
 
 
 def _call(row: sa.Row[Any]) -> dict[str, Any]:
     choices = [] if row.reply is None else decode_body(row.reply)[0]
     names = (
-        "key",
-        "role",
-        "endpoint",
-        "model",
-        "step",
-        "dimension",
-        "kind",
-        "attempt",
-        "series",
-        "state",
-        "deliveries",
-    )
+        "key", "role", "endpoint", "model", "step", "dimension", "kind", "attempt", "series", "state", "deliveries",
+    )  # fmt: skip
     return {
         **{name: getattr(row, name) for name in names},
         "reason": row.reason,
@@ -108,6 +90,7 @@ def _reply(words: Mapping[str, Mapping[str, Any]], keys: list[str]) -> str:
 
 def _score(item: Item, score: Score, words: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     keys = list(score.evidence.get("calls", ()))
+    left_out = ("statements_left_out", "passages_left_out")
     facts = {
         "dimension": score.dimension,
         "state": score.state,
@@ -115,21 +98,16 @@ def _score(item: Item, score: Score, words: Mapping[str, Mapping[str, Any]]) -> 
         "reason": score.reason,
         "judge": _reply(words, keys),
         "calls": keys,
-        **{
-            name: score.evidence[name]
-            for name in ("statements_left_out", "passages_left_out")
-            if name in score.evidence
-        },
+        **{name: score.evidence[name] for name in left_out if name in score.evidence},
     }
-    statements = score.evidence.get("statements")
-    return (
-        facts if statements is None else facts | {"statements": [_statement(item, each, words) for each in statements]}
-    )
+    if "statements" not in score.evidence:
+        return facts
+    return facts | {"statements": [_statement(item, statement, words) for statement in score.evidence["statements"]]}
 
 
-def _statement(item: Item, one: Mapping[str, Any], words: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    passages = [{"start": start, "end": end, "text": item.context[start:end]} for start, end in one["passages"]]
-    return {**one, "judge": _reply(words, list(one["calls"])), "passages": passages}
+def _statement(item: Item, stored: Mapping[str, Any], words: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    passages = [{"start": start, "end": end, "text": item.context[start:end]} for start, end in stored["passages"]]
+    return {**stored, "judge": _reply(words, list(stored["calls"])), "passages": passages}
 
 
 def _extraction(item: Item, scores: list[Score], words: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -243,7 +221,7 @@ def _points(text: str) -> list[str]:
 
 
 def missing_points(points: Iterable[str], text: str) -> list[str]:
-    """Return the points of which a response has hardly a word. Told by words alone; the judge names none."""
+    """Return those of `points` of which `text` has hardly a word. Told by words alone; the judge names none."""
     lowered = text.lower()
     return [point for point in points if _lacking(point, lowered) >= _MOST_MISSING]
 
@@ -254,7 +232,7 @@ def _lacking(point: str, lowered: str) -> float:
 
 
 def document_part(ledger: Ledger, id_: int, start: int, end: int) -> dict[str, Any]:
-    """Return a stretch of an item's document, as character offsets, and the document's length."""
+    """Return the document of item `id_` from `start` to `end`, in characters, and its length; bounds are clamped."""
     with ledger.read() as tx:
         _, item = items_.load_item(tx, id_)
     start = max(0, min(start, len(item.context)))

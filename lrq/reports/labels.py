@@ -46,8 +46,8 @@ def label_candidates(ledger: Ledger, run: Run) -> list[Candidate]:
             for a, b in pairs
             if texts[a] != texts[b]
         ]
-        candidates += sorted(weighed, key=lambda one: -one.information)[:_PER_ITEM]
-    return sorted(candidates, key=lambda one: (-one.information, one.item, one.pair))
+        candidates += sorted(weighed, key=lambda candidate: -candidate.information)[:_PER_ITEM]
+    return sorted(candidates, key=lambda candidate: (-candidate.information, candidate.item, candidate.pair))
 
 
 _Ref = tuple[int, int]
@@ -78,34 +78,36 @@ def _information(
 def next_pair(
     ledger: Ledger, run: Run, candidates: Sequence[Candidate], who: str, skipped: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return the first pair that this person has neither labelled nor skipped, sides drawn at random; `pair` is None
-    where there is none left."""
+    """Return the first pair that `who` has neither labelled nor skipped, sides drawn at random.
+
+    `skipped` are names of pairs, as this returns them. `pair` is None where there is none left.
+    """
     with ledger.read() as tx:
         labelled = {_name(row.item_id, row.prompt, (row.left, row.right)) for row in labels_of(tx, run.id, who=who)}
         passed = labelled | set(skipped)
-        open_ = [each for each in candidates if _name(each.item, each.prompt, each.pair) not in passed]
-        facts = {"who": who, "labelled": len(labelled), "left": len(open_), "pair": None}
-        return facts | {"pair": _shown(tx, run, open_[0])} if open_ else facts
+        remaining = [pair for pair in candidates if _name(pair.item, pair.prompt, pair.pair) not in passed]
+        facts = {"who": who, "labelled": len(labelled), "left": len(remaining), "pair": None}
+        return facts | {"pair": _shown(tx, run, remaining[0])} if remaining else facts
 
 
 def _name(item: int, prompt: int, pair: tuple[int, int]) -> str:
     return f"{item}.{prompt}.{min(pair)}.{max(pair)}"
 
 
-def _shown(tx: Transaction, run: Run, one: Candidate) -> dict[str, Any]:
-    row, item = items_.load_item(tx, one.item)
-    texts = {(r.prompt, r.k): r.text for r in items_.load_responses(tx, one.item, run.round)}
-    left, right = random.sample(one.pair, 2)
+def _shown(tx: Transaction, run: Run, candidate: Candidate) -> dict[str, Any]:
+    row, item = items_.load_item(tx, candidate.item)
+    texts = {(r.prompt, r.k): r.text for r in items_.load_responses(tx, candidate.item, run.round)}
+    left, right = random.sample(candidate.pair, 2)
     return {
-        "name": _name(one.item, one.prompt, one.pair),
-        "item": one.item,
+        "name": _name(candidate.item, candidate.prompt, candidate.pair),
+        "item": candidate.item,
         "id": item.id,
         "round": row.round,
-        "prompt": one.prompt,
+        "prompt": candidate.prompt,
         "question": item.question,
         "context_chars": len(item.context),
-        "left": {"k": left, "text": texts[one.prompt, left]},
-        "right": {"k": right, "text": texts[one.prompt, right]},
+        "left": {"k": left, "text": texts[candidate.prompt, left]},
+        "right": {"k": right, "text": texts[candidate.prompt, right]},
     }
 
 
@@ -159,23 +161,23 @@ def label_agreement(ledger: Ledger, run: Run) -> dict[str, Any] | None:
     compared = list(_compared(ledger, run))
     if not compared:
         return None
-    decided = [one for one in compared if one.choice in _SIGN and one.reward]
-    by_margin = sorted(decided, key=lambda one: abs(one.reward or 0.0))
+    sided = [label for label in compared if label.choice in _SIGN]
+    decided = [label for label in sided if label.reward]
+    by_margin = sorted(decided, key=lambda label: abs(label.reward or 0.0))
     thirds = [by_margin[n * len(by_margin) // 3 : (n + 1) * len(by_margin) // 3] for n in range(3)]
-    people = sorted({one.who for one in compared})
-    names = sorted({name for one in compared for name in one.dimensions})
+    people = sorted({label.who for label in compared})
+    names = sorted({name for label in compared for name in label.dimensions})
     of_reward = attrgetter("reward")
-    sided = [one for one in compared if one.choice in _SIGN]
     return {
         "labels": len(compared),
-        "ties": sum(one.choice == "tie" for one in compared),
+        "ties": sum(label.choice == "tie" for label in compared),
         "undecided": len(sided) - len(decided),  # rewards are equal, or there is none
         **_share(decided, of_reward),
         "by_margin": [_part(third) for third in thirds if third],
         "dimensions": {name: _share(sided, partial(_difference, name)) for name in names},
-        "people": {who: _share([one for one in decided if one.who == who], of_reward) for who in people},
+        "people": {who: _share([label for label in decided if label.who == who], of_reward) for who in people},
         "between_people": _between(compared),
-        "left_chosen": sum(one.choice == "left" for one in sided) / len(sided) if sided else None,
+        "left_chosen": sum(label.choice == "left" for label in sided) / len(sided) if sided else None,
     }
 
 
@@ -205,8 +207,8 @@ def _share(compared: Sequence[_Compared], difference: Callable[[_Compared], floa
     return {"decided": len(signs), "agree": agreeing / len(signs), "interval": wilson_interval(agreeing, len(signs))}
 
 
-def _difference(dimension: str, one: _Compared) -> float | None:
-    return one.dimensions.get(dimension)
+def _difference(dimension: str, label: _Compared) -> float | None:
+    return label.dimensions.get(dimension)
 
 
 def _part(third: Sequence[_Compared]) -> dict[str, Any]:

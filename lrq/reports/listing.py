@@ -15,13 +15,7 @@ from lrq.ledger.schema import calls, items, responses, rewards, rows, scores
 PAGE = 50  # items
 _CLOSE = 1e-6  # bounds were written with few digits
 _EXCERPT = 240  # characters of a question
-OPERATORS = {
-    "<": "__lt__",
-    "<=": "__le__",
-    ">": "__gt__",
-    ">=": "__ge__",
-    "=": "__eq__",
-}
+OPERATORS = {"<": "__lt__", "<=": "__le__", ">": "__gt__", ">=": "__ge__", "=": "__eq__"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +72,7 @@ def list_items(tx: Transaction, run: Run, query: ItemQuery, matching: Sequence[i
 
 
 def find_items(tx: Transaction, run: Run, query: ItemQuery) -> list[int]:
-    """Return the numbers of all items of a query in its order, whatever its page."""
+    """Return the numbers of all items of `query` in its order, whatever its page."""
     return list(tx.execute(_matching(run, query)).scalars())
 
 
@@ -115,16 +109,16 @@ def _plain(query: ItemQuery) -> Iterable[sa.ColumnElement[bool]]:
     yield from map(_within, query.ranges)
 
 
-def _within(one: Range) -> sa.ColumnElement[bool]:
+def _within(bounds: Range) -> sa.ColumnElement[bool]:
     """Tell in SQL whether a response of the item has a value between the bounds."""
     tables: Mapping[str, tuple[sa.Table, sa.Column[Any]]] = {
         "reward": (rewards, rewards.c.value),
         "margin": (rows, rows.c.margin),
     }
-    table, value = tables.get(one.name, (scores, scores.c.value))
-    query = sa.select(sa.literal(1)).select_from(table).where(value.between(one.low - _CLOSE, one.high + _CLOSE))
+    table, value = tables.get(bounds.name, (scores, scores.c.value))
+    query = sa.select(sa.literal(1)).select_from(table).where(value.between(bounds.low - _CLOSE, bounds.high + _CLOSE))
     query = query.where(table.c.item_id == items.c.id, table.c.round == items.c.round)
-    return (query.where(scores.c.dimension == one.name) if table is scores else query).exists()
+    return (query.where(scores.c.dimension == bounds.name) if table is scores else query).exists()
 
 
 def _figure(run: Run, name: str) -> sa.Select[Any]:
@@ -184,7 +178,7 @@ _FIGURES: Mapping[str, Callable[[Run], sa.Select[Any]]] = {
 
 
 def item_figures(tx: Transaction, run: Run, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Return what the list shows of these items, in their order."""
+    """Return what the list shows of the items with the numbers `ids`, in their order; costs in the currency."""
     query = sa.select(items.c.id, items.c.key, items.c.state, items.c.reason, items.c.body).where(items.c.id.in_(ids))
     stored = {row.id: row for row in tx.execute(query)}
     names = ("reward", "best", "worst", "margin", "disagreement", "unscored", "responses", "cost")
@@ -224,36 +218,36 @@ def _question(body: str) -> str:
     return question if len(question) <= _EXCERPT else f"{question[:_EXCERPT]}…"
 
 
-def read_query(told: Mapping[str, str]) -> ItemQuery:
-    """Read a query as the viewer sends it; `where` and `ranges` are JSON lists. Raises UsageError."""
+def read_query(arguments: Mapping[str, str]) -> ItemQuery:
+    """Read a query as the viewer sends it in `arguments`; `where` and `ranges` are JSON lists. Raises UsageError."""
     try:
         conditions = tuple(
             Condition(name=str(name), operator=operator, number=float(number))
-            for name, operator, number in orjson.loads(told.get("where") or "[]")
+            for name, operator, number in orjson.loads(arguments.get("where") or "[]")
             if operator in OPERATORS
         )
         ranges = tuple(
             Range(name=str(name), low=float(low), high=float(high))
-            for name, low, high in orjson.loads(told.get("ranges") or "[]")
+            for name, low, high in orjson.loads(arguments.get("ranges") or "[]")
         )
-        offset, limit = int(told.get("offset") or 0), int(told.get("limit") or PAGE)
+        offset, limit = int(arguments.get("offset") or 0), int(arguments.get("limit") or PAGE)
     except (ValueError, TypeError) as wrong:
         raise UsageError(f"this list of items cannot be read: {wrong}") from None
     return ItemQuery(
-        text=told.get("text", ""),
-        state=told.get("state", ""),
-        reason=told.get("reason", ""),
+        text=arguments.get("text", ""),
+        state=arguments.get("state", ""),
+        reason=arguments.get("reason", ""),
         conditions=conditions,
         ranges=ranges,
-        sort=told.get("sort") or "line",
-        descending=told.get("descending") == "1",
+        sort=arguments.get("sort") or "line",
+        descending=arguments.get("descending") == "1",
         offset=max(0, offset),
         limit=max(1, min(limit, 500)),
     )
 
 
 def item_values(tx: Transaction, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Return by item all values of its responses, by dimension, reward and margin, and its distinct reasons."""
+    """Return by item's number all `values` of its responses, by dimension, reward and margin, and its `reasons`."""
     by_item: dict[int, dict[str, Any]] = {id_: {"values": {}, "reasons": []} for id_ in ids}
     for table, name, value in (
         (scores, scores.c.dimension, scores.c.value),

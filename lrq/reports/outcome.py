@@ -24,7 +24,7 @@ class Outcome:
 def outcome_of(ledger: Ledger, run: Run, *, scores_only: bool = False) -> Outcome:
     """Return how a run that is worked on no more has ended.
 
-    scores_only: a run without a pair has made what was wanted.
+    With `scores_only`, a run without a pair has made what was wanted.
     """
     if run.state != "done":
         hint = "" if "lrq " in run.reason else f"; `lrq resume {run.name}` goes on"
@@ -44,7 +44,7 @@ def outcome_of(ledger: Ledger, run: Run, *, scores_only: bool = False) -> Outcom
 
 
 def missing_results(facts: Mapping[str, Any], *, wants_pairs: bool, wants_scores: bool) -> list[str]:
-    """Say which of the wanted results a run has none of, with the commonest reasons where they are known."""
+    """Return which of the wanted results a run has none of, with the commonest reasons; `facts` are its `run_facts`."""
     if not facts["items"]:
         return ["no line could be read"]
     if wants_scores and not any(counts["value"] for counts in facts["scores"].values()):
@@ -55,20 +55,20 @@ def missing_results(facts: Mapping[str, Any], *, wants_pairs: bool, wants_scores
 
 
 def shortfalls(facts: Mapping[str, Any]) -> list[str]:
-    """Say what a run did not make, each with its commonest reasons; nothing where all is well."""
+    """Return what a run did not make, by its `facts`, each with its commonest reasons; nothing where all is well."""
     failed, unscored = facts["items"].get("failed", 0), sum(counts["unscored"] for counts in facts["scores"].values())
     without = facts["responses"]["without_text"]
-    counts_ = (
+    shortages = (
         (facts["set_aside"], "lines rejected", facts["rejected"]),
         (failed, "items failed", facts["failed"]),
         (sum(without.values()), "responses have no text", without),
         (unscored, "scores missing", facts["unscored"]),
     )
-    return [f"{number:,} {what}{because(reasons)}" for number, what, reasons in counts_ if number]
+    return [f"{number:,} {what}{because(reasons)}" for number, what, reasons in shortages if number]
 
 
 def because(reasons: Mapping[str, int], most: int = 3) -> str:
-    """Return the commonest reasons in words, after a colon."""
+    """Return the `most` commonest of `reasons`, which are counted, in words after a colon; empty where none is."""
     ordered = sorted(reasons.items(), key=lambda entry: -entry[1])[:most]
     words = "; ".join(f"{number:,} × {reason or 'no reason given'}" for reason, number in ordered)
     others = f" and {len(reasons) - most} other reasons" if len(reasons) > most else ""

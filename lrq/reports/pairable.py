@@ -14,7 +14,7 @@ SETTING = "min_scored"  # the recipes' setting for it; one without it makes no p
 
 
 def responses_needed(config: Mapping[str, Any]) -> int:
-    """Return how many responses an item needs for a pair under a frozen configuration; 0: any number will do."""
+    """Return how many responses an item needs for a pair under the frozen `config`; 0: any number will do."""
     settings = config["settings"]
     recipe = load_recipe(config["recipe"])
     if recipe.steps and not recipe.steps_for(settings):
@@ -32,7 +32,7 @@ def count_unpairable(ledger: Ledger, run: Run) -> int:
 
 
 def count_given(ledger: Ledger, run: Run) -> tuple[int, int]:
-    """Count the run's items, and the responses of the item that brings the most."""
+    """Return how many items the run has, and the responses of the item that brings most (`0`: none brings any)."""
     query = sa.select(sa.func.count(), sa.func.max(items.c.given)).where(items.c.run_id == run.id)
     with ledger.read() as tx:
         total, most = tx.execute(query).one()

@@ -23,6 +23,8 @@ def progress_of(ledger: Ledger, run: Run) -> dict[str, Any]:
         states = runs_.item_states(tx, run.id)
         ended = states.get("done", 0) + states.get("failed", 0)
         failed = runs_.item_reasons(tx, run.id, "failed") if states.get("failed") else {}
+        # What processes wait for, in their words.
+        notes = (process["note"].get("waiting for") for process in process_facts(ledger))
         return {
             "run": run.name,
             "state": run.state,
@@ -37,7 +39,7 @@ def progress_of(ledger: Ledger, run: Run) -> dict[str, Any]:
             "pace": pace_facts(tx, run, usage),
             "stages": _stages(tx, run, usage),
             "training": runs_.last_metric(tx, run.id),
-            "waits": _waits(ledger),
+            "waits": sorted({str(note) for note in notes if note}),
         }
 
 
@@ -78,9 +80,3 @@ def _stage(name: str, states: Mapping[str, int], usage: Sequence[UsageRow]) -> d
         "cost": sum(row.cost for row in usage) / 1e6 if is_priced else None,
         "latency": sum(row.latency_ms for row in usage) / calls / 1000 if calls else None,
     }
-
-
-def _waits(ledger: Ledger) -> list[str]:
-    """Return what processes wait for, in their words."""
-    notes = (process["note"].get("waiting for") for process in process_facts(ledger))
-    return sorted({str(note) for note in notes if note})

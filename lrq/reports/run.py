@@ -43,28 +43,18 @@ def summary(ledger: Ledger, run: Run) -> dict[str, Any]:
     """Return what `status` knows, summed by dimension, with spreads and servers."""
     facts, evaluations = run_facts(ledger, run), before_and_after(ledger, run)
     names = (
-        "run",
-        "recipe",
-        "state",
-        "reason",
-        "items",
-        "set_aside",
-        "no_pair",
-        "failed",
-        "calls",
-        "money",
-        "rounds",
-        "unscored",
-        "rejected",
-    )
+        "run", "recipe", "state", "reason", "items", "set_aside", "no_pair", "failed", "calls", "money", "rounds",
+        "unscored", "rejected",
+    )  # fmt: skip
     with ledger.read() as tx:
+        query = sa.select(sa.func.avg(rows.c.margin)).where(rows.c.run_id == run.id)
         return {
             **{name: facts[name] for name in names},
             "responses": facts["responses"]["count"],
             "cut_responses": facts["responses"]["cut"],
             "dimensions": _dimensions(tx, run, facts),
             "reward": _reward(tx, run),
-            "pairs": {"count": facts["pairs"], "margin": _mean_margin(tx, run)},
+            "pairs": {"count": facts["pairs"], "margin": _rounded(tx.execute(query).scalar())},
             "servers": _servers(tx, run),
             "trainings": facts["trainings"],
             "before_after": evaluations,
@@ -80,7 +70,7 @@ def _dimensions(tx: Transaction, run: Run, facts: Mapping[str, Any]) -> dict[str
     dimensions = {}
     for name, usage in by_name.items():
         states = facts["scores"].get(name, NO_SCORES)
-        sums = {count_: sum(row[count_] for row in usage) for count_ in _COUNTS}
+        sums = {column: sum(row[column] for row in usage) for column in _COUNTS}
         money = {part: sum(row[part] for row in usage) for part in ("cost", "saved")}
         is_priced = sums["calls"] > sums["unpriced"]
         dimensions[name] = {
@@ -103,11 +93,6 @@ def _reward(tx: Transaction, run: Run) -> dict[str, Any]:
     count, mean, square = tx.execute(runs_.of_current_round(tx, run.id, query, rewards)).one()
     deviation = None if mean is None else max(0.0, square - mean * mean) ** 0.5
     return {"values": count, "mean": _rounded(mean), "deviation": _rounded(deviation)}
-
-
-def _mean_margin(tx: Transaction, run: Run) -> float | None:
-    query = sa.select(sa.func.avg(rows.c.margin)).where(rows.c.run_id == run.id)
-    return _rounded(tx.execute(query).scalar())
 
 
 def _servers(tx: Transaction, run: Run) -> dict[str, int]:

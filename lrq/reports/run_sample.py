@@ -17,7 +17,7 @@ Place = tuple[int, int, int]  # (item, prompt, k): a response
 
 
 def sample_items(tx: Transaction, run: Run, most: int = SAMPLE) -> tuple[list[int], int]:
-    """Return the numbers of at most so many items, spread evenly over the run, and how many it has."""
+    """Return the numbers of at most `most` items, spread evenly over the run, and how many it has."""
     ids = list(tx.execute(sa.select(items.c.id).where(items.c.run_id == run.id).order_by(items.c.id)).scalars())
     if len(ids) <= most:
         return ids, len(ids)
@@ -29,14 +29,14 @@ def pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 def load_values(tx: Transaction, ids: Sequence[int]) -> dict[str, dict[Place, float]]:
-    """Values by dimension and response."""
-    found: dict[str, dict[Place, float]] = defaultdict(dict)
+    """Return the values of the items `ids` by dimension and response."""
+    values: dict[str, dict[Place, float]] = defaultdict(dict)
     columns = (scores.c[name] for name in ("item_id", "prompt", "k", "dimension", "value"))
     query = of_current_round(sa.select(*columns), scores).where(scores.c.state == "value").order_by(scores.c.dimension)
     for page in pages(ids):
         for row in tx.execute(query.where(scores.c.item_id.in_(page))):
-            found[row.dimension][row.item_id, row.prompt, row.k] = row.value
-    return dict(sorted(found.items()))
+            values[row.dimension][row.item_id, row.prompt, row.k] = row.value
+    return dict(sorted(values.items()))
 
 
 def load_rewards(tx: Transaction, ids: Sequence[int]) -> dict[Place, float]:
@@ -46,7 +46,7 @@ def load_rewards(tx: Transaction, ids: Sequence[int]) -> dict[Place, float]:
 
 
 def load_lengths(tx: Transaction, ids: Sequence[int]) -> dict[Place, float]:
-    """Characters of each response."""
+    """Return the characters of each response to the items `ids` that has a text."""
     length = sa.func.length(responses.c.text).label("chars")
     query = of_current_round(sa.select(responses.c.item_id, responses.c.prompt, responses.c.k, length), responses)
     query = query.where(responses.c.text.is_not(None))
@@ -55,5 +55,5 @@ def load_lengths(tx: Transaction, ids: Sequence[int]) -> dict[Place, float]:
 
 
 def of_current_round(query: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
-    """Keep what belongs to the item's current round."""
+    """Keep of `query` on `table` what belongs to the item's current round."""
     return query.join(items, items.c.id == table.c.item_id).where(table.c.round == items.c.round)

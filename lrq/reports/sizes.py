@@ -30,7 +30,7 @@ def total_size(tx: Transaction, run: Run, after: int) -> Size:
 
 
 def sample_items(tx: Transaction, run: Run, after: int, count: int) -> list[int]:
-    """Draw at most so many of the run's items newer than `after`, the same ones each time."""
+    """Draw at most `count` of the run's items newer than `after`, the same ones each time; return their numbers."""
     query = sa.select(items.c.id).where(items.c.run_id == run.id, items.c.id > after).order_by(items.c.id)
     ids = list(tx.execute(query).scalars())
     return random.Random(0).sample(ids, min(count, len(ids)))

@@ -16,7 +16,7 @@ _AT_ONCE = 500  # keys in one question to the database
 
 
 def call_keys(evidence: Any) -> Iterator[str]:
-    """Yield the keys of all calls that a score's evidence names, however deep."""
+    """Yield the keys of all calls that `evidence`, a score's, names, however deep."""
     if isinstance(evidence, Mapping):
         for name, value in evidence.items():
             yield from value if name == "calls" else call_keys(value)
@@ -26,7 +26,7 @@ def call_keys(evidence: Any) -> Iterator[str]:
 
 
 def bill_of(tx: Transaction, item_ids: Iterable[int]) -> dict[Group, Amount]:
-    """Add up what these items' scores took, each call of an item once, and the paid calls that sampled or embedded."""
+    """Return what the scores of `item_ids` took, each call of an item once, and paid calls that sampled or embedded."""
     bill: dict[Group, Amount] = {}
     for id_ in item_ids:
         for row in _calls(tx, id_):
