@@ -148,7 +148,7 @@ class ResponsesFile:
         self.count: int = self._one("SELECT count(*) FROM sampled")[0]
 
     def of(self, item: str) -> tuple[Response, ...]:
-        """Return the responses of an item in the order of k; none if it has none."""
+        """Return the responses of the item with the id `item`, in the order of k; none if it has none."""
         rows = self._base.execute("SELECT k, text FROM sampled WHERE item = ? ORDER BY k", (item,)).fetchall()
         if rows:
             self._base.execute("INSERT OR IGNORE INTO used VALUES (?)", (item,))
@@ -160,7 +160,7 @@ class ResponsesFile:
             yield Line(number=number, reason=reason)
 
     def unused(self) -> Iterator[str]:
-        """Ids of items that nobody has asked for, in the order of the file."""
+        """Yield the ids of items that nobody has asked for, in the order of the file."""
         for (item,) in self._base.execute(_UNUSED):
             yield item
 

@@ -34,14 +34,14 @@ _BEGINNING = 40  # characters of a file that is not known, shown to the reader
 
 
 def packing(head: bytes) -> str:
-    """Return "gzip", "zstd" or "parquet"; empty for what is not packed."""
+    """Return "gzip", "zstd" or "parquet" for the first bytes `head`; empty for what is not packed."""
     if head.startswith(_GZIP):
         return "gzip"
     return "zstd" if _ZSTD.match(head) else "parquet" if head.startswith(_PARQUET) else ""
 
 
 def encoding(head: bytes) -> str:
-    """Return the codec of text in UTF-16 or UTF-32, by its mark or by the zeros in its first characters; else empty."""
+    """Return the codec of text in UTF-16 or UTF-32, by the mark in `head` or the zeros in it; else empty."""
     marked = next((codec for mark, codec in _MARKS.items() if head.startswith(mark)), "")
     if marked:
         return marked
@@ -53,12 +53,12 @@ def encoding(head: bytes) -> str:
 def foreign(head: bytes) -> str:
     """Return what a file is that holds no JSON objects, and what to do about it; empty where it may hold some.
 
-    `head`: its first bytes, unpacked and in UTF-8.
+    `head` are its first bytes, unpacked and in UTF-8.
     """
-    words_ = next((words for sign, words in _FOREIGN.items() if head.startswith(sign)), "")
+    description = next((words for sign, words in _FOREIGN.items() if head.startswith(sign)), "")
     text = head.removeprefix(UTF8_MARK).strip()
-    if words_ or not text or is_table(head):
-        return words_
+    if description or not text or is_table(head):
+        return description
     if head[257:262] == b"ustar":
         return f"a tar archive: {_UNPACK}"
     if re.match(rb"<(!doctype html|html)", text, re.IGNORECASE):

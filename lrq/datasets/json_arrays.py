@@ -57,18 +57,20 @@ class _Splitter:
                     self._base, begin = 0, position
         self._add(chunk[begin:])
 
-    def _next(self, chunk: bytes, at: int) -> tuple[int, bytes]:
+    def _next(self, chunk: bytes, position: int) -> tuple[int, bytes]:
         """Return the place behind the next bracket and the bracket; none where the chunk ends before."""
-        while at < len(chunk):
+        while position < len(chunk):
             if self._in_string:
-                at = _INSIDE.match(chunk, at).end()  # type: ignore[union-attr]  # it matches anything
-                self._is_escaped = chunk[at : at + 1] == b"\\"  # the last byte: what it escapes is in the next chunk
-                self._in_string = at == len(chunk) or self._is_escaped
-                at += 1
-            elif hit := _OUTSIDE.search(chunk, at):
-                at = hit.end()
+                position = _INSIDE.match(chunk, position).end()  # type: ignore[union-attr]  # it matches anything
+                self._is_escaped = (
+                    chunk[position : position + 1] == b"\\"
+                )  # at the end: it escapes the next chunk's first
+                self._in_string = position == len(chunk) or self._is_escaped
+                position += 1
+            elif hit := _OUTSIDE.search(chunk, position):
+                position = hit.end()
                 if hit[0] != b'"':
-                    return at, hit[0]
+                    return position, hit[0]
                 self._in_string = True
             else:
                 break

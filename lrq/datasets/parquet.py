@@ -53,7 +53,8 @@ class ParquetRows:
         number = 0
         with closing(self._open()) as file:
             groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-            parts = [[part for part in _parts(group) if self._is_read(part)] for group in groups]
+            columns = [[group.column(index) for index in range(group.num_columns)] for group in groups]
+            parts = [[part for part in group if self._is_read(part)] for group in columns]
         for index, needed in enumerate(parts):
             try:
                 for row in self._group(index, needed):
@@ -64,24 +65,24 @@ class ParquetRows:
             except (self._arrow.ArrowException, OSError) as error:
                 yield number + 1, UnreadableRow(f"the file is damaged ({_short(error)})")
                 return
-            number = sum(one.num_rows for one in groups[: index + 1])
+            number = sum(group.num_rows for group in groups[: index + 1])
 
     def _is_read(self, part: Any) -> bool:
         return part.path_in_schema.partition(".")[0] in self._columns
 
-    def _group(self, at: int, parts: Sequence[Any]) -> Iterator["dict[str, Any] | UnreadableRow"]:
+    def _group(self, number: int, parts: Sequence[Any]) -> Iterator["dict[str, Any] | UnreadableRow"]:
         for part in parts:
             size, packed = part.total_uncompressed_size, max(1, part.total_compressed_size)
             if size > LARGE and size > GROWTH * packed:
                 raise UnreadableRow(
-                    f"{part.path_in_schema} of row group {at} unpacks from {packed:,} bytes to {size >> 20:,} MB: "
+                    f"{part.path_in_schema} of row group {number} unpacks from {packed:,} bytes to {size >> 20:,} MB: "
                     "its rows are passed over"
                 )
         large = [part for part in parts if part.total_uncompressed_size > SMALL]
         repeated = [part.path_in_schema for part in large if _is_repeated(part)]
         with closing(self._open(repeated)) as file:
             rows = 1 if large else ROWS
-            for batch in file.iter_batches(rows, row_groups=[at], columns=self._columns, use_threads=False):
+            for batch in file.iter_batches(rows, row_groups=[number], columns=self._columns, use_threads=False):
                 for index in range(batch.num_rows):
                     yield self._row(batch.slice(index, 1))
 
@@ -94,10 +95,6 @@ class ParquetRows:
         except UnicodeDecodeError:
             return UnreadableRow("not UTF-8")
         return {**self.ignored, **values}
-
-
-def _parts(group: Any) -> list[Any]:
-    return [group.column(index) for index in range(group.num_columns)]
 
 
 def _is_repeated(part: Any) -> bool:

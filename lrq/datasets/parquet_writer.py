@@ -14,7 +14,7 @@ ROWS_AT_ONCE = 256
 
 
 def write_parquet(lines: Iterator[dict[str, Any]], path: Path) -> int:
-    """Write the lines, whose columns are known once all were seen; returns their number. Raises LrqError."""
+    """Write `lines` to `path`, whose columns are known once all were seen; return their number. Raises LrqError."""
     try:
         import pyarrow as pa  # noqa: PLC0415 - of an extra
         import pyarrow.parquet as pq  # noqa: PLC0415

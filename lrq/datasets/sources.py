@@ -114,7 +114,7 @@ class Source:
 
 
 def find_files(path: str) -> list[str]:
-    """Return the files that a path, a folder or a pattern names, in the order of their names. Raises UsageError."""
+    """Return the files that `path`, a file, folder or pattern, names, in the order of their names; or UsageError."""
     if path.startswith("hf://"):
         raise UsageError(f"{path}: lrq reads files of this machine; download the data set first")
     if os.path.isdir(path):

@@ -1,10 +1,11 @@
 """Whether prompts fit into the contexts that endpoints name at /v1/models, before anything is paid."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 
 from lrq.calls.transport import Transport
-from lrq.config import Endpoint, Settings
+from lrq.config import Settings
 from lrq.domain.records import Role
 
 _PATIENCE = 3.0  # seconds for a list of models: an endpoint that gives none is no reason to wait
@@ -13,7 +14,7 @@ Longest = Mapping[tuple[Role, str, str], float]  # role, pool and model → toke
 
 
 def short_contexts(settings: Settings, longest: Longest) -> list[str]:
-    """Name the endpoints whose context is shorter than the longest prompt that they will be sent.
+    """Return a note on each endpoint whose context is shorter than the `longest` prompt that it will be sent.
 
     Asks each for its list of models, which is free; one that does not say how long its context is passes.
     """
@@ -26,18 +27,14 @@ async def _notes(settings: Settings, longest: Longest) -> list[str]:
     try:
         for (role, name, model), tokens in longest.items():
             endpoints = settings.pool(role, name)
-            contexts = await asyncio.gather(*(_context(transport, endpoint, model) for endpoint in endpoints))
-            known = [context for context in contexts if context is not None]
-            if known and len(known) == len(contexts) and tokens > max(known):
+            listings = await asyncio.gather(*(transport.models(endpoint, _PATIENCE) for endpoint in endpoints))
+            contexts = [listing.contexts.get(model, math.inf) for listing in listings]
+            if contexts and tokens > max(contexts):
                 notes.append(
-                    f"{model} has a context of {max(known):,} tokens, and a prompt of about {round(tokens):,} is among "
-                    f"those that were looked at: what does not fit stays unscored; raise the server's context, make "
-                    f"the recipe's chunks shorter, or name another {role}"
+                    f"{model} has a context of {max(contexts):,} tokens, and a prompt of about {round(tokens):,} is "
+                    f"among those that were looked at: what does not fit stays unscored; raise the server's context, "
+                    f"make the recipe's chunks shorter, or name another {role}"
                 )
     finally:
         await transport.close()
     return notes
-
-
-async def _context(transport: Transport, endpoint: Endpoint, model: str) -> int | None:
-    return (await transport.models(endpoint, _PATIENCE)).contexts.get(model)

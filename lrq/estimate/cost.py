@@ -42,7 +42,7 @@ class Pricing:
         return cls(settings=settings, known=usage, simulated=simulated(settings))
 
     def rates(self, group: Group) -> list[Rates] | None:
-        """Return the rates of each server of the pool; None: unpriced, wholly or in part."""
+        """Return the rates of each server of the pool of `group`; None: unpriced, wholly or in part."""
         by_server = [rates_of(endpoint.model_copy(update={"model": group.model})) for endpoint in self.pool(group)]
         priced = [rates for rates in by_server if rates is not None]
         return priced if priced and len(priced) == len(by_server) else None
@@ -51,7 +51,7 @@ class Pricing:
         return self.settings.pool(group.role, group.endpoint)  # type: ignore[arg-type]
 
     def caches(self, bill: Bill) -> list[str]:
-        """Name the endpoints whose cached input is cheaper."""
+        """Return the names of the endpoints in `bill` whose cached input is cheaper."""
         priced = {group.endpoint: self.rates(group) or () for group in bill}
         return [name for name, rates in priced.items() if any(rate.cached < rate.input for rate in rates)]
 
@@ -139,7 +139,10 @@ def _capacity(pool: Sequence[Endpoint]) -> Capacity:
 
 
 def limit_notes(facts: Mapping[str, Any], max_cost: int | None, max_tokens: int | None) -> list[str]:
-    """Say where a bill is above a run's limits, in millionths and in tokens: the run would stop on the way."""
+    """Return where a bill is above a run's limits: the run would stop on the way.
+
+    `max_cost` is in millionths of the currency, None where there is no limit.
+    """
     limits = (
         ("--max-cost", None if max_cost is None else max_cost / 1e6, facts["cost"]),
         ("--max-tokens", max_tokens, facts["tokens"]),

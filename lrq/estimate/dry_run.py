@@ -41,17 +41,15 @@ class DryRun:
         self._known_judge = bool(frozen.config["judge"]["models"])
 
     def size(self, entry: Entry) -> Size:
-        """Return the size of an item; responses that it does not bring are as long as its answer."""
-        brought = entry.responses
-        count = len({(response.prompt, response.text) for response in brought}) or self._expected(entry.item)
-        chars = sum(len(text) for text in {response.text for response in brought}) or count * len(
-            entry.item.answer or ""
-        )
+        """Return the size of the item of `entry`; responses that it does not bring are as long as its answer."""
+        count = len({(response.prompt, response.text) for response in entry.responses}) or self._expected(entry.item)
+        chars = sum(len(text) for text in {response.text for response in entry.responses})
+        chars = chars or count * len(entry.item.answer or "")
         context = len(entry.item.context)
         return Size(responses=count, response_chars=chars, context_chars=context, read_chars=count * context)
 
     def bill(self, entries: Sequence[Entry], sizes: Sequence[Size] = (), total: Size | None = None) -> Scaled:
-        """Count the calls of these items, or with `total` of all items that they are a sample of."""
+        """Count the calls of `entries`, or with `total` of all items that they are a sample of, with their `sizes`."""
         bills = asyncio.run(self._bills(entries))
         scaled = Scaled(bill=merged(bills), uncertainty=0.0)
         if total is not None:
@@ -156,7 +154,7 @@ class DryRun:
 
 
 def stand_ins(item: Item, count: int, tokens: int) -> list[str]:
-    """Make texts of that length: stretches of the context from places evenly apart, no two equal."""
+    """Return `count` texts of `tokens` tokens: stretches of the context from places evenly apart, no two equal."""
     text = (item.context or item.question or item.answer or "There is nothing to read.") + "\n"
     width = 40 * tokens  # characters, more than that many tokens have
     starts = [len(text) * number // count for number in range(count)]
@@ -188,7 +186,7 @@ class Reservoir:
             self.kept[index] = (size, entry)
 
     def sample(self, most_chars: int) -> list[tuple[Size, Entry]]:
-        """Return as many as have about that many characters to read, by the mean of all; three at least."""
+        """Return as many as have about `most_chars` characters to read, by the mean of all; three at least."""
         mean = self.total.context_chars / max(1.0, self.total.items)
         count = max(3, int(most_chars / max(1.0, mean)))
         self._random.shuffle(self.kept)
@@ -196,7 +194,7 @@ class Reservoir:
 
 
 def estimate_items(dry_run: DryRun, reservoir: Reservoir, most_chars: int) -> Estimate:
-    """Estimate the bill of all items from a closer look at some."""
+    """Estimate the bill of all items from a closer look at some, of about `most_chars` characters of context."""
     entries, total = reservoir.sample(most_chars), reservoir.total
     scaled = dry_run.bill([entry for _, entry in entries], [size for size, _ in entries], total)
     without = round(total.items) - reservoir.with_responses

@@ -28,7 +28,7 @@ class Seen:
 
     estimate: Estimate  # with replies as the simulator gives them
     ids: Sequence[str]  # of the first items
-    first: Bill  # theirs
+    first: Bill  # of those
     set_aside: int  # lines that cannot be used
     reasons: Counter[str]  # why
     cannot_pair: int  # items with too few responses
@@ -48,7 +48,8 @@ def survey(
 ) -> Seen:
     """Read all lines once and count the calls of a sample of them; those of the `first` items are counted apart.
 
-    Raises LrqError where no line can be used, UsageError for the first such line under --strict.
+    `make` gives a new dry run, `sample` is how many items are kept. Raises LrqError where no line can be used,
+    UsageError for the first such line under --strict.
     """
     dry_run, reservoir = make(), Reservoir(sample)
     head: list[Entry] = []

@@ -36,7 +36,7 @@ async def _ignore(_call: Call, _purpose: Purpose, _reply: Reply, _problem: str) 
 async def in_series(obtain: Obtain, call: Call, purpose: Purpose, series: int) -> Reply:
     """Return the reply to a call that has no other attempts: an earlier series' first; what failed is asked anew.
 
-    Raises CallRefused or CallFailed.
+    `series` is how often the run's unscored were retried. Raises CallRefused or CallFailed.
     """
     for earlier in range(series):
         try:
@@ -114,7 +114,7 @@ class Asker:
 
     async def _ask(
         self,
-        asked: Callable[..., Call],
+        make_call: Callable[..., Call],
         temperatures: tuple[float, float],  # of the first attempt, and of the others
         purpose: Purpose,
         read: Callable[[str], T],
@@ -123,7 +123,7 @@ class Asker:
     ) -> Answer[T]:
         problem, is_new = "", False
         for attempt in range(ATTEMPTS):
-            call = asked(attempt=attempt, temperature=temperatures[attempt > 0], max_tokens=max_tokens)
+            call = make_call(attempt=attempt, temperature=temperatures[attempt > 0], max_tokens=max_tokens)
             try:
                 reply = await self.caller.call(call, purpose)
             except (CallRefused, CallFailed) as failure:

@@ -44,7 +44,7 @@ Bill = Mapping[Group, Amount]
 
 
 def merged(bills: Iterable[Bill]) -> dict[Group, Amount]:
-    """Return one bill of several."""
+    """Return one bill of all `bills`."""
     total: dict[Group, Amount] = {}
     for bill in bills:
         for group, amount in bill.items():
@@ -53,7 +53,7 @@ def merged(bills: Iterable[Bill]) -> dict[Group, Amount]:
 
 
 def less_cached(bill: Bill, missed: Mapping[Group, float]) -> dict[Group, Amount]:
-    """Return the bill with these tokens fewer found in prompt caches."""
+    """Return the bill with the tokens of `missed` fewer found in prompt caches."""
     return {
         group: replace(amount, cached_tokens=max(0.0, amount.cached_tokens - missed.get(group, 0.0)))
         for group, amount in bill.items()
@@ -76,12 +76,14 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled:
+    """The bill of all items, by a sample of them."""
+
     bill: Bill
     uncertainty: float  # half a 95 % interval of the tokens, as a share of them; 0 where every item was looked at
 
 
 def scale(sample: Sequence[tuple[Size, Bill]], total: Size) -> Scaled:
-    """Return the bill of all items from that of a random sample: a ratio estimate for each group and field.
+    """Return the bill of all items, of the size `total`, from a random `sample`: a ratio estimate for each figure.
 
     Each grows with the one measure of size that explains the sample best (least squares through the origin), so that
     no one need know what a recipe's calls depend on. The error is that of a ratio estimate without replacement.
@@ -100,9 +102,8 @@ def scale(sample: Sequence[tuple[Size, Bill]], total: Size) -> Scaled:
                 errors = (value - ratio * size[column] for value, size in zip(values, sizes, strict=True))
                 residual = [sum(pair) for pair in zip(residual, errors, strict=True)]
         bill[group] = Amount(**fields)
-    return Scaled(
-        bill=bill, uncertainty=_uncertainty(residual, total.items, sum(counts.tokens for counts in bill.values()))
-    )
+    tokens = sum(amount.tokens for amount in bill.values())
+    return Scaled(bill=bill, uncertainty=_uncertainty(residual, total.items, tokens))
 
 
 def _best_ratio(sizes: Sequence[Sequence[float]], values: Sequence[float], total: Sequence[float]) -> tuple[int, float]:
@@ -182,7 +183,7 @@ def _typical(kind: Kind | None, amount: Amount) -> float:
 
 
 def calibrated(bill: Bill, foreseen: Bill, billed: Bill) -> dict[Group, Amount]:
-    """Return the bill corrected by what a pilot's items were foreseen to take and what they took, kind by kind."""
+    """Return the bill corrected by what a pilot's items were `foreseen` to take and what was `billed`, kind by kind."""
     before, after = _by_kind(foreseen), _by_kind(billed)
     amounts = {}
     for group, amount in bill.items():
@@ -226,7 +227,7 @@ class Duration:
 def duration(amount: Amount, seconds: float, capacity: Capacity) -> Duration | None:
     """Return how long an endpoint's calls take at best, and which limit says so; None where none is known.
 
-    seconds: of one call, on average.
+    `seconds` are those of one call, on average.
     """
     minutes = {
         "requests": capacity.rpm and amount.calls / capacity.rpm,

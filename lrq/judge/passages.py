@@ -39,7 +39,7 @@ _SPEAKS_OF_SIZE = re.compile(r"too (?:large|long|many)|maximum|exceed|at most|ba
 
 
 def terms(text: str) -> list[str]:
-    """Words in lower case; of Chinese, Japanese and Korean text every two neighbouring characters."""
+    """Return words in lower case; of Chinese, Japanese and Korean text every two neighbouring characters."""
     words: list[str] = []
     for word in _WORD.findall(text.lower()):
         if word[0] < _FIRST_CJK or len(word) == 1:
@@ -53,7 +53,7 @@ class Index(Protocol):
     """Says how near each passage is to each query."""
 
     async def nearness(self, queries: Sequence[str]) -> NDArray[np.float32]:
-        """Shape (queries, passages); larger is nearer."""
+        """Return how near each passage is, larger is nearer, as an array of shape (`queries`, passages)."""
         ...
 
 
@@ -142,7 +142,7 @@ class Embedder:
         return unit
 
     async def request(self, texts: Sequence[str], attempt: int) -> Sequence[Vector]:
-        """Ask for the vectors of these texts in one request. Raises CallRefused or CallFailed."""
+        """Ask for the vectors of `texts` in one request. Raises CallRefused or CallFailed."""
         make_call = partial(Call, role="embedding", endpoint=self.endpoint, model=self.model, identity=self.identity)
         call = make_call(input=tuple(texts), attempt=attempt)
         return (await in_series(self.caller, call, self.purpose, self.series)).vectors
@@ -154,7 +154,7 @@ class _Tree:
 
     embed: Embedder
     reason: str = "the vectors hold no numbers"
-    taken: bool = False
+    any_taken: bool = False
     refused: int = 0  # texts that are refused alone
 
     async def embed_part(self, texts: Sequence[str], attempt: int = 0) -> list[Vector | None]:
@@ -180,12 +180,12 @@ class _Tree:
                 if isinstance(failure, CallFailed) and not _SPEAKS_OF_SIZE.search(self.reason):
                     raise Unscored(f"no embeddings: {failure}") from None
             else:
-                self.taken = True
+                self.any_taken = True
                 sizes.note_taken(server)
                 return list(vectors)
             if len(texts) == 1:
                 self.refused += 1
-                if self.refused >= _HOPELESS and not self.taken:
+                if self.refused >= _HOPELESS and not self.any_taken:
                     raise Unscored(f"no embeddings: {self.reason}") from None
                 return [None]
         half = 1 << ((len(texts) - 1).bit_length() - 1)  # a power of two: the same halves, whatever was learned
@@ -237,9 +237,9 @@ class Passages:
             for query, row in enumerate(nearness)
         ]
 
-    def _passage(self, at: int, by_words: bool) -> Passage:
-        start, end = self.passages[at]
-        return Passage(index=at, start=start, end=end, text=self.text[start:end], by_words=by_words)
+    def _passage(self, index: int, by_words: bool) -> Passage:
+        start, end = self.passages[index]
+        return Passage(index=index, start=start, end=end, text=self.text[start:end], by_words=by_words)
 
 
 def _best(row: NDArray[np.float32], count: int) -> list[int]:
@@ -255,7 +255,10 @@ class PassageCache:
         self._kept: OrderedDict[tuple[object, ...], asyncio.Future[Passages]] = OrderedDict()
 
     async def get(self, name: tuple[object, ...], text: str, size: int, embed: Embedder | None) -> Passages:
-        """Return the passages of a text; queries are embedded for whoever asks now, not for the index's first user."""
+        """Return the passages of `text`, of `size` tokens each, made once for the key `name`.
+
+        Queries are embedded by `embed`, that of whoever asks now; None: by BM25.
+        """
         future = self._kept.get(name)
         if future is None:
             future = asyncio.ensure_future(_build(text, size, embed))
@@ -284,5 +287,5 @@ async def _build(text: str, size: int, embed: Embedder | None) -> Passages:
         index = await asyncio.to_thread(WordIndex, texts)
     else:
         index = VectorIndex(vectors=await embed(texts), embed=embed)
-        left_out = [index_ for index_, vector in enumerate(index.vectors) if np.isnan(vector).any()]
+        left_out = [number for number, vector in enumerate(index.vectors) if np.isnan(vector).any()]
     return Passages(text=text, passages=offsets, index=index, left_out=left_out)

@@ -10,7 +10,7 @@ from lrq.domain.records import Score
 
 
 async def cast(votes: int, judge: Callable[[int], Awaitable[Sequence[Score]]]) -> Sequence[Score]:
-    """Judge a step `votes` times at once; `judge` takes the vote's number.
+    """Judge a step `votes` times at once; `judge` takes the vote's number, from 0.
 
     A failure is raised after all votes have ended: their replies are paid for and committed.
     """

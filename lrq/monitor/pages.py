@@ -106,9 +106,9 @@ class MaskedInspector(Inspector):  # type: ignore[misc]
 
 def _masked(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _masked(each) for name, each in value.items()}
+        return {name: _masked(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_masked(each) for each in value]
+        return [_masked(part) for part in value]
     return maybe_sanitize_url(value)
 
 
@@ -232,7 +232,7 @@ def _handlers(prefix: str | None) -> list[Any]:
         url(r"/api/judge/change", JudgeChange, name="judge-change"),
         url(r"/metrics", JudgeMetrics),
     ]
-    return [rewrite_handler(each, prefix) for each in pages] if prefix else pages
+    return [rewrite_handler(page, prefix) for page in pages] if prefix else pages
 
 
 def _templates() -> DictLoader:

@@ -97,11 +97,11 @@ def picture(
 
     Money is in the user's currency, null where it is unpriced; rates are per minute, times seconds since 1970.
     """
-    number = next((each.id for each in totals.runs if each.name == run), 0) if run else None
+    number = next((entry.id for entry in totals.runs if entry.name == run), 0) if run else None
     return {
         "at": totals.at,
         "error": totals.error,
-        "runs": [_run(each, totals.items.get(each.id, {})) for each in totals.runs],
+        "runs": [_run(entry, totals.items.get(entry.id, {})) for entry in totals.runs],
         "endpoints": [
             _endpoint(name, lanes.get(name), endpoints.get(name), totals.limits.get(name, {}))
             for name in sorted(endpoints.keys() | lanes.keys())

@@ -33,13 +33,16 @@ class Scorer(Protocol):
     def score(self, prompt: str, responses: Sequence[str]) -> tuple[list[list[float]], int]:
         """Return rewards, [K, 1], or logits of i beating j with i shown first, [K, K]; and the tokens of all texts.
 
-        Raises TooLong.
+        K is the number of `responses`. Raises TooLong.
         """
         ...
 
 
 def open_scorer(spec: str, *, device: str = "auto", dtype: str = "auto") -> Scorer:
-    """Load what lies in a folder: PairRM in either of its layouts, else a sequence classifier. Raises UsageError."""
+    """Load the folder `spec`: PairRM in either of its layouts, else a sequence classifier.
+
+    `dtype` is "auto" (float32 on a CPU, else the weights' own) or one of torch's. Raises UsageError.
+    """
     from lrq.scorer.pairrm import is_pairrm, load_pairrm  # noqa: PLC0415 - it needs what stands here
 
     folder = find(spec)
@@ -60,7 +63,7 @@ def open_scorer(spec: str, *, device: str = "auto", dtype: str = "auto") -> Scor
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return what config.json says. Raises UsageError."""
+    """Return what config.json in `folder` says. Raises UsageError where it is no JSON object."""
     try:
         config = orjson.loads((folder / "config.json").read_bytes())
     except orjson.JSONDecodeError as error:
@@ -76,7 +79,10 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def require_keys(folder: Path, missing: Collection[str], unexpected: Collection[str] = ()) -> None:
-    """Refuse weights that do not fit the model: the rest would be random, or left out. Raises UsageError."""
+    """Refuse weights that do not fit the model: `missing` ones would be random, `unexpected` left out.
+
+    Raises UsageError.
+    """
     for names, words in ((missing, "lack"), (unexpected, "have beside it")):
         if names:
             first, count = min(names), len(names)

@@ -26,7 +26,7 @@ _DROPPED = {"pretrained_model.embeddings.position_ids"}  # a buffer that older r
 
 
 def is_pairrm(config: Mapping[str, Any]) -> bool:
-    """Tell PairRM by its config.json: of the layout for transformers, or of LLM-Blender's own."""
+    """Tell PairRM by `config`, its config.json: of the layout for transformers, or of LLM-Blender's own."""
     return "DebertaV2PairRM" in config.get("architectures", ()) or config.get("ranker_type") == "pairranker"
 
 
@@ -85,7 +85,7 @@ class PairRM:
     def encode(
         self, prompt: str, first: str, second: str, *, source_tokens: int, pair_tokens: int
     ) -> tuple[list[int], ...]:
-        """Return the token ids of the three pieces."""
+        """Return the token ids of the three pieces: at most `source_tokens` of the prompt, `pair_tokens` in all."""
         source = self._piece(_MARKS[0], prompt, source_tokens)
         left = (pair_tokens - len(source)) // 2
         return source, self._piece(_MARKS[1], first, left), self._piece(_MARKS[2], second, left)
@@ -98,7 +98,7 @@ class PairRM:
         return ids
 
     def logits(self, encoded: Sequence[tuple[list[int], ...]]) -> list[float]:
-        """Return the logit of each pair of a batch."""
+        """Return the logit of each pair of the batch `encoded`: the three pieces of each, as `encode` gives them."""
         ids = [[token for piece in pieces for token in piece] for pieces in encoded]
         marks = [[1, 1 + len(source), 1 + len(source) + len(first)] for source, first, _ in encoded]
         longest = max(map(len, ids))
@@ -111,7 +111,7 @@ class PairRM:
 
 
 def load_pairrm(folder: Path, config: dict[str, Any], device: str, dtype: Any) -> PairRM:
-    """Load PairRM. Raises UsageError where weights or marks are missing."""
+    """Load PairRM; `dtype` is one of torch's or "auto". Raises UsageError where weights or marks are missing."""
     weights = read_weights(folder)
     backbone = _backbone(folder, config, weights)
     model = PairRMModel(backbone, int(config.get("n_tasks", 1)))

@@ -16,7 +16,7 @@ _PATIENCE = 10.0  # an old answer stands for so many times the seconds that it t
 class _Answer:
     stamp: Hashable
     value: Any
-    at: float  # when it was complete
+    completed: float  # by the cache's clock
     seconds: float  # that it took
 
 
@@ -38,7 +38,7 @@ class Cache:
         answer = self._known(key)
         if answer is None:
             return self._make(key, stamp, make, unless=stamp)
-        is_old = answer.stamp != stamp and self._clock() - answer.at > _PATIENCE * answer.seconds
+        is_old = answer.stamp != stamp and self._clock() - answer.completed > _PATIENCE * answer.seconds
         if is_old and not self._lock_of(key).locked():
             threading.Thread(target=self._make, args=(key, stamp, make), daemon=True).start()
         return answer.value
@@ -63,7 +63,7 @@ class Cache:
             seconds = self._clock() - began
             with self._lock:
                 if seconds > KEEP_SECONDS:
-                    self._answers[key] = _Answer(stamp=stamp, value=value, at=self._clock(), seconds=seconds)
+                    self._answers[key] = _Answer(stamp=stamp, value=value, completed=self._clock(), seconds=seconds)
                 else:
                     self._answers.pop(key, None)
                 while len(self._answers) > MOST:

@@ -198,7 +198,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
 
 
 def number_of(value: Any) -> int:
-    """Read a whole number that a page sends. Raises UsageError."""
+    """Read a whole number that a page sends as `value`. Raises UsageError."""
     if isinstance(value, bool) or not str(value).isdecimal():
         raise UsageError(f"{value!r} is no number")
     return int(value)
@@ -206,7 +206,7 @@ def number_of(value: Any) -> int:
 
 @asynccontextmanager
 async def serve(ledger: Ledger, *, port: int = 0, who: str = "", flower: str = "") -> AsyncIterator[str]:
-    """Serve until the context ends; yields the URL, token included. Raises UsageError where the port is taken."""
+    """Serve until the context ends; yield the URL, token included. Raises UsageError where `port` is taken."""
     token = new_token()
     runner = web.AppRunner(Viewer(ledger, who=who, flower=flower).app(token), access_log=None)
     await runner.setup()

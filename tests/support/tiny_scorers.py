@@ -19,7 +19,7 @@ MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
 
 
 def make_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of these words that puts a text between [CLS] and [SEP]."""
+    """Return a tokenizer of `words` that puts a text between [CLS] and [SEP]."""
     words = list(dict.fromkeys((*SPECIAL, *words)))
     raw = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
     raw.pre_tokenizer = Whitespace()
