@@ -29,7 +29,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 from trl import DPOConfig, DPOTrainer
 
-from lrq.trainer.job import Adapter, JobFolder, TrainJob
+from lrq.trainer.job import Adapter, TrainJob
+from lrq.trainer.job_folder import JobFolder
 from lrq.trainer.models import adapter_config
 from lrq.trainer.preference import PreferenceTrainer
 from lrq.trainer.prefix_check import PrefixCheck

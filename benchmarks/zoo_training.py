@@ -14,7 +14,8 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import create_model_from_path
 from zoo import VOCABULARY, build
 
-from lrq.trainer.job import JobFolder, TrainJob
+from lrq.trainer.job import TrainJob
+from lrq.trainer.job_folder import JobFolder
 from lrq.trainer.models import load_model, load_tokenizer
 from lrq.trainer.preference import PreferenceCollator, PreferenceTrainer
 from lrq.trainer.progress import Progress

@@ -19,7 +19,8 @@ from lrq.ledger.runs import get_run
 from lrq.operations.results import write_results
 from lrq.recipes import load_recipe
 from lrq.trainer.files import find_rows, is_file_of_rows
-from lrq.trainer.job import Preflight, Result, make_job, prepare
+from lrq.trainer.job import make_job
+from lrq.trainer.job_folder import Preflight, Result, prepare
 from lrq.trainer.launch import run
 from lrq.trainer.loss_names import loss_settings
 from lrq.workers.trainer import about, run_folder, train_settings

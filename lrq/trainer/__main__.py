@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lrq.domain.errors import LrqError
 from lrq.domain.printable import printable
-from lrq.trainer.job import JobFolder
+from lrq.trainer.job_folder import JobFolder
 from lrq.trainer.launch import OFFLINE, PARENT
 from lrq.trainer.parent import watch_parent
 

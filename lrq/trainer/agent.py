@@ -20,7 +20,7 @@ from torch.distributed.run import main as torchrun
 
 from lrq.domain.errors import UsageError
 from lrq.domain.logs import format_logs
-from lrq.trainer.job import JobFolder, PreparedJob, Result, finished, write_json
+from lrq.trainer.job_folder import JobFolder, PreparedJob, Result, finished, write_json
 from lrq.trainer.launch import PARENT, environment, torchrun_arguments
 from lrq.trainer.parent import watch_parent
 

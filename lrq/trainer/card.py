@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from lrq.trainer.job import Preflight, Result, Spread, TrainJob
+from lrq.trainer.job import TrainJob
+from lrq.trainer.job_folder import Preflight, Result, Spread
 
 
 def model_card(job: TrainJob, result: Result) -> str:

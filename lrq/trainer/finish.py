@@ -12,7 +12,7 @@ import torch
 from lrq.policy.folder import ADAPTER, base_of
 from lrq.trainer.card import model_card
 from lrq.trainer.config_keys import for_all_readers, with_rope_theta
-from lrq.trainer.job import NOTE, JobFolder, PreparedJob, Result, identity, write_json
+from lrq.trainer.job_folder import NOTE, JobFolder, PreparedJob, Result, identity, write_json
 from lrq.trainer.models import architecture
 from lrq.trainer.weights import write_as_base
 

@@ -18,7 +18,8 @@ import orjson
 
 from lrq.domain.environment import COMPUTE, SYSTEM, pick
 from lrq.domain.errors import LrqError
-from lrq.trainer.job import REPORTERS, JobFolder, Result, TrainJob, finished, write_json
+from lrq.trainer.job import REPORTERS, TrainJob
+from lrq.trainer.job_folder import JobFolder, Result, finished, write_json
 from lrq.trainer.rows import no_rows
 
 PARENT = "LRQ_TRAINER_PARENT"  # the process whose end ends the training

@@ -16,7 +16,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from lrq.domain.errors import Stopping
 from lrq.trainer.batches import LengthGroups
 from lrq.trainer.checkpoints import mark_complete
-from lrq.trainer.job import JobFolder, TrainJob
+from lrq.trainer.job import TrainJob
+from lrq.trainer.job_folder import JobFolder
 from lrq.trainer.losses import LOSSES, Coefficients, LogProbs, sppo, sppo_share, weighted
 from lrq.trainer.prefix_check import PrefixCheck, compared_tokens, share_if_exact
 from lrq.trainer.progress import Progress, stop_asked

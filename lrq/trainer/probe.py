@@ -17,7 +17,8 @@ from lrq.domain.errors import LrqError
 from lrq.domain.printable import printable
 from lrq.policy.folder import tokenizer_folder
 from lrq.policy.shallow import shallow_config
-from lrq.trainer.job import JobFolder, PreparedJob, make_job, prepare
+from lrq.trainer.job import make_job
+from lrq.trainer.job_folder import JobFolder, PreparedJob, prepare
 from lrq.trainer.launch import OFFLINE
 
 _PAIR = {"chosen": "It is seven.", "rejected": "It may be eight, or so they say."}

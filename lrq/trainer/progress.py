@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lrq.domain.errors import LrqError
-from lrq.trainer.job import JobFolder, write_json
+from lrq.trainer.job_folder import JobFolder, write_json
 
 STAGE_SECONDS = 1.0  # between two writes of the stage
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from trl import DPOConfig
 
-from lrq.trainer.job import JobFolder, TrainJob
+from lrq.trainer.job import TrainJob
+from lrq.trainer.job_folder import JobFolder
 from lrq.trainer.loss_names import trl_beta
 
 NEVER = 1 << 30  # steps

@@ -6,7 +6,8 @@ from statistics import median_low
 from typing import Any
 
 from lrq.domain.errors import UsageError
-from lrq.trainer.job import Preflight, Spread, TrainJob
+from lrq.trainer.job import TrainJob
+from lrq.trainer.job_folder import Preflight, Spread
 
 REASONS_KEPT = 20
 

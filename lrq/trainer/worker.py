@@ -19,7 +19,7 @@ from lrq.policy.folder import fingerprint
 from lrq.trainer.checkpoints import checkpoint_step, last_complete, remove_torn, rewind_metrics
 from lrq.trainer.finish import publish
 from lrq.trainer.held_out import measurements, split
-from lrq.trainer.job import JobFolder, Preflight, PreparedJob, Result, write_json
+from lrq.trainer.job_folder import JobFolder, Preflight, PreparedJob, Result, write_json
 from lrq.trainer.models import adapter_config, load_model, load_tokenizer
 from lrq.trainer.prefix_check import PrefixCheck
 from lrq.trainer.progress import Progress, StepCallback, stop_on_signals

@@ -18,7 +18,8 @@ from lrq.ledger.writer import AWAY
 from lrq.policy.folder import find
 from lrq.run_config import SCHEDULE, RunConfig, check_rounds, schedule_of
 from lrq.trainer import launch
-from lrq.trainer.job import JobFolder, Result, check_settings, make_job, prepare
+from lrq.trainer.job import make_job
+from lrq.trainer.job_folder import JobFolder, Result, check_settings, prepare
 from lrq.trainer.loss_names import reads
 from lrq.workers import loop
 from lrq.workers.accelerator import Accelerator, is_single

@@ -14,7 +14,8 @@ with warnings.catch_warnings():  # the libraries warn about each other when impo
     warnings.simplefilter("ignore")
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from lrq.trainer.job import TrainJob, prepare
+    from lrq.trainer.job import TrainJob
+    from lrq.trainer.job_folder import prepare
     from lrq.trainer.launch import run
     from lrq.trainer.tiny import WORDS, make_policy
 

@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lrq.trainer.job import JobFolder, TrainJob, prepare
+from lrq.trainer.job import TrainJob
+from lrq.trainer.job_folder import JobFolder, prepare
 from lrq.trainer.launch import run
 from lrq.trainer.tiny import make_policy, make_rows
 
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.timeout(600)]
 FOLLOW = """
 import sys
 from pathlib import Path
-from lrq.trainer.job import JobFolder
+from lrq.trainer.job_folder import JobFolder
 from lrq.trainer.launch import run
 run(JobFolder(Path(sys.argv[1])))
 """

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lrq.trainer.job import TrainJob, prepare
+from lrq.trainer.job import TrainJob
+from lrq.trainer.job_folder import prepare
 from lrq.trainer.launch import environment, run
 from lrq.trainer.tiny import make_policy, make_rows
 

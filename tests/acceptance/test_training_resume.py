@@ -17,7 +17,8 @@ pytest.importorskip("torch")
 from running import processes_naming, until
 
 from lrq.trainer.checkpoints import checkpoint_step, last_complete
-from lrq.trainer.job import JobFolder, Result, TrainJob, prepare
+from lrq.trainer.job import TrainJob
+from lrq.trainer.job_folder import JobFolder, Result, prepare
 from lrq.trainer.launch import environment, run
 from lrq.trainer.tiny import make_policy, make_rows
 

@@ -20,7 +20,7 @@ from lrq.ledger import items as items_
 from lrq.ledger.processes import Presence
 from lrq.ledger.schema import metrics, tasks
 from lrq.trainer import launch
-from lrq.trainer.job import Result
+from lrq.trainer.job_folder import Result
 from lrq.workers import context as context_
 from lrq.workers import tasks as tasks_
 from lrq.workers import trainer

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from lrq.ledger.schema import items, prompts, responses, rows, scores
 from lrq.policy.folder import fingerprint
-from lrq.trainer.job import NOTE, JobFolder, Result
+from lrq.trainer.job_folder import NOTE, JobFolder, Result
 from lrq.workers import trainer
 
 pytestmark = pytest.mark.torch

@@ -9,7 +9,8 @@ import pytest
 from lrq.domain.errors import UsageError
 from lrq.policy.folder import fingerprint
 from lrq.trainer.checkpoints import last_complete, mark_complete, remove_torn, rewind_metrics
-from lrq.trainer.job import NOTE, JobFolder, Result, TrainJob, finished, identity, prepare, write_json
+from lrq.trainer.job import TrainJob
+from lrq.trainer.job_folder import NOTE, JobFolder, Result, finished, identity, prepare, write_json
 from lrq.trainer.launch import follow_metrics, run
 from lrq.trainer.reference import ReferenceStore
 from lrq.trainer.rows import no_rows

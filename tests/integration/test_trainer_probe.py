@@ -15,8 +15,9 @@ with warnings.catch_warnings():  # the libraries warn about each other when impo
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     from zoo import build
 
-    from lrq.trainer import job as jobs
-    from lrq.trainer.job import TrainJob, check_settings, prepare
+    from lrq.trainer import job_folder as jobs
+    from lrq.trainer.job import TrainJob
+    from lrq.trainer.job_folder import check_settings, prepare
     from lrq.trainer.launch import can_train, run
     from lrq.trainer.models import load_model
     from lrq.trainer.probe import probe_settings

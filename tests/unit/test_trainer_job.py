@@ -7,7 +7,8 @@ import pytest
 
 from lrq.domain.errors import UsageError
 from lrq.trainer.card import model_card
-from lrq.trainer.job import JobFolder, Preflight, Result, TrainJob, identity, make_job
+from lrq.trainer.job import TrainJob, make_job
+from lrq.trainer.job_folder import JobFolder, Preflight, Result, identity
 from lrq.trainer.launch import environment, torchrun_arguments
 
 FILES = {"model": Path("/models/base"), "rows": Path("/data/rows.jsonl"), "output": Path("/models/better")}

@@ -9,7 +9,8 @@ import pytest
 
 from lrq.domain.errors import UsageError
 from lrq.policy.port import CHAT_TEMPLATE
-from lrq.trainer.job import Preflight, TrainJob
+from lrq.trainer.job import TrainJob
+from lrq.trainer.job_folder import Preflight
 from lrq.trainer.reference import response_key
 
 pytest.importorskip("pyarrow")
