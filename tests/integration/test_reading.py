@@ -17,7 +17,7 @@ import zstandard
 
 from lrq.datasets import parquet, sources
 from lrq.datasets.dataset import MAX_NAMES, Dataset, ResponsesFile
-from lrq.domain.errors import UsageError
+from lrq.domain.errors import LrqError, UsageError
 
 LONGREWARD = {"context", "question"}
 EXAMPLE = Path(
@@ -387,7 +387,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path):
 def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """pyarrow is an extra."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"pip install 'lrq\[parquet\]'"):
+    with pytest.raises(LrqError, match=r"pip install 'lrq\[parquet\]'"):
         found(Dataset(write(tmp_path / "d.parquet", b"PAR1")))
 
 
