@@ -276,7 +276,7 @@ tokens.LONGEST_TOKENIZING = tokens.LONGEST_RENDERING = 0.5
 folder = Path(sys.argv[2])
 files = {"model": folder, "rows": folder / "r.jsonl", "output": folder / "out"}
 rows = [PreferenceRow(line=7, prompt="q", chosen="a", rejected="b")]
-tokens._render_part = mock.MagicMock()
+tokens.render = mock.MagicMock()
 with mock.patch.object(tokens, sys.argv[1], hold):
     tokens.tokenize(
         rows, mock.MagicMock(), TrainJob.model_validate(files), model="m", target=folder / "rows.arrow",
@@ -289,7 +289,7 @@ with mock.patch.object(tokens, sys.argv[1], hold):
     ("part", "reason"),
     [
         ("encode", "the tokenizer did not end within 0.5 s on lines 7 to 7"),
-        ("_render_part", "the chat template did not end within 1 s on line 7"),
+        ("render", "the chat template did not end within 1 s on line 7"),
     ],
 )
 def test_what_holds_the_interpreter_ends_the_process(part: str, reason: str, tmp_path: Path) -> None:
