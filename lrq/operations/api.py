@@ -42,7 +42,7 @@ class Run:
 
     @property
     def outcome(self) -> Outcome:
-        """Return how the run ended, and what it did not make."""
+        """Return how the run ended, and what it did not make: `end` is a word for the end, or for what it waits for."""
         with self._open() as (ledger, _, run):
             return outcome_of(ledger, run)
 
@@ -57,7 +57,11 @@ class Run:
             yield from pairs(ledger, run, form)
 
     def scores(self) -> Iterator[dict[str, Any]]:
-        """Yield a line for each response: its scores and reward, or the reasons why there are none."""
+        """Yield a line for each response: its scores and reward, or the reasons why there are none.
+
+        Each is `{"id", "response", "answer", "scores", "reward", "reasons"}`, in the order of items and responses; a
+        score that is no value is None, and `reasons` says why. A run of several rounds adds `round`, from 0.
+        """
         with self._open() as (ledger, _, run):
             yield from scores(ledger, run)
 
@@ -136,7 +140,10 @@ def run(
 
 
 def open_run(name: str, **settings: Any) -> Run:
-    """Return a run of the ledger. Raises UsageError where it has none of that name."""
+    """Return the run `name` of the ledger that `settings` lead to, e.g. home="/data/lrq".
+
+    Raises UsageError where the ledger has none of that name.
+    """
     run_ = Run(name=name, settings=settings)
     with run_._open():
         return run_

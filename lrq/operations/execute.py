@@ -29,13 +29,13 @@ class Display(Protocol):
     """Where a run's progress is shown."""
 
     def show(self, ledger: Ledger, run: Run) -> None:
-        """Show how far the run is."""
+        """Show how far `run` is; called three times a second, with the run as `ledger` has it just now."""
 
     def say(self, text: str) -> None:
         """Print a line."""
 
     def say_while(self, about: str, text: str) -> None:
-        """Print a line once for as long as there is a text about this matter."""
+        """Print `text` once for as long as there is one about this matter; an empty `text` says that it is over."""
 
 
 class Silence:
@@ -52,7 +52,7 @@ class Silence:
 
 
 def is_over(run: Run) -> bool:
-    """Tell whether a run is at its end, or halted."""
+    """Tell whether a run is at its end, or halted: `execute` stops there unless it is told otherwise."""
     return run.state != "active"
 
 
@@ -68,8 +68,15 @@ def execute(
 ) -> Run:
     """Work on a run until it is at an end or halted, with the processes of a running `up`, else with its own.
 
-    `until` may end it before. Raises KeyboardInterrupt after an orderly stop, LrqError where a process that the run
-    needs cannot run here.
+    Args:
+        name: of the run.
+        judges: judge processes that are started; with a running `up` none is.
+        samplers: the same of samplers.
+        display: where progress is shown; None: nowhere.
+        until: ends the work where it is true of the run, asked three times a second.
+
+    Returns the run as it was then. Raises KeyboardInterrupt after an orderly stop, LrqError where a process that the
+    run needs cannot run here.
     """
     display = display or Silence()
     while not until(run := _run(ledger, name)):
@@ -161,7 +168,11 @@ def _needed(ledger: Ledger, settings: Settings, run: Run) -> list[str]:
 
 
 def check_able(ledger: Ledger, settings: Settings, run: Run, needed: Sequence[str]) -> None:
-    """Raise LrqError where one of them cannot run here, or a model is to be asked and none is named."""
+    """Refuse a run that cannot be worked on here.
+
+    Raises LrqError where one of the processes `needed` cannot run on this machine, or a judge or teacher is to be asked
+    and none is named.
+    """
     frozen = load_run_config(run.recipe, run.config)
     roles = _roles_asked(ledger, run, frozen)
     missing = unavailable_processes(settings, {"policy"} if "policy" in roles or not roles else roles)

@@ -50,93 +50,93 @@ def fork_config(
     """
     recipe, config = frozen.recipe, frozen.config
     today = snapshot_config(settings.model_copy(update={"recipe": config["recipe"]}), train=False)
-    named = {name: today["settings"][name] for name in settings.settings}
-    if named.get("responses", config["settings"].get("responses")) != config["settings"].get("responses"):
+    new_settings = {name: today["settings"][name] for name in settings.settings}
+    if new_settings.get("responses", config["settings"].get("responses")) != config["settings"].get("responses"):
         raise UsageError("a fork keeps the responses it has: settings.responses is for a new run (`lrq enqueue`)")
-    of_rows = {name: value for name, value in named.items() if name in recipe.row_settings}
-    of_steps = {name: value for name, value in named.items() if name not in recipe.row_settings}
+    of_rows = {name: value for name, value in new_settings.items() if name in recipe.row_settings}
+    of_steps = {name: value for name, value in new_settings.items() if name not in recipe.row_settings}
     has_new_code = "code" in config and config["recipe"] not in RECIPES and config["code"] != today["code"]
-    base = {**config["settings"], **(of_rows if dimension else named)}
+    base = {**config["settings"], **(of_rows if dimension else new_settings)}
     try:
         recipe.check(base)
     except ValueError as error:
         raise UsageError(str(error)) from None
     needed = recipe.steps_for(base)
-    known = [each.name for step in needed for each in step.dimensions]
-    if dimension is not None and dimension not in known:
-        raise UsageError(f"this run has no dimension {dimension!r}; it has {', '.join(known) or 'none'}")
-    own, judged = dict(config.get("steps", {})), []
+    dimensions = [each.name for step in needed for each in step.dimensions]
+    if dimension is not None and dimension not in dimensions:
+        raise UsageError(f"this run has no dimension {dimension!r}; it has {', '.join(dimensions) or 'none'}")
+    by_step, judged = dict(config.get("steps", {})), []
     changes = ["the recipe's code"] if has_new_code else []
     for step in needed:
         names = [each.name for each in step.dimensions]
         if dimension is not None and dimension not in names:
             continue
-        held = frozen.of(step.name)
-        wanted = {
-            "judge": _judge(held["judge"], today["judge"], settings, [dimension] if dimension else names, judge)
+        before = frozen.of(step.name)
+        after = {
+            "judge": _judge(before["judge"], today["judge"], settings, [dimension] if dimension else names, judge)
             if dimension or judge
-            else {**held["judge"], "votes": _votes(settings, held["judge"])},
-            "settings": {**held["settings"], **of_steps},
-            **_prompts(held, today["prompts"] if dimension else {}, texts or {}),
+            else {**before["judge"], "votes": _votes(settings, before["judge"])},
+            "settings": {**before["settings"], **of_steps},
+            **_prompts(before, today["prompts"] if dimension else {}, texts or {}),
         }
         if dimension:
-            models = like(held["embedding"]["models"], today["embedding"]["models"])
-            embedding = {**today["embedding"], "models": models} if models else held["embedding"]
-            wanted |= {"tokens": today["tokens"], "embedding": embedding}
-        changed = {name: value for name, value in wanted.items() if held.get(name, []) != value}
+            models = like(before["embedding"]["models"], today["embedding"]["models"])
+            embedding = {**today["embedding"], "models": models} if models else before["embedding"]
+            after |= {"tokens": today["tokens"], "embedding": embedding}
+        changed = {name: value for name, value in after.items() if before.get(name, []) != value}
         if changed or has_new_code or step.name not in frozen.steps:
             judged.append(step.name)
         if changed:
-            own[step.name] = {**own.get(step.name, {}), **changed}
-            changes += [name for name in _names(held, changed) if name not in changes]
+            by_step[step.name] = {**by_step.get(step.name, {}), **changed}
+            changes += [name for name in _names(before, changed) if name not in changes]
     changes += [f"settings.{name}" for name in of_rows if config["settings"].get(name) != base[name]]
     if not needed:
         changes += [f"settings.{name}" for name in of_steps if config["settings"].get(name) != base[name]]
-    made = {**config, "settings": base, "steps": own, "forked_from": source.name, "code": today["code"]}
-    made |= {"prices": {**config.get("prices", {}), **prices(settings)}}
-    made |= {"train": config["train"] if train and not source.round else None}
-    return Fork(config=made, steps=judged, changes=changes)
+    new_config = {**config, "settings": base, "steps": by_step, "forked_from": source.name, "code": today["code"]}
+    new_config |= {"prices": {**config.get("prices", {}), **prices(settings)}}
+    new_config |= {"train": config["train"] if train and not source.round else None}
+    return Fork(config=new_config, steps=judged, changes=changes)
 
 
-def _prompts(held: Mapping[str, Any], packaged: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, Any]:
+def _prompts(before: Mapping[str, Any], packaged: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, Any]:
     """Return the prompt texts: a packaged one replaces none that was given before."""
-    given = sorted({*held.get("own_prompts", ()), *texts})
-    current = {name: text for name, text in packaged.items() if name not in given}
-    return {"prompts": {**held["prompts"], **current, **texts}, "own_prompts": given}
+    own_prompts = sorted({*before.get("own_prompts", ()), *texts})
+    current = {name: text for name, text in packaged.items() if name not in own_prompts}
+    return {"prompts": {**before["prompts"], **current, **texts}, "own_prompts": own_prompts}
 
 
 def _judge(
-    held: Mapping[str, Any],
+    before: Mapping[str, Any],
     today: Mapping[str, Any],
     settings: Settings,
     dimensions: Sequence[str],
     judge: str | None,
 ) -> dict[str, Any]:
     """Return the judge's part with the endpoints of these dimensions as they are today."""
-    models = {model["endpoint"]: model for model in like(held["models"], today["models"])}
-    known = {model["endpoint"]: model for model in held["models"]}
-    judges = dict(held["dimensions"])
+    models = {model["endpoint"]: model for model in like(before["models"], today["models"])}
+    by_endpoint = {model["endpoint"]: model for model in before["models"]}
+    judges = dict(before["dimensions"])
     for dimension in dimensions:
-        name = judge or settings.judge.dimensions.get(dimension) or held["dimensions"].get(dimension)
-        for endpoint in [name] if name else [model["endpoint"] for model in held["models"]]:
+        name = judge or settings.judge.dimensions.get(dimension) or before["dimensions"].get(dimension)
+        for endpoint in [name] if name else [model["endpoint"] for model in before["models"]]:
             if endpoint not in models:
                 there = ", ".join(models) or "none"
                 raise UsageError(f"no judge endpoint named {endpoint!r}; the settings have {there}")
-            known[endpoint] = models[endpoint]
+            by_endpoint[endpoint] = models[endpoint]
         judges |= {dimension: name} if name else {}
-    return {"models": list(known.values()), "dimensions": judges, "votes": _votes(settings, held)}
+    return {"models": list(by_endpoint.values()), "dimensions": judges, "votes": _votes(settings, before)}
 
 
-def _votes(settings: Settings, held: Mapping[str, Any]) -> int:
-    return int(settings.judge.votes if "votes" in settings.judge.model_fields_set else held["votes"])
+def _votes(settings: Settings, before: Mapping[str, Any]) -> int:
+    return int(settings.judge.votes if "votes" in settings.judge.model_fields_set else before["votes"])
 
 
-def _names(held: Mapping[str, Any], changed: Mapping[str, Any]) -> list[str]:
+def _names(before: Mapping[str, Any], changed: Mapping[str, Any]) -> list[str]:
     """Name what changes, for people."""
     texts = changed.get("prompts", {})
-    names = [f"prompt {name}" for name in sorted(texts) if held["prompts"].get(name) != texts[name]]
+    names = [f"prompt {name}" for name in sorted(texts) if before["prompts"].get(name) != texts[name]]
     for part in ("judge", "settings"):
-        names += [f"{part}.{name}" for name, value in changed.get(part, {}).items() if held[part].get(name) != value]
+        names += [f"{part}.{name}" for name, value in changed.get(part, {}).items() if before[part].get(name) != value]
     return names + [name for name in ("tokens", "embedding") if name in changed]
 
 
@@ -179,16 +179,19 @@ def make_fork(
 
 
 def read_texts(frozen: RunConfig, folder: Path) -> dict[str, str]:
-    """Read the prompt texts of a folder; raises UsageError where one has other placeholders than what it replaces."""
-    texts, known = load_prompts(folder), frozen.config["prompts"]
+    """Read the prompt texts of a `folder` as name → text, each in place of the run's of that name.
+
+    Raises UsageError where there is none, or one has another name or other placeholders than what it replaces.
+    """
+    texts, current = load_prompts(folder), frozen.config["prompts"]
     if not texts:
-        raise UsageError(f"no prompt text in {folder}; name them like {sorted(known)[0]}.txt")
+        raise UsageError(f"no prompt text in {folder}; name them like {sorted(current)[0]}.txt")
     for name, text in texts.items():
-        if name not in known:
-            raise UsageError(f"this recipe has no prompt {name!r}; it has {', '.join(sorted(known))}")
-        if _placeholders(text) != _placeholders(known[name]):
-            wanted = ", ".join(f"{{{{{each}}}}}" for each in sorted(_placeholders(known[name]))) or "none"
-            raise UsageError(f"{folder / name}.txt has other placeholders than it takes: {wanted}")
+        if name not in current:
+            raise UsageError(f"this recipe has no prompt {name!r}; it has {', '.join(sorted(current))}")
+        if _placeholders(text) != _placeholders(current[name]):
+            expected = ", ".join(f"{{{{{each}}}}}" for each in sorted(_placeholders(current[name]))) or "none"
+            raise UsageError(f"{folder / name}.txt has other placeholders than it takes: {expected}")
     return texts
 
 

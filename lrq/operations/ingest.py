@@ -62,7 +62,7 @@ Watch = Callable[[Dataset], AbstractContextManager[Callable[[], None]]]  # enter
 
 @contextmanager
 def watch_nothing(_dataset: Dataset) -> Iterator[Callable[[], None]]:
-    """Show nobody how far a file is read."""
+    """Show nobody how far a file is read: a `Watch` that calls nothing."""
     yield lambda: None
 
 
@@ -71,7 +71,13 @@ def ingest(
 ) -> Ingested:
     """Validate each line, write it to the ledger, hand the first work to the queues if a broker is up.
 
-    Raises UsageError for a file that cannot be read, and for settings that no run can begin with.
+    Args:
+        intent: the file, and how it is to be worked on.
+        send: False where the caller starts the processes itself, and they find the work in the ledger.
+        watch: shows how far the file is read.
+
+    Raises UsageError for a file that cannot be read, and for settings that no run can begin with. Interrupted, it keeps
+    the lines that were written; the same call again adds the rest.
     """
     recipe = load_recipe(settings.recipe)
     responses_file = ResponsesFile(intent.responses) if intent.responses else None
@@ -142,6 +148,10 @@ def _open_run(ledger: Ledger, settings: Settings, intent: Intent, reader: str) -
 
 
 def name_of(file: str) -> str:
+    """Return a run's name made of a file's: without folder and endings, and 100 characters at most.
+
+    Anything but letters, digits, `.`, `_` and `-` becomes `-`. Raises UsageError for `-`: standard input has no name.
+    """
     if file == "-":
         raise UsageError("give the run a name with --name; lines come from standard input")
     name = Path(file).resolve().name if os.path.isdir(file) else Path(file).name
@@ -229,9 +239,9 @@ class _Taken:
         with self._ledger.write() as tx:
             for source, number, reason in self._rejected:
                 items_.add_set_aside(tx, self._run.id, source, number, reason)
-            added, known = items_.add_items(tx, self._run.id, lines, source=self._source, rounds=self._rounds)
+            added, repeated = items_.add_items(tx, self._run.id, lines, source=self._source, rounds=self._rounds)
         self.added += added
-        self.known += known
+        self.known += repeated
         self._batch, self._rejected, self._chars = [], [], 0
 
     def result(self, dropped: Sequence[str]) -> Ingested:

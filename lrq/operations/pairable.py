@@ -16,7 +16,7 @@ from lrq.run_config import snapshot_config
 
 
 def count_responses(entry: Entry, config: Mapping[str, Any]) -> int:
-    """Count the responses that an item has to be judged by, given or sampled."""
+    """Count the responses that an item has to be judged by: its own, else as many as `config` has the policy sample."""
     is_given = entry.responses or entry.blank
     return len(entry.responses) if is_given else int(config["sample"]["responses"])
 
@@ -44,17 +44,29 @@ def check_pairable(settings: Settings, intent: Intent) -> None:
 
 
 def no_pair(file: str, most: int, needed: int, *, is_given: bool) -> str:
-    """Say that no item can make a pair, and what to set; `is_given`: all items bring their responses."""
-    more = "" if is_given else f"--set sample.responses={needed}, or "
+    """Say that no item can make a pair, and what to set.
+
+    Args:
+        file: the file, or another word for the items.
+        most: responses of the item that has most of them.
+        needed: scored responses that a pair needs.
+        is_given: all items bring their responses, so that sampling more is no way out.
+    """
+    sampling = "" if is_given else f"--set sample.responses={needed}, or "
     lower = f"--set settings.{SETTING}={most}, or " if most > 1 else ""
     return (
         f"no item of {file} can make a pair: they have {most} responses at most and {needed} are needed "
-        f"({SETTING}): give {more}{lower}--scores-only where scores are all that is wanted"
+        f"({SETTING}): give {sampling}{lower}--scores-only where scores are all that is wanted"
     )
 
 
 def some_no_pair(short: int, total: int, needed: int) -> list[str]:
-    """Say how many items cannot make a pair, if any."""
+    """Say in a line how many items cannot make a pair, or nothing where all can.
+
+    Args:
+        short: items with fewer than `needed` responses.
+        total: all items.
+    """
     if not short:
         return []
     return [f"{short:,} of {total:,} items cannot make a pair: they have fewer than {needed} responses ({SETTING})"]

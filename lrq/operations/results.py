@@ -17,25 +17,24 @@ from lrq.run_config import load_run_config, schedule_of
 from lrq.workers.rows import TrainingRow, renderer_of, training_rows, trl_row
 from lrq.workers.trainer import run_folder
 
-
-def _longreward(row: TrainingRow) -> dict[str, Any]:
-    return exports.longreward_pair(row.item, row.chosen, row.rejected or "")
-
-
-def _llama_factory(row: TrainingRow) -> dict[str, Any]:
-    return exports.llama_factory_pair(row.messages, row.chosen, row.rejected or "")
-
-
 FORMS: dict[str, Callable[[TrainingRow], dict[str, Any]]] = {  # beside TRL's, which has the tokens too
-    "longreward": _longreward,
-    "llama-factory": _llama_factory,
+    "longreward": lambda row: exports.longreward_pair(row.item, row.chosen, row.rejected or ""),
+    "llama-factory": lambda row: exports.llama_factory_pair(row.messages, row.chosen, row.rejected or ""),
 }
 
 
 def pairs(
     ledger: Ledger, run: Run, form: str = "trl", round_: int | None = None, model: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a round, or of all, in a form; `model` renders prompts where the run names no folder."""
+    """Yield the run's rows as they are exported.
+
+    Args:
+        form: trl, or a key of FORMS.
+        round_: rows of this round alone, from 0; None: of all.
+        model: the folder whose chat template renders prompts in place of the policy's; read for TRL's form alone.
+
+    Raises UsageError where the rows, as demonstrations or several turns, have no place in that form.
+    """
     frozen = load_run_config(run.recipe, run.config)
     renderer = renderer_of(frozen, model) if form == "trl" else None
     for row in training_rows(ledger, frozen, run.id, round_, scores=True, rates=form == "trl"):
@@ -54,7 +53,7 @@ def _has_rounds(run: Run) -> bool:
 
 
 def scores(ledger: Ledger, run: Run, round_: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield one line per response, in the order of items, rounds and responses."""
+    """Yield one line per response, in the order of items, rounds and responses; `round_`: of that round alone."""
     has_rounds = _has_rounds(run)
     after = 0
     while True:
@@ -69,7 +68,10 @@ def scores(ledger: Ledger, run: Run, round_: int | None = None) -> Iterator[dict
 
 
 def write(lines: Iterator[dict[str, Any]], stream: IO[bytes]) -> int:
-    """Write one JSON object per line; on a terminal what would drive it, or would not be seen, is escaped."""
+    """Write one JSON object per line; on a terminal what would drive it, or would not be seen, is escaped.
+
+    Returns the number of `lines`.
+    """
     count, is_seen = 0, stream.isatty()
     for line in lines:
         text = printable_json(line).encode() if is_seen else orjson.dumps(line)
@@ -81,7 +83,7 @@ def write(lines: Iterator[dict[str, Any]], stream: IO[bytes]) -> int:
 def write_results(ledger: Ledger, settings: Settings, run: Run, model: Path | None = None) -> list[Path]:
     """Write runs/<run>/{pairs,scores}.jsonl; a reader sees the old file or the new.
 
-    `model`: the folder that is to be trained, where the run names none.
+    `model`: the folder that is to be trained, where the run names none. Returns the paths of the files.
     """
     folder = run_folder(settings.home, run.name)
     folder.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,11 @@ def sections() -> list[Section]:
     roles = f"`{ROLE}` is {', '.join(f'`{role}`' for role in ROLES)}. What is said of a role's one endpoint"
     intro = f"{roles} in short can be said of each of its `endpoints`, too."
     chapters.append(Section(title="Endpoints", intro=intro, entries=_entries((ROLE,), shared)))
-    fields_ = {name: field for name, field in Endpoint.model_fields.items() if _differs(field, shared.get(name))}
+    fields_ = {
+        name: field
+        for name, field in Endpoint.model_fields.items()
+        if name not in shared or field.is_required() != shared[name].is_required()
+    }
     intro = _SEVERAL
     chapters.append(Section(title="Several endpoints", intro=intro, entries=_entries((ROLE, "endpoints[]"), fields_)))
     intro = "In the currency that you count in; caps on money are in the same."
@@ -77,7 +81,7 @@ def sections() -> list[Section]:
 def _recipes() -> Iterator[Section]:
     """Yield a section for each recipe; presets of one, which have its settings with other values, stand in its own."""
     for name, recipe in RECIPES.items():
-        presets = [other for other, one in RECIPES.items() if one.described is recipe.described]
+        presets = [preset for preset, each in RECIPES.items() if each.described is recipe.described]
         if presets[0] != name:
             continue
         entries = tuple(
@@ -91,7 +95,9 @@ def _recipes() -> Iterator[Section]:
         )
         intro = "A recipe's own settings, under `settings`."
         if presets[1:]:
-            intro += f" Presets of it, with criteria of their own, are {', '.join(f'`{one}`' for one in presets[1:])}."
+            intro += (
+                f" Presets of it, with criteria of their own, are {', '.join(f'`{preset}`' for preset in presets[1:])}."
+            )
         yield Section(title=f"Recipe {name}", intro=intro, entries=entries)
 
 
@@ -138,10 +144,6 @@ def _model_of(field: FieldInfo) -> type[BaseModel] | None:
     )
 
 
-def _differs(field: FieldInfo, shared: FieldInfo | None) -> bool:
-    return shared is None or field.is_required() != shared.is_required()
-
-
 def _yaml(value: Any) -> str:
     """Write a value as YAML takes it, in one line."""
     if value is None:
@@ -152,11 +154,15 @@ def _yaml(value: Any) -> str:
 
 
 def as_data() -> list[dict[str, Any]]:
+    """Return the reference as `lrq settings --json` prints it: an object per entry, with the `section` it stands in."""
     return [{"section": section.title} | asdict(entry) for section in sections() for entry in section.entries]
 
 
 def find_entries(key: str) -> list[Entry]:
-    """Return the entries of a key, or of all keys below it; of a role's under the name of the role."""
+    """Return the entries of a `key`, or of all keys below it; of a role's under the name of the role.
+
+    "judge.rpm" finds `ROLE.rpm`, "train" all of training; an unknown key finds none.
+    """
     head, dot, remainder = key.partition(".")
     path = f"{ROLE}{dot}{remainder}" if head in ROLES else key
     below = (f"{key}.", f"{path}.")
