@@ -63,12 +63,12 @@ class BrokerRunning(LrqError):
 
 
 def is_embedded(settings: Settings) -> bool:
-    """Tell whether the broker is ours to start: the user names no Redis."""
+    """Tell whether the broker is ours to start: `settings` name no Redis."""
     return settings.redis_url is None
 
 
 def probe(settings: Settings) -> bool:
-    """Tell whether the Redis of these settings answers."""
+    """Tell whether the Redis of these `settings` answers, within 2 s; whatever is wrong with it is False."""
     with redis.Redis.from_url(settings.redis(), socket_timeout=2, socket_connect_timeout=2) as client:
         try:
             return bool(client.ping())
@@ -77,7 +77,10 @@ def probe(settings: Settings) -> bool:
 
 
 def find_server() -> Server:
-    """Return the first server that will do: redis-server or valkey-server on PATH, else the wheel's; or LrqError."""
+    """Return the first server that will do: `redis-server` or `valkey-server` on PATH, else the wheel's.
+
+    Raises LrqError where there is none, with the versions of those that are too old.
+    """
     too_old: list[str] = []
     for path, origin in _candidates():
         version = _version(path)
@@ -112,7 +115,10 @@ def _version(path: str) -> tuple[int, int]:
 
 
 def runtime_folder(settings: Settings) -> Path:
-    """Make the folder for sockets where it is missing; ours alone, or UsageError."""
+    """Return the folder of the `settings` for sockets, made where it is missing.
+
+    Raises UsageError where it is not this user's alone: who writes there could answer in the broker's place.
+    """
     folder = settings.runtime
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
@@ -124,7 +130,8 @@ def runtime_folder(settings: Settings) -> Path:
 def start(settings: Settings) -> Broker:
     """Start the embedded broker and wait until it answers; where one is up or the user names one, return that.
 
-    Raises LrqError where no server is installed or it does not come up.
+    Whoever gets a Broker with a `process` stops it. Raises LrqError where no server is installed, or where it does not
+    come up within a minute.
     """
     url = settings.redis()
     if not is_embedded(settings) or probe(settings):
@@ -157,7 +164,7 @@ def _spawn(settings: Settings, log: Path) -> "subprocess.Popen[bytes]":
 
 @contextmanager
 def running(settings: Settings) -> Iterator[Broker]:
-    """Run a broker for the length of a block; stopped after it only if the block started it."""
+    """Run a broker for the length of a block, as `start` does; stopped after it only if the block started it."""
     broker = start(settings)
     try:
         yield broker
@@ -166,7 +173,10 @@ def running(settings: Settings) -> Iterator[Broker]:
 
 
 def become(settings: Settings) -> None:
-    """Turn this process into the broker: signals reach the server itself. Returns only by raising LrqError."""
+    """Turn this process into the broker: signals reach the server itself, and no line after this one is run.
+
+    Returns only by raising: LrqError where no server is installed, `BrokerRunning` where one is up.
+    """
     with _starting(settings) as (argv, lock):
         os.set_inheritable(lock, True)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -174,7 +184,7 @@ def become(settings: Settings) -> None:
 
 
 def folder(settings: Settings) -> Path:
-    """Return where the broker keeps its file and its log."""
+    """Return where the broker keeps its file and its log, made where it is missing: `broker` under LRQ_HOME."""
     path = settings.home / "broker"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
@@ -229,12 +239,8 @@ def _wait_until_ready(settings: Settings, broker: Broker, log: Path) -> None:
     until = time.monotonic() + _READY_SECONDS
     while not probe(settings):
         if broker.process is not None and broker.process.poll() is not None:
-            raise LrqError(f"the broker did not start: {_last_line(log)} (see {log})")
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise LrqError(f"the broker did not start: {lines[-1] if lines else 'it said nothing'} (see {log})")
         if time.monotonic() > until:
             raise LrqError(f"the broker does not answer at {broker.url}; see {log}, or end the one that runs")
         time.sleep(0.02)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"

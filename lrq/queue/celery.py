@@ -20,7 +20,7 @@ from lrq.queue.transport import register
 
 
 def transport_options(ledger_id: str) -> dict[str, Any]:
-    """Return what kombu needs to share a Redis between ledgers, and to notice one that is silent."""
+    """Return what kombu needs to share a Redis between ledgers, told apart by `ledger_id`, and to notice silence."""
     return {
         "global_keyprefix": prefix_of(ledger_id),
         "socket_connect_timeout": 5,
@@ -35,14 +35,22 @@ def prefix_of(ledger_id: str) -> str:
 
 
 def verified(url: str) -> str:
-    """Return a rediss:// URL that checks the server's certificate: kombu checks none unless the URL asks for it."""
+    """Return `url` so that a rediss:// server's certificate is checked: kombu checks none unless the URL asks for it.
+
+    One that says `ssl_cert_reqs` itself stays as it is.
+    """
     if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
 
 
 def configuration(broker: str, ledger_id: str) -> dict[str, Any]:
-    """Return Celery's configuration for a broker."""
+    """Return Celery's configuration for a broker.
+
+    Args:
+        broker: its URL; of any other than Redis, tasks are fetched ahead and queues have no prefix.
+        ledger_id: whose queues these are, so that several ledgers share a Redis.
+    """
     return {
         "broker_url": verified(broker),
         "broker_transport_options": transport_options(ledger_id) if is_redis(broker) else {},
@@ -73,7 +81,7 @@ def configuration(broker: str, ledger_id: str) -> dict[str, Any]:
 
 
 def make_app(configure: Callable[[], dict[str, Any]]) -> Celery:
-    """Return an app that asks for its configuration when it first needs it."""
+    """Return an app that asks `configure` for Celery's settings when it first needs them, and not before."""
     register()
     app = Celery("lrq", set_as_current=False)
     app.add_defaults(configure)
@@ -86,12 +94,13 @@ _settings: Settings | None = None
 
 
 def use(settings: Settings) -> None:
-    """Let the app work under these settings instead of those it would read itself; call it before anything else."""
+    """Let the app work under these `settings` instead of those it would read itself; call it before anything else."""
     global _settings
     _settings = settings
 
 
 def settings_in_use() -> Settings:
+    """Return the settings of `use`; without it those of file and environment, read once."""
     global _settings
     if _settings is None:
         _settings = load_settings()
@@ -115,11 +124,9 @@ def _choose_concurrency(instance: Any, conf: Any, options: dict[str, Any], **_: 
     os.umask(0o077)  # also where Celery's own command is the entry
     warnings.filterwarnings("ignore", category=SecurityWarning)  # about pickle as root; our messages are JSON alone
     if instance.app is app and not conf.worker_concurrency:
-        conf.worker_concurrency = concurrency_of(_listed(options.get("queues")), settings_in_use())
-
-
-def _listed(queues: str | Iterable[str] | None) -> tuple[str, ...]:
-    return tuple(queues.split(",") if isinstance(queues, str) else queues or ())
+        queues: str | Iterable[str] = options.get("queues") or ()
+        names = queues.split(",") if isinstance(queues, str) else queues
+        conf.worker_concurrency = concurrency_of(tuple(names), settings_in_use())
 
 
 def _format_logs(logger: logging.Logger, **_: object) -> None:

@@ -30,12 +30,15 @@ class Problem:
 
 
 def redis_problem(settings: Settings) -> Problem | None:
-    """Ask the Redis of these settings for an answer and a write; None where both come."""
+    """Ask the Redis of these `settings` for an answer and a write, 2 s for each; None where both come."""
     return _of_redis(settings.redis(), "LRQ_REDIS_URL")
 
 
 def broker_problem(settings: Settings) -> Problem | None:
-    """Ask the broker of the queues: the Redis, or what LRQ_BROKER_URL names instead."""
+    """Ask the broker of the queues: the Redis, or what LRQ_BROKER_URL names instead; None where it can be used.
+
+    A broker of another kind, such as AMQP, is only connected to: nothing is written.
+    """
     if settings.broker_url is None:
         return redis_problem(settings)
     url = settings.broker()
@@ -50,7 +53,10 @@ def broker_problem(settings: Settings) -> Problem | None:
 
 
 def check_servers(settings: Settings) -> None:
-    """Raise LrqError where the user names a Redis or a broker that cannot be used."""
+    """Refuse a Redis or a broker that the user names and that cannot be used; the embedded one is not asked.
+
+    Raises LrqError with what to do about it.
+    """
     problem = None if settings.redis_url is None else redis_problem(settings)
     if problem is None and settings.broker_url is not None:
         problem = broker_problem(settings)

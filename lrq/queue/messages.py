@@ -20,6 +20,11 @@ class BrokerDown(LrqError):
 def send(queue: str, *, task: int, delivery: int, app: Celery = _app) -> None:
     """Send one message for a task of the ledger. Its Celery id is `<task>-<delivery>`.
 
+    Args:
+        queue: one of `QUEUES`.
+        task: the task's id in the ledger.
+        delivery: how often the task has gone out, by which a late copy is told from the latest.
+
     Raises BrokerDown.
     """
     with _translated(app):
@@ -30,6 +35,9 @@ def send(queue: str, *, task: int, delivery: int, app: Celery = _app) -> None:
 
 def count_waiting(queues: Sequence[str], app: Celery = _app) -> dict[str, int]:
     """Return queue → how many messages wait in it; those on their way to a worker are not among them.
+
+    Args:
+        queues: names as in `QUEUES`; one that nobody has used yet is made, and is empty.
 
     Raises BrokerDown.
     """

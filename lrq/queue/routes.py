@@ -18,12 +18,12 @@ MOST_TASKS = 1024  # threads of a pool that follows the limits: they are made wh
 
 
 def step_queue(step: str) -> str:
-    """Return the queue of a step of judging: its own for steps of the recipes that come with lrq."""
+    """Return the queue of a `step` of judging: its own for steps of the recipes that come with lrq, else "judge"."""
     return f"{_JUDGE}.{step}" if step in _STEPS else _JUDGE
 
 
 def task_queue(task: str) -> str:
-    """Return the queue of a task by its name: sample, aggregate, train.<window>, or a step's."""
+    """Return the queue of a task by its name: `sample`, `aggregate`, `train.<window>`, or a step's."""
     kind = task.partition(".")[0]
     return kind if kind in {"sample", "aggregate", "train"} else step_queue(task)
 
@@ -34,7 +34,7 @@ def task_name(queue: str) -> str:
 
 
 def concurrency(worker: str, settings: Settings) -> int:
-    """Return how many messages one process of this type works on at once."""
+    """Return how many messages one process of type `worker`, a key of WORKERS, works on at once."""
     if worker == "judge" or (worker == "sampler" and (settings.endpoints("policy") or settings.policy.serve)):
         if settings.judge_threads != "auto":
             return settings.judge_threads
@@ -43,6 +43,9 @@ def concurrency(worker: str, settings: Settings) -> int:
 
 
 def concurrency_of(queues: tuple[str, ...], settings: Settings) -> int:
-    """Return the same for a process that consumes just these `queues`: what its most careful type allows."""
+    """Return `concurrency` for a process that consumes just these `queues`: what its most careful type allows.
+
+    No queues are all queues.
+    """
     types = [worker for worker, consumed in WORKERS.items() if not queues or set(consumed) & set(queues)]
     return min((concurrency(worker, settings) for worker in types), default=concurrency("judge", settings))
