@@ -56,7 +56,10 @@ class _Counted:
             self.usual[tokens] += 1
 
     def cut(self) -> list[tuple[int, int]]:
-        """Those of the doubtful that were cut; empty while it may be chance, or a server that gives any number."""
+        """Return (bytes, tokens) of those of the `doubtful` that were cut.
+
+        Empty while it may be chance, or a server that gives any number.
+        """
         if self.replies < _FEW:
             return []
         unusual = [pair for pair in self.doubtful.values() if self.usual[pair[1]] < _FEW - 1]
@@ -80,6 +83,7 @@ class Adapting:
         self._forms: dict[tuple[int, str, str, str], tuple[int, Forms]] = {}  # with the version of what was learned
 
     def forms(self, pool: Pool, call: Call, kind: str) -> Forms:
+        """Return how each server of a pool is to be asked this call, by lane; `kind` is the prompt's."""
         name = id(pool), call.role, call.model, kind
         cached = self._forms.get(name)
         if cached is None or cached[0] != self.learned.version:
@@ -88,7 +92,10 @@ class Adapting:
         return cached[1]
 
     def lead(self, pool: Pool, call: Call, kind: str) -> Turn | None:
-        """Return the call's turn among the first of a model; None where it is known how long the model thinks."""
+        """Return the call's turn among the first of a model, who go ahead while the others wait.
+
+        None where it is known how long the model thinks about questions of this `kind`: nobody needs to wait.
+        """
         if not self.is_unmeasured(pool, call, kind):
             return None
         return self._leads.named(hash((call.endpoint, call.model, next(self._turns) % _AHEAD)))
@@ -98,7 +105,11 @@ class Adapting:
         return bool(kind) and not all(self.learned.is_measured(line.endpoint, call) for line in pool.lines)
 
     def refused(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> bool:
-        """Learn from a refusal; whether the call is to be asked again in another form."""
+        """Learn from a refusal; returns whether the call is to be asked again in another form.
+
+        `form` is the one that it was sent in. An `outcome` that is no refusal, or whose words name no parameter,
+        teaches nothing: False.
+        """
         request = parameters(call, form)
         requested = [] if outcome.kind == "ok" else changes(request, outcome.status, outcome.body)
         if not requested:
@@ -115,7 +126,10 @@ class Adapting:
         return helps
 
     def answered(self, endpoint: Endpoint, call: Call, kind: str, form: Form, outcome: Outcome) -> None:
-        """Learn how much room the model's thoughts need beside a reply to this kind of question."""
+        """Learn how much room the model's thoughts need beside a reply to this `kind` of question.
+
+        `form` is the one that it was sent in. Nothing is learned where the settings say `reasoning_tokens` themselves.
+        """
         if call.role == "policy" or call.api != "chat" or not kind or endpoint.reasoning_tokens is not None:
             return
         room = room_for(form, outcome.choices, outcome.usage)
@@ -123,7 +137,7 @@ class Adapting:
             self._note([self._fact(endpoint, call, "room", kind, room)])
 
     def overrun(self, endpoint: Endpoint, call: Call, form: Form, usage: Usage) -> bool:
-        """Say whether more was counted than could be; bounds allow for as much from now on."""
+        """Say whether `usage` is above what `form` allows for; bounds allow for as much from now on."""
         if usage.prompt_tokens <= call.size and usage.completion_tokens <= (call.max_tokens or 0):
             return False
         most = at_most(call, form)
@@ -136,9 +150,10 @@ class Adapting:
         return bool(facts)
 
     def cut_prompt(self, endpoint: Endpoint, call: Call, usage: Usage) -> str:
-        """In words that the server has read less than it was sent; empty where it has not, or it may be chance.
+        """Say in words that the server has read less than it was sent; empty where it has not, or it may be chance.
 
-        Two prompts of the same count, or any three, under half of what its counts of other prompts foretell.
+        Two prompts of the same count, or any three, under half of what its counts of other prompts foretell; `usage` is
+        the count of this one.
         """
         if not endpoint.prompt_check or call.api != "chat" or not usage.prompt_tokens:
             return ""
@@ -159,7 +174,10 @@ class Adapting:
         )
 
     def too_long(self, pool: Pool, call: Call, forms: Forms) -> str:
-        """Say why a prompt is certain not to fit at any server; empty where it may."""
+        """Say why a prompt is certain not to fit at any server of the pool; empty where it may.
+
+        `forms` hold their contexts, by lane. A server that has counted few prompts yet gets the benefit of the doubt.
+        """
         tokens = context = 0
         for line in pool.lines:
             counts, context = self._counted[line.endpoint.address, call.model], forms[line.lane.name].context
@@ -176,6 +194,7 @@ class Adapting:
             self.learned.note(fact)
 
     def has_context(self, endpoint: Endpoint, model: str, tokens: int) -> None:
+        """Note that the server's list of models names a context of so many `tokens`, prompt and reply together."""
         fact = Fact(server=endpoint.address, model=model, topic="context", name="", value=float(tokens))
         self._note([fact])
 

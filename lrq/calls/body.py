@@ -42,7 +42,7 @@ class Body:
 def largest_reply(call: Call, sent: Mapping[str, Any]) -> int:
     """Return how many bytes an honest answer to the call can have, an error that repeats the request included.
 
-    sent: the request's parameters.
+    `sent` are the request's parameters: the limit of the reply, how many replies, and what comes along with each.
     """
     if call.role == "embedding":
         return _ANY_REPLY + _PER_VECTOR * len(call.input)
@@ -55,8 +55,12 @@ def largest_reply(call: Call, sent: Mapping[str, Any]) -> int:
 async def read_body(response: aiohttp.ClientResponse, most: int, large: asyncio.Semaphore | None = None) -> Body:
     """Read and unpack at most so many bytes, then close the connection if there are more.
 
-    large: bounds how many answers are read at once once they have proven to be long. The response must not unpack
-    by itself (`auto_decompress=False`). Where the connection breaks or the time ends, what came before is returned.
+    Args:
+        response: must not unpack by itself (`auto_decompress=False`).
+        most: bytes, packed or unpacked, whichever are more.
+        large: bounds how many answers are read at once once they have proven to be long.
+
+    Where the connection breaks or the time ends, what came before is returned, with the `problem`.
     """
     reader = _Reader(response.headers.get("Content-Encoding", ""), most)
     await reader.take(response.content, _SMALL)
@@ -90,7 +94,7 @@ class _Reader:
         self._members = 0
 
     async def take(self, stream: aiohttp.StreamReader, until: int) -> None:
-        """Read on until there are so many bytes, the answer ends, or it shows to be none."""
+        """Read on until there are `until` bytes, packed or not, the answer ends, or it shows to be none."""
         while self.is_open and max(len(self.data), self.received) < until:
             if stream.at_eof():
                 self.is_open = False

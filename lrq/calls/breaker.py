@@ -38,6 +38,7 @@ class WarmUp:
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     async def enter(self) -> None:
+        """Wait for room; whoever has entered has to `leave`, whatever comes of the call."""
         while not self.is_proven and self.in_flight >= _MOST_UNPROVEN:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.waiting.append(turn)
@@ -53,10 +54,12 @@ class WarmUp:
         self.wake(len(self.waiting) if self.is_proven else 1)
 
     def prove(self) -> None:
+        """Let all go: something that can be used has come."""
         self.is_proven = True
         self.wake(len(self.waiting))
 
     def wake(self, count: int) -> None:
+        """Let `count` of those who wait go, the longest waiting first; those who have given up do not count."""
         while count and self.waiting:
             turn = self.waiting.popleft()
             if not turn.done():
@@ -86,7 +89,10 @@ class Breaker:
             await self._succeed(call, purpose)
 
     async def read(self, call: Call, purpose: Purpose, reply: Reply, problem: str) -> None:
-        """Note whether a reply could be read: `problem` says why not. Raises RunHalted where too many could not."""
+        """Note whether a reply could be read: `problem` says why not, empty where it could.
+
+        Raises RunHalted where too many could not. A `reply` that was bought before says nothing of the endpoint now.
+        """
         if reply.reused:
             return
         if not problem:
@@ -99,7 +105,12 @@ class Breaker:
         await self.failed(call, purpose, way, problem, sample=text)
 
     async def failed(self, call: Call, purpose: Purpose, way: str, problem: str, sample: str = "") -> None:
-        """Note a call that brought nothing: `way` is one of ADVICE. Raises RunHalted where it was one too many."""
+        """Note a call that brought nothing. Raises RunHalted where it was one too many.
+
+        Args:
+            way: a key of ADVICE.
+            problem: what was amiss, in words for the run's reason; `sample` is quoted behind them.
+        """
         if call.role == "embedding" and way == "refused":
             return  # its requests are made smaller until they are taken
         question = _question(call, purpose)
@@ -122,7 +133,7 @@ class Breaker:
 
 
 def is_read(call: Call, purpose: Purpose) -> bool:
-    """Tell whether somebody will say if the reply can be read."""
+    """Tell whether somebody will say, by `Breaker.read`, if the reply can be read."""
     return call.role == "judge" and call.api == "chat" and bool(purpose.kind)
 
 

@@ -90,7 +90,16 @@ class Caller:
     async def call(self, call: Call, purpose: Purpose) -> Reply:
         """Return the reply to this question; bought at most once, however many ask.
 
-        Raises CallRefused, CallFailed, RunHalted or Stopping; LrqError where the settings do not name its endpoint.
+        Args:
+            call: the question, all of which its key depends on.
+            purpose: the run and item that it is asked for; a run pays for what is not `reused`.
+
+        Raises:
+            CallRefused: no server takes this question.
+            CallFailed: its tries are used up.
+            RunHalted: its run is paused, or its budget is spent.
+            Stopping: this process ends.
+            LrqError: the settings do not name its endpoint.
         """
         key = call_key(call)
         while True:
@@ -105,11 +114,11 @@ class Caller:
             return replace(reply, reused=True)
 
     def waits_for(self) -> dict[str, str]:
-        """Lanes that only fail while calls wait, and how they fail. Call it from any thread."""
+        """Return lane → how its last call failed, of those that only fail while calls wait. Call it from any thread."""
         return dict(self._failing) if self._waiting else {}
 
     def load(self) -> tuple[int, int]:
-        """Return all calls that are under way, and those of them that are in flight. Call it from any thread."""
+        """Return `(under_way, in_flight)`: all calls begun, and those of them that servers have; from any thread."""
         return len(self._pending), self._limiter.in_flight
 
     async def stop(self) -> None:

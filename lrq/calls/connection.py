@@ -35,7 +35,7 @@ class _BoundedHandler(ResponseHandler):
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless nearly all of it is no answer."""
+        """Parse `data`, unless nearly all that has come so far is no answer: that ends the connection."""
         self._received += len(data)
         body = self._payload.total_bytes if self._payload is not None else 0
         if self._received - len(data) > _MOST_BESIDE + _MOST_FRAMING * body:

@@ -59,7 +59,8 @@ def read_error(body: object, raw: bytes) -> ErrorBody:
     plain = _words_of_page(plain) if is_page else plain
     nodes = list(_walk(body))
     texts = list(dict.fromkeys(_texts(body))) if body is not None else [plain]
-    codes = list(dict.fromkeys(_codes(nodes)))
+    values = [node.value for node in nodes if node.key in _CODES and type(node.value) in (str, int)]
+    codes = list(dict.fromkeys(str(value) for value in values if len(str(value)) <= 100))
     text = line_of("; ".join(_telling(texts))) or line_of(" ".join(codes)) or line_of(plain)
     words = "" if is_page else _URL.sub(" ", _CAMEL.sub(" ", " | ".join([*codes, *texts])[: 2 * _MOST_TEXT])).lower()
     searchable = " ".join(re.sub(r"[_-]", " ", words).split())
@@ -99,7 +100,7 @@ def _telling(texts: Sequence[str]) -> list[str]:
 
 
 def line_of(text: str) -> str:
-    """Return one printable line of bounded length, fit for a log and for any database."""
+    """Return `text` as one printable line of at most REASON_LENGTH characters, fit for a log and for any database."""
     printable = "".join(character if character.isprintable() else " " for character in text[: 4 * REASON_LENGTH])
     return " ".join(printable.split())[:REASON_LENGTH]
 
@@ -163,14 +164,11 @@ def _texts(value: object, depth: int = 0) -> list[str]:
     return texts
 
 
-def _codes(nodes: list[_Node]) -> Iterator[str]:
-    for node in nodes:
-        if node.key in _CODES and type(node.value) in (str, int) and len(str(node.value)) <= 100:
-            yield str(node.value)
-
-
 def _inner_status(nodes: list[_Node]) -> int:
-    """The status that a body names; one that is quoted goes before its wrapper's where it tells who is at fault."""
+    """Return the status that a body names, 0 for none.
+
+    One that is quoted goes before its wrapper's where it tells who is at fault.
+    """
     statuses = [(node.is_quoted, _as_status(node.value)) for node in nodes if node.key in _STATUS]
     quoted = [status for is_quoted, status in statuses if is_quoted and status in {401, 402, 429}]
     return next(iter(quoted), next((status for _, status in statuses if status), 0))

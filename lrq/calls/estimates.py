@@ -19,9 +19,10 @@ _UNLIMITED = 32_768  # of completion, where the call names no limit: what today'
 
 
 def at_most(call: Call, form: Form = PLAIN) -> Usage:
-    """Return an upper bound of what the request allows: no tokenizer makes more tokens than its text has bytes.
+    """Return an upper bound of what the request in this `form` allows: no tokenizer makes more tokens than bytes.
 
-    Some make the text longer before they cut it: of its normal forms the longest counts.
+    Some make the text longer before they cut it: of its normal forms the longest counts. Only `prompt_tokens` and
+    `completion_tokens` are set.
     """
     prompt = ceil((call.longest + _PER_MESSAGE * (len(call.messages) + len(call.input))) * form.prompt_factor)
     if call.api != "chat":
@@ -37,7 +38,8 @@ def at_most(call: Call, form: Form = PLAIN) -> Usage:
 def counted(call: Call, choices: Sequence[Choice], usage: Usage, form: Form = PLAIN) -> tuple[Usage, str]:
     """Return what a reply is charged with, and a note where it is not what the server counted: never nothing.
 
-    A count that no tokenizer and no hidden words explain is as good as none.
+    `usage` is what the server counted, `choices` are the reply, `form` the one that the call was sent in. A count that
+    no tokenizer and no hidden words explain is as good as none: bytes take its place.
     """
     if 0 < usage.prompt_tokens <= call.size and 0 < usage.completion_tokens <= (call.max_tokens or 0):
         return usage, ""
@@ -80,8 +82,11 @@ class Expectation:
         self._completion: dict[tuple[str, str, str], float] = {}
 
     def unread(self, call: Call, usage: Usage, size: int, form: Form) -> Usage:
-        """What an answer that is no reply is charged with: what it counts, else its bytes, and of the prompt as many
-        tokens to a byte as were ever counted; never more than a reply."""
+        """Return what an answer that is no reply is charged with; never more than a reply.
+
+        What it counts itself (`usage`), else its bytes (`size`), and of the prompt as many tokens to a byte as were
+        ever counted of this model.
+        """
         most = at_most(call, form)
         per_byte = self._most_per_byte.get((call.endpoint, call.model))
         prompt = most.prompt_tokens if per_byte is None else ceil(_MARGIN * per_byte * call.size)
@@ -91,12 +96,14 @@ class Expectation:
         )
 
     def tokens(self, call: Call, purpose: Purpose) -> int:
+        """Return the tokens that a call is likely to take, prompt and completion: what the limiter reserves for it."""
         per_byte = self._per_byte.get((call.endpoint, call.model), _TOKENS_PER_BYTE)
         first = (call.max_tokens or 0) * _SHARE_OF_LIMIT
         completion = self._completion.get((call.endpoint, call.model, purpose.kind), first) * call.n
         return max(1, round(call.size * per_byte + completion))
 
     def learn(self, call: Call, purpose: Purpose, usage: Usage) -> None:
+        """Learn from the `usage` that was counted: later calls of the model and kind are expected to take as much."""
         if call.size and usage.prompt_tokens:
             model, ratio = (call.endpoint, call.model), usage.prompt_tokens / call.size
             _move(self._per_byte, model, ratio)

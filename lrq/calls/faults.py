@@ -173,7 +173,9 @@ _GATEWAYS = {502, 503, 504}  # what they say is not the model's
 def fault(status: int, error: ErrorBody) -> Fault:
     """Decide whose fault an error is.
 
-    status: of HTTP, or the one that a reply of 200 names in its error; 0 where it names none.
+    Args:
+        status: of HTTP, or the one that a reply of 200 names in its `error`; 0 where it names none.
+        error: its words and codes, which go before the status except for 401, 402, 407 and 3xx.
     """
     text = error.searchable
     status = 429 if status == 420 else status  # of servers older than 429

@@ -67,7 +67,7 @@ def parameters(call: Call, form: Form = PLAIN) -> dict[str, Any]:
 
 
 def limit_of(sent: Mapping[str, Any]) -> int | None:
-    """Return the limit of a reply in a request's parameters."""
+    """Return the limit of a reply, in tokens, that the parameters `sent` name, under whichever name; None: none."""
     return max((int(sent[name]) for name in _LIMITS if name in sent), default=None)
 
 
@@ -138,7 +138,13 @@ _MOST_TEXT = 8_000  # characters of an error that are looked through
 
 
 def changes(sent: Mapping[str, Any], status: int, body: object) -> list[Change]:
-    """Return what a refused request's answer asks for; empty where it is not the form that is refused."""
+    """Return what a refused request's answer asks for; empty where it is not the form that is refused.
+
+    Args:
+        sent: the request's parameters: words that name none of them are not about the form.
+        status: of HTTP.
+        body: of the answer, as JSON.
+    """
     strings = list(_strings(body))
     text = "\n".join(value for _, value in strings)[:_MOST_TEXT]
     if (status not in _STATUS and "UnsupportedParams" not in text) or _OF_CONTENT.search(text):
@@ -184,7 +190,7 @@ def _asked(
 
 
 def _ceiling(value: Any, text: str) -> float:
-    """The largest number below the limit that was sent, in words that speak of a limit; 0 where there is none."""
+    """Return the largest number below the limit that was sent, in words that speak of a limit; 0 where none is."""
     if not _AMISS.search(text):
         return 0.0
     numbers = [int(re.sub(r"[,_]", "", number)) for number in _NUMBER.findall(text)]

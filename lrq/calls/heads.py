@@ -33,7 +33,10 @@ class Turn:
         self._leads = False
 
     async def wait(self) -> None:
-        """Return when the head is warm, when nobody is ahead, or when patience is at its end."""
+        """Return when the head is warm, when nobody is ahead, or when `patience` is at its end.
+
+        Who finds nobody ahead goes ahead, and others wait until its `end`.
+        """
         head = self._head
         while head.ahead is not None and not self._is_warm() and (left := self._until - self._clock()) > 0:
             await asyncio.wait([head.ahead], timeout=left)
@@ -42,6 +45,7 @@ class Turn:
             self._leads = True
 
     def end(self, *, answered: bool) -> None:
+        """Let those who wait go; `answered`: the server has the head now, and nobody needs to wait for a while."""
         if answered:
             self._head.warm_until = self._clock() + _KEPT
         if self._leads and self._head.ahead is not None:
@@ -61,7 +65,7 @@ class Heads:
         self._heads: OrderedDict[int, _Head] = OrderedDict()
 
     def turn(self, call: Call) -> Turn | None:
-        """Return the call's turn; None where its prompt is too short to be cached."""
+        """Return the call's turn; None where its prompt is shorter than HEAD_BYTES, too short to be cached."""
         text = "".join(message["content"][:HEAD_BYTES] for message in call.messages)
         head = text.encode()[:HEAD_BYTES]
         if len(head) < HEAD_BYTES:
@@ -69,7 +73,7 @@ class Heads:
         return self.named(hash((call.endpoint, call.model, head)))
 
     def named(self, name: int) -> Turn:
-        """Return a turn among the calls that share this name."""
+        """Return a turn among the calls that share this `name`, a hash of whatever makes them alike."""
         head = self._heads.setdefault(name, _Head())
         self._heads.move_to_end(name)
         if len(self._heads) > _MOST:

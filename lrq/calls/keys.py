@@ -8,7 +8,7 @@ from lrq.domain.records import Call
 
 
 def call_key(call: Call) -> str:
-    """160 bits of SHA-256 over everything the reply depends on, hex.
+    """Return 160 bits of SHA-256, in hex, over everything of `call` that the reply depends on.
 
     What an endpoint was learned to want of requests is not part of it: the question is the same in any form.
     """

@@ -38,7 +38,7 @@ class Learned:
             self.note(fact)
 
     def note(self, fact: Fact) -> bool:
-        """Take a fact in; False where as much was known."""
+        """Take a `fact` in; False where as much was known, and nobody needs to be told."""
         facts = self._facts[fact.server, fact.model]
         before = facts.get((fact.topic, fact.name))
         if before is not None and not _is_news(before, fact):
@@ -49,6 +49,7 @@ class Learned:
         return True
 
     def about(self, endpoint: Endpoint, model: str) -> Sequence[Fact]:
+        """Return all that is known of a `model` at the server of the `endpoint`."""
         return tuple(self._facts.get((endpoint.address, model), {}).values())
 
     def form(self, endpoint: Endpoint, call: Call, kind: str) -> Form:
@@ -70,14 +71,17 @@ class Learned:
         return form
 
     def is_measured(self, endpoint: Endpoint, call: Call) -> bool:
-        """Say whether it is known how long the model thinks; until then its first calls go ahead of the others."""
+        """Say whether it is known how long the model thinks; until then its first calls go ahead of the others.
+
+        Always so where the settings say `reasoning_tokens`, and for roles and APIs that get no room for thoughts.
+        """
         if endpoint.reasoning_tokens is not None or call.role not in _THINKING_ROLES or call.api != "chat":
             return True
         facts = self._facts.get((endpoint.address, call.model), {})
         return any(topic == "room" for topic, _ in facts)
 
     def known_room(self, endpoint: Endpoint, model: str, kind: str) -> float:
-        """-1 where nothing is known."""
+        """Return the tokens of room that were learned for this `kind` of prompt; -1 where nothing is known."""
         fact = self._facts.get((endpoint.address, model), {}).get(("room", kind))
         return -1 if fact is None else fact.value
 
@@ -88,20 +92,20 @@ class Learned:
         return int(rooms.get(kind) or max(rooms.values(), default=0))  # where it thinks once, it may anywhere
 
 
-def changed(form: Form, asked: Sequence[Change]) -> Form:
-    """Return the form with what a refusal asks for."""
+def changed(form: Form, changes: Sequence[Change]) -> Form:
+    """Return the `form` with the `changes` that a refusal asks for."""
     return replace(
         form,
-        refused=form.refused | {change.name for change in asked if change.topic == "refused"},
-        most={**form.most, **{change.name: change.value for change in asked if change.topic == "most"}},
-        least={**form.least, **{change.name: change.value for change in asked if change.topic == "least"}},
-        context=next((int(change.value) for change in asked if change.topic == "context"), form.context),
-        density=next((change.value for change in asked if change.topic == "density"), form.density),
+        refused=form.refused | {change.name for change in changes if change.topic == "refused"},
+        most={**form.most, **{change.name: change.value for change in changes if change.topic == "most"}},
+        least={**form.least, **{change.name: change.value for change in changes if change.topic == "least"}},
+        context=next((int(change.value) for change in changes if change.topic == "context"), form.context),
+        density=next((change.value for change in changes if change.topic == "density"), form.density),
     )
 
 
 def thinking(choices: Sequence[Choice], usage: Usage) -> int:
-    """Tokens of thought in a reply: as counted, else its share of the bytes."""
+    """Return the tokens of thought in a reply: as `usage` counts them, else by the thoughts' share of the bytes."""
     if usage.reasoning_tokens:
         return usage.reasoning_tokens
     thought = sum(utf8_length(choice.reasoning) for choice in choices)
@@ -110,9 +114,10 @@ def thinking(choices: Sequence[Choice], usage: Usage) -> int:
 
 
 def room_for(form: Form, choices: Sequence[Choice], usage: Usage) -> int | None:
-    """Return the room that a reply shows to be needed; None where it shows nothing.
+    """Return the room, one of ROOMS, that a reply shows to be needed; None where it shows nothing.
 
-    A reply that was cut in its thoughts says only that there was too little; one whose answer was cut says nothing.
+    `form` is the one that it was asked in. A reply that was cut in its thoughts says only that there was too little;
+    one whose answer was cut says nothing.
     """
     thought = thinking(choices, usage)
     if any(choice.finish == "length" for choice in choices):
@@ -123,7 +128,7 @@ def room_for(form: Form, choices: Sequence[Choice], usage: Usage) -> int | None:
 
 
 def words(facts: Sequence[Fact]) -> list[str]:
-    """Return what is known of an endpoint, for people."""
+    """Return what `facts` say of an endpoint, for people: phrases that follow its name."""
     phrases = []
     rooms = {fact.name or "others": int(fact.value) for fact in facts if fact.topic == "room" and fact.value}
     for fact in facts:

@@ -10,7 +10,10 @@ _LEAST, _MOST = 16, 2**31  # tokens: anything else is no length of a context
 
 
 def context_lengths(listing: object) -> dict[str, int]:
-    """Return model → tokens of prompt and reply together, of those of which the list says it."""
+    """Return model → tokens of prompt and reply together, of those of which the list says it.
+
+    `listing` is what `/v1/models` returned, as JSON; of anything else nothing is read.
+    """
     entries = _entries(listing)
     lengths = ((name, _length(entry, _SERVED)) for name, entry in entries.items())
     return {name: length for name, length in lengths if length is not None}

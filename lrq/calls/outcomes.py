@@ -62,7 +62,12 @@ class Outcome:
 
 
 def read_outcome(call: Call, status: int, headers: Mapping[str, str], raw: bytes, latency: float = 0.0) -> Outcome:
-    """Return the outcome of a request that was answered with this status and body. Raises nothing."""
+    """Return the outcome of a request that was answered with this status and body. Raises nothing.
+
+    Args:
+        raw: the body, unpacked; its form is anyone's.
+        latency: seconds from the request to the end of the answer.
+    """
     body = _parse(raw)
     if not 200 <= status < 300:
         return _failure(call, status, headers, read_error(body, raw), body, latency)
@@ -83,8 +88,11 @@ def unreadable(
 ) -> Outcome:
     """Return the outcome of an answer that was not read whole, or is not to be parsed.
 
-    An error is told by its status and the words at its start. What stands in place of a reply may be charged, by the
-    bytes that came (`size`).
+    Args:
+        start: what was read of it: an error is told by its status and these words.
+        problem: what is amiss, in words that follow "the reply".
+        size: bytes that came, by which what stands in place of a reply may be charged.
+        latency: seconds.
     """
     if not 200 <= status < 300:
         return _failure(call, status, headers, read_error(None, start), None, latency)
@@ -93,7 +101,7 @@ def unreadable(
 
 
 def is_empty(raw: bytes) -> bool:
-    """Whether a body's beginning holds nothing but what keeps a connection alive: blanks and lines of comment."""
+    """Say whether `raw`, a body's beginning, holds nothing but what keeps a connection alive: blanks and comments."""
     return not _without_comments(raw.decode("utf-8", "replace")).strip()
 
 
@@ -407,7 +415,7 @@ def _count(value: object) -> int:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from either form of Retry-After (RFC 9110, section 10.2.3)."""
+    """Return the seconds of either form of Retry-After (RFC 9110, section 10.2.3)."""
     value = headers.get("Retry-After")
     if value is None:
         precise = headers.get("retry-after-ms") or ""

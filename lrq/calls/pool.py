@@ -57,22 +57,34 @@ class Pool:
 
     @property
     def caches(self) -> bool:
-        """Say whether calls that begin alike are likely to be cheaper one after the other."""
+        """Say whether calls that begin alike are likely to be cheaper one after the other.
+
+        What the settings say (`warm_cache`) goes before prices, and these before what servers have counted.
+        """
         settings = [line.endpoint.warm_cache for line in self.lines if line.endpoint.warm_cache is not None]
         discount = any(line.rates.cached < line.rates.input for line in self.lines if line.rates)
         return any(settings) if settings else discount or self._has_cached
 
     def learn(self, usage: Usage) -> None:
-        """Learn from what a server counted: one that names cached tokens has a cache."""
+        """Learn from the `usage` that a server counted: one that names cached tokens has a cache."""
         self._has_cached = self._has_cached or usage.cached_tokens > 0
 
     def bound(self, call: Call, forms: Forms | None = None) -> Bound:
-        """Return what a call may cost at most, whoever answers."""
+        """Return what a call may cost at most, whoever answers; `forms`: how each server is asked, by lane.
+
+        Where one of the servers has no known price, the bound has none: it may be the one that answers.
+        """
         bounds = [bound(call, line.rates, (forms or {}).get(line.lane.name, PLAIN)) for line in self.lines]
         return bounds[0] if len(bounds) == 1 else min(bounds, key=lambda each: (each.is_known, -each.cost))
 
     async def acquire(self, *, tokens: int, run: int, started: bool, failed_at: Collection[str] = ()) -> Granted:
-        """Wait until one of the servers has room; those at which the call has failed are the last resort.
+        """Wait until one of the servers has room.
+
+        Args:
+            tokens: the number expected, prompt and completion.
+            run: whom the call is for.
+            started: its item has been worked on before.
+            failed_at: lanes at which the call has failed: the last resort.
 
         Raises Stopping when the limiter is closed.
         """
@@ -99,14 +111,18 @@ class Pool:
         finally:
             for task in waits:
                 if task is not first:
-                    self._withdraw(task)
+                    task.add_done_callback(self._give_back)
+                    task.cancel()
 
     def has_others(self, failed_at: Collection[str]) -> bool:
-        """Say whether there is a server at which the call has not failed."""
+        """Say whether there is a server besides the lanes of `failed_at`, at which the call has not failed."""
         return any(line.lane.name not in failed_at for line in self._open())
 
     def shut(self, line: Line) -> bool:
-        """Pass a server over that refuses our account; False if no other is left, and all are tried again."""
+        """Pass a server over, for five minutes, that refuses our account.
+
+        False if no other is left, and all are tried again.
+        """
         self._shut[line.lane.name] = time.monotonic() + _SHUT_SECONDS
         if self._open():
             return True
@@ -125,10 +141,6 @@ class Pool:
         start = self._turn % len(lines)
         return lines[start:] + lines[:start]
 
-    def _withdraw(self, task: "asyncio.Task[Permit]") -> None:
-        task.add_done_callback(self._give_back)
-        task.cancel()
-
     def _give_back(self, task: "asyncio.Task[Permit]") -> None:
         """Give back what was let through all the same, in the same moment as the first."""
         if not task.cancelled() and task.exception() is None:
@@ -138,7 +150,8 @@ class Pool:
 def open_pool(settings: Settings, call: Call, limiter: Limiter, price: Price | None = None) -> Pool:
     """Return the pool that a call names; `price` holds where the settings tell none.
 
-    Raises LrqError where the settings have no pool of that name.
+    Servers are asked for the model of the `call`, with which the run was frozen, whatever the settings say by now.
+    Raises LrqError where they have no pool of that name.
     """
     endpoints = settings.pool(call.role, call.endpoint)
     if not endpoints:
@@ -154,6 +167,7 @@ def open_pool(settings: Settings, call: Call, limiter: Limiter, price: Price | N
 
 
 def bound(call: Call, rates: Rates | None, form: Form = PLAIN) -> Bound:
+    """Return what a call in this `form` may cost at most at a server of these `rates`; None: its tokens alone."""
     most = at_most(call, form)
     cost = 0 if rates is None else rates.bound(most.prompt_tokens, most.completion_tokens)
     return Bound(

@@ -62,7 +62,7 @@ NOTHING = Preset(name="")
 
 
 def preset_of(endpoint: Endpoint) -> Preset:
-    """Return what is known of the endpoint's host; of one of your own nothing."""
+    """Return what is known of the endpoint's host; NOTHING of one of your own."""
     parts = urlsplit(endpoint.url)
     for preset in PRESETS:
         if re.fullmatch(preset.host, parts.hostname or "") and re.search(preset.path, parts.path):
@@ -71,11 +71,11 @@ def preset_of(endpoint: Endpoint) -> Preset:
 
 
 def base_url(endpoint: Endpoint) -> str:
-    """Return the URL that paths are added to."""
+    """Return the URL that paths such as `/chat/completions` are added to."""
     return endpoint.url + ("" if urlsplit(endpoint.url).path else preset_of(endpoint).base)
 
 
 def refused_by(endpoint: Endpoint, model: str) -> frozenset[str]:
-    """Parameters that the host is known not to take of that model."""
+    """Return the parameters that the host is known not to take of that `model`; they are not sent."""
     refused = preset_of(endpoint).refused.items()
     return frozenset(name for pattern, names in refused if re.fullmatch(pattern, model) for name in names)

@@ -20,18 +20,21 @@ class Rates:
     longer: "Rates | None" = None  # what holds above its own start
 
     def cost(self, usage: Usage) -> int:
-        """Micro-units of a call, rounded up so that sums never fall below the bill."""
+        """Return the micro-units of a call, rounded up so that sums never fall below the bill.
+
+        `usage` counts cached tokens among those of the prompt.
+        """
         if self.longer is not None and usage.prompt_tokens > self.longer.start:
             return self.longer.cost(usage)
         fresh = usage.prompt_tokens - usage.cached_tokens
         return ceil(fresh * self.input + usage.cached_tokens * self.cached + usage.completion_tokens * self.output)
 
     def saved(self, usage: Usage) -> int:
-        """Micro-units that the prompt cache has saved of a call."""
+        """Return the micro-units that the prompt cache has saved of a call; negative where `cached` is the higher."""
         return self.cost(replace(usage, cached_tokens=0)) - self.cost(usage)
 
     def bound(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """Return the most that a call of so many tokens, or of fewer, can cost."""
+        """Return the most, in micro-units, that a call of so many tokens, or of fewer, can `cost`."""
         most = ceil(prompt_tokens * max(self.input, self.cached) + completion_tokens * self.output)
         if self.longer is not None and prompt_tokens > self.longer.start:
             return max(most, self.longer.bound(prompt_tokens, completion_tokens))
@@ -39,7 +42,10 @@ class Rates:
 
 
 def rates_of(endpoint: Endpoint) -> Rates | None:
-    """Return the settings' price, else the published one of the model at that host, else None: unpriced."""
+    """Return the price of the settings, else the published one of the model at that host; None: unpriced.
+
+    A `cached` price that the settings leave out is that of fresh tokens.
+    """
     price = endpoint.price
     if price is not None:
         return Rates(
@@ -50,7 +56,7 @@ def rates_of(endpoint: Endpoint) -> Rates | None:
 
 @cache
 def _published(model: str, url: str) -> Rates | None:
-    """From the price table that ships with genai-prices; nothing is fetched.
+    """Look the price up in the table that ships with genai-prices; nothing is fetched.
 
     A host that is not a known provider has no price: the same model costs something else, or nothing, elsewhere.
     """

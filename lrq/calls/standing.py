@@ -31,12 +31,18 @@ class Standing:
     _changed: asyncio.Event | None = None  # set when the next call ends; None while nobody waits for that
 
     def begin(self) -> float:
-        """Note that a call goes out; returns the time."""
+        """Note that a call goes out; returns the monotonic time, which `end` and `blame` want back."""
         self.in_flight += 1
         return time.monotonic()
 
     def end(self, begun: float, *, kind: str, item: int | None) -> None:
-        """Note what came of a call."""
+        """Note what came of a call.
+
+        Args:
+            begun: what `begin` returned.
+            kind: of its outcome: "ok", "throttled", "denied" or any other, which says nothing of the endpoint.
+            item: whose call it was; None: of no item.
+        """
         self.in_flight -= 1
         if kind in {"ok", "throttled"}:
             self.latest.append((time.monotonic(), item, kind == "ok"))
@@ -51,13 +57,17 @@ class Standing:
             self._changed = None
 
     async def change(self) -> bool:
-        """Wait until another call has ended; True."""
+        """Wait until another call has ended. Returns True, so that a condition can wait for it."""
         if self._changed is None:
             self._changed = asyncio.Event()
         return await self._changed.wait()
 
     def blame(self, begun: float) -> Literal["refused", "account"] | None:
-        """Whose fault a denial is; None: not known yet."""
+        """Return whose fault a denial is, of a call that began at `begun`; None: not known yet.
+
+        "refused" is the call's: one that began later was answered. "account" is everyone's: several items were denied
+        in a row.
+        """
         if self.answered_begun > begun:
             return "refused"
         return "account" if len(self.denied) >= _EVERYONE else None
@@ -66,7 +76,10 @@ class Standing:
         return time.monotonic() - self.answered_at < RECENTLY
 
     def chance(self, item: int | None, tries: int) -> float:
-        """Return the chance that a call is throttled so many times by what throttles the calls of other items, too."""
+        """Return the chance that what throttles the calls of other items, too, has throttled this one `tries` times.
+
+        1.0 where too few others were seen in the last minute to tell.
+        """
         since = time.monotonic() - RECENTLY
         others = [passed for moment, whose, passed in self.latest if moment >= since and whose != item]
         if len(others) < _FEWEST or item is None:
@@ -95,7 +108,10 @@ class Standing:
         return bool(passing - {item}) or (item not in passing and len(throttled) < _ALONE)
 
     def is_never_taken(self, item: int | None, tries: int) -> bool:
-        """Say whether a call is throttled for what it is, such as its size: others pass, and it never does."""
+        """Say whether a call is throttled for what it is, such as its size: others pass, and it never does.
+
+        `tries`: how often it was throttled. Once one call of an `item` is found out, the others need less proof.
+        """
         most = _NEVER_LIKE_ITS_ITEM if item in self.never_taken else _NEVER
         if self.chance(item, tries) >= most:
             return False

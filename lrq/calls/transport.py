@@ -83,11 +83,11 @@ class Models:
 
     @property
     def contexts(self) -> Mapping[str, int]:
-        """Model → tokens of prompt and reply together, of those of which it is said."""
+        """Model → tokens of prompt and reply together, of those of which `listing` says it."""
         return context_lengths(self.listing)
 
     def context_of(self, model: str) -> int | None:
-        """Return the tokens that prompt and reply of a model may have together; None where it is not said."""
+        """Return the tokens that prompt and reply of `model` may have together; None where it is not said."""
         return read_context_length(self.listing, model)
 
 
@@ -110,7 +110,9 @@ class Transport:
     async def post(self, endpoint: Endpoint, call: Call, key: str, form: Form = PLAIN) -> Outcome:
         """Send one request; whatever happens is an outcome. None of them holds a secret of the endpoint.
 
-        Its key goes along: a server that knows it can tell a repeated delivery.
+        Args:
+            key: of the call, which goes along: a server that knows it can tell a repeated delivery.
+            form: how the endpoint wants to be asked.
         """
         try:
             path, body = _request(call, form, breaks=self._way(endpoint).breaks)
@@ -150,7 +152,10 @@ class Transport:
             return Outcome(kind=kind, reason=reason, is_unsent=True, latency=latency)
 
     async def models(self, endpoint: Endpoint, seconds: float = 10.0) -> Models:
-        """Return what the endpoint says of its models. No paid call."""
+        """Return what the endpoint says of its models, within `seconds`. No paid call.
+
+        Raises nothing: where it does not answer, `problem` says why.
+        """
         way = self._way(endpoint)
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
@@ -185,9 +190,12 @@ def _way_to(endpoint: Endpoint) -> _Way:
         secrets |= {password := password_of(url), unquote(password)}
     secrets |= {quote_plus(value) for value in secrets}  # as they stand in a URL that a server repeats
     if key:
-        named = {name.lower() for name in headers}
-        headers |= {} if preset.key_header.lower() in named else {preset.key_header: preset.key_prefix + key}
+        header_names = {name.lower() for name in headers}
+        headers |= {} if preset.key_header.lower() in header_names else {preset.key_header: preset.key_prefix + key}
     query = {**preset.query, **query}
+    breaks = endpoint.break_control_tokens
+    if breaks is None:  # servers of one's own read control tokens in texts as such, published ones do not
+        breaks = is_private(urlsplit(endpoint.url).hostname or "")
     return _Way(
         base=base_url(endpoint),
         query=f"?{urlencode(query)}" if query else "",
@@ -195,13 +203,13 @@ def _way_to(endpoint: Endpoint) -> _Way:
         timeout=aiohttp.ClientTimeout(total=endpoint.timeout, connect=30),
         proxy=proxy,
         has_ignored_proxy=ignored_proxy(endpoint) is not None,
-        breaks=_breaks(endpoint),
+        breaks=breaks,
         secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
     )
 
 
 def _is_secret(endpoint: Endpoint, name: str) -> bool:
-    """Whether a header or part of the query is looked for in replies: by its name, or since it comes from outside."""
+    """Say whether a header or part of the query is looked for in replies: by its name, or for it comes from outside."""
     value = endpoint.headers.get(name) or endpoint.query.get(name)
     return bool(_SECRET_NAME.search(name)) or (value is not None and "${" in value.get_secret_value())
 
@@ -230,12 +238,6 @@ def _json(raw: bytes) -> object:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-
-
-def _breaks(endpoint: Endpoint) -> bool:
-    """Whether texts are sent without control tokens: servers of one's own read them as such, published ones do not."""
-    setting = endpoint.break_control_tokens
-    return is_private(urlsplit(endpoint.url).hostname or "") if setting is None else setting
 
 
 _PROXY_REFUSES = {401, 403, 407}
@@ -272,14 +274,14 @@ def _name(error: BaseException) -> str:
 
 
 def _request(call: Call, form: Form = PLAIN, *, breaks: bool = False) -> tuple[str, dict[str, Any]]:
-    """Path and body. What is broken in the messages is no part of the question, so its key stays."""
-    asked = parameters(call, form)
+    """Return path and body. What is broken in the messages is no part of the question, so its key stays."""
+    fields = parameters(call, form)
     if call.api == "embeddings":
-        return "/embeddings", {"model": call.model, "input": list(call.input), **asked}
+        return "/embeddings", {"model": call.model, "input": list(call.input), **fields}
     if call.api == "score":
         prompt, *responses = call.input
-        return "/score", {"model": call.model, "text_1": prompt, "text_2": responses, **asked}
+        return "/score", {"model": call.model, "text_1": prompt, "text_2": responses, **fields}
     messages = list(call.messages)
     if breaks and call.control_tokens:
         messages = [{**message, "content": break_control_tokens(message["content"])} for message in messages]
-    return "/chat/completions", {"model": call.model, "messages": messages, **asked}
+    return "/chat/completions", {"model": call.model, "messages": messages, **fields}

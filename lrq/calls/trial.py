@@ -25,7 +25,10 @@ class Trial:
 
 
 async def try_call(transport: Transport, endpoint: Endpoint, role: Role, adapting: Adapting) -> Trial:
-    """Ask in the form of the role's calls until the endpoint takes it; what it teaches is in `adapting.new`."""
+    """Ask in the form of the `role`'s calls until the endpoint takes it; what it teaches is in `adapting.new`.
+
+    A paid call of a few tokens. Its outcome may be a failure: nothing is tried again but another form.
+    """
     call = _call(endpoint, role)
     for _ in range(_MOST_FORMS):
         form = adapting.learned.form(endpoint, call, "")

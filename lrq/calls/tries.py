@@ -39,7 +39,7 @@ class Tries:
         self.failed_at: set[str] = set()  # lanes of a pool; others are tried first
 
     def may_adapt(self) -> bool:
-        """Say whether the call may be asked in another form once more."""
+        """Say whether the call may be asked in another form once more; to ask counts as a use."""
         self._adapted += 1
         return self._adapted <= _MOST_ADAPTED
 
@@ -59,12 +59,19 @@ class Tries:
         return seconds
 
     def is_stale(self, age: float) -> bool:
-        """Whether a permit of that age is too old to be used; not for ever, lest a slow ledger let no call through."""
+        """Say whether a permit of that `age`, in seconds, is too old to be used.
+
+        Not for ever, lest a slow ledger let no call through.
+        """
         self._stale += age > SLACK
         return age > SLACK and self._stale <= _MOST_STALE
 
     def pause(self, outcome: Outcome) -> float:
-        """Return the seconds to wait. Raises CallFailed when the tries are used up."""
+        """Note a delivery that failed with this `outcome`; returns the seconds to wait before the next.
+
+        The server's `retry_after` goes before our own steps, up to a bound. Raises CallFailed when the tries are used
+        up.
+        """
         self._failed[outcome.kind] += 1
         patience, failed = self._patience, self._failed
         if (

@@ -57,14 +57,14 @@ class Gate:
         self._coming = 0.0  # calls that come a second
 
     def join(self, waiter: Waiter) -> None:
-        """Begin to wait."""
+        """Begin to wait; `let_through` sets the future of the `waiter`."""
         self.waiting.add(waiter)
         arrivals = self._arrivals.setdefault(waiter.run, _Arrivals())
         arrivals.calls += 1
         arrivals.tokens += waiter.tokens
 
     def let_through(self, now: float) -> bool:
-        """Give permits to those who may go. True: calls still wait, and only another poll can help them."""
+        """Give permits to those who may go at `now`. True: calls still wait, and only another poll can help them."""
         while now < self._usable_until and self.in_flight < self._slots:
             if not [run for run, credit in self._credits.items() if self._admit(run, credit)]:
                 break
@@ -81,15 +81,12 @@ class Gate:
             return False
         credit.calls -= 1
         credit.tokens -= waiter.tokens
-        self._begin(waiter)
-        return True
-
-    def _begin(self, waiter: Waiter) -> None:
         self.waiting.remove(waiter)
         self.in_flight += 1
         requests, tokens = self._own
         waiter.permit = Permit(self.lane.name, waiter.run, waiter.tokens, self._bucket, requests, tokens)
         waiter.future.set_result(waiter.permit)
+        return True
 
     def settle(
         self,
@@ -101,6 +98,7 @@ class Gate:
         latency: float,
         retry_after: float | None,
     ) -> None:
+        """Take a permit back, and note what came of it for the next report; arguments as of `Limiter.settle`."""
         permit.settled = True
         self.in_flight -= 1
         self._finished += 1
@@ -151,7 +149,7 @@ class Gate:
         }
 
     def heed(self, reply: Mapping[str, Any], now: float) -> None:
-        """Take the script's answer."""
+        """Take the script's `reply` to `ask`: what it grants may be used from `now` on for QUANTUM seconds."""
         self._unconfirmed = None
         self._slots, self._bucket = int(reply["slots"]), int(reply["bucket"])
         self._credits = {int(run): _Credit(int(calls), int(tokens)) for run, calls, tokens in reply["grants"] or ()}
@@ -175,5 +173,5 @@ class Gate:
 
     @property
     def is_held_up(self) -> bool:
-        """Another poll before its time would bring nothing."""
+        """Say whether calls wait, and another poll before `next_poll` would bring them nothing."""
         return self._held_up is not None and len(self.waiting) > 0

@@ -13,7 +13,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 # Of each limit: what names its height, what remains of it and when it is whole again.
 _NAMES = {
     kind: [
-        [f"{begin}-{said}{end}" for said in ("limit", "remaining", "reset")]
+        [f"{begin}-{figure}{end}" for figure in ("limit", "remaining", "reset")]
         for begin, end in (("x-ratelimit", f"-{kind}"), (f"anthropic-ratelimit-{kind}", ""))
     ]
     for kind in ("requests", "tokens")
@@ -50,7 +50,10 @@ def _count(text: str | None) -> int | None:
 
 
 def read_duration(text: str | None) -> float | None:
-    """Seconds from "6m0s", "20ms", "1.5" or a date in ISO 8601; None if it is none of these, or no finite number."""
+    """Return the seconds that `text` names: "6m0s", "20ms", "1.5", or a date in ISO 8601, from now.
+
+    None if it is none of these, or no finite number.
+    """
     seconds = _seconds(text) if text else None
     return seconds if seconds is not None and math.isfinite(seconds) else None
 

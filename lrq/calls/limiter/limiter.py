@@ -129,7 +129,10 @@ class Limiter:
         self._closed = False
 
     def override(self, limits: Mapping[str, Mapping[str, int]]) -> None:
-        """Let other limits than the settings' hold for these lanes: by lane, any of rpm, tpm and concurrency."""
+        """Let other `limits` than the settings' hold: lane → any of `rpm`, `tpm` and `concurrency`.
+
+        They replace those of an earlier call; a lane that is left out has the settings' again.
+        """
         if limits == self._overrides:
             return
         self._overrides = limits
@@ -213,12 +216,15 @@ class Limiter:
         return sum(attendant.gate.in_flight for attendant in tuple(self._attendants.values()))
 
     def view(self) -> dict[str, LaneView]:
-        """Return the lanes this process uses, as its last poll of each saw them."""
+        """Return the lanes this process uses, by name, as its last poll of each saw them; none before the first."""
         views = (attendant.gate.view for attendant in self._attendants.values())
         return {view.name: view for view in views if view is not None}
 
     def is_failing(self, lane: Lane) -> bool:
-        """The endpoint only fails and is being probed: one more failure says nothing about the call that met it."""
+        """Say whether the `lane` only fails and is being probed.
+
+        One more failure then says nothing about the call that met it.
+        """
         attendant = self._attendants.get(lane.name)
         return bool(attendant and attendant.gate.view and attendant.gate.view.probing)
 
@@ -239,9 +245,10 @@ class Limiter:
 
 
 async def read_lanes(redis: Redis, prefix: str, *, window: float = WINDOW, slack: float = SLACK) -> dict[str, LaneView]:
-    """Return all lanes used within a day, as they stand now: for processes that make no calls themselves.
+    """Return all lanes used within a day, by name, as they stand now: for processes that make no calls themselves.
 
-    Raises redis.exceptions.RedisError when Redis does not answer.
+    `prefix`, `window` and `slack` are those of the Limiter. Raises redis.exceptions.RedisError when Redis does not
+    answer.
     """
     script = redis.register_script(script_text())
     ask = {"look": True, "owner": "", "window": window, "slack": slack, "in_flight": 0, "waiting": 0, "wants": []}

@@ -61,7 +61,7 @@ class LaneView:
 
 
 def read_view(name: str, raw: dict[str, Any]) -> LaneView:
-    """Return a view from the script's own words."""
+    """Return a view of the lane `name` from `raw`, the script's own words."""
     rates = {
         kind: Rate(limit=raw[kind].get("limit"), used=int(raw[kind]["used"]), learnt=raw[kind].get("learnt", False))
         for kind in ("requests", "tokens")

@@ -31,7 +31,7 @@ class Report:
         return not (self.requests or self.tokens or self.answered or self.failures)
 
     def give_back(self, run: int, bucket: int, calls: int, tokens: int) -> None:
-        """Give back a grant, or what is left of it, that is not used."""
+        """Give back `calls` and `tokens` of a grant in this `bucket` that are not used."""
         self.unused[run] += calls
         self.requests[bucket] -= calls
         self.tokens[bucket] -= tokens
@@ -39,6 +39,13 @@ class Report:
     def add(
         self, permit: Permit, tokens: int | None, status: Outcome, headers: Mapping[str, str], latency: float
     ) -> None:
+        """Add a settled call.
+
+        Args:
+            tokens: what the server counted; None: unknown, the expected number stays charged.
+            headers: of the answer, whose limits count if no later call has told them.
+            latency: seconds.
+        """
         if status in ("throttled", "unsent"):  # the server counted neither
             self.requests[permit.bucket] -= 1
             self.tokens[permit.bucket] -= permit.tokens
@@ -60,7 +67,7 @@ class Report:
         if seen and permit.bucket >= self.headers_bucket:
             self.headers_bucket = permit.bucket
             counts = {"requests": permit.own_requests, "tokens": permit.own_tokens}
-            self.headers = {kind: _as_json(one, counts[kind]) for kind, one in seen.items()}
+            self.headers = {kind: _as_json(limit, counts[kind]) for kind, limit in seen.items()}
         if status == "throttled":
             before = self.throttled or {"bucket": -1}
             self.throttled = before | {"bucket": max(permit.bucket, before["bucket"])}
@@ -72,6 +79,7 @@ class Report:
             self.throttled["after"] = max(seconds, self.throttled.get("after", 0.0))
 
     def as_json(self) -> dict[str, Any]:
+        """Return the report as the script takes it: what is zero may be left out."""
         report: dict[str, Any] = {
             "corrections": [
                 {"bucket": bucket, "requests": self.requests[bucket], "tokens": self.tokens[bucket]}

@@ -12,7 +12,7 @@ def script_text() -> str:
 
 
 def keys_of(prefix: str, lane: str) -> list[str]:
-    """Return a lane's keys, in the order the script expects: state, owners, log, and the names of all lanes."""
+    """Return a lane's keys, in the order the script expects: `state`, `owners`, `log`, and the names of all lanes."""
     return [*(f"{prefix}:limiter:{lane}:{part}" for part in ("state", "owners", "log")), lanes_key(prefix)]
 
 

@@ -49,7 +49,7 @@ class Waiting:
         self._count += 1
 
     def remove(self, waiter: Waiter) -> bool:
-        """Remove a call; False: it no longer waits."""
+        """Remove a call; False: it no longer waits, since it has its permit or was removed before."""
         lines = self._runs.get(waiter.run)
         if lines is None or waiter not in lines[not waiter.started]:
             return False
@@ -60,7 +60,7 @@ class Waiting:
         return True
 
     def first(self, run: int) -> Waiter | None:
-        """Return who of this run goes next; a wait that was cancelled, and has not noticed yet, is passed over."""
+        """Return who of this `run` goes next; a wait that was cancelled, and has not noticed yet, is passed over."""
         return next((waiter for waiter in self._in_order(run) if not waiter.future.done()), None)
 
     def _in_order(self, run: int) -> Iterator[Waiter]:
@@ -70,7 +70,12 @@ class Waiting:
         return [waiter for run in self._runs for waiter in self._in_order(run)]
 
     def wants(self, most: int, spare: Mapping[int, Spare]) -> list[dict[str, object]]:
-        """For each run: how many wait, the tokens of up to `most` that go next, and what is expected to come."""
+        """Return of each run, as the script takes it, how many wait and how many tokens they expect.
+
+        Args:
+            most: calls of a run whose tokens are named, in the order in which they go.
+            spare: run → what is expected to come before the next poll.
+        """
         return [self._want(run, most, spare.get(run, NO_SPARE)) for run in self._runs.keys() | spare.keys()]
 
     def _want(self, run: int, most: int, spare: Spare) -> dict[str, object]:
