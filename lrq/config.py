@@ -51,7 +51,7 @@ ENVIRONMENT = "environment"  # as an endpoint's proxy: the one that HTTP_PROXY o
 
 
 def resolve(text: str) -> str:
-    """Fill in the environment variables that a text names as ${NAME}. Raises ValueError for one that is not set."""
+    """Fill in the environment variables that `text` names as `${NAME}`. Raises ValueError for one that is not set."""
 
     def value_of(match: re.Match[str]) -> str:
         value = os.environ.get(match[1])
@@ -282,7 +282,7 @@ class Endpoint(_Server):
         return self
 
     def secret(self) -> str | None:
-        """Return the key for this endpoint alone; OPENAI_API_KEY goes to OpenAI's own host only."""
+        """Return the key for this endpoint alone; None: none is sent. OPENAI_API_KEY goes to OpenAI's own host only."""
         if self.api_key is not None:
             return self.api_key.get_secret_value()
         if urlsplit(self.url).hostname == "api.openai.com":
@@ -291,7 +291,7 @@ class Endpoint(_Server):
 
     @property
     def host(self) -> str:
-        """Name the server: as its owner names it, else by its host and port; never with a user or password."""
+        """Name the server: `server` as its owner named it, else host and port; never with a user or password."""
         parts = urlsplit(self.url)
         port = f":{parts.port}" if parts.port else ""
         return self.server or f"{parts.hostname}{port}"
@@ -481,8 +481,11 @@ class TrainSchedule(_Part):
 
 
 def runtime_folder(name: str) -> Path:
-    """Where sockets and locks of that name lie: the same for a shell, a service and a cron job of one user, which a
-    folder of the session would not be; and short, for a socket's path has 104 bytes at most."""
+    """Return where sockets and locks of that `name` lie; nothing is made.
+
+    The same for a shell, a service and a cron job of one user, which a folder of the session would not be; and short,
+    for a socket's path has 104 bytes at most.
+    """
     return Path(os.environ.get("LRQ_RUNTIME", "/tmp")) / f"lrq-{os.getuid()}-{name}"  # noqa: S108 - checked where it is used
 
 
@@ -569,6 +572,7 @@ class Settings(_Part):
         return _scorer(self.home.resolve(), judge.path, judge.port, judge.concurrency or 8, judge.timeout)
 
     def endpoints(self, role: Role) -> tuple[Endpoint, ...]:
+        """Return the endpoints of a `role`; a judge in a folder (`judge.path`) leaves no others."""
         if role == "judge" and self.scorer is not None:
             return (self.scorer,)
         part: RoleSettings = getattr(self, role)
@@ -579,50 +583,57 @@ class Settings(_Part):
         return self.model_copy(update={"policy": self.policy.model_copy(update={"endpoints": (endpoint,)})})
 
     def variables(self) -> set[str]:
-        """Return the names of the environment variables that endpoints' settings name as ${NAME}."""
+        """Return the names of the environment variables that endpoints' settings name as `${NAME}`."""
         endpoints = [endpoint for role in ROLES for endpoint in self.endpoints(role)]
         values = [value for each in endpoints for value in (*each.headers.values(), *each.query.values(), each.proxy)]
         texts = [value.get_secret_value() for value in values if value is not None]
         return {name for text in texts for name in _VARIABLE.findall(text)}
 
     def endpoint(self, role: Role, name: str) -> Endpoint | None:
+        """Return the first endpoint of that `name`, whatever others its pool has; None where there is none."""
         return next((e for e in self.endpoints(role) if e.name == name), None)
 
     def pool(self, role: Role, name: str) -> tuple[Endpoint, ...]:
-        """Return all endpoints of that name: servers of one model, any of which may answer."""
+        """Return all endpoints of that `name`, servers of one model, any of which may answer; empty: there is none."""
         return tuple(endpoint for endpoint in self.endpoints(role) if endpoint.name == name)
 
     def identity(self, role: Role, name: str) -> str:
-        """Whom the replies of a pool are taken to come from: part of a call's key.
+        """Return whom the replies of a pool are taken to come from: part of a call's key.
 
-        As the settings say, else the address of the pool's first server: one more changes nothing.
+        As the settings say (`identity`), else the address of the pool's first server: one more changes nothing. There
+        must be a pool of that `name`.
         """
         pool = self.pool(role, name)
         identities = [endpoint.identity for endpoint in pool if endpoint.identity]
         return identities[0] if identities else pool[0].address
 
     def lane(self, role: Role, endpoint: Endpoint, model: str = "") -> str:
-        """Return the name under which the limiter knows this server: no secret."""
+        """Return the name under which the limiter knows this server: no secret.
+
+        `model` is the run's, which goes before the endpoint's own: limits are the model's.
+        """
         lane = f"{role}.{endpoint.name}.{model or endpoint.model}"
         return f"{lane}@{endpoint.host}" if len(self.pool(role, endpoint.name)) > 1 else lane
 
     @property
     def runtime(self) -> Path:
-        """Return a short folder of this LRQ_HOME for sockets and locks, readable by its owner alone."""
+        """Return a short folder of this LRQ_HOME for sockets and locks, as `runtime_folder` names it."""
         return runtime_folder(hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:12])
 
     def ledger_url(self) -> str:
+        """Return the ledger's URL as SQLAlchemy takes it, password included; by default `ledger.db` in the home."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.home.resolve() / 'ledger.db'}"
 
     def redis(self) -> str:
-        """Return where limiter and leases live: the user's Redis, else the embedded broker's socket."""
+        """Return where limiter and leases live, password included: `redis_url`, else the embedded broker's socket."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         return f"unix://{self.runtime / 'redis.sock'}"
 
     def broker(self) -> str:
+        """Return the URL of the queues' broker as kombu takes it, password included: `broker_url`, else as `redis`."""
         url = self.redis() if self.broker_url is None else self.broker_url.get_secret_value()
         return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
 
@@ -674,7 +685,7 @@ VARIABLES = frozenset(
 
 
 def variable_of(path: Sequence[str]) -> str:
-    """Name the environment variable of a setting; empty where it has none."""
+    """Name the environment variable of the setting at `path`, as ("judge", "rpm"); empty where it has none."""
     if len(path) == 1:
         return next((name for name, field in _PLAIN.items() if field == path[0]), "")
     tail = next((tail for tail, field in _OF_ROLE.items() if field == path[1]), "")
@@ -682,7 +693,14 @@ def variable_of(path: Sequence[str]) -> str:
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, env: Mapping[str, str] = os.environ) -> Settings:
-    """Merge all sources. Raises UsageError with the field at fault."""
+    """Merge all sources: `flags` go over the parent's overrides, these over `env`, and that over the file.
+
+    Args:
+        flags: nested as lrq.yaml is.
+        env: the environment, which also names the file (LRQ_CONFIG).
+
+    Raises UsageError with the field at fault, and where it was given.
+    """
     merged = _from_file(env)
     for source in (_from_environment(env), orjson.loads(env.get(OVERRIDES, "{}")), dict(flags or {})):
         merged = _merge(merged, source)

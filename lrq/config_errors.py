@@ -15,7 +15,12 @@ OVERRIDES = "LRQ_OVERRIDES"  # flags of a parent process, handed to its children
 
 
 def unknown_setting(path: tuple[str, ...], known: Iterable[str], env: Mapping[str, str] = os.environ) -> UsageError:
-    """Make the error for a setting that does not exist: where it stands, and the nearest names that exist."""
+    """Make the error for a setting that does not exist: where it stands, and the nearest names that exist.
+
+    Args:
+        path: of the setting, as ("train", "beta").
+        known: the names that its last part might have been.
+    """
     near = get_close_matches(path[-1], list(known), n=2, cutoff=0.5)
     meant = " or ".join(".".join((*path[:-1], name)) for name in near)
     hint = f"; do you mean {meant}?" if meant else "; `lrq settings` prints them all"

@@ -33,7 +33,11 @@ PRICED: tuple[Role, ...] = ("judge", "teacher", "embedding", "policy")
 
 
 def snapshot_config(settings: Settings, *, train: bool) -> dict[str, Any]:
-    """Everything a run's results depend on; no secret and no limit is part of it, and of URLs the address."""
+    """Return everything a run's results depend on, as JSON; no secret and no limit, and of URLs the address.
+
+    `train`: whether the run trains; without it the section is None. Raises UsageError for settings that do not exist,
+    have no such value, or do not go together.
+    """
     recipe = load_recipe(settings.recipe)
     for name in sorted(settings.settings.keys() - recipe.settings.keys()):
         raise unknown_setting(("settings", name), recipe.settings)
@@ -73,7 +77,7 @@ def snapshot_config(settings: Settings, *, train: bool) -> dict[str, Any]:
 
 
 def schedule_of(train: Mapping[str, Any] | None) -> TrainSchedule | None:
-    """Return when a train section trains, and how often; None for no training. Raises UsageError."""
+    """Return when the `train` section says that it trains, and how often; None for no training. Raises UsageError."""
     if train is None:
         return None
     try:
@@ -84,7 +88,10 @@ def schedule_of(train: Mapping[str, Any] | None) -> TrainSchedule | None:
 
 
 def check_rounds(config: Mapping[str, Any]) -> None:
-    """Refuse rounds whose policy nobody could sample: no server knows the model of the round before. UsageError."""
+    """Refuse rounds whose policy nobody could sample: no server knows the model of the round before.
+
+    `config` is what `snapshot_config` returned. Raises UsageError.
+    """
     schedule, policy = schedule_of(config["train"]), config["policy"]
     if schedule and schedule.rounds > 1 and policy["models"] and not policy["path"]:
         raise UsageError(
@@ -150,7 +157,10 @@ def _check_dimensions(settings: Settings, recipe: Recipe) -> None:
 
 
 def named(settings: Settings) -> dict[str, Any]:
-    """Return who judges, who answers, and what they cost: what a run that was made without them may be told later."""
+    """Return who judges, who answers, and what they cost.
+
+    These parts of the configuration a run that was made without them may be told later.
+    """
     policy = {
         "path": settings.policy.path,
         "dtype": settings.policy.dtype,
@@ -186,15 +196,19 @@ def _frozen_model(settings: Settings, endpoint: Endpoint) -> str:
 
 
 def scored_model(path: str) -> str:
-    """Return under which name the scorer serves a folder: its own, and its fingerprint's start. Raises UsageError."""
+    """Return under which name the scorer serves the folder at `path`: its own, and its fingerprint's start.
+
+    Raises UsageError where it holds no model. The fingerprint changes with the weights, and so do the calls' keys.
+    """
     folder = find(path)
     return f"{Path(path).name}@{fingerprint(folder)[:12]}"
 
 
 def prices(settings: Settings) -> dict[str, Any]:
-    """Return the prices that the settings name: whoever works on the run knows them then; its budget holds everywhere.
+    """Return the prices that the settings name, by `price_name`.
 
-    Of a pool of servers the most, and nothing where one of them has none.
+    Whoever works on the run knows them then; its budget holds everywhere. Of a pool of servers the most, and nothing
+    where one of them has none.
     """
     by_name = {}
     for role in PRICED:
@@ -202,20 +216,18 @@ def prices(settings: Settings) -> dict[str, Any]:
             pool = settings.pool(role, name)
             values = [endpoint.price for endpoint in pool if endpoint.price is not None]
             if len(values) == len(pool):
-                by_name[price_name(role, name, pool[0].model)] = _most(values).model_dump()
+                highest = Price(
+                    input=max(price.input for price in values),
+                    output=max(price.output for price in values),
+                    cached=max(price.input if price.cached is None else price.cached for price in values),
+                )
+                by_name[price_name(role, name, pool[0].model)] = highest.model_dump()
     return by_name
 
 
 def price_name(role: str, endpoint: str, model: str) -> str:
+    """Return the key of a price in `RunConfig.prices`; `endpoint` is the pool's name."""
     return f"{role} {endpoint} {model}"
-
-
-def _most(told: Sequence[Price]) -> Price:
-    return Price(
-        input=max(price.input for price in told),
-        output=max(price.output for price in told),
-        cached=max(price.input if price.cached is None else price.cached for price in told),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +263,10 @@ class RunConfig:
         return {name: Price(**price) for name, price in self.config.get("prices", {}).items()}
 
     def of(self, step: str) -> Mapping[str, Any]:
-        """Return the configuration that a step is judged by: the run's, with what a fork has for this step alone."""
+        """Return the configuration that `step` is judged by: the run's, with what a fork has for this step alone.
+
+        Of a name that is no step, such as "", it is the run's.
+        """
         config = dict(self.config)
         for revision in self.config.get("revisions", ()):  # of a run that an earlier release rescored
             if revision["step"] == step:
@@ -280,18 +295,20 @@ class RunConfig:
         )
 
     def is_compared(self, step: str) -> bool:
-        """Tell whether the judge of a step is a preference model."""
+        """Tell whether the judge of a `step` is a preference model, which gives one number to a pair and no text."""
         dimension = self.recipe.step(step).dimensions[0].name
         judge = self.of(step)["judge"]
         endpoint = judge["dimensions"].get(dimension)
         return any(model.get("api") == "score" for model in judge["models"] if endpoint in {None, model["endpoint"]})
 
     def votes(self, step: str) -> int:
+        """Return how many times a `step` asks the same question; the votes are made one."""
         return int(self.of(step)["judge"]["votes"])
 
     def judge_of(self, dimension: str, prompt: str) -> JudgeModel:
-        """Return the judge of a dimension; where several serve it, the prompt decides, so that the same question meets
-        the same judge again.
+        """Return the judge of a `dimension`; where several serve it, the `prompt` decides.
+
+        So the same question meets the same judge again. Raises UsageError where the run names no judge for it.
         """
         judge = self.of(self.step_of.get(dimension, ""))["judge"]
         models: Sequence[Mapping[str, Any]] = judge["models"]
@@ -315,6 +332,7 @@ class RunConfig:
 
 
 def load_run_config(name: str, config: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration that a run was frozen with; `name` is its recipe's, a name or FILE.py:NAME."""
     return RunConfig(config=config, recipe=load_recipe(name) if name in RECIPES else _recipe(name, code_hash(name)))
 
 
