@@ -78,7 +78,13 @@ def _lrq() -> None:
 
 
 def main(arguments: list[str] | None = None, **extra: Any) -> None:
-    """Run a command; errors the user can mend are one line. Files that it makes are the user's alone."""
+    """Run a command; errors the user can mend are one line. Files that it makes are the user's alone.
+
+    Args:
+        arguments: in place of those of the process; `extra` goes to click.
+
+    Never returns: it exits with the command's code.
+    """
     os.umask(0o077)
     try:
         code = _lrq.main(arguments, prog_name="lrq", standalone_mode=False, **extra)
@@ -94,7 +100,11 @@ def main(arguments: list[str] | None = None, **extra: Any) -> None:
         sys.stderr.close()  # whoever read our output has had enough
         code = 0
     except Exception as error:
-        code = _say_all(error) if os.environ.get("LRQ_DEBUG") else _say(error)
+        if os.environ.get("LRQ_DEBUG"):
+            _echo("".join(traceback.format_exception(error)).rstrip())
+            code = EXIT_ERROR
+        else:
+            code = _say(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -117,11 +127,6 @@ def _echo(text: str) -> None:
 def _one_line(text: str) -> str:
     """Names and texts that an error quotes may hold line ends: a second line would pass for one of ours."""
     return " ".join(text.split())
-
-
-def _say_all(error: Exception) -> int:
-    _echo("".join(traceback.format_exception(error)).rstrip())
-    return EXIT_ERROR
 
 
 def _say(error: Exception) -> int:

@@ -29,8 +29,8 @@ def audit(run: str, as_json: bool, settings: Settings) -> None:
     """
     ledger = open_ledger(settings)
     with ledger.read() as tx:
-        known = runs_.get_run(tx, run)
-    facts = audit_run(ledger, known)
+        stored = runs_.get_run(tx, run)
+    facts = audit_run(ledger, stored)
     ledger.close()
     if as_json:
         echo_json(facts)
@@ -44,8 +44,8 @@ def _print(facts: dict[str, Any]) -> None:
     for each in facts["figures"]:
         is_rank = each["check"] == "reward against length"
         value = decimal(each["value"]) if is_rank else percent(each["value"])
-        counted = f"{each['count']:,} {CHECKS[each['check']][0]}"
-        figures.add_row(" · ".join(filter(None, (each["check"], each["of"]))), value, counted, each["doubt"])
+        count = f"{each['count']:,} {CHECKS[each['check']][0]}"
+        figures.add_row(" · ".join(filter(None, (each["check"], each["of"]))), value, count, each["doubt"])
     figures.columns[3].justify = "left"
     out.print(figures)
     doubts = sum(bool(each["doubt"]) for each in facts["figures"])

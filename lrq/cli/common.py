@@ -39,7 +39,14 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def apply_settings(config: str | None, flags: dict[str, Any]) -> Settings:
-    """Load the settings, and hand flags and file to the processes started from here."""
+    """Load the settings, and hand flags and file to the processes started from here.
+
+    Args:
+        config: the settings file in place of lrq.yaml; None: as LRQ_CONFIG says.
+        flags: settings, nested as in the file.
+
+    Raises UsageError with the field at fault.
+    """
     if config is not None:
         os.environ["LRQ_CONFIG"] = os.path.abspath(config)
     if flags:
@@ -56,7 +63,7 @@ concurrency_option = click.option(
 
 
 def with_concurrency(flags: dict[str, Any], concurrency: int | None) -> dict[str, Any]:
-    """Settings from flags, and those of the option over them."""
+    """Return the settings of `flags`, and over them `judge.concurrency` where the option names one."""
     if concurrency is None:
         return flags
     return {**flags, "judge": {**flags.get("judge", {}), "concurrency": concurrency}}
@@ -71,7 +78,10 @@ def raise_file_limit() -> None:
 
 
 def note_probe(settings: Settings, config: Mapping[str, Any]) -> None:
-    """Refuse a policy that cannot be sampled or trained; say in one line where it is not sampled the cheapest way."""
+    """Refuse a policy that cannot be sampled or trained; say in one line where it is not sampled the cheapest way.
+
+    `config` is the run's, as `snapshot_config` makes it.
+    """
     line = check_policy(settings.home, config, is_served=bool(settings.policy.serve))
     if line and not settings.policy.serve and "one cache for all" not in line:
         echo(f"policy: {line}", err=True)
@@ -81,12 +91,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Facts as JSO
 
 
 def money(micros: int | None) -> str:
-    """Micro-units as units of the currency."""
+    """Return `micros`, in micro-units, as units of the currency with four digits; None is "unpriced"."""
     return "unpriced" if micros is None else f"{micros / 1_000_000:,.4f}"
 
 
 def parse_money(text: str | None) -> int | None:
-    """Units of the currency as micro-units."""
+    """Return units of the currency, such as "12.50", in micro-units; None of None.
+
+    Raises click.BadParameter where `text` is no amount, or not above 0.
+    """
     if text is None:
         return None
     try:
@@ -99,13 +112,14 @@ def parse_money(text: str | None) -> int | None:
 
 
 def seconds(value: float) -> str:
+    """Return a duration for people: `1.5s`, `2m 05s` or `3h 10m`."""
     minutes, remainder = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {remainder:02}s" if minutes else f"{value:.1f}s"
 
 
 def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every command that reads a dataset."""
+    """Add the options of every command that reads a dataset; `flags_of` and `intent_of` read them."""
     for option in (
         click.option("--max-tokens", type=click.IntRange(min=1), help="Stop at this many tokens."),
         click.option("--max-cost", metavar="MONEY", help="Stop at this amount, e.g. 12.50; needs a known price."),
@@ -183,7 +197,10 @@ def intent_of(options: dict[str, Any]) -> Intent:
 
 @contextmanager
 def reading_bar(dataset: Dataset) -> Iterator[Callable[[], None]]:
-    """Show how many of a file's bytes are read; silent where the output is no terminal or the size is unknown."""
+    """Show how many of a file's bytes are read; yields what is called at each line.
+
+    Silent where the output is no terminal or the size is unknown.
+    """
     source = dataset.source
     if not source.total or not sys.stderr.isatty():
         yield lambda: None

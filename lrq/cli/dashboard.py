@@ -17,7 +17,7 @@ _STYLES = {"active": "green", "done": "green", "paused": "yellow", "stopped": "y
 
 
 def dashboard(progress: Mapping[str, Any], now: datetime | None = None) -> RenderableType:
-    """Return the picture of `lrq.reports.progress.progress_of`, at most 80 columns wide.
+    """Return the picture of what `progress_of` tells, at most 80 columns wide.
 
     Args:
         now: when it is drawn, UTC; the end is foreseen from here.
@@ -86,7 +86,7 @@ def _stages(progress: Mapping[str, Any]) -> RenderableType:
 
 
 def failing(progress: Mapping[str, Any]) -> list[str]:
-    """Return what fails and why, each in a line; nothing where all is well."""
+    """Return what fails and why, each in a line, of what `progress_of` tells; nothing where all is well."""
     pace = progress["pace"]
     trouble = [f"{number:,} {name}" for name, number in pace["errors"].items()]
     trouble += [

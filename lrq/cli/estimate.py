@@ -23,6 +23,7 @@ from lrq.ledger import Ledger, intakes, open_ledger
 from lrq.ledger import items as items_
 from lrq.ledger import runs as runs_
 from lrq.ledger.runs import Run
+from lrq.operations.execute import is_over
 from lrq.operations.ingest import Ingested, Intent, ingest, name_of
 from lrq.operations.pairable import check_pairable, no_pair, some_no_pair
 from lrq.reports.pairable import responses_needed
@@ -108,7 +109,7 @@ def _pilot(settings: Settings, intent: Intent, seen: Seen, **counts: int) -> dic
     """Run the first items as the run's beginning; the estimate as they correct it."""
     ledger = open_ledger(settings, create=True)
     run = _begin(ledger, settings, intent, seen.ids)
-    if work_until(ledger, settings, run.name, _is_piloted, **counts) is None:
+    if work_until(ledger, settings, run.name, lambda run: is_over(run) or run.open_items == 0, **counts) is None:
         raise click.Abort
     with ledger.read() as tx:
         run = runs_.get_run(tx, run.name)
@@ -137,12 +138,8 @@ def _begin(ledger: Ledger, settings: Settings, intent: Intent, ids: Sequence[str
     return run
 
 
-def _is_piloted(run: Run) -> bool:
-    return run.state != "active" or run.open_items == 0
-
-
 def cost_of(facts: Mapping[str, Any]) -> str:
-    """Return the money of a bill or of a part of it, in words."""
+    """Return the money of a bill or of a part of it, in words; `facts` are as `estimate_facts` returns them."""
     if facts["cost"] is None:
         return "unpriced"
     unpriced = f" and {facts['unpriced_calls']:,} calls unpriced" if facts["unpriced_calls"] else ""
@@ -150,7 +147,7 @@ def cost_of(facts: Mapping[str, Any]) -> str:
 
 
 def sentence(facts: Mapping[str, Any]) -> str:
-    """Calls, tokens, money and hours in a line."""
+    """Return calls, tokens, money and hours in a line; `facts` are as `estimate_facts` returns them."""
     if not facts["kinds"]:
         return "no paid calls"
     within = f" (give or take {facts['uncertainty']:.0%})" if facts["uncertainty"] >= 0.005 else ""
@@ -173,7 +170,10 @@ def _time_in_words(facts: Mapping[str, Any]) -> str:
 
 
 def preview_if_possible(ledger: Ledger, settings: Settings, ingested: Ingested, before: int) -> dict[str, Any] | None:
-    """Return the estimate of what was just read; where there can be none, say why and return None."""
+    """Return the estimate of what was just read; where there can be none, say why and return None.
+
+    `before` is the ledger's last item of before it was read.
+    """
     try:
         return preview(ledger, settings, ingested, before)
     except LrqError as error:
@@ -194,6 +194,7 @@ def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
 
 
 def show(facts: dict[str, Any]) -> None:
+    """Print an estimate, and what its `pilot` took where there was one."""
     out = console()
     print_facts(out, facts)
     if pilot := facts.get("pilot"):

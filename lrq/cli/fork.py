@@ -81,7 +81,16 @@ def make(
     settings: Settings,
     **counts: Any,
 ) -> int:
-    """Fork a run, do its work unless it is detached, and print what it took; return the exit code."""
+    """Fork a run, do its work unless it is detached, and print what it took; return the exit code.
+
+    Args:
+        name: of the fork; None: the run's with a number.
+        dimension: judge this alone again, by today's judge and prompts.
+        judge: name of the endpoint that judges from now on.
+        prompts: a folder of prompt texts.
+        max_cost: as the user writes it, in units of the currency.
+        counts: how many processes are started, as `work_on` takes them.
+    """
     limits = {"max_cost": parse_money(max_cost), "max_tokens": max_tokens}
     ledger = open_ledger(settings, create=True)
     with ledger.read() as tx:
@@ -92,23 +101,26 @@ def make(
     facts: dict[str, Any] = {"run": run, "dimension": dimension, "changed": planned.changes, "fork": None}
     code = 0
     if planned.changes:
-        made = make_fork(ledger, source, frozen, planned, name, **limits)
-        facts |= {"fork": made.name, "steps": planned.steps, "items": made.open_items}
-        facts |= {"max_cost": None if made.max_cost is None else made.max_cost / 1e6, "max_tokens": made.max_tokens}
+        new_run = make_fork(ledger, source, frozen, planned, name, **limits)
+        facts |= {"fork": new_run.name, "steps": planned.steps, "items": new_run.open_items}
+        facts |= {
+            "max_cost": None if new_run.max_cost is None else new_run.max_cost / 1e6,
+            "max_tokens": new_run.max_tokens,
+        }
         if not as_json:
             _print_begin(facts)
         if not detach:
             work = finish if as_json else work_on
-            code = work(ledger, settings, made.name, **counts)
-            facts |= _difference(ledger, source, made, dimension)
+            code = work(ledger, settings, new_run.name, **counts)
+            facts |= _difference(ledger, source, new_run, dimension)
             if as_json:
-                write_results(ledger, settings, made)
+                write_results(ledger, settings, new_run)
     echo_json(facts) if as_json else _print_end(facts)
     return code
 
 
-def _difference(ledger: Ledger, source: runs_.Run, made: runs_.Run, dimension: str | None) -> dict[str, Any]:
-    before, after = run_facts(ledger, source), run_facts(ledger, made)
+def _difference(ledger: Ledger, source: runs_.Run, new_run: runs_.Run, dimension: str | None) -> dict[str, Any]:
+    before, after = run_facts(ledger, source), run_facts(ledger, new_run)
     facts = {"bought": after["calls"]["calls"], "reused": after["calls"]["reused"]}
     if dimension is None:
         return facts | {"pairs": after["pairs"], "pairs_before": before["pairs"]}

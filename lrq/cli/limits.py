@@ -36,7 +36,7 @@ def limits(
     who: str | None,
     as_json: bool,
     settings: Settings,
-    **asked: int | None,
+    **new_limits: int | None,
 ) -> None:
     """Show the limits of all endpoints, or change one's while runs work; no process has to start again.
 
@@ -46,7 +46,7 @@ def limits(
     Example: lrq limits judge --rpm 500 --reason "the provider asked us to slow down"
     """
     ledger = open_ledger(settings)
-    values: dict[str, int | None] = {name: value for name, value in asked.items() if value is not None}
+    values: dict[str, int | None] = {name: value for name, value in new_limits.items() if value is not None}
     if reset:
         if values:
             raise UsageError("--reset returns all limits to the settings: leave the others out")
@@ -75,14 +75,14 @@ def limits(
 
 def _facts(ledger: Ledger, settings: Settings) -> dict[str, Any]:
     """Return the limits of the endpoints that the settings, changes or Redis know, and the latest changes."""
-    known = {name: endpoint for name, (_, endpoint) in endpoints_by_lane(settings).items()}
+    by_name = {name: endpoint for name, (_, endpoint) in endpoints_by_lane(settings).items()}
     with ledger.read() as tx:
         changed = limits_by_lane(tx)
         changes = latest_changes(tx, what="limits")
     live = {lane["name"] for lane in asyncio.run(lane_facts(ledger, settings))}
     endpoints = []
-    for name in sorted(known.keys() | changed.keys() | live):
-        of_settings = {limit: getattr(known.get(name), limit, None) for limit in LIMITS}
+    for name in sorted(by_name.keys() | changed.keys() | live):
+        of_settings = {limit: getattr(by_name.get(name), limit, None) for limit in LIMITS}
         of_change = changed.get(name, {})
         endpoints.append(
             {"name": name, "settings": of_settings, "changed": of_change, "in_force": of_settings | of_change}

@@ -37,7 +37,7 @@ _CODES: Mapping[End, int] = {
 
 
 def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how many processes are started."""
+    """Add the options that say how many processes are started: `judges` and `samplers`."""
     command = click.option("--samplers", type=click.IntRange(min=1), default=1, help="Sampler processes.")(command)
     return click.option("--judges", type=click.IntRange(min=1), default=1, help="Judge processes.")(command)
 
@@ -54,7 +54,10 @@ def work_on(
 ) -> int:
     """Work on a run until it is at an end or halted, and print what came out; returns the exit code.
 
-    scores_only: a run without a pair has made what was wanted.
+    Args:
+        name: of the run.
+        as_json: print facts as JSON in place of tables.
+        scores_only: a run without a pair has made what was wanted.
     """
     code = finish(ledger, settings, name, judges=judges, samplers=samplers, scores_only=scores_only)
     with ledger.read() as tx:
@@ -67,7 +70,7 @@ def work_on(
 def finish(
     ledger: Ledger, settings: Settings, name: str, *, judges: int = 1, samplers: int = 1, scores_only: bool = False
 ) -> int:
-    """Work on a run until it is at an end or halted; returns the exit code."""
+    """Work on a run as `work_on` does, and print only what it did not make; returns the exit code."""
     collector = open_collector(ledger, "run")
     run = work_until(ledger, settings, name, judges=judges, samplers=samplers)
     if collector is not None:
@@ -91,7 +94,7 @@ def work_until(
     judges: int = 1,
     samplers: int = 1,
 ) -> Run | None:
-    """Work on a run, showing how far it is, until it is as wanted; None: interrupted before."""
+    """Work on a run, showing how far it is, until `until` is true of it; None: interrupted before."""
     try:
         with Dashboard() as shown:
             return execute(ledger, settings, name, until=until, judges=judges, samplers=samplers, display=shown)
@@ -122,7 +125,7 @@ class Dashboard:
             self._live.stop()
 
     def show(self, ledger: Ledger, run: Run) -> None:
-        """Draw the run as it is, at most every other second; its end is always drawn."""
+        """Draw the run as it is, once a second at most, or in lines every ten; its end is always drawn."""
         if time.monotonic() < self._draw_due and not is_over(run):
             return
         self._draw_due = time.monotonic() + _DRAW_EVERY
@@ -144,7 +147,7 @@ class Dashboard:
             self._trouble = trouble
 
     def say_while(self, about: str, text: str) -> None:
-        """Print a line, above the picture, once for as long as there is a text about this matter."""
+        """Print `text`, above the picture, once for as long as there is one; an empty `text` ends it for `about`."""
         if text and about not in self._said:
             self.say(text)
         (self._said.add if text else self._said.discard)(about)
@@ -155,7 +158,7 @@ class Dashboard:
 
 
 def progress_line(progress: Mapping[str, Any]) -> str:
-    """Return how far a run is in one line, for logs."""
+    """Return how far a run is in one line, for logs; `progress` is as `progress_of` tells it."""
     money, pace, step = progress["money"], progress["pace"], progress["training"]
     round_ = f" in round {progress['round']}" if progress["round"] else ""
     words = [f"{progress['ended']} of {progress['items']} items{round_}", f"{progress['calls']:,} calls"]

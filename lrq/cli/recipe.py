@@ -66,10 +66,10 @@ def check(name: str, items: Path | None, as_json: bool) -> None:
     echo(f"{loaded.name}: {len(facts)} items played, nothing sent")
 
 
-def _entries(path: Path, made: Recipe) -> list[Entry]:
+def _entries(path: Path, loaded: Recipe) -> list[Entry]:
     """Return the first items of a file. Raises UsageError for a line that cannot be used."""
     entries: list[Entry] = []
-    for line in islice(Dataset(str(path), made.needs, joins_systems=made.joins_systems), _ITEMS):
+    for line in islice(Dataset(str(path), loaded.needs, joins_systems=loaded.joins_systems), _ITEMS):
         if line.value is None:
             raise UsageError(f"{path}, line {line.number}: {line.reason}")
         entries.append(line.value)

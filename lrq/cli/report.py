@@ -135,9 +135,9 @@ def _call_table(facts: Mapping[str, Any]) -> RenderableType:
     rows = table("dimension", "calls", "reused", "an item", "prompt", "cached", "reply", "money")
     for name, usage in facts["dimensions"].items():
         rate = percent(usage["cached_tokens"] / usage["prompt_tokens"] if usage["prompt_tokens"] else None)
-        asked = (figure(usage["calls"]), figure(usage["reused"]), f"{usage['calls_per_item']:g}")
+        counts = (figure(usage["calls"]), figure(usage["reused"]), f"{usage['calls_per_item']:g}")
         tokens = (figure(usage["prompt_tokens"]), rate, figure(usage["completion_tokens"]))
-        rows.add_row(name, *asked, *tokens, amount(usage["cost"]))
+        rows.add_row(name, *counts, *tokens, amount(usage["cost"]))
     return rows
 
 
@@ -153,13 +153,13 @@ def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _error_table(facts: Mapping[str, Any]) -> RenderableType:
-    made = table("what", "how many", "why")
+    rows = table("what", "how many", "why")
     kinds = {"unscored": "unscored", "failed": "failed items", "no_pair": "no row", "rejected": "rejected lines"}
     for name, words in kinds.items():
         for reason, number in facts[name].items():
-            made.add_row(words, f"{number:,}", reason)
-    made.columns[2].justify, made.columns[2].no_wrap = "left", False
-    return made if made.rows else Text("None: every line was used and every score was given.")
+            rows.add_row(words, f"{number:,}", reason)
+    rows.columns[2].justify, rows.columns[2].no_wrap = "left", False
+    return rows if rows.rows else Text("None: every line was used and every score was given.")
 
 
 def _compared_parts(run: str, facts: Mapping[str, Any]) -> Iterator[RenderableType]:

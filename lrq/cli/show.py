@@ -111,13 +111,13 @@ def _response_table(
     responses: list[dict[str, Any]], names: dict[tuple[int, int], str], roles: dict[tuple[int, int], str]
 ) -> Table:
     dimensions = sorted({score["dimension"] for response in responses for score in response["scores"]})
-    made = table("response", "reward", *dimensions)
+    rows = table("response", "reward", *dimensions)
     for response in responses:
         words = (names[_ref(response)], roles.get(_ref(response), ""), "cut" if response["is_cut"] else "")
         scores = {score["dimension"]: score for score in response["scores"]}
         cells = ("–" if name not in scores else _cell(scores[name]) for name in dimensions)
-        made.add_row(" ".join(filter(None, words)), _reward(response), *cells)
-    return made
+        rows.add_row(" ".join(filter(None, words)), _reward(response), *cells)
+    return rows
 
 
 def _cell(score: dict[str, Any]) -> str:

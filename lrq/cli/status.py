@@ -117,7 +117,7 @@ def _runs_table(runs: list[dict[str, Any]]) -> Table:
 
 
 def pace_lines(pace: dict[str, Any]) -> list[str]:
-    """Say how the latest calls went, in a line or two."""
+    """Say how the latest calls went, in a line or two; `pace` is that of `run_facts`, nothing where none was made."""
     if not pace["calls"]:
         return []
     rate, left = pace["per_second"], pace["seconds_left"]
@@ -132,6 +132,7 @@ def pace_lines(pace: dict[str, Any]) -> list[str]:
 
 
 def spent(money: dict[str, Any]) -> str:
+    """Return what was spent, and the limit where there is one; `money` is that of `run_facts`."""
     if not money["spent"] and money["unpriced_calls"]:
         return "unpriced"
     text = f"{money['spent']:.4f}"
@@ -139,7 +140,7 @@ def spent(money: dict[str, Any]) -> str:
 
 
 def run_tables(run: dict[str, Any]) -> list[RenderableType]:
-    """Scores, calls and trainings of one run."""
+    """Return scores, calls and trainings of one run, as `run_facts` tells them, and notes of what is missing."""
     scores = table("dimension", "mean", "scored", "not applicable", "unscored")
     for name, each in run["scores"].items():
         mean = "–" if each["mean"] is None else f"{each['mean']:.2f}"
@@ -181,9 +182,9 @@ def _untrained(run: str, round_: Mapping[str, Any]) -> str:
     )
 
 
-def in_round(one: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
-    """Name the round of a training where there are several."""
-    return f" of round {one['round']}" if rounds else ""
+def in_round(training: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
+    """Name the round of a `training` where there are several."""
+    return f" of round {training['round']}" if rounds else ""
 
 
 def caching(run: dict[str, Any]) -> list[str]:
@@ -196,7 +197,7 @@ def caching(run: dict[str, Any]) -> list[str]:
 
 
 def cut_off(responses: dict[str, Any]) -> list[str]:
-    """Say how many responses have no end, where any has none."""
+    """Say how many `responses` have no end, in a line, where any has none."""
     if not responses["cut"]:
         return []
     return [f"{responses['cut']:,} of {responses['count']:,} responses were cut by max_new_tokens"]
@@ -209,10 +210,10 @@ def in_doubt(run: dict[str, Any]) -> list[str]:
     return [f"{count:,} deliveries of unknown outcome stay charged at their most{money}"] if count else []
 
 
-def _processes_line(found: list[dict[str, Any]]) -> Text:
-    if not found:
+def _processes_line(processes: list[dict[str, Any]]) -> Text:
+    if not processes:
         return Text("no worker is running: `lrq up` starts them")
-    names = [f"{process['type']}@{process['host']}:{process['pid']}{_noted(process['note'])}" for process in found]
+    names = [f"{process['type']}@{process['host']}:{process['pid']}{_noted(process['note'])}" for process in processes]
     return Text("processes: " + ", ".join(names))
 
 

@@ -28,8 +28,12 @@ def echo(
 ) -> None:
     """Print a text; what it holds of controls is shown.
 
-    lines: it has several, and what comes from elsewhere is quoted in it. Else its line ends are blanks, but for those
-    that it begins with: a name that holds one would pass for a line of ours.
+    Args:
+        lines: it has several, and what comes from elsewhere is quoted in it. Else its line ends are blanks, but for
+            those that it begins with: a name that holds one would pass for a line of ours.
+        err: on standard error.
+        nl: end the line.
+        fg: colour of the text, on a terminal.
     """
     shown = str(text)
     if not lines:
@@ -56,18 +60,18 @@ class _PrintableConsole(Console):
 
 
 def console(*, err: bool = False) -> Console:
-    """Return a console as wide as the terminal; in a pipe as wide as its lines."""
+    """Return a console as wide as the terminal, in a pipe as wide as its lines; `err`: of standard error."""
     is_terminal = (sys.stderr if err else sys.stdout).isatty()
     return _PrintableConsole(stderr=err, markup=False, emoji=False, width=None if is_terminal or err else 500)
 
 
 def echo_json(value: object) -> None:
-    """Print exact facts: what would not be seen is escaped."""
+    """Print exact facts, as JSON over several lines: what of `value` would not be seen is escaped."""
     click.echo(printable_json(value, indent=True))
 
 
 def table(*columns: str, title: str = "") -> Table:
-    """Return a table whose first column names its rows."""
+    """Return an empty table of these `columns`, whose first one names its rows; all others are figures."""
     narrow = (0, 1, 0, 0)  # with the box's own space, two between columns: eight of them fit 80
     rows = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False, padding=narrow)
     for index, column in enumerate(columns):
@@ -77,7 +81,7 @@ def table(*columns: str, title: str = "") -> Table:
 
 
 def figure(number: int) -> str:
-    """Return a number that fits a column; --json has all its digits."""
+    """Return a number that fits a column, millions as `1.2M`; --json has all its digits."""
     return f"{number:,}" if number < 1_000_000 else f"{number / 1e6:,.1f}M"
 
 
@@ -85,17 +89,21 @@ def figure(number: int) -> str:
 
 
 def decimal(value: float | None) -> str:
-    """Return a score, reward or margin."""
+    """Return a score, reward or margin with two digits; None is `–`."""
     return "–" if value is None else f"{value:,.2f}"
 
 
 def percent(share: float | None) -> str:
+    """Return a share, from 0 to 1, in per cent without digits; None is `–`."""
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
 def amount(money: float | None) -> str:
-    """Return units of the currency, with more digits the fewer there are, and two at least."""
+    """Return `money` with more digits the less there is, and two at least; None is "unpriced".
+
+    In units of the currency, not in micro-units as `lrq.cli.common.money` takes it.
+    """
     if money is None:
         return "unpriced"
-    whole, _, digits = f"{money:,.{6 if 0 < abs(money) < 0.01 else 4}f}".partition(".")
-    return f"{whole}.{digits.rstrip('0').ljust(2, '0')}"
+    units, _, digits = f"{money:,.{6 if 0 < abs(money) < 0.01 else 4}f}".partition(".")
+    return f"{units}.{digits.rstrip('0').ljust(2, '0')}"

@@ -106,7 +106,10 @@ def _of_run(name: str, model: Path | None = None) -> dict[str, Any]:
 
 
 def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Values are read as YAML, `none` as nothing; raises UsageError."""
+    """Return --set flags, KEY=VALUE each, as a mapping; values are read as YAML, `none` as nothing.
+
+    Raises UsageError where one has no `=`.
+    """
     settings = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
@@ -117,6 +120,7 @@ def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def exit_status(result: Result) -> int:
+    """Return the exit code of a training: that of its `state`, or of rows that were set aside where it went well."""
     status = STATUS[result.state]
     if result.state == "nothing" and "rows can be read" in result.reason:
         return UNREADABLE
@@ -131,11 +135,13 @@ class TrainBar:
         self._task = progress.add_task("starting", total=None, figures="")
 
     def stage(self, stage: Mapping[str, Any]) -> None:
+        """Show how far a stage of preparing is: `stage`, `done` and `of`, 0 where that is not known."""
         self._progress.update(
             self._task, description=stage["stage"], completed=stage["done"], total=stage["of"] or None
         )
 
     def metric(self, metric: Mapping[str, Any]) -> None:
+        """Show a training step's figures, as the trainer's metrics have them."""
         figures = f"{_figures(metric)}, {metric['tokens_per_second']:,.0f} tokens/s"
         self._progress.update(
             self._task, description="train", completed=metric["step"], total=metric["of"], figures=figures

@@ -38,14 +38,21 @@ def view(run: str | None, port: int, opens: bool, settings: Settings) -> None:
 
 
 def check_run(ledger: Ledger, run: str | None) -> None:
-    """Refuse a run that there is not. Raises UsageError."""
+    """Refuse a `run` that there is not; None is all of them. Raises UsageError."""
     if run:
         with ledger.read() as tx:
             runs_.get_run(tx, run)
 
 
 def serve_pages(ledger: Ledger, *, port: int, opens: bool, page: str, who: str = "", flower: str | None = None) -> None:
-    """Serve until Ctrl-C or SIGTERM; print the link, or open it."""
+    """Serve until Ctrl-C or SIGTERM; print the link, or open it. Closes the ledger.
+
+    Args:
+        port: 0 picks a free one.
+        page: where the link leads, as `#/run/NAME`.
+        who: whose labels are written; empty: pages only read.
+        flower: URL of Flower's pages, to link to.
+    """
     try:
         asyncio.run(_serve(ledger, port=port, opens=opens, page=page, who=who, flower=flower or ""))
     finally:

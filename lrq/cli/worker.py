@@ -47,7 +47,9 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
         return wait_idle(f"{name} has nothing to do here: {problem}")
     if problem:
         raise (LrqError if "pip install" in problem else UsageError)(f"{name} cannot run here: {problem}")
-    _check_broker(settings)
+    refusal = broker_problem(settings)
+    if refusal is not None and not refusal.may_pass:  # one that is away is waited for
+        raise LrqError(str(refusal))
     _await_ledger(settings)
     use(settings)
     raise_file_limit()
@@ -69,13 +71,6 @@ def worker(settings: Settings, name: str, threads: int | None, log_level: str, i
     return 130 if loop.interrupted else int(process.exitcode or 0)
 
 
-def _check_broker(settings: Settings) -> None:
-    """Raise LrqError where the broker refuses us and will again; one that is away is waited for."""
-    problem = broker_problem(settings)
-    if problem is not None and not problem.may_pass:
-        raise LrqError(str(problem))
-
-
 def _await_ledger(settings: Settings) -> None:
     """Wait until the ledger can be opened; raise LrqError where that would be for ever."""
     pause, words = 1.0, ""
@@ -95,7 +90,7 @@ def _await_ledger(settings: Settings) -> None:
 
 
 def wait_idle(why: str) -> int:
-    """Say why, and wait for the signal that ends us."""
+    """Print `why`, and wait for the signal that ends us; returns the exit code."""
     echo(why)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
