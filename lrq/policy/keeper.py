@@ -20,7 +20,7 @@ def main(words: list[str]) -> int:
     try:
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     except OSError as error:
-        print(f"{words[0]}: {error.strerror}", file=sys.stderr, flush=True)  # to the log of the command
+        os.write(2, f"{words[0]}: {error.strerror}\n".encode())  # to the log of the command
         return 127
     threading.Thread(target=_follow_parent, args=(process,), daemon=True).start()
     code = process.wait()
