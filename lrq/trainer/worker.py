@@ -198,8 +198,6 @@ def make_trainer(
     # After the configuration: ZeRO-3 shards the model as it loads.
     model = load_model(job, bf16=place.bf16, gpu=place.gpu, config=config)
     rows, held_out = split(Dataset.from_file(str(folder.rows)), job.held_out)
-    # Any token will do: what pads is masked.
-    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return PreferenceTrainer(
         job=job,
         folder=folder,
@@ -212,7 +210,7 @@ def make_trainer(
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=tokenizer,
-        data_collator=PreferenceCollator(pad_token_id=next(int(token) for token in candidates if token is not None)),
+        data_collator=PreferenceCollator(pad_token_id=_padding(tokenizer)),
         peft_config=adapter_config(job, model),
     )
 
@@ -248,6 +246,12 @@ def fill_reference(
     gc.collect()  # of cycles between the trainer and its callbacks
     if place.gpu:
         torch.cuda.empty_cache()
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Any token will do: what pads is masked."""
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in candidates if token is not None)
 
 
 def _train(

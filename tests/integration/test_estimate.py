@@ -174,15 +174,17 @@ WITTY = Recipe(name="witty", steps=(simple("wit"),), texts={"en/wit": "How witty
 
 
 @pytest.mark.parametrize(
-    ("lines", "says"),
+    ("lines", "code", "says"),
     [
-        ([], "no line of"),
-        ([{"id": "1"}], "no line of"),
+        ([], 2, "is empty: it holds no line"),
+        ([{"id": "1"}], 1, "no line of"),
     ],
 )
-def test_a_file_without_a_usable_line_is_one_line(lrq: World, lines: list[dict[str, Any]], says: str) -> None:
-    """Exit code 1, and where the reasons are to be had."""
-    said = lrq("estimate", lrq.write("items", lines), code=1)
+def test_a_file_without_a_usable_line_is_one_line(
+    lrq: World, lines: list[dict[str, Any]], code: int, says: str
+) -> None:
+    """It says what is wrong, or where the reasons are to be had."""
+    said = lrq("estimate", lrq.write("items", lines), code=code)
     assert says in said.err
     assert said.err.count("\n") == 1
 

@@ -81,12 +81,15 @@ class Gate:
             return False
         credit.calls -= 1
         credit.tokens -= waiter.tokens
+        self._begin(waiter)
+        return True
+
+    def _begin(self, waiter: Waiter) -> None:
         self.waiting.remove(waiter)
         self.in_flight += 1
         requests, tokens = self._own
         waiter.permit = Permit(self.lane.name, waiter.run, waiter.tokens, self._bucket, requests, tokens)
         waiter.future.set_result(waiter.permit)
-        return True
 
     def settle(
         self,
