@@ -37,7 +37,7 @@ def folder(model_folder, tmp_path, monkeypatch):
     return shutil.copytree(model_folder, tmp_path / "copy")
 
 
-async def check(folder):
+async def assert_one_text_is_given_up(folder):
     """One text is given up, and those before and after it are answered as ever."""
     policy = opened(folder)
     before = await policy.sample(prompt(CONTEXT), SAMPLING)
@@ -52,7 +52,7 @@ async def check(folder):
 async def test_a_template_costs_the_text_on_which_it_does_not_end(folder, name):
     """Though it holds the interpreter."""
     (folder / "chat_template.jinja").write_text(WHEN.replace("%s", TEMPLATES[name]) + TEMPLATE)
-    await check(folder)
+    await assert_one_text_is_given_up(folder)
 
 
 async def test_a_tokenizer_costs_the_text_on_which_it_does_not_end(folder):
@@ -62,7 +62,7 @@ async def test_a_tokenizer_costs_the_text_on_which_it_does_not_end(folder):
     double = {"type": "Replace", "pattern": {"String": "w29 w28 w29"}, "content": "w29 w28 w29 w29 w28 w29"}
     made["normalizer"] = {"type": "Sequence", "normalizers": [double] * 40}
     path.write_text(json.dumps(made))
-    await check(folder)
+    await assert_one_text_is_given_up(folder)
 
 
 async def test_a_template_that_never_ends_is_refused_when_the_policy_is_opened(folder):

@@ -12,7 +12,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "agreement.json").re
 UNIFORM = GOLDEN["aggregates"][0]["references"]
 
 
-def check(found: Agreement, report: dict[str, Any]) -> None:
+def assert_reported(found: Agreement, report: dict[str, Any]) -> None:
     assert {name: count for name, count in found.counts.items() if count} == report["counts"]
     assert found.acceptable == pytest.approx(report["acceptable_accuracy"])
     assert found.accurate == pytest.approx(report["accurate"])
@@ -29,12 +29,12 @@ def test_every_item_falls_into_one_category(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", GOLDEN["aggregates"])
 def test_a_report_counts_categories_variation_and_kappa(case: dict[str, Any]) -> None:
-    check(compare(case["references"], case["predictions"]), case["report"])
+    assert_reported(compare(case["references"], case["predictions"]), case["report"])
 
 
 @pytest.mark.parametrize(("scores", "report"), GOLDEN["constant_predictors_on_a_uniform_test_set"].items())
 def test_a_judge_that_always_says_the_same_is_measured_alike(scores: str, report: dict[str, Any]) -> None:
-    check(compare(UNIFORM, [json.loads(scores.replace("(", "[").replace(")", "]"))] * 25), report)
+    assert_reported(compare(UNIFORM, [json.loads(scores.replace("(", "[").replace(")", "]"))] * 25), report)
 
 
 def test_the_best_constant_judge_says_the_middle() -> None:
