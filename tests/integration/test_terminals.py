@@ -27,6 +27,7 @@ FORGED = "item forged: done"  # a line as lrq writes them
 HOSTILE = f"\rlrq: taken\n{FORGED}\x85\x1b]0;taken\x07\x1b[66;6H\x9b35m\x07\x08\u202eevil\u202c{TAGS}\u200b\x7f"
 LRQ = str(Path(sys.executable).with_name("lrq"))
 WORD = "unmistakable"
+UNWANTED = "unwanted"  # what this judge takes no prompt with; no text of ours has it
 # What rich and click write themselves: colours, and the cursor around a bar.
 OUR_OWN = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[lh]|2K|1A|1G)")
 CONTROLS = re.compile(
@@ -46,7 +47,7 @@ class Judge(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
         Judge.count += 1
-        if "third" in asked:
+        if UNWANTED in asked:
             self._say(400, {"error": {"message": f"we do not take {WORD}{HOSTILE} this"}})
             return
         text = f"{WORD}{HOSTILE}\n<statement>It {HOSTILE} left.</statement>\n[[Fully supported]]\n{HOSTILE} [[7]]"
@@ -104,7 +105,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
     lines = [
         {"id": "first", **item, "responses": [f"{text} once", f"{text} twice"], f"odd{HOSTILE}": 1},
         {"id": "second 船", **item, "responses": [f"{HOSTILE}", f"{text} two"]},
-        {"id": "third", **item, "question": f"third {HOSTILE}", "responses": [f"third {text}", "third"]},
+        {"id": "third", **item, "question": f"{UNWANTED} {HOSTILE}", "responses": [f"{UNWANTED} {text}", UNWANTED]},
         {"id": f"fourth{HOSTILE}", **item, "responses": [text]},
         {"id": "fifth", **item, "responses": [{"wrong": HOSTILE}]},
     ]
@@ -136,7 +137,6 @@ HOSTILE_WORDS = [
     (("estimate", "FILE", "--scores-only"), "tokens"),
     (("doctor",), "judge"),
     (("doctor", "--json"), "judge"),
-    (("resume", "hostile", "--failed", "--no-wait"), ""),
     (("show", f"hostile:{HOSTILE}"), "no item"),
     (("status", f"{HOSTILE}"), ""),
     (("export", f"{HOSTILE}"), ""),
@@ -162,6 +162,8 @@ HOSTILE_WORDS = [
     (("broker", f"--set={HOSTILE}"), ""),
     (("flower", f"--port={HOSTILE}"), ""),
     (("judge-sim", f"--port={HOSTILE}"), ""),
+    # Last: after it the run is at work again, and nobody works.
+    (("resume", "hostile", "--failed", "--no-wait"), ""),
 ]
 
 
