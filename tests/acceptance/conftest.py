@@ -88,10 +88,13 @@ def sim(tmp_path: Path) -> Iterator[Callable[..., Sim]]:
 
 
 @pytest.fixture
-def lrq(tmp_path: Path) -> Iterator[Lrq]:
-    """An empty LRQ_HOME."""
+def lrq(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lrq]:
+    """An empty LRQ_HOME, but for what is known of the models that all tests use."""
     with tempfile.TemporaryDirectory(prefix="lrq") as runtime:
         os.chmod(runtime, 0o700)
-        made = Lrq(tmp_path, runtime)
+        base = tmp_path_factory.getbasetemp()
+        session = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        (probes := session / "probes").mkdir(exist_ok=True)
+        made = Lrq(tmp_path, runtime, probes)
         yield made
         made.close()

@@ -77,9 +77,12 @@ class Sim:
 class Lrq:
     """One LRQ_HOME and the commands run in it."""
 
-    def __init__(self, folder: Path, runtime: str) -> None:
+    def __init__(self, folder: Path, runtime: str, probes: Path) -> None:
+        """`probes` is shared: what was found of a model in one test holds in the next."""
         self.folder = folder
         self.home = folder / "lrq"
+        self.home.mkdir(mode=0o700)
+        (self.home / "probes").symlink_to(probes)
         # LRQ_RUNTIME: sockets want a short path, and a test leaves nothing in the user's own
         self.env = {"LRQ_HOME": str(self.home), "LRQ_RUNTIME": runtime, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         self._started: list[subprocess.Popen[bytes]] = []

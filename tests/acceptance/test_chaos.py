@@ -126,7 +126,7 @@ def test_ctrl_c_is_orderly_and_the_same_command_goes_on(
 
 def test_ctrl_c_twice_ends_at_once(lrq: Lrq, sim: Callable[..., Sim], journal_items: Items, tmp_path: Path):
     """The second one waits for no call, and leaves no process."""
-    judge = sim("--latency", "200000")
+    judge = sim("--latency", "20000")
     lrq.judged_by(judge)
     run = lrq.start("run", write_lines(tmp_path / "items.jsonl", journal_items(1, 5)), "--no-train")
     crew = Crew(lrq, run)

@@ -68,12 +68,11 @@ def page(url: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("kind", ["pairrm", "reward"])
 def test_a_preference_model_of_this_machine(
-    lrq: Lrq, asked_items: list[dict[str, Any]], settings: dict[str, Any], tmp_path: Path, kind: str
+    lrq: Lrq, asked_items: list[dict[str, Any]], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     """One command starts the scorer, compares by it, trains on win rates; one call a prompt, none of them twice."""
-    folder = make_model(kind, tmp_path / "Tiny-RM", asked_items)
+    folder = make_model("pairrm", tmp_path / "Tiny-RM", asked_items)
     lrq.configure(judge={"path": str(folder), "device": "cpu"})
     file = write_lines(tmp_path / "asked.jsonl", asked_items)
     run = lrq.start("run", file, "--recipe", "sppo")
@@ -112,7 +111,7 @@ def test_the_judge(
 
 def test_a_scorer_by_hand(lrq: Lrq, asked_items: list[dict[str, Any]], tmp_path: Path) -> None:
     """It serves on the loopback who has the token, shows in Flower and `lrq status`, and ends at a signal."""
-    lrq.configure(judge={"path": str(make_model("pairrm", tmp_path / "Tiny-RM", asked_items)), "device": "cpu"})
+    lrq.configure(judge={"path": str(make_model("reward", tmp_path / "Tiny-RM", asked_items)), "device": "cpu"})
     lrq.start("broker")
     until(lambda: list(Path(lrq.env["LRQ_RUNTIME"]).glob("lrq-*/redis.sock")), "the broker")
     begun = lrq.start("worker", "scorer")
