@@ -56,7 +56,7 @@ check: env
 	$(BIN)/lint-imports
 
 acceptance: env
-	$(BIN)/pytest -n 3 tests/acceptance
+	$(BIN)/pytest -n 2 tests/acceptance
 	$(BIN)/pytest -n 2 --dist loadfile -m slow tests/integration
 
 browser: env
