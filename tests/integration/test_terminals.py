@@ -112,6 +112,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
     file = folder / f"data{HOSTILE.replace('/', '')}.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + f"{HOSTILE} no JSON\n", encoding="utf-8")
     written = on_terminal(("run", file, "--name", "hostile", "--scores-only", "--no-train"), env, folder)
+    assert "paused" not in written, "the judge refuses more than one item: no command below would find the run done"
 
     def run(*words: object) -> str:
         if words == ("run",):
